@@ -1,0 +1,33 @@
+# The kernel library: no torch, no Python; _C, _runtime and the C++ tests share it.
+
+set(FASTLTC_KERNEL_SOURCES
+  csrc/cpu/ltc_kernels.cpp)
+
+set(FASTLTC_ISAS baseline)
+set(FASTLTC_FLAGS_baseline "")
+# A universal macOS build compiles one source for several architectures: baseline only.
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$" AND CMAKE_SIZEOF_VOID_P EQUAL 8
+    AND NOT CMAKE_OSX_ARCHITECTURES)
+  list(APPEND FASTLTC_ISAS avx2 avx512)
+  set(FASTLTC_FLAGS_avx2 -mavx2 -mfma)
+  set(FASTLTC_FLAGS_avx512 -mavx512f -mavx512dq -mavx512bw -mavx512vl -mavx2 -mfma)
+endif()
+
+add_library(fastltc_kernels STATIC
+  csrc/cpu/isa.cpp)
+target_link_libraries(fastltc_kernels PUBLIC fastltc_flags)
+
+# Each kernel source is compiled once per instruction set, into a namespace of that name. -O3: GCC
+# hardly vectorises at -O2. Not -ffast-math: it folds away the rounding trick of the exponential.
+foreach(isa IN LISTS FASTLTC_ISAS)
+  add_library(fastltc_kernels_${isa} OBJECT ${FASTLTC_KERNEL_SOURCES})
+  target_compile_definitions(fastltc_kernels_${isa} PRIVATE FASTLTC_ISA=${isa})
+  target_compile_options(fastltc_kernels_${isa} PRIVATE
+    -O3 -fno-math-errno -fno-trapping-math -ffp-contract=fast ${FASTLTC_FLAGS_${isa}})
+  target_link_libraries(fastltc_kernels_${isa} PRIVATE fastltc_flags)
+  target_sources(fastltc_kernels PRIVATE $<TARGET_OBJECTS:fastltc_kernels_${isa}>)
+  string(TOUPPER ${isa} isa_upper)
+  target_compile_definitions(fastltc_kernels PUBLIC FASTLTC_HAVE_${isa_upper}=1)
+endforeach()
+list(JOIN FASTLTC_ISAS ", " isas)
+message(STATUS "fastltc: instruction sets: ${isas}")

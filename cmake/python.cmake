@@ -1,0 +1,40 @@
+# The libraries inside the Python package: _C (operators for torch) and _runtime (pybind11, no torch).
+
+find_package(Python REQUIRED COMPONENTS Interpreter Development.Module)
+if(NOT pybind11_DIR)
+  execute_process(COMMAND ${Python_EXECUTABLE} -m pybind11 --cmakedir
+    OUTPUT_VARIABLE pybind11_DIR OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET)
+endif()
+find_package(pybind11 3 CONFIG REQUIRED)
+
+# Only torch's headers and libtorch_cpu are needed, and importing torch is slow and in an isolated
+# build impossible: it is looked up on disk.
+set(FASTLTC_TORCH_DIR "" CACHE PATH "The torch package to build against; empty: found by itself")
+execute_process(
+  COMMAND ${Python_EXECUTABLE} ${PROJECT_SOURCE_DIR}/tools/build_backend/find_torch.py
+    "${FASTLTC_TORCH_DIR}"
+  OUTPUT_VARIABLE torch_found OUTPUT_STRIP_TRAILING_WHITESPACE COMMAND_ERROR_IS_FATAL ANY)
+list(GET torch_found 0 torch_dir)
+list(GET torch_found 1 torch_version)
+message(STATUS "fastltc: building against torch ${torch_version} in ${torch_dir}")
+
+configure_file(${PROJECT_SOURCE_DIR}/csrc/runtime/build_info.h.in
+  ${PROJECT_BINARY_DIR}/generated/build_info.h @ONLY)
+
+add_library(_C MODULE
+  csrc/torch/library.cpp)
+set_target_properties(_C PROPERTIES PREFIX "" SUFFIX ".so")
+# The stable ABI of torch 2.10: the library runs on that version and every later one.
+target_compile_definitions(_C PRIVATE TORCH_TARGET_VERSION=0x020a000000000000ULL)
+target_compile_options(_C PRIVATE -fmacro-prefix-map=${torch_dir}/include/=)
+target_include_directories(_C SYSTEM PRIVATE ${torch_dir}/include)
+# As NEEDED only, without an rpath: importing torch has loaded it by then.
+target_link_libraries(_C PRIVATE fastltc_kernels
+  ${torch_dir}/lib/${CMAKE_SHARED_LIBRARY_PREFIX}torch_cpu${CMAKE_SHARED_LIBRARY_SUFFIX})
+
+pybind11_add_module(_runtime MODULE NO_EXTRAS
+  csrc/runtime/module.cpp)
+target_include_directories(_runtime PRIVATE ${PROJECT_BINARY_DIR}/generated)
+target_link_libraries(_runtime PRIVATE fastltc_kernels)
+
+install(TARGETS _C _runtime LIBRARY DESTINATION fastltc)

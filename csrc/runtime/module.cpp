@@ -1,0 +1,55 @@
+// fastltc._runtime: what Python can use where no torch is installed.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <string>
+#include <vector>
+
+#include "build_info.h"
+#include "cpu/isa.h"
+
+namespace py = pybind11;
+using fastltc::cpu::Isa;
+
+namespace {
+
+std::vector<std::string> names(const std::vector<Isa>& isas) {
+  std::vector<std::string> result;
+  for (const Isa isa : isas) result.emplace_back(fastltc::cpu::isa_name(isa));
+  return result;
+}
+
+py::dict cpu_info() {
+  const Isa active = fastltc::cpu::active_isa();
+  const std::size_t bytes = fastltc::cpu::vector_bytes(active);
+  py::dict lanes;
+  lanes["float32"] = bytes / sizeof(float);
+  lanes["float64"] = bytes / sizeof(double);
+  py::dict info;
+  info["compiled"] = names(fastltc::cpu::compiled_isas());
+  info["supported"] = names(fastltc::cpu::supported_isas());
+  info["chosen"] = fastltc::cpu::isa_name(active);
+  info["lanes"] = lanes;
+  return info;
+}
+
+py::dict build_info() {
+  py::dict info;
+  info["torch"] = FASTLTC_BUILD_TORCH_VERSION;
+  info["compiler"] = FASTLTC_BUILD_COMPILER;
+  info["build_type"] = FASTLTC_BUILD_TYPE;
+  info["cuda"] = static_cast<bool>(FASTLTC_BUILD_CUDA);
+  info["cuda_reason"] = FASTLTC_BUILD_CUDA_REASON;
+  return info;
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_runtime, m) {
+  m.doc() = "The part of fastltc's compiled code that needs no torch.";
+  m.def("cpu_info", &cpu_info,
+        "Return the instruction sets compiled, supported by this processor and chosen, and the "
+        "lanes of the chosen one. Raises ValueError if FASTLTC_CPU asks for one that is not "
+        "possible here.");
+  m.def("build_info", &build_info, "Return what this build was made of.");
+}

@@ -1,0 +1,31 @@
+"""Liquid neural networks (LTC, CfC, NCP wirings) as quick to train and run as an LSTM."""
+
+from __future__ import annotations
+
+import importlib
+from importlib.metadata import version as _version
+from typing import Any
+
+# Everything is imported at first use, so that the parts that need no torch import where none is
+# installed. Public name -> module that defines it:
+_EXPORTS: dict[str, str] = {}
+_SUBMODULES = ("info",)
+
+__all__ = ["__version__", *_EXPORTS, *_SUBMODULES]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        value: Any = _version("fastltc")
+    elif name in _EXPORTS:
+        value = getattr(importlib.import_module(_EXPORTS[name]), name)
+    elif name in _SUBMODULES:
+        value = importlib.import_module(f"{__name__}.{name}")
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

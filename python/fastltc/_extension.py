@@ -1,0 +1,65 @@
+"""Finds and loads the compiled libraries of the package."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+from types import ModuleType
+
+_REMEDY = "Install fastltc again (pip install fastltc, or pip install . in its source folder)."
+
+
+def library_path(name: str) -> str:
+    """Return the path of the compiled library ``fastltc.<name>``.
+
+    It is looked up as a module would be, because in an editable install it does not lie beside
+    the Python files.
+
+    Args:
+        name: ``"_C"`` (operators for torch) or ``"_runtime"`` (no torch).
+
+    Raises:
+        ImportError: if the installation has no such library.
+    """
+    spec = importlib.util.find_spec(f"fastltc.{name}")
+    if spec is None or spec.origin is None:
+        raise ImportError(
+            f"fastltc.{name}: the compiled library is missing from this installation (looked in "
+            f"{', '.join(importlib.import_module('fastltc').__path__)}). {_REMEDY}"
+        )
+    return spec.origin
+
+
+@functools.cache
+def load_operators() -> str:
+    """Register ``torch.ops.fastltc.*`` by loading ``_C`` once; return its path.
+
+    Raises:
+        ImportError: if ``_C`` is missing or cannot be loaded; the text says why and what to do.
+    """
+    path = library_path("_C")
+    import torch
+
+    try:
+        torch.ops.load_library(path)
+    except (OSError, RuntimeError) as error:
+        raise ImportError(
+            f"fastltc._C: cannot load {path} into torch {torch.__version__} (fastltc needs "
+            f"torch >= 2.10): {error}. {_REMEDY}"
+        ) from error
+    return path
+
+
+@functools.cache
+def load_runtime() -> ModuleType:
+    """Import and return ``fastltc._runtime``, which needs no torch.
+
+    Raises:
+        ImportError: if it is missing or cannot be loaded; the text says why and what to do.
+    """
+    path = library_path("_runtime")
+    try:
+        return importlib.import_module("fastltc._runtime")
+    except ImportError as error:
+        raise ImportError(f"fastltc._runtime: cannot load {path}: {error}. {_REMEDY}") from error
