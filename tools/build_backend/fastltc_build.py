@@ -7,7 +7,6 @@ the target environment is used instead, and one is asked for only when there is 
 
 from __future__ import annotations
 
-from find_torch import MINIMUM, find_target_torch
 from scikit_build_core import build as _backend
 from scikit_build_core.build import (
     build_editable,
@@ -17,6 +16,8 @@ from scikit_build_core.build import (
     prepare_metadata_for_build_editable,
     prepare_metadata_for_build_wheel,
 )
+
+from find_torch import MINIMUM, find_target_torch
 
 __all__ = [
     "build_editable",
