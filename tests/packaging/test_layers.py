@@ -1,0 +1,130 @@
+"""Who may include and import whom (the layers of the project)."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / "python" / "fastltc"
+CXX_SUFFIXES = {".h", ".hpp", ".cpp", ".cu", ".cuh", ".in"}
+
+# A folder of csrc -> the folders of csrc that it may include.
+CXX_LAYERS = {
+    "core": {"core"},
+    "cpu": {"core", "cpu"},
+    "cuda": {"core", "cuda"},
+    "runtime": {"core", "cpu", "cuda", "runtime"},
+    "torch": {"core", "cpu", "cuda", "torch"},
+}
+# Layers of the Python package, lowest first: none imports one above it.
+PYTHON_LAYERS = [{"_extension"}, {"ops"}, {"nn"}, {"models", "training"}, {"cli"}]
+
+
+def included(text: str) -> list[str]:
+    return re.findall(r"^\s*#\s*include\s*[<\"]([^>\"]+)[>\"]", text, re.MULTILINE)
+
+
+def is_torch_header(header: str) -> bool:
+    return (
+        header.split("/")[0] in {"torch", "ATen", "c10", "caffe2"}
+        and not (ROOT / "csrc" / header).exists()
+    )
+
+
+def cxx_files(folder: str) -> list[Path]:
+    return sorted(
+        path for path in (ROOT / "csrc" / folder).rglob("*") if path.suffix in CXX_SUFFIXES
+    )
+
+
+def imported(path: Path, package: Path = PACKAGE) -> set[str]:
+    """Return the full names of the modules that a file of the package imports."""
+    parts = ("fastltc", *path.relative_to(package).with_suffix("").parts)
+    parent = parts[:-1]
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = parent[: len(parent) - node.level + 1] if node.level else ()
+            module = ".".join((*base, *([node.module] if node.module else [])))
+            names.update(f"{module}.{alias.name}" for alias in node.names)
+    return names
+
+
+def python_layer(name: str) -> str | None:
+    parts = name.split(".")
+    return parts[1] if parts[0] == "fastltc" and len(parts) > 1 else None
+
+
+def test_torch_headers_are_recognised() -> None:
+    headers = [header for path in cxx_files("torch") for header in included(path.read_text())]
+    assert any(is_torch_header(header) for header in headers)
+    assert is_torch_header("ATen/ATen.h")
+    assert not is_torch_header("vector")
+
+
+@pytest.mark.parametrize("folder", ["core", "cpu", "cuda", "runtime"])
+def test_no_torch_header_below_the_bindings(folder: str) -> None:
+    found = {
+        f"{path.relative_to(ROOT)}: {header}"
+        for path in cxx_files(folder)
+        for header in included(path.read_text(encoding="utf-8"))
+        if is_torch_header(header)
+    }
+    assert not found
+
+
+@pytest.mark.parametrize("folder", sorted(CXX_LAYERS))
+def test_cxx_includes_follow_the_layers(folder: str) -> None:
+    found = {
+        f"{path.relative_to(ROOT)}: {header}"
+        for path in cxx_files(folder)
+        for header in included(path.read_text(encoding="utf-8"))
+        if (ROOT / "csrc" / header).exists() and header.split("/")[0] not in CXX_LAYERS[folder]
+    }
+    assert not found
+
+
+def test_imports_are_recognised(tmp_path: Path) -> None:
+    path = tmp_path / "reference" / "ltc.py"
+    path.parent.mkdir()
+    path.write_text(
+        "import fastltc.ops\n"
+        "from . import common\n"
+        "from ..ops.ltc import ltc\n"
+        "from .. import _extension\n"
+        "def late():\n    from fastltc import nn\n"
+    )
+    assert imported(path, tmp_path) == {
+        "fastltc.ops",
+        "fastltc.reference.common",
+        "fastltc.ops.ltc.ltc",
+        "fastltc._extension",
+        "fastltc.nn",
+    }
+
+
+def test_the_reference_does_not_use_the_extension() -> None:
+    for path in sorted((PACKAGE / "reference").rglob("*.py")):
+        own = {name for name in imported(path) if name.startswith("fastltc")}
+        foreign = {name for name in own if python_layer(name) != "reference"}
+        assert not foreign, f"{path.relative_to(ROOT)} imports {foreign}"
+        text = path.read_text(encoding="utf-8")
+        assert "torch.ops" not in text, f"{path.relative_to(ROOT)} calls torch.ops"
+
+
+def test_python_imports_follow_the_layers() -> None:
+    rank = {name: level for level, names in enumerate(PYTHON_LAYERS) for name in names}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        own = path.relative_to(PACKAGE).with_suffix("").parts[0]
+        if own not in rank:
+            continue
+        above = {
+            name for name in imported(path) if rank.get(python_layer(name) or "", -1) > rank[own]
+        }
+        assert not above, f"{path.relative_to(ROOT)} imports {above}"

@@ -1,0 +1,62 @@
+#include "support/check.h"
+
+#include <cstdio>
+#include <exception>
+#include <stdexcept>
+#include <vector>
+
+#include "cpu/isa.h"
+
+namespace fastltc::test {
+
+namespace {
+
+struct Test {
+  const char* name;
+  void (*function)();
+};
+
+std::vector<Test>& tests() {
+  static std::vector<Test> list;
+  return list;
+}
+
+int failures = 0;
+
+constexpr int exit_skipped = 77;
+
+}  // namespace
+
+bool register_test(const char* name, void (*function)()) {
+  tests().push_back({name, function});
+  return true;
+}
+
+void report_failure(const char* file, int line, const std::string& text) {
+  ++failures;
+  std::fprintf(stderr, "%s:%d: %s\n", file, line, text.c_str());
+}
+
+}  // namespace fastltc::test
+
+int main() {
+  using namespace fastltc::test;
+  try {
+    std::printf("instruction set: %s\n", fastltc::cpu::isa_name(fastltc::cpu::active_isa()));
+  } catch (const std::invalid_argument& error) {
+    std::printf("skipped: %s\n", error.what());
+    return exit_skipped;
+  }
+  for (const Test& test : tests()) {
+    const int before = failures;
+    try {
+      test.function();
+    } catch (const std::exception& error) {
+      report_failure(test.name, 0, std::string("threw: ") + error.what());
+    }
+    std::printf("%-8s%s\n", failures == before ? "passed" : "FAILED", test.name);
+  }
+  std::printf("%zu tests, %d failed checks\n", tests().size(), failures);
+  // A program without tests checks nothing.
+  return failures == 0 && !tests().empty() ? 0 : 1;
+}
