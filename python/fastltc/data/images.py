@@ -1,0 +1,174 @@
+"""Images as arrays: the data set a model trains on, and single files for prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import DataError
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split of a data set.
+
+    Args:
+        images: ``[n, C, H, W]``, float32 in ``[0, 1]``.
+        labels: ``[n]``, int64, an index into the data set's ``classes``.
+    """
+
+    images: NDArray[np.float32]
+    labels: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """A classified set of images with its train, validation and test splits.
+
+    Args:
+        name: what ``fastltc train NAME`` calls it.
+        classes: class names; the label is the index.
+        splits: ``train``, ``val`` and ``test``.
+        source: where the images came from, a path or a description.
+        positive: index of the class that F1 is about unless another is asked for; None where
+            no class stands out.
+        remarks: what a reader of the metrics must know about this data.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    splits: Mapping[str, Split]
+    source: str
+    positive: int | None = None
+    remarks: tuple[str, ...] = field(default=())
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """``(C, H, W)`` of every image."""
+        channels, height, width = self.splits["train"].images.shape[1:]
+        return channels, height, width
+
+
+def normalise(images: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Maps pixel values from ``[0, 1]`` to ``[-1, 1]``, which is what the models are fed.
+
+    ``y = (x - 0.5) / 0.5``, for training, evaluation and prediction alike.
+
+    Args:
+        images: any shape, float32 in ``[0, 1]``.
+
+    Returns:
+        The same shape, float32.
+    """
+    return (images - np.float32(0.5)) / np.float32(0.5)
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """An image file converted for a model.
+
+    Args:
+        path: the file.
+        pixels: ``[C, H, W]``, float32 in ``[0, 1]``.
+        conversion: what was done to it, in words; empty when nothing was.
+    """
+
+    path: Path
+    pixels: NDArray[np.float32]
+    conversion: str
+
+
+def read_image(
+    path: Path | str, image_shape: tuple[int, int, int], *, invert: bool = False
+) -> ImageFile:
+    """Reads one image file and converts it to the shape that a model was trained on.
+
+    In this order: the camera's orientation tag is applied; of several frames the first is taken;
+    transparent pixels become black; 16-bit grey is scaled, not clipped; colour becomes grey
+    (ITU-R 601 luma) for a model of one channel and grey becomes RGB for one of three; the *whole*
+    picture is resized (bicubic, with the low-pass filter that shrinking needs), so another aspect
+    ratio is squeezed and nothing is cropped.
+
+    Args:
+        path: a file of any type that Pillow reads (PNG, JPEG, TIFF, BMP, ...).
+        image_shape: ``(C, H, W)`` with C of 1 or 3.
+        invert: dark and light are exchanged after the conversion (the digits are light on dark).
+
+    Returns:
+        The pixels and a description of what was done.
+
+    Raises:
+        DataError: the file is missing, not an image, damaged or too large; the text names it.
+
+    Example:
+        >>> from fastltc.data import read_image
+        >>> read_image("scan.png", (1, 28, 28)).pixels.shape  # doctest: +SKIP
+        (1, 28, 28)
+    """
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    path = Path(path)
+    channels, height, width = image_shape
+    if channels not in (1, 3):
+        raise ValueError(f"image_shape: expected 1 or 3 channels, got {channels}")
+    if path.is_dir():
+        raise DataError(f"{path}: expected an image file, got a folder")
+    steps = []
+    try:
+        with Image.open(path) as opened:
+            opened.load()
+            image = ImageOps.exif_transpose(opened)
+            if getattr(opened, "n_frames", 1) > 1:
+                steps.append("first frame")
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except UnidentifiedImageError:
+        raise DataError(f"{path}: not an image of a known type") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise DataError(f"{path}: too large an image: {error}") from None
+    # Pillow's decoders raise SyntaxError, ValueError, struct.error and others on damaged files.
+    except Exception as error:
+        raise DataError(f"{path}: unreadable or damaged image: {error}") from None
+
+    if image.mode.startswith("I") or image.mode == "F":
+        grey = np.asarray(image, dtype=np.float64)
+        limit = 1.0 if image.mode == "F" else 65535.0
+        if not np.isfinite(grey).all() or grey.min() < 0 or grey.max() > limit:
+            raise DataError(
+                f"{path}: pixel values of mode {image.mode} must be within 0 and {limit:g}, "
+                f"got {grey.min():g} to {grey.max():g}"
+            )
+        steps.append(f"mode {image.mode} scaled from 0..{limit:g}")
+        image = Image.fromarray(np.rint(grey * (255.0 / limit)).astype(np.uint8))
+    if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
+        steps.append("transparency on black")
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
+        image = image.convert("RGB")
+    mode = "L" if channels == 1 else "RGB"
+    if image.mode != mode:
+        if image.mode != "1":
+            steps.append("colour to grey" if mode == "L" else f"{image.mode} to RGB")
+        image = image.convert(mode)
+    if image.size != (width, height):
+        squeezed = image.width * height != image.height * width
+        steps.append(
+            f"{image.width}x{image.height} to {width}x{height}"
+            + (" (aspect ratio changed)" if squeezed else "")
+        )
+        image = image.resize((width, height), Image.Resampling.BICUBIC)
+    pixels = np.asarray(image, dtype=np.float32) / np.float32(255.0)
+    pixels = pixels[None] if channels == 1 else np.moveaxis(pixels, -1, 0)
+    if invert:
+        steps.append("inverted")
+        pixels = np.float32(1.0) - pixels
+    return ImageFile(path, np.ascontiguousarray(pixels), ", ".join(steps))

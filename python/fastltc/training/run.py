@@ -1,0 +1,226 @@
+"""A run folder: what training leaves behind and evaluation reads."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..models import ConvNCP, build_model
+from .config import TrainConfig
+from .device import find_device
+from .errors import ConfigError, DeviceError, RunError
+from .files import write_bytes, write_json
+
+CONFIG = "config.json"
+METRICS = "metrics.json"
+LOG = "log.jsonl"
+BEST = "best.pt"
+LAST = "last.pt"
+CURVE = "training.png"
+CONFUSION = "confusion-test.png"
+WIRING = "wiring.png"
+
+# The only files that overwriting a run removes.
+_WRITTEN = (CONFIG, METRICS, LOG, BEST, LAST, CURVE, WIRING)
+_WRITTEN_PATTERNS = ("confusion-*.png", "evaluation-*.json")
+
+CHECKPOINT_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained model and what is needed to use it without its data.
+
+    Args:
+        config: the configuration of the run.
+        classes: class names.
+        positive: class that F1 is about, or None.
+        image_shape: ``(C, H, W)``.
+        epoch: epochs trained.
+        val: validation metrics at that epoch.
+        model: the module, in eval mode.
+    """
+
+    config: TrainConfig
+    classes: tuple[str, ...]
+    positive: int | None
+    image_shape: tuple[int, int, int]
+    epoch: int
+    val: dict[str, Any]
+    model: ConvNCP
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder.
+
+    ``config.json``, ``metrics.json`` (with ``status``: running, finished, interrupted or failed),
+    ``log.jsonl`` (one line per epoch), ``best.pt``, ``last.pt`` and pictures.
+    """
+
+    path: Path
+
+    @classmethod
+    def create(cls, path: Path | str, config: TrainConfig, *, overwrite: bool = False) -> Run:
+        """Makes a folder for a new run and writes its configuration.
+
+        Args:
+            path: a folder that does not exist, or is empty.
+            config: written as ``config.json``.
+            overwrite: accept the folder of an earlier run and remove that run's files, and no
+                others.
+
+        Raises:
+            RunError: something is there already.
+        """
+        run = cls(Path(path))
+        if run.path.exists() and not run.path.is_dir():
+            raise RunError(f"{run.path}: expected a folder for the run, got a file")
+        if run.path.is_dir() and any(run.path.iterdir()):
+            if not (run.path / CONFIG).is_file():
+                raise RunError(f"{run.path}: not empty and not a run folder; choose another --out")
+            if not overwrite:
+                raise RunError(
+                    f"{run.path}: holds a run already; choose another --out, or --overwrite"
+                )
+            run._remove_old()
+        run.path.mkdir(parents=True, exist_ok=True)
+        write_json(run.path / CONFIG, config.to_dict())
+        return run
+
+    def _remove_old(self) -> None:
+        old = [self.path / name for name in _WRITTEN]
+        for pattern in _WRITTEN_PATTERNS:
+            old.extend(self.path.glob(pattern))
+        for path in old:
+            path.unlink(missing_ok=True)
+
+    @classmethod
+    def open(cls, path: Path | str) -> Run:
+        """An existing run.
+
+        Raises:
+            RunError: there is no run at ``path``.
+        """
+        path = Path(path)
+        if not path.is_dir():
+            raise RunError(f"{path}: no such run folder")
+        if not (path / CONFIG).is_file():
+            raise RunError(f"{path}: not a run folder ({CONFIG} is missing)")
+        return cls(path)
+
+    @property
+    def config(self) -> TrainConfig:
+        """The configuration, read from ``config.json``."""
+        path = self.path / CONFIG
+        try:
+            return TrainConfig.from_dict(_read_json(path))
+        except ConfigError as error:
+            raise RunError(f"{path}: {error}") from None
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """The content of ``metrics.json``."""
+        return _read_json(self.path / METRICS)
+
+    def append_log(self, record: Mapping[str, Any]) -> None:
+        """Adds one line to ``log.jsonl``."""
+        with open(self.path / LOG, "a", encoding="utf-8") as file:
+            file.write(json.dumps(record, allow_nan=False) + "\n")
+
+    def write_metrics(self, metrics: Mapping[str, Any]) -> None:
+        write_json(self.path / METRICS, metrics)
+
+    def save_checkpoint(self, name: str, checkpoint: Checkpoint) -> None:
+        """Writes a checkpoint, whole or not at all."""
+        content = {
+            "format": CHECKPOINT_FORMAT,
+            "config": checkpoint.config.to_dict(),
+            "classes": list(checkpoint.classes),
+            "positive": checkpoint.positive,
+            "image_shape": list(checkpoint.image_shape),
+            "epoch": checkpoint.epoch,
+            "val": checkpoint.val,
+            "model": checkpoint.model.state_dict(),
+        }
+        buffer = io.BytesIO()
+        torch.save(content, buffer)
+        write_bytes(self.path / name, buffer.getvalue())
+
+    def load_checkpoint(self, name: str = BEST, device: str | None = None) -> Checkpoint:
+        """Rebuilds the model of a checkpoint.
+
+        Args:
+            name: ``best.pt`` or ``last.pt``.
+            device: where the model goes; None for the device of the run.
+
+        Raises:
+            RunError: the file is missing or damaged, or does not fit the model; the text names it.
+            DeviceError: there is no such device here.
+        """
+        path = self.path / name
+        if not path.is_file():
+            raise RunError(
+                f"{path}: no checkpoint; training has not come to the end of its first epoch"
+            )
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        # torch.load raises OSError, KeyError, EOFError, RuntimeError, UnpicklingError and more.
+        except Exception as error:
+            # Not its text: torch's advises to load the file without the safeguard.
+            raise RunError(
+                f"{path}: damaged checkpoint, torch cannot load it ({type(error).__name__})"
+            ) from None
+        try:
+            if content["format"] != CHECKPOINT_FORMAT:
+                raise RunError(
+                    f"{path}: checkpoint format {CHECKPOINT_FORMAT} expected, "
+                    f"got {content['format']!r}"
+                )
+            config = TrainConfig.from_dict(content["config"])
+            channels, height, width = content["image_shape"]
+            model = build_model(
+                config.model,
+                (channels, height, width),
+                len(content["classes"]),
+                config.units,
+                cell=config.cell,
+                gain=config.gain,
+                wiring_seed=config.wiring_seed,
+            )
+            model.load_state_dict(content["model"])
+            target = find_device(config.device if device is None else device)
+            checkpoint = Checkpoint(
+                config=config,
+                classes=tuple(content["classes"]),
+                positive=content["positive"],
+                image_shape=(channels, height, width),
+                epoch=content["epoch"],
+                val=content["val"],
+                model=model.to(target).eval(),
+            )
+        except (RunError, DeviceError):
+            raise
+        except KeyError as error:
+            raise RunError(f"{path}: damaged checkpoint: {error} is missing") from None
+        except (TypeError, ValueError, RuntimeError, AttributeError) as error:
+            raise RunError(f"{path}: damaged checkpoint: {error}") from None
+        return checkpoint
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RunError(f"{path}: no such file") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise RunError(f"{path}: damaged: {error}") from None
+    if not isinstance(content, dict):
+        raise RunError(f"{path}: damaged: expected a JSON object")
+    return content
