@@ -1,0 +1,339 @@
+"""Pictures of a run, as PNG: training curve, confusion matrix, wiring diagram.
+
+Figures are made without pyplot, so no backend is chosen and no window state is shared with the
+program that calls.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import FancyArrowPatch
+from matplotlib.ticker import MaxNLocator
+from matplotlib.transforms import Affine2D, ScaledTranslation
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from ncps.wirings import Wiring
+
+_DPI = 120
+_BLUE = "#1864ab"
+_ORANGE = "#e8590c"
+_GREY = "#868e96"
+_FILL = {"sensory": "#e9ecef", "inter": "#ffec99", "command": "#66d9e8", "motor": "#d0bfff"}
+
+
+def training_curve(
+    history: Sequence[Mapping[str, Any]], *, best_epoch: int | None = None, title: str = ""
+) -> bytes:
+    """Loss, and accuracy and AUC, over the epochs.
+
+    Args:
+        history: records with ``epoch``, ``train_loss``, ``val_loss``, ``train_accuracy``,
+            ``val_accuracy`` and ``val_auc`` (which may be None).
+        best_epoch: marked by a line.
+        title: written above.
+
+    Returns:
+        A PNG file.
+
+    Example:
+        >>> record = {"epoch": 1, "train_loss": 0.7, "val_loss": 0.6, "train_accuracy": 0.5,
+        ...           "val_accuracy": 0.6, "val_auc": 0.7}
+        >>> training_curve([record])[1:4]
+        b'PNG'
+    """
+    epochs = [record["epoch"] for record in history]
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    losses, scores = figure.subplots(1, 2)
+    _curve(losses, epochs, history, "train_loss", "training", _GREY)
+    _curve(losses, epochs, history, "val_loss", "validation", _BLUE)
+    losses.set_ylim(bottom=0)
+    losses.set_ylabel("cross-entropy")
+    _curve(scores, epochs, history, "train_accuracy", "training accuracy", _GREY)
+    _curve(scores, epochs, history, "val_accuracy", "validation accuracy", _BLUE)
+    if all(record["val_auc"] is not None for record in history):
+        _curve(scores, epochs, history, "val_auc", "validation AUC", _ORANGE)
+    scores.set_ylim(top=1.005)
+    scores.set_ylabel("score")
+    for axes in (losses, scores):
+        if best_epoch is not None:
+            axes.axvline(
+                best_epoch, color="black", lw=0.8, ls=":", label=f"best checkpoint ({best_epoch})"
+            )
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False, fontsize=9)
+    if title:
+        figure.suptitle(title)
+    return _png(figure)
+
+
+def _curve(
+    axes: Axes,
+    epochs: Sequence[int],
+    history: Sequence[Mapping[str, Any]],
+    key: str,
+    label: str,
+    color: str,
+) -> None:
+    marker = "o" if len(epochs) <= 30 else None
+    values = [record[key] for record in history]
+    axes.plot(epochs, values, color=color, lw=1.8, marker=marker, ms=3, label=label)
+
+
+def confusion_matrix(
+    matrix: Sequence[Sequence[int]] | NDArray[np.int64], classes: Sequence[str], *, title: str = ""
+) -> bytes:
+    """A confusion matrix: counts, coloured by the share of the true class.
+
+    Args:
+        matrix: ``[classes, classes]``, rows are true, columns predicted.
+        classes: class names.
+        title: written above, followed by the accuracy.
+
+    Returns:
+        A PNG file.
+
+    Example:
+        >>> confusion_matrix([[3, 1], [0, 4]], ["a", "b"])[1:4]
+        b'PNG'
+    """
+    counts = np.asarray(matrix)
+    n = len(classes)
+    if counts.shape != (n, n):
+        raise ValueError(f"matrix: expected shape {(n, n)} for {n} classes, got {counts.shape}")
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    side = 2.6 + max(2.0, 0.5 * n)
+    figure = Figure(figsize=(side + 0.6, side), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for row in range(n):
+        for column in range(n):
+            axes.text(
+                column,
+                row,
+                f"{counts[row, column]}",
+                ha="center",
+                va="center",
+                fontsize=14 if n <= 4 else 9,
+                color="white" if shares[row, column] > 0.55 else "black",
+                alpha=1.0 if counts[row, column] else 0.35,
+            )
+    axes.set_xticks(range(n), [_wrapped(name) for name in classes])
+    axes.set_yticks(range(n), [_wrapped(name) for name in classes])
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+    figure.colorbar(image, ax=axes, shrink=0.8, label="share of the true class")
+    correct = int(np.trace(counts))
+    total = int(counts.sum())
+    accuracy = f"{correct} of {total} right" + (f" ({correct / total:.1%})" if total else "")
+    axes.set_title(f"{title}\n{accuracy}" if title else accuracy, fontsize=11)
+    return _png(figure)
+
+
+def _wrapped(name: str) -> str:
+    return name.replace(" or ", "\nor ")
+
+
+def wiring_diagram(wiring: Wiring, *, title: str | None = None) -> bytes:
+    """The neurons of a built wiring in layers, and their synapses by sign.
+
+    Signals run from left to right: sensory, inter, command and motor neurons. Excitatory synapses
+    (positive reversal potential) end in an arrow, inhibitory ones in a bar. Synapses within a
+    layer are bows beside it, those onto the same neuron loops. The signs are those of the wiring,
+    where training starts.
+
+    Args:
+        wiring: any ``ncps.wirings.Wiring`` that has been built.
+        title: written above; None for a summary of the sizes.
+
+    Returns:
+        A PNG file.
+
+    Raises:
+        ValueError: the wiring is not built.
+
+    Example:
+        >>> from ncps.wirings import AutoNCP
+        >>> wiring = AutoNCP(19, 2)
+        >>> wiring.build(16)
+        >>> wiring_diagram(wiring)[1:4]
+        b'PNG'
+    """
+    if not wiring.is_built():
+        raise ValueError("wiring: expected a built wiring; call wiring.build(input_dim) first")
+    synapses = _synapses(wiring)
+    layers = _layers(wiring)
+    _untangle(layers, synapses)
+    rows = max(len(layer) for _, layer in layers)
+    # Wide layers get closer neurons instead of an ever taller picture.
+    height = float(np.clip(0.46 * rows + 1.6, 5.0, 14.0))
+    figure = Figure(figsize=(11, height), layout="constrained")
+    axes = figure.subplots()
+    gap = 3.2
+    places = {}
+    for column, (_, layer) in enumerate(layers):
+        for row, neuron in enumerate(layer):
+            spread = rows / len(layer)
+            places[neuron] = (gap * column, -(row + 0.5) * spread)
+    # A neuron is at most a circle of 0.3 rows; labels stay legible in it up to this many rows.
+    pitch = (height - 1.6) * 72 / rows
+    size = float(np.clip(0.72 * pitch, 4.0, 19.0))
+    columns = {neuron: column for column, (_, layer) in enumerate(layers) for neuron in layer}
+    # Hundreds of lines at full strength would run together.
+    strength = float(np.clip((300 / max(len(synapses), 1)) ** 0.5, 0.3, 1.0))
+    for source, target, polarity in synapses:
+        _synapse(
+            axes,
+            places[source],
+            places[target],
+            excitatory=polarity > 0,
+            same_layer=columns[source] == columns[target],
+            size=size,
+            strength=strength,
+        )
+    for kind, layer in layers:
+        x, y = zip(*(places[neuron] for neuron in layer), strict=True)
+        axes.plot(x, y, "o", ms=size, mfc=_FILL[kind], mec="#343a40", mew=0.9, zorder=3)
+        axes.text(x[0], 0.35, f"{kind}\n{len(layer)}", ha="center", va="bottom", fontsize=11)
+        if size >= 9:
+            for neuron in layer:
+                number = str(neuron[1])
+                axes.text(
+                    *places[neuron],
+                    number,
+                    ha="center",
+                    va="center_baseline",
+                    fontsize=min(0.5 * size, 8.5),
+                    zorder=4,
+                )
+    axes.set_xlim(-1.0, gap * (len(layers) - 1) + 1.0)
+    # 36 points for the two lines above a layer.
+    axes.set_ylim(-rows - 0.3, 0.35 + 36 / pitch)
+    axes.set_axis_off()
+    axes.legend(
+        handles=[
+            Line2D([], [], color=_BLUE, lw=1.6, marker=">", ms=6, label="excitatory"),
+            Line2D([], [], color=_ORANGE, lw=1.6, marker="|", ms=9, mew=1.6, label="inhibitory"),
+        ],
+        loc="upper center",
+        bbox_to_anchor=(0.5, 0.01),
+        ncols=2,
+        frameon=False,
+    )
+    if title is None:
+        sensory = sum(source[0] == "sensory" for source, _, _ in synapses)
+        title = (
+            f"{type(wiring).__name__}: {wiring.units} neurons, {len(synapses) - sensory} synapses, "
+            f"{sensory} sensory synapses"
+        )
+    axes.set_title(title, fontsize=12)
+    return _png(figure)
+
+
+# ("sensory", index) or ("neuron", index)
+_Neuron = tuple[str, int]
+
+
+def _synapses(wiring: Wiring) -> list[tuple[_Neuron, _Neuron, float]]:
+    found = []
+    for kind, matrix in (
+        ("sensory", wiring.sensory_adjacency_matrix),
+        ("neuron", wiring.adjacency_matrix),
+    ):
+        for source, target in zip(*np.nonzero(matrix), strict=True):
+            polarity = float(matrix[source, target])
+            found.append(((kind, int(source)), ("neuron", int(target)), polarity))
+    return found
+
+
+def _layers(wiring: Wiring) -> list[tuple[str, list[_Neuron]]]:
+    by_kind: dict[str, list[_Neuron]] = {kind: [] for kind in _FILL}
+    by_kind["sensory"] = [("sensory", index) for index in range(wiring.input_dim)]
+    for index in range(wiring.units):
+        kind = wiring.get_type_of_neuron(index)
+        by_kind[kind if kind in _FILL else "inter"].append(("neuron", index))
+    return [(kind, layer) for kind, layer in by_kind.items() if layer]
+
+
+def _untangle(
+    layers: list[tuple[str, list[_Neuron]]], synapses: list[tuple[_Neuron, _Neuron, float]]
+) -> None:
+    """Orders each layer by the mean height of the neurons it is connected to (barycentres)."""
+    neighbours: dict[_Neuron, list[_Neuron]] = {}
+    for source, target, _ in synapses:
+        neighbours.setdefault(source, []).append(target)
+        neighbours.setdefault(target, []).append(source)
+    heights = {
+        neuron: (row + 0.5) / len(layer) for _, layer in layers for row, neuron in enumerate(layer)
+    }
+    for _ in range(12):
+        for _, layer in layers:
+            means = {
+                neuron: float(np.mean([heights[n] for n in neighbours.get(neuron, [neuron])]))
+                for neuron in layer
+            }
+            layer.sort(key=means.__getitem__)
+            for row, neuron in enumerate(layer):
+                heights[neuron] = (row + 0.5) / len(layer)
+
+
+def _synapse(
+    axes: Axes,
+    start: tuple[float, float],
+    end: tuple[float, float],
+    *,
+    excitatory: bool,
+    same_layer: bool,
+    size: float,
+    strength: float,
+) -> None:
+    style = "-|>,head_width=2.2,head_length=4" if excitatory else "|-|,widthA=0,widthB=3"
+    shrink = size / 2 + (1.0 if excitatory else 2.0)
+    bow = 0.0
+    transform: Any = axes.transData
+    if start == end:
+        # Measured in points from the neuron: out at its upper right, in at its lower right.
+        figure = axes.get_figure(root=True)
+        assert figure is not None
+        points = figure.dpi_scale_trans
+        transform = Affine2D().scale(size / 72) + points + ScaledTranslation(*start, transform)
+        start, end = (0.4, 0.34), (0.4, -0.34)
+        bow = -2.4
+        shrink = 1.0
+    elif same_layer:
+        # Downward bows on the left, upward bows on the right; long ones bend no further out.
+        bow = min(0.45, 1.6 / abs(start[1] - end[1]))
+    axes.add_patch(
+        FancyArrowPatch(
+            start,
+            end,
+            transform=transform,
+            arrowstyle=style,
+            connectionstyle=f"arc3,rad={bow}",
+            shrinkA=shrink,
+            shrinkB=shrink,
+            mutation_scale=strength,
+            color=_BLUE if excitatory else _ORANGE,
+            lw=strength,
+            alpha=0.75 * strength,
+            zorder=2 if same_layer else 1,
+        )
+    )
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=_DPI)
+    return buffer.getvalue()
