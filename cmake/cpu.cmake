@@ -10,11 +10,15 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$" AND CMAKE_SIZEOF_VOID
     AND NOT CMAKE_OSX_ARCHITECTURES)
   list(APPEND FASTLTC_ISAS avx2 avx512)
   set(FASTLTC_FLAGS_avx2 -mavx2 -mfma)
-  set(FASTLTC_FLAGS_avx512 -mavx512f -mavx512dq -mavx512bw -mavx512vl -mavx2 -mfma)
+  # GCC 12 warns about its own AVX-512 header (its bug 105593).
+  set(FASTLTC_FLAGS_avx512 -mavx512f -mavx512dq -mavx512bw -mavx512vl -mavx2 -mfma
+    -Wno-maybe-uninitialized)
 endif()
 
 add_library(fastltc_kernels STATIC
-  csrc/cpu/isa.cpp)
+  csrc/core/synapse_check.cpp
+  csrc/cpu/isa.cpp
+  csrc/cpu/ltc.cpp)
 target_link_libraries(fastltc_kernels PUBLIC fastltc_flags)
 
 # Each kernel source is compiled once per instruction set, into a namespace of that name. -O3: GCC

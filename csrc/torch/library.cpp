@@ -1,4 +1,24 @@
-// Schemas of the operators.
+// Schemas of the operators. python/fastltc/ops documents their arguments.
 #include <torch/csrc/stable/library.h>
 
-STABLE_TORCH_LIBRARY(fastltc, m) { (void)m; }
+#define FASTLTC_LTC_ARGUMENTS                                                               \
+  "Tensor x, Tensor? h0, Tensor? timespans, Tensor? lengths, "                              \
+  "Tensor gleak, Tensor vleak, Tensor cm, Tensor sigma, Tensor mu, Tensor w, Tensor erev, " \
+  "Tensor sensory_sigma, Tensor sensory_mu, Tensor sensory_w, Tensor sensory_erev, "        \
+  "Tensor? input_w, Tensor? input_b, Tensor? output_w, Tensor? output_b, "                  \
+  "Tensor synapses, Tensor sensory_synapses, "
+
+STABLE_TORCH_LIBRARY(fastltc, m) {
+  m.def("ltc_forward(" FASTLTC_LTC_ARGUMENTS
+        "int output_size, int ode_unfolds, float epsilon, bool softplus, bool return_sequences, "
+        "bool time_major, bool save_states) -> (Tensor output, Tensor hn, Tensor states)");
+  m.def(
+      "ltc_backward(Tensor? grad_output, Tensor? grad_hn, " FASTLTC_LTC_ARGUMENTS
+      "Tensor states, int output_size, int ode_unfolds, float epsilon, bool softplus, "
+      "bool return_sequences, bool time_major, bool timespans_grad) -> "
+      "(Tensor grad_x, Tensor grad_h0, Tensor grad_timespans, "
+      "Tensor grad_gleak, Tensor grad_vleak, Tensor grad_cm, Tensor grad_sigma, Tensor grad_mu, "
+      "Tensor grad_w, Tensor grad_erev, Tensor grad_sensory_sigma, Tensor grad_sensory_mu, "
+      "Tensor grad_sensory_w, Tensor grad_sensory_erev, Tensor grad_input_w, Tensor grad_input_b, "
+      "Tensor grad_output_w, Tensor grad_output_b)");
+}

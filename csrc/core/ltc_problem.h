@@ -1,0 +1,120 @@
+// One LTC layer over one sequence batch: sizes, strides and pointers, for every device.
+//
+// Plain data only: this header is included by sources compiled for different instruction sets, and
+// an inline function here could be merged by the linker with a copy that the processor cannot run.
+#pragma once
+
+#include <cstdint>
+
+namespace fastltc {
+
+// B samples, T time steps, I sensory inputs, N neurons, M motor outputs, U solver unfolds per step.
+struct LtcSizes {
+  int64_t B = 0;
+  int64_t T = 0;
+  int64_t I = 0;
+  int64_t N = 0;
+  int64_t M = 0;
+  int64_t U = 0;
+};
+
+// A [B, T, C] view; strides in elements, zero for an expanded dimension.
+template <typename T>
+struct SequenceView {
+  T* data = nullptr;  // null: absent
+  int64_t stride_b = 0;
+  int64_t stride_t = 0;
+  int64_t stride_c = 0;
+};
+
+// The layer's parameters, dense and contiguous as ncps keeps them. Entries outside the synapse
+// lists are never read.
+template <typename T>
+struct LtcParameters {
+  const T* gleak = nullptr;          // [N]
+  const T* vleak = nullptr;          // [N]
+  const T* cm = nullptr;             // [N]
+  const T* sigma = nullptr;          // [N, N], presynaptic first
+  const T* mu = nullptr;             // [N, N]
+  const T* w = nullptr;              // [N, N]
+  const T* erev = nullptr;           // [N, N]
+  const T* sensory_sigma = nullptr;  // [I, N]
+  const T* sensory_mu = nullptr;     // [I, N]
+  const T* sensory_w = nullptr;      // [I, N]
+  const T* sensory_erev = nullptr;   // [I, N]
+  const T* input_w = nullptr;        // [I]; null: the inputs are not scaled
+  const T* input_b = nullptr;        // [I]; null: nothing is added
+  const T* output_w = nullptr;       // [M]; null: the outputs are not scaled
+  const T* output_b = nullptr;       // [M]; null: nothing is added
+  double epsilon = 0;                // added to the denominator
+  bool softplus = false;             // w, sensory_w, cm and gleak pass through softplus
+};
+
+// Synapses in compressed columns: those onto neuron j are [column[j], column[j + 1]), with their
+// presynaptic index in row[].
+struct SynapseList {
+  const int32_t* column = nullptr;  // [N + 1]
+  const int32_t* row = nullptr;     // [column[N]]
+};
+
+template <typename T>
+struct LtcInputs {
+  LtcSizes size;
+  SequenceView<const T> x;          // [B, T, I]
+  SequenceView<const T> h0;         // [B, N] with stride_c between neurons; null: zeros
+  SequenceView<const T> timespans;  // [B, T] (stride_c = 0) or [B, T, N]; null: 1
+  bool timespans_per_neuron = false;
+  const int64_t* lengths = nullptr;  // valid steps of each sample; null: T
+  int64_t lengths_stride = 0;
+  LtcParameters<T> parameters;
+  SynapseList synapses;          // [N, N]
+  SynapseList sensory_synapses;  // [I, N]
+};
+
+// `states` holds the state before every unfold and the last one, [T * U + 1, N] for every group of
+// as many samples as a register has lanes, so that a group's history is one contiguous stream.
+// Groups follow each other; the last may be narrower. In all (T * U + 1) * N * B values.
+template <typename T>
+struct LtcOutputs {
+  SequenceView<T> output;  // [B, T, M], or [B, M] (stride_t unused) when not return_sequences
+  bool return_sequences = true;
+  T* hn = nullptr;      // [B, N]
+  T* states = nullptr;  // null: not kept
+};
+
+template <typename T>
+struct LtcGradients {
+  // Given.
+  SequenceView<const T> grad_output;  // as LtcOutputs::output; null: zeros
+  bool return_sequences = true;
+  SequenceView<const T> grad_hn;  // [B, N]; null: zeros
+  const T* states = nullptr;
+  // Written, each as large as what it is the gradient of. All are written in full but the dense
+  // [N, N] and [I, N] ones, which the caller has zeroed and of which only synapses are written.
+  SequenceView<T> x;
+  T* h0 = nullptr;            // [B, N]; null: not wanted
+  SequenceView<T> timespans;  // contiguous; null: not wanted
+  T* gleak = nullptr;
+  T* vleak = nullptr;
+  T* cm = nullptr;
+  T* sigma = nullptr;
+  T* mu = nullptr;
+  T* w = nullptr;
+  T* erev = nullptr;
+  T* sensory_sigma = nullptr;
+  T* sensory_mu = nullptr;
+  T* sensory_w = nullptr;
+  T* sensory_erev = nullptr;
+  T* input_w = nullptr;  // null where the parameter is null
+  T* input_b = nullptr;
+  T* output_w = nullptr;
+  T* output_b = nullptr;
+};
+
+// Runs body(context, i) for i in [0, n), in any order and possibly at once on several threads.
+struct Parallel {
+  int threads = 1;
+  void (*run)(int64_t n, void (*body)(void* context, int64_t i), void* context) = nullptr;
+};
+
+}  // namespace fastltc

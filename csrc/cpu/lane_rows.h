@@ -1,0 +1,156 @@
+// Between a [B, T, C] tensor and rows of lanes: one register holds one channel of `lanes` samples.
+#pragma once
+
+#include "core/ltc_problem.h"
+#include "cpu/simd.h"
+
+namespace fastltc::cpu::FASTLTC_ISA {
+
+// A small square of a matrix, transposed in 16-byte registers: 4 x 4 floats or 2 x 2 doubles.
+template <typename T>
+struct TransposeBlock;
+
+template <>
+struct TransposeBlock<float> {
+  static constexpr int size = 4;
+  typedef float row __attribute__((vector_size(16), may_alias, aligned(4)));
+  static FASTLTC_INLINE void apply(row (&m)[4]) {
+    const row low01 = __builtin_shufflevector(m[0], m[1], 0, 4, 1, 5);
+    const row low23 = __builtin_shufflevector(m[2], m[3], 0, 4, 1, 5);
+    const row high01 = __builtin_shufflevector(m[0], m[1], 2, 6, 3, 7);
+    const row high23 = __builtin_shufflevector(m[2], m[3], 2, 6, 3, 7);
+    m[0] = __builtin_shufflevector(low01, low23, 0, 1, 4, 5);
+    m[1] = __builtin_shufflevector(low01, low23, 2, 3, 6, 7);
+    m[2] = __builtin_shufflevector(high01, high23, 0, 1, 4, 5);
+    m[3] = __builtin_shufflevector(high01, high23, 2, 3, 6, 7);
+  }
+};
+
+template <>
+struct TransposeBlock<double> {
+  static constexpr int size = 2;
+  typedef double row __attribute__((vector_size(16), may_alias, aligned(8)));
+  static FASTLTC_INLINE void apply(row (&m)[2]) {
+    const row first = __builtin_shufflevector(m[0], m[1], 0, 2);
+    m[1] = __builtin_shufflevector(m[0], m[1], 1, 3);
+    m[0] = first;
+  }
+};
+
+// Samples [first, first + valid) of a tile of one register.
+struct LaneGroup {
+  int64_t first = 0;
+  int valid = 0;  // 1 to lanes
+};
+
+// rows[c][l] = view[first + l, t, c]. Lanes past the valid ones repeat the last sample, so that
+// whatever is computed in them is as well behaved as what is computed for it.
+template <typename T>
+void load_rows(const SequenceView<const T>& view, int64_t t, int64_t channels, LaneGroup group,
+               T* rows) {
+  constexpr int lanes = Simd<T>::lanes;
+  constexpr int size = TransposeBlock<T>::size;
+  using Row = typename TransposeBlock<T>::row;
+  const T* sample[lanes];
+  for (int l = 0; l < lanes; ++l) {
+    const int64_t b = group.first + (l < group.valid ? l : group.valid - 1);
+    sample[l] = view.data + b * view.stride_b + t * view.stride_t;
+  }
+  int64_t c = 0;
+  if (view.stride_c == 1) {
+    for (; c + size <= channels; c += size) {
+      for (int l = 0; l < lanes; l += size) {
+        Row m[size];
+        for (int k = 0; k < size; ++k) m[k] = *reinterpret_cast<const Row*>(sample[l + k] + c);
+        TransposeBlock<T>::apply(m);
+        for (int k = 0; k < size; ++k) *reinterpret_cast<Row*>(rows + (c + k) * lanes + l) = m[k];
+      }
+    }
+  }
+  for (; c < channels; ++c) {
+    for (int l = 0; l < lanes; ++l) rows[c * lanes + l] = sample[l][c * view.stride_c];
+  }
+}
+
+// view[first + l, t, c] = rows[c][l] for the valid lanes.
+template <typename T>
+void store_rows(const SequenceView<T>& view, int64_t t, int64_t channels, LaneGroup group,
+                const T* rows) {
+  constexpr int lanes = Simd<T>::lanes;
+  constexpr int size = TransposeBlock<T>::size;
+  using Row = typename TransposeBlock<T>::row;
+  T* const base = view.data + group.first * view.stride_b + t * view.stride_t;
+  int64_t c = 0;
+  if (view.stride_c == 1 && group.valid == lanes) {
+    for (; c + size <= channels; c += size) {
+      for (int l = 0; l < lanes; l += size) {
+        Row m[size];
+        for (int k = 0; k < size; ++k)
+          m[k] = *reinterpret_cast<const Row*>(rows + (c + k) * lanes + l);
+        TransposeBlock<T>::apply(m);
+        for (int k = 0; k < size; ++k)
+          *reinterpret_cast<Row*>(base + (l + k) * view.stride_b + c) = m[k];
+      }
+    }
+  }
+  for (; c < channels; ++c) {
+    for (int l = 0; l < group.valid; ++l)
+      base[l * view.stride_b + c * view.stride_c] = rows[c * lanes + l];
+  }
+}
+
+// view[first + l, t, :] = 0 for t in [begin, end).
+template <typename T>
+void zero_steps(const SequenceView<T>& view, int64_t begin, int64_t end, int64_t channels,
+                LaneGroup group) {
+  for (int64_t t = begin; t < end; ++t) {
+    for (int l = 0; l < group.valid; ++l) {
+      T* const at = view.data + (group.first + l) * view.stride_b + t * view.stride_t;
+      for (int64_t c = 0; c < channels; ++c) at[c * view.stride_c] = T(0);
+    }
+  }
+}
+
+// Which lanes still run at step t: all ones or all zeros in each lane's bits.
+template <typename T>
+struct ActiveLanes {
+  using S = Simd<T>;
+  typename S::ivec mask = typename S::ivec{} - 1;
+  bool all = true;
+
+  ActiveLanes() = default;
+  FASTLTC_INLINE ActiveLanes(const LtcInputs<T>& in, LaneGroup group, int64_t t) {
+    if (in.lengths == nullptr) return;
+    for (int l = 0; l < S::lanes; ++l) {
+      const int64_t b = group.first + (l < group.valid ? l : group.valid - 1);
+      if (in.lengths[b * in.lengths_stride] <= t) {
+        mask[l] = 0;
+        all = false;
+      }
+    }
+  }
+};
+
+// Writes `value` into the lanes that do not run any more, in each row.
+template <typename T>
+void overwrite_inactive(const ActiveLanes<T>& active, T value, int64_t count, T* rows) {
+  using S = Simd<T>;
+  for (int64_t c = 0; c < count; ++c) {
+    T* const at = rows + c * S::lanes;
+    S::store(at, active.mask ? S::load(at) : S::set(value));
+  }
+}
+
+// The longest of a group's sequences.
+template <typename T>
+int64_t last_step(const LtcInputs<T>& in, LaneGroup group) {
+  if (in.lengths == nullptr) return in.size.T;
+  int64_t longest = 0;
+  for (int l = 0; l < group.valid; ++l) {
+    const int64_t length = in.lengths[(group.first + l) * in.lengths_stride];
+    if (length > longest) longest = length;
+  }
+  return longest;
+}
+
+}  // namespace fastltc::cpu::FASTLTC_ISA

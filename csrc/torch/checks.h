@@ -1,0 +1,99 @@
+// Checks of the operators' arguments: each names the operator, the argument, what was expected and
+// what came, before any memory is touched.
+#pragma once
+
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/core/ScalarType.h>
+#include <torch/headeronly/util/Exception.h>
+
+#include <initializer_list>
+#include <optional>
+#include <string>
+
+namespace fastltc {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+inline std::string shape_text(const Tensor& tensor) {
+  std::string text = "[";
+  for (int64_t d = 0; d < tensor.dim(); ++d) {
+    if (d > 0) text += ", ";
+    text += std::to_string(tensor.size(d));
+  }
+  return text + "]";
+}
+
+inline std::string shape_text(std::initializer_list<int64_t> shape) {
+  std::string text = "[";
+  const char* separator = "";
+  for (const int64_t size : shape) {
+    text += separator + std::to_string(size);
+    separator = ", ";
+  }
+  return text + "]";
+}
+
+inline const char* dtype_text(ScalarType type) {
+  switch (type) {
+    case ScalarType::Float:
+      return "float32";
+    case ScalarType::Double:
+      return "float64";
+    case ScalarType::Half:
+      return "float16";
+    case ScalarType::BFloat16:
+      return "bfloat16";
+    case ScalarType::Int:
+      return "int32";
+    case ScalarType::Long:
+      return "int64";
+    case ScalarType::Bool:
+      return "bool";
+    default:
+      return "another dtype";
+  }
+}
+
+// The arguments of one call of one operator.
+class ArgumentCheck {
+ public:
+  ArgumentCheck(const char* op, ScalarType dtype) : op_(op), dtype_(dtype) {}
+
+  void dtype(const char* name, const Tensor& tensor, ScalarType expected) const {
+    STD_TORCH_CHECK(tensor.scalar_type() == expected, op_, ": ", name, ": expected dtype ",
+                    dtype_text(expected), ", got ", dtype_text(tensor.scalar_type()));
+  }
+  void cpu(const char* name, const Tensor& tensor) const {
+    STD_TORCH_CHECK(tensor.is_cpu(), op_, ": ", name,
+                    ": expected a CPU tensor like the others, got one on another device");
+  }
+  void shape(const char* name, const Tensor& tensor,
+             std::initializer_list<int64_t> expected) const {
+    bool same = tensor.dim() == static_cast<int64_t>(expected.size());
+    int64_t d = 0;
+    for (const int64_t size : expected) same = same && tensor.size(d++) == size;
+    STD_TORCH_CHECK(same, op_, ": ", name, ": expected shape ", shape_text(expected), ", got ",
+                    shape_text(tensor));
+  }
+  // A floating-point tensor of the call's dtype.
+  void value(const char* name, const Tensor& tensor,
+             std::initializer_list<int64_t> expected) const {
+    cpu(name, tensor);
+    dtype(name, tensor, dtype_);
+    shape(name, tensor, expected);
+  }
+  void value(const char* name, const std::optional<Tensor>& tensor,
+             std::initializer_list<int64_t> expected) const {
+    if (tensor.has_value()) value(name, *tensor, expected);
+  }
+  void that(bool condition, const char* name, const std::string& problem) const {
+    STD_TORCH_CHECK(condition, op_, ": ", name, ": ", problem);
+  }
+
+ private:
+  const char* op_;
+  ScalarType dtype_;
+};
+
+}  // namespace fastltc
