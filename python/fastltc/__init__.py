@@ -8,8 +8,11 @@ from typing import Any
 
 # Everything is imported at first use, so that the parts that need no torch import where none is
 # installed. Public name -> module that defines it:
-_EXPORTS: dict[str, str] = {}
-_SUBMODULES = ("info",)
+_EXPORTS: dict[str, str] = {
+    "LTC": "fastltc.nn",
+    "LTCCell": "fastltc.nn",
+}
+_SUBMODULES = ("info", "nn", "ops", "reference", "wirings")
 
 __all__ = ["__version__", *_EXPORTS, *_SUBMODULES]
 

@@ -1,0 +1,345 @@
+"""The liquid time-constant cell: parameters, and one step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fastltc.nn.timespans import cell_timespans
+from fastltc.nn.wiring import SynapseCache, build_wiring, synapse_list
+from fastltc.ops.checks import check_timespan_values
+from fastltc.ops.ltc import HALF_DTYPES, LTC_PARAMETERS, ltc
+
+__all__ = ["LTCCell", "check_state"]
+
+_NO_MAP = (None, False, "", "none", "identity")
+# The work of this many time steps dwarfs a comparison of the masks.
+_THOROUGH_FROM = 32
+
+
+class LTCCell(nn.Module):
+    r"""A liquid time-constant (LTC) cell, which runs one time step.
+
+    The equation is that of :func:`fastltc.reference.ltc`. The class takes the place of
+    ``ncps.torch.LTCCell``: the arguments, the names, shapes, initial values and random draws of
+    the parameters, and the keys of the state dict are the same, and checkpoints load both ways.
+
+    Parameters (``I`` inputs, ``N`` neurons, ``M`` motor neurons): ``gleak``, ``vleak``, ``cm``
+    ``[N]``; ``sigma``, ``mu``, ``w``, ``erev`` ``[N, N]``; ``sensory_sigma``, ``sensory_mu``,
+    ``sensory_w``, ``sensory_erev`` ``[I, N]``; ``input_w``, ``input_b`` ``[I]``; ``output_w``,
+    ``output_b`` ``[M]``; and, frozen, ``sparsity_mask`` ``[N, N]`` and ``sensory_sparsity_mask``
+    ``[I, N]``, which are 0 or 1. The masks decide which synapses are computed, also when a
+    checkpoint brings others than the wiring has. Changes of a mask are noticed at the next call,
+    with two exceptions, for which :meth:`refresh_synapses` is there: an in-place edit through
+    ``mask.data`` of a mask with more than 4096 entries is noticed at the next call of 32 samples
+    or more, or on a GPU not at all; and compiled code follows ``load_state_dict``, not edits.
+
+    Args:
+        wiring: ``ncps.wirings.Wiring``; used as it is if it is built.
+        in_features: I; may be None if the wiring is built.
+        input_mapping: ``"affine"``, ``"linear"`` (no offset) or None.
+        output_mapping: the same for the output.
+        ode_unfolds: U, solver steps per time step.
+        epsilon: added to the denominator.
+        implicit_param_constraints: keep conductances and capacitances positive by a softplus; if
+            False, call :meth:`apply_weight_constraints` after each step of the optimizer.
+
+    Raises:
+        TypeError: if ``wiring`` is not a wiring.
+        ValueError: if the wiring is not built, is built for another number of inputs or has no
+            motor neurons; if a mapping is unknown or ``ode_unfolds`` is less than 1.
+
+    Example:
+        >>> import torch
+        >>> from fastltc.nn import LTCCell
+        >>> from fastltc.wirings import AutoNCP
+        >>> cell = LTCCell(AutoNCP(19, 2), in_features=16)
+        >>> output, state = cell(torch.randn(4, 16), torch.zeros(4, 19), elapsed_time=0.1)
+        >>> output.shape, state.shape
+        (torch.Size([4, 2]), torch.Size([4, 19]))
+
+    Source: Hasani et al., Liquid Time-constant Networks, AAAI 2021; Lechner et al., Neural circuit
+    policies, Nature Machine Intelligence 2020.
+    """
+
+    sparsity_mask: Tensor
+    sensory_sparsity_mask: Tensor
+
+    def __init__(
+        self,
+        wiring: Any,
+        in_features: int | None = None,
+        input_mapping: str | None = "affine",
+        output_mapping: str | None = "affine",
+        ode_unfolds: int = 6,
+        epsilon: float = 1e-8,
+        implicit_param_constraints: bool = False,
+    ) -> None:
+        super().__init__()
+        for name, mapping in (("input_mapping", input_mapping), ("output_mapping", output_mapping)):
+            if mapping not in ("affine", "linear", *_NO_MAP):
+                raise ValueError(f"{name}: expected 'affine', 'linear' or None, got {mapping!r}")
+        if ode_unfolds < 1:
+            raise ValueError(f"ode_unfolds: expected 1 or more, got {ode_unfolds}")
+        self._wiring = build_wiring(wiring, in_features)
+        self.make_positive_fn = nn.Softplus() if implicit_param_constraints else nn.Identity()
+        self._implicit_param_constraints = implicit_param_constraints
+        self._init_ranges = {
+            "gleak": (0.001, 1.0),
+            "vleak": (-0.2, 0.2),
+            "cm": (0.4, 0.6),
+            "w": (0.001, 1.0),
+            "sigma": (3, 8),
+            "mu": (0.3, 0.8),
+            "sensory_w": (0.001, 1.0),
+            "sensory_sigma": (3, 8),
+            "sensory_mu": (0.3, 0.8),
+        }
+        self._input_mapping = input_mapping
+        self._output_mapping = output_mapping
+        self._ode_unfolds = ode_unfolds
+        self._epsilon = epsilon
+        self._allocate_parameters()
+
+    def _allocate_parameters(self) -> None:
+        # The order of the draws is that of ncps, so that the same seed gives the same values.
+        neurons, inputs = self.state_size, self.sensory_size
+        recurrent, sensory = (neurons, neurons), (inputs, neurons)
+
+        def draw(name: str, shape: tuple[int, ...]) -> None:
+            low, high = self._init_ranges[name]
+            self.register_parameter(name, nn.Parameter(torch.rand(shape) * (high - low) + low))
+
+        def constant(name: str, values: Any, requires_grad: bool = True) -> None:
+            tensor = torch.tensor(values, dtype=torch.get_default_dtype())
+            self.register_parameter(name, nn.Parameter(tensor, requires_grad=requires_grad))
+
+        for name in ("gleak", "vleak", "cm"):
+            draw(name, (neurons,))
+        for name in ("sigma", "mu", "w"):
+            draw(name, recurrent)
+        constant("erev", self._wiring.erev_initializer())
+        for name in ("sensory_sigma", "sensory_mu", "sensory_w"):
+            draw(name, sensory)
+        constant("sensory_erev", self._wiring.sensory_erev_initializer())
+        mask = np.abs(self._wiring.adjacency_matrix)
+        sensory_mask = np.abs(self._wiring.sensory_adjacency_matrix)
+        constant("sparsity_mask", mask, requires_grad=False)
+        constant("sensory_sparsity_mask", sensory_mask, requires_grad=False)
+        self._synapses = SynapseCache(synapse_list(mask, "sparsity_mask"), "sparsity_mask")
+        self._sensory_synapses = SynapseCache(
+            synapse_list(sensory_mask, "sensory_sparsity_mask"), "sensory_sparsity_mask"
+        )
+        for side, mapping, size in (
+            ("input", self._input_mapping, inputs),
+            ("output", self._output_mapping, self.motor_size),
+        ):
+            if mapping in ("affine", "linear"):
+                constant(f"{side}_w", np.ones(size))
+            if mapping == "affine":
+                constant(f"{side}_b", np.zeros(size))
+
+    @property
+    def state_size(self) -> int:
+        """Number of neurons, N."""
+        return self._wiring.units
+
+    @property
+    def sensory_size(self) -> int:
+        """Number of inputs, I."""
+        return self._wiring.input_dim
+
+    @property
+    def motor_size(self) -> int:
+        """Number of motor neurons, M."""
+        return self._wiring.output_dim
+
+    @property
+    def output_size(self) -> int:
+        """Number of outputs, M."""
+        return self.motor_size
+
+    @property
+    def synapse_count(self) -> int:
+        """Number of synapses between neurons, by the mask."""
+        return self._synapse_lists(thorough=True)[0].shape[0] - (self.state_size + 1)
+
+    @property
+    def sensory_synapse_count(self) -> int:
+        """Number of synapses from inputs to neurons, by the mask."""
+        return self._synapse_lists(thorough=True)[1].shape[0] - (self.state_size + 1)
+
+    @property
+    def _params(self) -> dict[str, nn.Parameter | None]:
+        # Scripts written for ncps look parameters up here.
+        return self._parameters
+
+    def apply_weight_constraints(self) -> None:
+        """Clip ``w``, ``sensory_w``, ``cm`` and ``gleak`` at 0; nothing where a softplus does it.
+
+        Call it after each step of the optimizer if ``implicit_param_constraints`` is False.
+        """
+        if not self._implicit_param_constraints:
+            for name in ("w", "sensory_w", "cm", "gleak"):
+                getattr(self, name).data.clamp_(min=0)
+
+    def refresh_synapses(self) -> None:
+        """Read the masks again; see the class on when that is needed.
+
+        Raises:
+            ValueError: if an entry of a mask is neither 0 nor 1.
+        """
+        self._synapses.refresh(self.sparsity_mask)
+        self._sensory_synapses.refresh(self.sensory_sparsity_mask)
+
+    def forward(
+        self, inputs: Tensor, states: Tensor, elapsed_time: Tensor | float = 1.0
+    ) -> tuple[Tensor, Tensor]:
+        """Run one time step.
+
+        Args:
+            inputs: ``[B, I]``, dtype and device of the parameters (half types: see
+                :func:`fastltc.ops.ltc`).
+            states: membrane potentials, ``[B, N]``.
+            elapsed_time: time since the last step in seconds, not negative: a number, a tensor of
+                one element, ``(B,)``, ``(B, 1)`` or, one per neuron, ``(B, N)`` or ``(1, N)``.
+                0 holds the state.
+
+        Returns:
+            ``(output, state)``: ``[B, M]`` and the next state, ``[B, N]``.
+
+        Raises:
+            ValueError: if a shape is wrong, or a time step is negative or not finite
+                (``RuntimeError`` in compiled code).
+            TypeError: if a dtype or a device is wrong.
+        """
+        if not isinstance(inputs, Tensor):
+            raise TypeError(f"inputs: expected a tensor, got {type(inputs).__name__}")
+        neurons = self._wiring.units
+        if inputs.dim() != 2 or inputs.shape[1] != self._wiring.input_dim:
+            raise ValueError(
+                f"inputs: expected shape [B, I] with I = {self.sensory_size}, got "
+                f"{list(inputs.shape)}"
+            )
+        batch = inputs.shape[0]
+        states = check_state("states", states, (batch, neurons), inputs)
+        timespans = cell_timespans(elapsed_time, batch, neurons, inputs)
+        try:
+            return self._run(inputs.unsqueeze(1), states, timespans, return_sequences=False)
+        except ValueError:
+            if isinstance(elapsed_time, Tensor):
+                check_timespan_values("elapsed_time", elapsed_time)
+            raise
+
+    def _run(
+        self,
+        x: Tensor,
+        h0: Tensor | None,
+        timespans: Tensor | None,
+        lengths: Tensor | None = None,
+        return_sequences: bool = True,
+        time_major: bool = False,
+    ) -> tuple[Tensor, Tensor]:
+        """Run ``[B, T, I]`` inputs of the right shape through the operator."""
+        parameters = self._operator_parameters()
+        weight = parameters[0]
+        assert weight is not None
+        if x.dtype != weight.dtype or x.device != weight.device:
+            _check_kind(x, weight)
+        batch, time, _ = x.shape
+        synapses, sensory_synapses = self._synapse_lists(batch * time >= _THOROUGH_FROM)
+        return ltc(
+            *(x, h0, timespans, lengths, parameters, synapses, sensory_synapses),
+            *(self._wiring.output_dim, self._ode_unfolds, self._epsilon),
+            *(self._implicit_param_constraints, return_sequences, time_major),
+        )
+
+    def _operator_parameters(self) -> tuple[Tensor | None, ...]:
+        # nn.Module looks attributes up in three dictionaries, which for all parameters together
+        # takes as long as the operator takes for one step.
+        p = self._parameters
+        get = p.get
+        try:
+            return (
+                *(p["gleak"], p["vleak"], p["cm"], p["sigma"], p["mu"], p["w"], p["erev"]),
+                *(p["sensory_sigma"], p["sensory_mu"], p["sensory_w"], p["sensory_erev"]),
+                *(get("input_w"), get("input_b"), get("output_w"), get("output_b")),
+            )
+        except KeyError:
+            pass
+        return tuple(getattr(self, name, None) for name in LTC_PARAMETERS)
+
+    def _synapse_lists(self, thorough: bool) -> tuple[Tensor, Tensor]:
+        if torch.compiler.is_compiling():
+            # Reading a mask would break the graph.
+            return self._synapses.synapses, self._sensory_synapses.synapses
+        p = self._parameters
+        mask = p.get("sparsity_mask")
+        sensory_mask = p.get("sensory_sparsity_mask")
+        return (
+            self._synapses.current(self.sparsity_mask if mask is None else mask, thorough),
+            self._sensory_synapses.current(
+                self.sensory_sparsity_mask if sensory_mask is None else sensory_mask, thorough
+            ),
+        )
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self.refresh_synapses()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> LTCCell:
+        super()._apply(fn, recurse)
+        self._synapses.move(self.sparsity_mask.device)
+        self._sensory_synapses.move(self.sensory_sparsity_mask.device)
+        return self
+
+
+def check_state(name: str, state: Any, shape: tuple[int, ...], inputs: Tensor) -> Tensor:
+    """Return a state that fits the input, or say why it does not.
+
+    Args:
+        name: what the caller calls it.
+        state: a tensor of exactly this shape: nothing is broadcast. Half types fit float32 inputs.
+        shape: expected shape.
+        inputs: gives dtype and device.
+
+    Raises:
+        TypeError: if it is not a tensor, or of another dtype or device.
+        ValueError: if it has another shape.
+    """
+    if not isinstance(state, Tensor):
+        raise TypeError(f"{name}: expected a tensor, got {type(state).__name__}")
+    if state.shape != shape:
+        raise ValueError(f"{name}: expected shape {list(shape)}, got {list(state.shape)}")
+    if state.device != inputs.device:
+        raise TypeError(
+            f"{name}: expected a tensor on {inputs.device}, where the input is, got one on "
+            f"{state.device}"
+        )
+    dtype = inputs.dtype
+    if state.dtype == dtype:
+        return state
+    if state.dtype in HALF_DTYPES and dtype == torch.float32:
+        return state.float()
+    if dtype in HALF_DTYPES and state.dtype in (torch.float32, *HALF_DTYPES):
+        return state
+    raise TypeError(f"{name}: expected {dtype}, the dtype of the input, got {state.dtype}")
+
+
+def _check_kind(inputs: Tensor, weight: Tensor) -> None:
+    if inputs.device != weight.device:
+        raise TypeError(
+            f"input: expected a tensor on {weight.device}, where the parameters are, got one on "
+            f"{inputs.device}"
+        )
+    if not (
+        inputs.dtype in (torch.float32, *HALF_DTYPES)
+        and weight.dtype in (torch.float32, *HALF_DTYPES)
+    ):
+        raise TypeError(
+            f"input: expected {weight.dtype}, the dtype of the parameters, got {inputs.dtype}"
+        )

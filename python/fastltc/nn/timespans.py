@@ -1,0 +1,176 @@
+"""The shapes in which time steps may be given, brought into the one the operators take."""
+
+from __future__ import annotations
+
+import math
+from numbers import Real
+
+import torch
+from torch import Tensor
+
+__all__ = ["cell_timespans", "layer_lengths", "layer_timespans"]
+
+
+def _constant(name: str, seconds: float, batch: int, time: int, like: Tensor) -> Tensor | None:
+    if not 0 <= seconds < math.inf:
+        raise ValueError(f"{name}: expected a finite time step of 0 or more, got {seconds}")
+    if seconds == 1:
+        return None
+    return like.new_full((), seconds).expand(batch, time)
+
+
+def _like(name: str, timespans: Tensor, like: Tensor) -> Tensor:
+    """Return them with the dtype of the layer; time stamps often come as float64 or integers."""
+    if timespans.dtype == torch.bool or timespans.dtype.is_complex:
+        raise TypeError(f"{name}: expected a real dtype, got {timespans.dtype}")
+    if timespans.device != like.device:
+        raise TypeError(
+            f"{name}: expected a tensor on {like.device}, where the input is, got one on "
+            f"{timespans.device}"
+        )
+    return timespans if timespans.dtype == like.dtype else timespans.to(like.dtype)
+
+
+def _type_error(name: str, value: object) -> TypeError:
+    return TypeError(f"{name}: expected a number or a tensor, got {type(value).__name__}")
+
+
+def layer_timespans(
+    timespans: Tensor | float | None,
+    batch: int,
+    time: int,
+    neurons: int,
+    batch_first: bool,
+    batched: bool,
+    like: Tensor,
+) -> Tensor | None:
+    """Bring the time steps of a layer into the shape ``[B, T]`` or ``[B, T, N]``.
+
+    The axes of batch and time stand in the order of the input's, and the time axis must have all
+    T steps. That settles the shapes that could be read in two ways: ``[T, T]`` is ``(B, T)`` with
+    ``batch_first=True`` and ``(T, B)`` without, and for unbatched input the first axis is time.
+
+    Args:
+        timespans: a number, a tensor of no dimension, or with ``batch_first=True`` ``(B, T)``,
+            ``(B, T, 1)`` or ``(B, T, N)``, with ``batch_first=False`` ``(T, B)``, ``(T, B, 1)`` or
+            ``(T, B, N)``; B may be 1 for all samples. For unbatched input ``(T,)``, ``(T, 1)`` or
+            ``(T, N)``.
+        batch: B.
+        time: T.
+        neurons: N.
+        batch_first: the order of the axes of the input.
+        batched: whether the input had a batch axis.
+        like: gives dtype and device.
+
+    Returns:
+        None for a time step of 1 everywhere.
+
+    Raises:
+        ValueError: for another shape, or a number that is negative or not finite.
+        TypeError: for another dtype, device or kind of object.
+    """
+    if timespans is None:
+        return None
+    if not isinstance(timespans, Tensor):
+        if isinstance(timespans, Real):
+            return _constant("timespans", timespans, batch, time, like)
+        raise _type_error("timespans", timespans)
+    given = timespans = _like("timespans", timespans, like)
+    if timespans.dim() == 0:
+        return timespans.expand(batch, time)
+    if not batched:
+        timespans = timespans.unsqueeze(0)
+    elif not batch_first and timespans.dim() > 1:
+        timespans = timespans.transpose(0, 1)
+    if timespans.dim() == 3 and timespans.shape[2] == 1:
+        timespans = timespans.squeeze(2)
+    shape = timespans.shape
+    if (
+        len(shape) not in (2, 3)
+        or (shape[0] != batch and shape[0] != 1)
+        or shape[1] != time
+        or (len(shape) == 3 and shape[2] != neurons)
+    ):
+        if not batched:
+            expected = "(T,), (T, 1) or (T, N)"
+        elif batch_first:
+            expected = "(B, T), (B, T, 1) or (B, T, N)"
+        else:
+            expected = "(T, B), (T, B, 1) or (T, B, N)"
+        raise ValueError(
+            f"timespans: expected a number or a tensor of shape {expected} with B = {batch} (or "
+            f"1), T = {time}, N = {neurons}, got shape {tuple(given.shape)}"
+        )
+    if shape[0] != batch:
+        timespans = timespans.expand(batch, *shape[1:])
+    return timespans
+
+
+def cell_timespans(
+    elapsed_time: Tensor | float, batch: int, neurons: int, like: Tensor
+) -> Tensor | None:
+    """Bring the elapsed time of a cell into the shape ``[B, 1]`` or ``[B, 1, N]``.
+
+    One axis is always that of the samples, also where B equals N.
+
+    Args:
+        elapsed_time: a number, a tensor of one element, ``(B,)``, ``(B, 1)``, ``(B, N)`` or
+            ``(1, N)``.
+        batch: B.
+        neurons: N.
+        like: gives dtype and device.
+
+    Returns:
+        None for a time step of 1 everywhere.
+
+    Raises:
+        ValueError: for another shape, or a number that is negative or not finite.
+        TypeError: for another dtype, device or kind of object.
+    """
+    if not isinstance(elapsed_time, Tensor):
+        if isinstance(elapsed_time, Real):
+            return _constant("elapsed_time", elapsed_time, batch, 1, like)
+        raise _type_error("elapsed_time", elapsed_time)
+    elapsed_time = _like("elapsed_time", elapsed_time, like)
+    shape = tuple(elapsed_time.shape)
+    if shape in ((), (1,), (1, 1)):
+        return elapsed_time.reshape(1, 1).expand(batch, 1)
+    if shape in ((batch,), (batch, 1)):
+        return elapsed_time.reshape(batch, 1)
+    if shape in ((batch, neurons), (1, neurons)):
+        return elapsed_time.unsqueeze(1).expand(batch, 1, neurons)
+    raise ValueError(
+        f"elapsed_time: expected a number or a tensor of shape (B,), (B, 1), (B, N) or (1, N) "
+        f"with B = {batch}, N = {neurons}, got shape {shape}"
+    )
+
+
+def layer_lengths(
+    lengths: Tensor | list[int] | int | None, batch: int, batched: bool, device: torch.device
+) -> Tensor | None:
+    """Bring the lengths of the samples into an int64 tensor of shape ``[B]``.
+
+    Args:
+        lengths: a tensor or list of B integers; for unbatched input one integer.
+        batch: B.
+        batched: whether the input had a batch axis.
+        device: where the input is.
+
+    Raises:
+        ValueError: for another shape.
+        TypeError: for another dtype or kind of object.
+    """
+    if lengths is None:
+        return None
+    lengths = torch.as_tensor(lengths)
+    if lengths.numel() and (
+        lengths.dtype == torch.bool or lengths.is_floating_point() or lengths.is_complex()
+    ):
+        raise TypeError(f"lengths: expected integers, got {lengths.dtype}")
+    expected = (batch,) if batched else ()
+    if tuple(lengths.shape) != expected:
+        raise ValueError(
+            f"lengths: expected shape {expected}, one integer per sample, got "
+            f"{tuple(lengths.shape)}"
+        )
+    return lengths.to(device, torch.int64).reshape(batch)

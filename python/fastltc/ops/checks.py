@@ -1,0 +1,178 @@
+"""Why an operator refused its arguments, said in the words of the function that was called.
+
+The operators check everything themselves, before they touch memory, and raise ``RuntimeError``.
+The functions here run only after that, so that a call that succeeds pays nothing for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+__all__ = ["check_lengths_and_timespans", "check_ltc_arguments", "check_timespan_values"]
+
+_INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+
+
+def _expect_tensor(name: str, value: object) -> None:
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name}: expected a tensor, got {type(value).__name__}")
+
+
+def _expect_shape(name: str, tensor: Tensor, letters: str, shape: Sequence[int]) -> None:
+    if tuple(tensor.shape) != tuple(shape):
+        raise ValueError(
+            f"{name}: expected shape {letters} = {list(shape)}, got {list(tensor.shape)}"
+        )
+
+
+def _expect_same_kind(name: str, tensor: Tensor, like: Tensor) -> None:
+    if tensor.device != like.device:
+        raise TypeError(
+            f"{name}: expected a tensor on {like.device}, where the first argument is, got one on "
+            f"{tensor.device}"
+        )
+    if tensor.dtype != like.dtype:
+        raise TypeError(
+            f"{name}: expected {like.dtype}, the dtype of the first argument, got {tensor.dtype}"
+        )
+
+
+def check_timespan_values(name: str, timespans: Tensor) -> None:
+    """Raise ValueError if a time step is negative, infinite or NaN.
+
+    Args:
+        name: what the caller calls the argument.
+        timespans: any shape, any real dtype.
+    """
+    bad = torch.logical_not((timespans >= 0) & torch.isfinite(timespans))
+    if bad.any():
+        where = [int(i) for i in bad.nonzero()[0]]
+        value = timespans[tuple(where)].item()
+        raise ValueError(
+            f"{name}: expected finite time steps of 0 or more, got {value} at {where} "
+            f"({int(bad.sum())} of {bad.numel()} are not)"
+        )
+
+
+def check_lengths_and_timespans(
+    lengths: Tensor | None, timespans: Tensor | None, time: int
+) -> None:
+    """Raise ValueError if a length or a time step is out of its range.
+
+    Args:
+        lengths: ``[B]``, integer; None if all samples are ``time`` steps long.
+        timespans: ``[B, T]`` or ``[B, T, N]``; what stands behind the lengths does not count.
+        time: T.
+    """
+    if lengths is not None and lengths.numel():
+        low, high = int(lengths.min()), int(lengths.max())
+        if low < 0 or high > time:
+            raise ValueError(f"lengths: expected values of 0 to T = {time}, got {low} to {high}")
+    if timespans is None:
+        return
+    if lengths is not None:
+        valid = torch.arange(time, device=timespans.device) < lengths.unsqueeze(-1)
+        valid = valid if timespans.dim() == 2 else valid.unsqueeze(-1)
+        timespans = torch.where(valid, timespans, 0)
+    check_timespan_values("timespans", timespans)
+
+
+def check_ltc_arguments(
+    x: Tensor,
+    h0: Tensor | None,
+    timespans: Tensor | None,
+    lengths: Tensor | None,
+    parameters: Sequence[Tensor | None],
+    synapses: Tensor,
+    sensory_synapses: Tensor,
+    output_size: int,
+    ode_unfolds: int,
+) -> None:
+    """Raise ValueError or TypeError if ``fastltc.ops.ltc`` cannot take these arguments.
+
+    Args:
+        x: see :func:`fastltc.ops.ltc`.
+        h0: the same.
+        timespans: the same.
+        lengths: the same.
+        parameters: the same.
+        synapses: the same.
+        sensory_synapses: the same.
+        output_size: the same.
+        ode_unfolds: the same.
+
+    Raises:
+        ValueError: names the argument whose shape or value is wrong, what was expected, what came.
+        TypeError: the same for a dtype or device.
+    """
+    from fastltc.ops.ltc import LTC_PARAMETERS
+
+    _expect_tensor("x", x)
+    if x.dim() != 3:
+        raise ValueError(f"x: expected shape [B, T, I], got {list(x.shape)}")
+    if x.dtype not in (torch.float32, torch.float64):
+        raise TypeError(f"x: expected a floating point dtype of at most 64 bits, got {x.dtype}")
+    batch, time, inputs = x.shape
+    named = dict(zip(LTC_PARAMETERS, parameters, strict=True))
+    for name, parameter in named.items():
+        if parameter is None and name[-2:] in ("_w", "_b") and not name.startswith("sensory"):
+            continue
+        _expect_tensor(name, parameter)
+        assert parameter is not None
+        _expect_same_kind(name, parameter, x)
+    cm = named["cm"]
+    assert cm is not None
+    neurons = cm.shape[0] if cm.dim() else 0
+    if not 0 < output_size <= neurons:
+        raise ValueError(
+            f"output_size: expected 1 to the number of neurons, {neurons}, got {output_size}"
+        )
+    if ode_unfolds < 1:
+        raise ValueError(f"ode_unfolds: expected 1 or more, got {ode_unfolds}")
+    shapes = {
+        **dict.fromkeys(LTC_PARAMETERS[:3], ("[N]", [neurons])),
+        **dict.fromkeys(LTC_PARAMETERS[3:7], ("[N, N]", [neurons, neurons])),
+        **dict.fromkeys(LTC_PARAMETERS[7:11], ("[I, N]", [inputs, neurons])),
+        **dict.fromkeys(LTC_PARAMETERS[11:13], ("[I]", [inputs])),
+        **dict.fromkeys(LTC_PARAMETERS[13:], ("[M]", [output_size])),
+    }
+    for name, parameter in named.items():
+        if parameter is not None:
+            _expect_shape(name, parameter, *shapes[name])
+    if h0 is not None:
+        _expect_tensor("h0", h0)
+        _expect_same_kind("h0", h0, x)
+        _expect_shape("h0", h0, "[B, N]", [batch, neurons])
+    if timespans is not None:
+        _expect_tensor("timespans", timespans)
+        _expect_same_kind("timespans", timespans, x)
+        if timespans.dim() == 3:
+            _expect_shape("timespans", timespans, "[B, T, N]", [batch, time, neurons])
+        else:
+            _expect_shape("timespans", timespans, "[B, T]", [batch, time])
+    if lengths is not None:
+        _expect_tensor("lengths", lengths)
+        if lengths.dtype not in _INTEGERS:
+            raise TypeError(f"lengths: expected int64, got {lengths.dtype}")
+        _expect_shape("lengths", lengths, "[B]", [batch])
+    for name, synapse_list in (("synapses", synapses), ("sensory_synapses", sensory_synapses)):
+        _expect_tensor(name, synapse_list)
+        if synapse_list.dtype != torch.int32 or synapse_list.dim() != 1:
+            raise TypeError(
+                f"{name}: expected the int32 list that fastltc.nn.synapse_list makes, got "
+                f"{synapse_list.dtype} of shape {list(synapse_list.shape)}"
+            )
+        if synapse_list.device != x.device:
+            raise TypeError(
+                f"{name}: expected a tensor on {x.device}, got one on {synapse_list.device}"
+            )
+    check_lengths_and_timespans(lengths, timespans, time)
+    if x.device.type != "cpu":
+        raise NotImplementedError(
+            f"fastltc: no {x.device.type} kernels for tensors on {x.device}; move the module and "
+            "its input to the CPU, or install a fastltc built with FASTLTC_CUDA=ON (`fastltc "
+            "info` says what this one has)"
+        )

@@ -1,0 +1,5 @@
+"""The operators in plain PyTorch: short, differentiable, and what the kernels are measured by."""
+
+from fastltc.reference.ltc import ltc
+
+__all__ = ["ltc"]
