@@ -5,6 +5,7 @@
 #include "cpu/arena.h"
 #include "cpu/ltc_batch_lanes.h"
 #include "cpu/ltc_plan.h"
+#include "cpu/ltc_post_lanes.h"
 #include "cpu/simd.h"
 
 namespace fastltc::cpu::FASTLTC_ISA {
@@ -143,12 +144,71 @@ struct BackwardJob {
   }
 };
 
-// The scratch of one part, counted for its widest tile: W parts take W times what one does.
-template <typename Tile>
-size_t scratch_of(Tile tile) {
+// Bytes that a tile of the given width takes.
+template <template <typename, int> class Tile, typename T, typename... Arguments>
+size_t scratch_of(int width, const Arguments&... arguments) {
   Arena counting;
-  tile.take(counting);
+  if (width == 4) {
+    if constexpr (kMaxWidth >= 4) Tile<T, 4>(arguments..., Arena()).take(counting);
+  } else if (width == 2) {
+    Tile<T, 2>(arguments..., Arena()).take(counting);
+  } else {
+    Tile<T, 1>(arguments..., Arena()).take(counting);
+  }
   return counting.used();
+}
+
+template <typename T>
+struct PostLanesJob {
+  const LtcInputs<T>& in;
+  const LtcOutputs<T>& out;
+  const PostLanes<T>& lanes;
+  int64_t parts;
+  char* scratch;
+  size_t scratch_bytes;
+
+  static void run(void* context, int64_t part) {
+    const auto& job = *static_cast<const PostLanesJob*>(context);
+    PostLanesForward<T> forward(job.in, job.out, job.lanes,
+                                Arena(job.scratch + part * job.scratch_bytes));
+    const int64_t B = job.in.size.B;
+    for (int64_t b = B * part / job.parts; b < B * (part + 1) / job.parts; ++b) forward.run(b);
+  }
+};
+
+// Whether post lanes take fewer evaluations than batch lanes: they do for few samples, of which
+// batch lanes would leave most lanes empty. They keep no states, so training always uses batch
+// lanes. Runs the forward pass if so.
+template <typename T>
+bool forward_by_post_lanes(const LtcInputs<T>& in, const LtcOutputs<T>& out, const LtcPlan<T>& plan,
+                           const Parallel& parallel) {
+  const int64_t B = in.size.B, U = in.size.U;
+  if (out.states != nullptr || B == 0 || B >= Simd<T>::lanes) return false;
+  PostLanes<T> lanes;
+  Arena counting;
+  lanes.take(counting, in);
+  counting.take<int32_t>(in.size.N + 2);
+  const Block dealt(counting.used());
+  Arena arena(dealt.data());
+  lanes.take(arena, in);
+  lanes.deal(in, arena.take<int32_t>(in.size.N + 2));
+  const int64_t by_batch = U * (plan.recurrent.count + in.size.N) + plan.sensory.count + in.size.N;
+  if (B * lanes.cost(U) >= by_batch) return false;
+
+  int64_t parts = 1 + B * in.size.T * lanes.cost(U) * Simd<T>::lanes / kSigmoidsWorthAThread;
+  if (parts > parallel.threads) parts = parallel.threads;
+  if (parts > B) parts = B;
+  Arena slots;
+  lanes.take_slots(slots);
+  Arena one;
+  PostLanesForward<T>(in, out, lanes, Arena()).take(one);
+  const Block block(slots.used() + one.used() * parts);
+  Arena filled(block.data());
+  lanes.take_slots(filled);
+  lanes.fill(in, plan);
+  PostLanesJob<T> job{in, out, lanes, parts, block.data() + slots.used(), one.used()};
+  parallel.run(parts, &PostLanesJob<T>::run, &job);
+  return true;
 }
 
 }  // namespace
@@ -160,12 +220,14 @@ void ltc_forward(const LtcInputs<T>& in, const LtcOutputs<T>& out, const Paralle
   plan.take(counting, in);
   const Partition<T> partition(in, plan, parallel.threads);
   const size_t plan_bytes = counting.used();
-  const size_t tile_bytes = scratch_of(ForwardTile<T, kMaxWidth>(in, out, plan, Arena()));
-  Block block(plan_bytes + tile_bytes * partition.parts);
-  Arena arena(block.data());
+  const Block plan_block(plan_bytes);
+  Arena arena(plan_block.data());
   plan.take(arena, in);
   plan.fill(in);
-  ForwardJob<T> job{in, out, plan, partition, block.data() + plan_bytes, tile_bytes};
+  if (forward_by_post_lanes(in, out, plan, parallel)) return;
+  const size_t tile_bytes = scratch_of<ForwardTile, T>(partition.width(), in, out, plan);
+  const Block block(tile_bytes * partition.parts);
+  ForwardJob<T> job{in, out, plan, partition, block.data(), tile_bytes};
   parallel.run(partition.parts, &ForwardJob<T>::run, &job);
 }
 
@@ -179,8 +241,8 @@ void ltc_backward(const LtcInputs<T>& in, const LtcGradients<T>& grad, const Par
   for (int64_t k = 0; k < partition.parts; ++k) LtcSums<T>().take(counting, in, plan);
   const size_t shared_bytes = counting.used();
   const size_t tile_bytes =
-      scratch_of(BackwardTile<T, kMaxWidth>(in, grad, plan, LtcSums<T>(), Arena()));
-  Block block(shared_bytes + tile_bytes * partition.parts);
+      scratch_of<BackwardTile, T>(partition.width(), in, grad, plan, LtcSums<T>());
+  const Block block(shared_bytes + tile_bytes * partition.parts);
   Arena arena(block.data());
   plan.take(arena, in);
   plan.fill(in);

@@ -133,9 +133,31 @@ struct Simd {
     return p;
   }
 
+  // The lesser of t and a bound; NaN stays NaN. The instruction returns its second operand where
+  // one is NaN; compilers make a comparison and a blend of the same in C++.
+  static FASTLTC_INLINE vec at_most(vec t, T bound) {
+#if defined(__AVX512F__)
+    if constexpr (sizeof(T) == 4) return (vec)_mm512_min_ps((__m512)set(bound), (__m512)t);
+    if constexpr (sizeof(T) == 8) return (vec)_mm512_min_pd((__m512d)set(bound), (__m512d)t);
+#elif defined(__AVX2__)
+    if constexpr (sizeof(T) == 4) return (vec)_mm256_min_ps((__m256)set(bound), (__m256)t);
+    if constexpr (sizeof(T) == 8) return (vec)_mm256_min_pd((__m256d)set(bound), (__m256d)t);
+#else
+    return bound < t ? set(bound) : t;
+#endif
+  }
+  static FASTLTC_INLINE vec at_least(vec t, T bound) {
+#if defined(__AVX2__) && !defined(__AVX512F__)
+    if constexpr (sizeof(T) == 4) return (vec)_mm256_max_ps((__m256)set(bound), (__m256)t);
+    if constexpr (sizeof(T) == 8) return (vec)_mm256_max_pd((__m256d)set(bound), (__m256d)t);
+#else
+    return t < bound ? set(bound) : t;
+#endif
+  }
+
   // 1 + 2^t, finite for every t that is not NaN.
   static FASTLTC_INLINE vec one_plus_exp2(vec t) {
-    t = C::bound < t ? vec{} + C::bound : t;
+    t = at_most(t, C::bound);
 #if defined(__AVX512F__)
     const vec n = round(t);
     const vec p = polynomial(t - n);
@@ -145,7 +167,7 @@ struct Simd {
       return (vec)_mm512_scalef_pd((__m512d)p, (__m512d)n) + T(1);
     }
 #else
-    t = t < -C::bound ? vec{} - C::bound : t;
+    t = at_least(t, -C::bound);
     const vec shifted = t + C::round_magic;
     const vec p = polynomial(t - (shifted - C::round_magic));
     return p * exponent_of(shifted) + T(1);
@@ -197,7 +219,7 @@ struct Simd {
   // log(1 + e^x), and x itself past 20: torch.nn.functional.softplus with its defaults.
   static FASTLTC_INLINE vec softplus(vec x) {
     vec t = abs_negative(x) * T(1.4426950408889634074);
-    t = t < -C::bound ? vec{} - C::bound : t;
+    t = at_least(t, -C::bound);
     const vec soft = (x < T(0) ? vec{} : x) + log1p(exp2(t));
     return x > T(20) ? x : soft;
   }

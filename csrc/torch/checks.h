@@ -87,8 +87,11 @@ class ArgumentCheck {
              std::initializer_list<int64_t> expected) const {
     if (tensor.has_value()) value(name, *tensor, expected);
   }
-  void that(bool condition, const char* name, const std::string& problem) const {
-    STD_TORCH_CHECK(condition, op_, ": ", name, ": ", problem);
+  // `problem()` makes the text, and only where it is needed: a streaming call takes microseconds in
+  // all.
+  template <typename Problem>
+  void that(bool condition, const char* name, Problem problem) const {
+    STD_TORCH_CHECK(condition, op_, ": ", name, ": ", problem());
   }
 
  private:

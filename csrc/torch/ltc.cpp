@@ -34,6 +34,10 @@ Parallel torch_parallel() {
   return parallel;
 }
 
+Tensor as_contiguous(const Tensor& tensor) {
+  return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor);
+}
+
 // The arguments that both operators take, checked. Holds the tensors that its pointers look into.
 struct Arguments {
   const Tensor& x;
@@ -50,7 +54,7 @@ struct Arguments {
   bool softplus;
 
   LtcSizes size{};
-  std::array<Tensor, 18> contiguous{};
+  std::array<std::optional<Tensor>, 17> contiguous{};  // the parameters, then the synapse lists
 
   static constexpr std::array<const char*, 15> names = {
       "gleak",   "vleak",         "cm",         "sigma",     "mu",           "w",
@@ -60,31 +64,36 @@ struct Arguments {
   void check(const char* op) {
     const ScalarType dtype = x.scalar_type();
     const ArgumentCheck check(op, dtype);
-    check.that(dtype == ScalarType::Float || dtype == ScalarType::Double, "x",
-               std::string("expected dtype float32 or float64, got ") + dtype_text(dtype));
+    check.that(dtype == ScalarType::Float || dtype == ScalarType::Double, "x", [&] {
+      return std::string("expected dtype float32 or float64, got ") + dtype_text(dtype);
+    });
     check.cpu("x", x);
-    check.that(x.dim() == 3, "x", "expected shape [B, T, I], got " + shape_text(x));
+    check.that(x.dim() == 3, "x", [&] { return "expected shape [B, T, I], got " + shape_text(x); });
     check.that(parameters[0]->dim() == 1, "gleak",
-               "expected shape [N], got " + shape_text(*parameters[0]));
+               [&] { return "expected shape [N], got " + shape_text(*parameters[0]); });
     size.B = x.size(0);
     size.T = x.size(1);
     size.N = parameters[0]->size(0);
     size.M = output_size;
     size.U = ode_unfolds;
-    check.that(size.U >= 1, "ode_unfolds", "expected at least 1, got " + std::to_string(size.U));
-    check.that(size.M >= 0 && size.M <= size.N, "output_size",
-               "expected 0 to " + std::to_string(size.N) + " (the neurons), got " +
-                   std::to_string(size.M));
+    check.that(size.U >= 1, "ode_unfolds",
+               [&] { return "expected at least 1, got " + std::to_string(size.U); });
+    check.that(size.M >= 0 && size.M <= size.N, "output_size", [&] {
+      return "expected 0 to " + std::to_string(size.N) + " (the neurons), got " +
+             std::to_string(size.M);
+    });
     check.that(parameters[7]->dim() == 2, "sensory_sigma",
-               "expected shape [I, N], got " + shape_text(*parameters[7]));
+               [&] { return "expected shape [I, N], got " + shape_text(*parameters[7]); });
     size.I = parameters[7]->size(0);
-    check.that(x.size(2) == size.I, "x",
-               "expected " + std::to_string(size.I) +
-                   " features (the rows of sensory_sigma), got " + std::to_string(x.size(2)) +
-                   " in shape " + shape_text(x));
+    check.that(x.size(2) == size.I, "x", [&] {
+      return "expected " + std::to_string(size.I) + " features (the rows of sensory_sigma), got " +
+             std::to_string(x.size(2)) + " in shape " + shape_text(x);
+    });
     const int64_t most = std::numeric_limits<int32_t>::max() / 64;
-    check.that(size.N <= most, "gleak", "expected at most " + std::to_string(most) + " neurons");
-    check.that(size.I <= most, "x", "expected at most " + std::to_string(most) + " features");
+    check.that(size.N <= most, "gleak",
+               [&] { return "expected at most " + std::to_string(most) + " neurons"; });
+    check.that(size.I <= most, "x",
+               [&] { return "expected at most " + std::to_string(most) + " features"; });
     for (size_t k = 0; k < parameters.size(); ++k) {
       if (parameters[k] == nullptr) continue;
       if (k < 3) {
@@ -116,11 +125,12 @@ struct Arguments {
                         int64_t rows) const {
     check.cpu(name, list);
     check.dtype(name, list, ScalarType::Int);
-    check.that(list.dim() == 1, name, "expected one dimension, got " + shape_text(list));
-    const Tensor values = list.is_contiguous() ? list : torch::stable::contiguous(list);
+    check.that(list.dim() == 1, name,
+               [&] { return "expected one dimension, got " + shape_text(list); });
+    const Tensor values = as_contiguous(list);
     const std::string problem =
         synapse_list_error(values.const_data_ptr<int32_t>(), values.numel(), size.N, rows);
-    check.that(problem.empty(), name, problem);
+    check.that(problem.empty(), name, [&] { return problem; });
     return values;
   }
 
@@ -132,9 +142,10 @@ struct Arguments {
     const int64_t* const length = lengths->const_data_ptr<int64_t>();
     for (int64_t b = 0; b < size.B; ++b) {
       const int64_t value = length[b * lengths->stride(0)];
-      check.that(value >= 0 && value <= size.T, "lengths",
-                 "expected 0 to " + std::to_string(size.T) + " (the time steps), got " +
-                     std::to_string(value) + " for sample " + std::to_string(b));
+      check.that(value >= 0 && value <= size.T, "lengths", [&] {
+        return "expected 0 to " + std::to_string(size.T) + " (the time steps), got " +
+               std::to_string(value) + " for sample " + std::to_string(b);
+      });
     }
   }
 
@@ -161,9 +172,10 @@ struct Arguments {
         for (int64_t c = 0; c < channels; ++c) {
           const T dt = view.data[b * view.stride_b + t * view.stride_t + c * view.stride_c];
           if (dt >= T(0) && dt <= std::numeric_limits<T>::max()) continue;
-          check.that(false, "timespans",
-                     "expected finite values >= 0, got " + std::to_string(dt) + " for sample " +
-                         std::to_string(b) + ", step " + std::to_string(t));
+          check.that(false, "timespans", [&] {
+            return "expected finite values >= 0, got " + std::to_string(dt) + " for sample " +
+                   std::to_string(b) + ", step " + std::to_string(t);
+          });
         }
       }
     }
@@ -202,12 +214,12 @@ struct Arguments {
                                   &in.parameters.input_b,      &in.parameters.output_w,
                                   &in.parameters.output_b};
     for (size_t k = 0; k < parameters.size(); ++k) {
-      if (parameters[k] != nullptr) *pointers[k] = contiguous[k].const_data_ptr<T>();
+      if (parameters[k] != nullptr) *pointers[k] = contiguous[k]->const_data_ptr<T>();
     }
     in.parameters.epsilon = epsilon;
     in.parameters.softplus = softplus;
-    in.synapses = synapse_list(contiguous[15]);
-    in.sensory_synapses = synapse_list(contiguous[16]);
+    in.synapses = synapse_list(*contiguous[15]);
+    in.sensory_synapses = synapse_list(*contiguous[16]);
     return in;
   }
 
@@ -323,7 +335,7 @@ Gradients ltc_backward(const OptionalTensor& grad_output, const OptionalTensor& 
   }
   check.value("grad_hn", grad_hn, {size.B, size.N});
   check.value("states", states, {arguments.states_numel()});
-  const Tensor history = states.is_contiguous() ? states : torch::stable::contiguous(states);
+  const Tensor history = as_contiguous(states);
 
   const auto absent = [&] { return torch::stable::new_empty(x, {0}); };
   const bool wants_timespans = timespans_grad && timespans.has_value();

@@ -1,0 +1,432 @@
+// LTC over a sequence, one postsynaptic neuron per lane: inference on few samples.
+//
+// Maths as in ltc_batch_lanes.h. One sample fills one lane of that plan; here its neurons fill the
+// lanes.
+//
+// Layout: neurons are dealt to lanes of whole registers, driven ones first (most synapses first, so
+// that neighbours have like in-degrees), leaky ones after them; `position` is a neuron's lane. The
+// state is one array over positions. A register's synapses stand in slots, [slot][lanes], short
+// columns padded with synapses of weight zero. Where a register's neurons fill half of the lanes or
+// less, each takes two or four lanes, its synapses are shared out among them, and the partial sums
+// are exchanged and added, which leaves the same value in all of its lanes.
+//
+// Plan: samples one after another, or in parallel on threads; unfolds in sequence. Presynaptic
+// values are permuted in registers where two hold them all, else gathered; slots whose lanes all
+// read the same neuron (full wirings) read one value. Bound by the latency of an unfold, 120 to 150
+// cycles, until registers have about eight slots.
+#pragma once
+
+#include "core/ltc_problem.h"
+#include "cpu/arena.h"
+#include "cpu/ltc_plan.h"
+#include "cpu/simd.h"
+
+namespace fastltc::cpu::FASTLTC_ISA {
+
+#if defined(__AVX512F__)
+inline constexpr int kMaxSplit = 4;
+#elif defined(__AVX2__)
+inline constexpr int kMaxSplit = 2;
+#else
+inline constexpr int kMaxSplit = 1;
+#endif
+
+// x plus x with its lanes exchanged across halves (and quarters): the sum over `split` parts, in
+// each.
+template <typename T>
+FASTLTC_INLINE typename Simd<T>::vec sum_parts(typename Simd<T>::vec x, int split) {
+  using vec [[maybe_unused]] = typename Simd<T>::vec;
+#if defined(__AVX512F__)
+  if (split >= 2) x += (vec)_mm512_shuffle_f32x4((__m512)x, (__m512)x, 0x4E);
+  if (split >= 4) x += (vec)_mm512_shuffle_f32x4((__m512)x, (__m512)x, 0xB1);
+#elif defined(__AVX2__)
+  if (split >= 2) x += (vec)_mm256_permute2f128_ps((__m256)x, (__m256)x, 1);
+#else
+  (void)split;
+#endif
+  return x;
+}
+
+// One lane for each postsynaptic neuron of a register; a slot is one synapse of each.
+template <typename T>
+struct Slots {
+  using S = Simd<T>;
+  int32_t* begin = nullptr;        // [registers + 1]: the slots of each register
+  T* parameters = nullptr;         // [slot][a, b, we, w][lanes]
+  typename S::I* index = nullptr;  // [slot][lanes]: where the presynaptic value stands
+  bool* uniform = nullptr;         // [slot]: all lanes read the same value
+};
+
+template <typename T>
+struct PostLanes {
+  using S = Simd<T>;
+  static constexpr int L = S::lanes;
+
+  int64_t registers = 0;
+  int64_t driven_registers = 0;
+  int32_t* order = nullptr;     // [N] neurons: driven ones by falling in-degree, then leaky ones
+  int32_t* position = nullptr;  // [N] first lane of each neuron
+  int32_t* split = nullptr;     // [registers] lanes that a neuron takes
+  Slots<T> recurrent;
+  Slots<T> sensory;
+  T* capacity = nullptr;  // [registers * L], in the order of positions
+  T* leak_numerator = nullptr;
+  T* leak_denominator = nullptr;
+
+  static int64_t registers_of(int64_t neurons) { return (neurons + L - 1) / L; }
+
+  // Lanes and slots, from the wiring alone. `counting` finds how much memory that takes; the plan's
+  // lists of driven and leaky neurons need not be filled for it.
+  void take(Arena& arena, const LtcInputs<T>& in) {
+    const int64_t N = in.size.N;
+    int64_t driven = 0;
+    for (int64_t j = 0; j < N; ++j) driven += in.synapses.column[j + 1] > in.synapses.column[j];
+    driven_registers = registers_of(driven);
+    registers = driven_registers + registers_of(N - driven);
+    order = arena.take<int32_t>(N);
+    position = arena.take<int32_t>(N);
+    split = arena.take<int32_t>(registers);
+    capacity = arena.take<T>(registers * L);
+    leak_numerator = arena.take<T>(registers * L);
+    leak_denominator = arena.take<T>(registers * L);
+    recurrent.begin = arena.take<int32_t>(registers + 1);
+    sensory.begin = arena.take<int32_t>(registers + 1);
+  }
+
+  // The slots' counts, and how many lanes each neuron takes. `bins` is scratch, [N + 2].
+  void deal(const LtcInputs<T>& in, int32_t* bins) {
+    const int64_t N = in.size.N;
+    // Counting sort by falling in-degree; leaky neurons, of degree 0, come last but start a
+    // register.
+    const int32_t* const column = in.synapses.column;
+    for (int64_t d = 0; d <= N + 1; ++d) bins[d] = 0;
+    for (int64_t j = 0; j < N; ++j) ++bins[N - (column[j + 1] - column[j]) + 1];
+    for (int64_t d = 1; d <= N + 1; ++d) bins[d] += bins[d - 1];
+    for (int64_t j = 0; j < N; ++j) {
+      order[bins[N - (column[j + 1] - column[j])]++] = static_cast<int32_t>(j);
+    }
+    int64_t next = 0;
+    recurrent.begin[0] = sensory.begin[0] = 0;
+    for (int64_t q = 0; q < registers; ++q) {
+      const bool is_driven = q < driven_registers;
+      int64_t count = 0;
+      while (next + count < N && count < L &&
+             (degree(in.synapses, order[next + count]) > 0) == is_driven) {
+        ++count;
+      }
+      int parts = 1;
+      while (parts < kMaxSplit && count * parts * 2 <= L) parts *= 2;
+      split[q] = parts;
+      int64_t most_recurrent = 0, most_sensory = 0;
+      for (int64_t n = 0; n < count; ++n) {
+        const int32_t j = order[next + n];
+        position[j] = static_cast<int32_t>(q * L + n);
+        const int64_t r = degree(in.synapses, j), s = degree(in.sensory_synapses, j);
+        if (r > most_recurrent) most_recurrent = r;
+        if (s > most_sensory) most_sensory = s;
+      }
+      recurrent.begin[q + 1] =
+          recurrent.begin[q] + static_cast<int32_t>((most_recurrent + parts - 1) / parts);
+      sensory.begin[q + 1] =
+          sensory.begin[q] + static_cast<int32_t>((most_sensory + parts - 1) / parts);
+      next += count;
+    }
+  }
+
+  static int64_t degree(const SynapseList& list, int64_t j) {
+    return list.column[j + 1] - list.column[j];
+  }
+
+  // Registers of sigmoids in a step, with what the latency of an unfold costs besides.
+  int64_t cost(int64_t unfolds) const {
+    constexpr int64_t latency = 8;
+    return unfolds * (recurrent.begin[registers] + latency) + sensory.begin[registers] + latency;
+  }
+
+  void take_slots(Arena& arena) {
+    take_slots(arena, recurrent);
+    take_slots(arena, sensory);
+  }
+
+  void fill(const LtcInputs<T>& in, const LtcPlan<T>& plan) {
+    for (int64_t k = 0; k < registers * L; ++k) {
+      // Lanes without a neuron hold v = 0.
+      capacity[k] = T(1);
+      leak_numerator[k] = T(0);
+      leak_denominator[k] = T(1);
+    }
+    for (int64_t j = 0; j < in.size.N; ++j) {
+      const int64_t q = position[j] / L;
+      for (int part = 0; part < split[q]; ++part) {
+        const int64_t at = position[j] + part * (L / split[q]);
+        capacity[at] = plan.capacity[j];
+        leak_numerator[at] = plan.leak_numerator[j];
+        leak_denominator[at] = plan.leak_denominator[j];
+      }
+    }
+    fill_slots(in, recurrent, plan.recurrent, in.synapses, position);
+    fill_slots(in, sensory, plan.sensory, in.sensory_synapses, nullptr);
+  }
+
+ private:
+  void take_slots(Arena& arena, Slots<T>& slots) const {
+    const int64_t count = slots.begin[registers];
+    slots.parameters = arena.take<T>(count * 4 * L);
+    slots.index = arena.take<typename S::I>(count * L);
+    slots.uniform = arena.take<bool>(count);
+  }
+
+  void fill_slots(const LtcInputs<T>& in, Slots<T>& slots, const Synapses<T>& list,
+                  const SynapseList& wiring, const int32_t* place) {
+    const int64_t count = slots.begin[registers];
+    for (int64_t k = 0; k < count * 4 * L; ++k) slots.parameters[k] = T(0);
+    for (int64_t k = 0; k < count * L; ++k) slots.index[k] = -1;
+    for (int64_t j = 0; j < in.size.N; ++j) {
+      const int64_t q = position[j] / L;
+      const int parts = split[q];
+      for (int64_t k = wiring.column[j]; k < wiring.column[j + 1]; ++k) {
+        const int64_t nth = k - wiring.column[j];
+        const int64_t slot = slots.begin[q] + nth / parts;
+        const int64_t lane = position[j] % L + (nth % parts) * (L / parts);
+        T* const at = slots.parameters + slot * 4 * L + lane;
+        at[0] = list.parameters[k].a;
+        at[L] = list.parameters[k].b;
+        at[2 * L] = list.parameters[k].we;
+        at[3 * L] = list.parameters[k].w;
+        slots.index[slot * L + lane] = place == nullptr ? wiring.row[k] : place[wiring.row[k]];
+      }
+    }
+    for (int64_t slot = 0; slot < count; ++slot) {
+      // Padding reads what the first synapse of the slot reads, so that full slots stay uniform.
+      typename S::I* const index = slots.index + slot * L;
+      typename S::I first = 0;
+      for (int l = L - 1; l >= 0; --l) first = index[l] >= 0 ? index[l] : first;
+      bool same = true;
+      for (int l = 0; l < L; ++l) {
+        if (index[l] < 0) index[l] = first;
+        same = same && index[l] == first;
+      }
+      slots.uniform[slot] = same;
+    }
+  }
+};
+
+// Reads any lanes of an array.
+template <typename T>
+struct Gather {
+  using S = Simd<T>;
+  const T* source;
+
+  FASTLTC_INLINE explicit Gather(const T* values) : source(values) {}
+  FASTLTC_INLINE typename S::vec operator()(const Slots<T>& slots, int64_t slot) const {
+    const typename S::I* const index = slots.index + slot * S::lanes;
+    if (slots.uniform[slot]) return S::set(source[index[0]]);
+#if defined(__AVX512F__)
+    if constexpr (sizeof(T) == 4) {
+      return (typename S::vec)_mm512_i32gather_ps(_mm512_loadu_si512(index), source, 4);
+    } else {
+      return (typename S::vec)_mm512_i64gather_pd(_mm512_loadu_si512(index), source, 8);
+    }
+#else
+    typename S::vec v;
+    for (int l = 0; l < S::lanes; ++l) v[l] = source[index[l]];
+    return v;
+#endif
+  }
+};
+
+// The same for arrays of at most two registers, without memory.
+template <typename T>
+struct Permute {
+  using S = Simd<T>;
+  static constexpr bool available = S::lanes == 16;
+  typename S::vec low, high;
+
+  FASTLTC_INLINE explicit Permute(const T* values)
+      : low(S::load(values)), high(S::load(values + S::lanes)) {}
+  FASTLTC_INLINE typename S::vec operator()([[maybe_unused]] const Slots<T>& slots,
+                                            [[maybe_unused]] int64_t slot) const {
+#if defined(__AVX512F__)
+    const __m512i index = _mm512_loadu_si512(slots.index + slot * S::lanes);
+    return (typename S::vec)_mm512_permutex2var_ps((__m512)low, index, (__m512)high);
+#else
+    return low;
+#endif
+  }
+};
+
+template <typename T>
+struct PostLanesForward {
+  using S = Simd<T>;
+  using vec = typename S::vec;
+  static constexpr int L = S::lanes;
+
+  const LtcInputs<T>& in;
+  const LtcOutputs<T>& out;
+  const PostLanes<T>& lanes;
+  T* u = nullptr;    // [I], padded to two registers
+  T* dt = nullptr;   // [registers * L]
+  T* num = nullptr;  // [registers * L]; leaky: v' = num + den v
+  T* den = nullptr;
+  T* ping = nullptr;  // [registers * L], padded to two registers
+  T* pong = nullptr;
+
+  PostLanesForward(const LtcInputs<T>& inputs, const LtcOutputs<T>& outputs, const PostLanes<T>& l,
+                   Arena arena)
+      : in(inputs), out(outputs), lanes(l) {
+    take(arena);
+  }
+  void take(Arena& arena) {
+    const int64_t width = lanes.registers * L;
+    const int64_t padded = width > 2 * L ? width : 2 * L;
+    u = arena.take<T>(in.size.I > 2 * L ? in.size.I : 2 * L);
+    dt = arena.take<T>(width);
+    num = arena.take<T>(width);
+    den = arena.take<T>(width);
+    ping = arena.take<T>(padded);
+    pong = arena.take<T>(padded);
+  }
+
+  template <typename Source>
+  FASTLTC_INLINE void sum(const Slots<T>& slots, int64_t q, const Source& source, vec& n,
+                          vec& d) const {
+    // Two chains of additions: one would be as long as the slots' sigmoids.
+    vec n0{}, n1{}, d0{}, d1{};
+    int64_t k = slots.begin[q];
+    const int64_t end = slots.begin[q + 1];
+    for (; k + 1 < end; k += 2) {
+      const T* const p = slots.parameters + k * 4 * L;
+      const vec s0 = S::sigmoid_exp2(source(slots, k) * S::load(p) + S::load(p + L));
+      const vec s1 =
+          S::sigmoid_exp2(source(slots, k + 1) * S::load(p + 4 * L) + S::load(p + 5 * L));
+      n0 += s0 * S::load(p + 2 * L);
+      d0 += s0 * S::load(p + 3 * L);
+      n1 += s1 * S::load(p + 6 * L);
+      d1 += s1 * S::load(p + 7 * L);
+    }
+    if (k < end) {
+      const T* const p = slots.parameters + k * 4 * L;
+      const vec s0 = S::sigmoid_exp2(source(slots, k) * S::load(p) + S::load(p + L));
+      n0 += s0 * S::load(p + 2 * L);
+      d0 += s0 * S::load(p + 3 * L);
+    }
+    n = sum_parts<T>(n0 + n1, lanes.split[q]);
+    d = sum_parts<T>(d0 + d1, lanes.split[q]);
+  }
+
+  template <typename Source>
+  void sensory_sums() {
+    const Source source(u);
+    for (int64_t q = 0; q < lanes.registers; ++q) {
+      vec n, d;
+      sum(lanes.sensory, q, source, n, d);
+      n += S::load(lanes.leak_numerator + q * L);
+      d += S::load(lanes.leak_denominator + q * L);
+      if (q >= lanes.driven_registers) {
+        const vec step = S::load(dt + q * L), capacity = S::load(lanes.capacity + q * L);
+        const vec rate = T(1) / (d * step + capacity);
+        n = n * step * rate;
+        d = rate * capacity;
+      }
+      S::store(num + q * L, n);
+      S::store(den + q * L, d);
+    }
+  }
+
+  template <typename Source>
+  void unfold(const T* from, T* to) const {
+    const Source source(from);
+    for (int64_t q = 0; q < lanes.driven_registers; ++q) {
+      vec n, d;
+      sum(lanes.recurrent, q, source, n, d);
+      n += S::load(num + q * L);
+      d += S::load(den + q * L);
+      const vec step = S::load(dt + q * L), capacity = S::load(lanes.capacity + q * L);
+      S::store(to + q * L, (S::load(from + q * L) * capacity + n * step) / (d * step + capacity));
+    }
+    for (int64_t q = lanes.driven_registers; q < lanes.registers; ++q) {
+      S::store(to + q * L, S::load(from + q * L) * S::load(den + q * L) + S::load(num + q * L));
+    }
+  }
+
+  void load_inputs(int64_t b, int64_t t) {
+    const LtcParameters<T>& p = in.parameters;
+    const T* const x = in.x.data + b * in.x.stride_b + t * in.x.stride_t;
+    for (int64_t i = 0; i < in.size.I; ++i) {
+      T value = x[i * in.x.stride_c];
+      if (p.input_w != nullptr) value *= p.input_w[i];
+      if (p.input_b != nullptr) value += p.input_b[i];
+      u[i] = value;
+    }
+    if (in.timespans.data == nullptr) return;
+    const T* const step = in.timespans.data + b * in.timespans.stride_b + t * in.timespans.stride_t;
+    if (!in.timespans_per_neuron) {
+      for (int64_t k = 0; k < lanes.registers * L; ++k) dt[k] = step[0];
+    } else {
+      spread(step, in.timespans.stride_c, dt);
+    }
+  }
+
+  // Values of the neurons into their lanes.
+  void spread(const T* values, int64_t stride, T* to) const {
+    for (int64_t j = 0; j < in.size.N; ++j) {
+      const int parts = lanes.split[lanes.position[j] / L];
+      for (int part = 0; part < parts; ++part) {
+        to[lanes.position[j] + part * (L / parts)] = values[j * stride];
+      }
+    }
+  }
+
+  void write_output(const T* v, int64_t b, int64_t t) const {
+    const LtcParameters<T>& p = in.parameters;
+    T* const y = out.output.data + b * out.output.stride_b + t * out.output.stride_t;
+    for (int64_t m = 0; m < in.size.M; ++m) {
+      T value = v[lanes.position[m]];
+      if (p.output_w != nullptr) value *= p.output_w[m];
+      if (p.output_b != nullptr) value += p.output_b[m];
+      y[m * out.output.stride_c] = value;
+    }
+  }
+
+  void run(int64_t b) {
+    const int64_t N = in.size.N;
+    const int64_t width = lanes.registers * L;
+    const int64_t steps = in.lengths == nullptr ? in.size.T : in.lengths[b * in.lengths_stride];
+    for (int64_t k = 0; k < width || k < 2 * L; ++k) ping[k] = pong[k] = T(0);
+    for (int64_t k = 0; k < width; ++k) dt[k] = T(1);
+    for (int64_t k = in.size.I; k < 2 * L; ++k) u[k] = T(0);
+    T* v = ping;
+    T* next = pong;
+    if (in.h0.data != nullptr) spread(in.h0.data + b * in.h0.stride_b, in.h0.stride_c, v);
+    for (int64_t t = 0; t < steps; ++t) {
+      load_inputs(b, t);
+      if (Permute<T>::available && in.size.I <= 2 * L) {
+        sensory_sums<Permute<T>>();
+      } else {
+        sensory_sums<Gather<T>>();
+      }
+      for (int64_t k = 0; k < in.size.U; ++k) {
+        if (Permute<T>::available && lanes.registers <= 2) {
+          unfold<Permute<T>>(v, next);
+        } else {
+          unfold<Gather<T>>(v, next);
+        }
+        T* const last = v;
+        v = next;
+        next = last;
+      }
+      if (out.return_sequences) write_output(v, b, t);
+    }
+    for (int64_t j = 0; j < N; ++j) out.hn[b * N + j] = v[lanes.position[j]];
+    if (!out.return_sequences) {
+      write_output(v, b, 0);
+      return;
+    }
+    for (int64_t t = steps; t < in.size.T; ++t) {
+      T* const y = out.output.data + b * out.output.stride_b + t * out.output.stride_t;
+      for (int64_t m = 0; m < in.size.M; ++m) y[m * out.output.stride_c] = T(0);
+    }
+  }
+};
+
+}  // namespace fastltc::cpu::FASTLTC_ISA
