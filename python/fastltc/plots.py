@@ -315,22 +315,23 @@ def _synapse(
     elif same_layer:
         # Downward bows on the left, upward bows on the right; long ones bend no further out.
         bow = min(0.45, 1.6 / abs(start[1] - end[1]))
-    axes.add_patch(
-        FancyArrowPatch(
-            start,
-            end,
-            transform=transform,
-            arrowstyle=style,
-            connectionstyle=f"arc3,rad={bow}",
-            shrinkA=shrink,
-            shrinkB=shrink,
-            mutation_scale=strength,
-            color=_BLUE if excitatory else _ORANGE,
-            lw=strength,
-            alpha=0.75 * strength,
-            zorder=2 if same_layer else 1,
-        )
+    arrow = FancyArrowPatch(
+        start,
+        end,
+        transform=transform,
+        arrowstyle=style,
+        connectionstyle=f"arc3,rad={bow}",
+        shrinkA=shrink,
+        shrinkB=shrink,
+        mutation_scale=strength,
+        color=_BLUE if excitatory else _ORANGE,
+        lw=strength,
+        alpha=0.75 * strength,
+        zorder=2 if same_layer else 1,
     )
+    # The neurons already span the layout; measuring hundreds of arrows for it takes seconds.
+    arrow.set_in_layout(False)
+    axes.add_patch(arrow)
 
 
 def _png(figure: Figure) -> bytes:

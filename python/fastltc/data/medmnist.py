@@ -180,7 +180,8 @@ class _Bar:
         self.received = 0
 
     def update(self, count: int) -> None:
-        self.received += count
+        # Pooch counts whole chunks, so the last one overshoots.
+        self.received = min(self.received + count, self.total)
         self.progress(self.received, self.total)
 
     def reset(self) -> None:
@@ -217,6 +218,8 @@ def read_npz(path: Path, record: Record) -> dict[str, Split]:
         DataError: not a NumPy archive, an array is missing or has another shape, dtype or label.
     """
     splits = {}
+    if not zipfile.is_zipfile(path):
+        raise DataError(f"{path}: not a readable .npz file: no zip archive")
     try:
         with np.load(path, allow_pickle=False) as archive:
             for name, size in zip(SPLITS, record.sizes, strict=True):
@@ -231,8 +234,8 @@ def read_npz(path: Path, record: Record) -> dict[str, Split]:
 
 
 def _array(archive: Any, path: Path, key: str) -> NDArray[Any]:
-    if not hasattr(archive, "files") or key not in archive.files:
-        keys = ", ".join(getattr(archive, "files", [])) or "none"
+    if key not in archive.files:
+        keys = ", ".join(archive.files) or "none"
         raise DataError(f"{path}: array {key!r} is missing; the file has: {keys}")
     return np.asarray(archive[key])
 

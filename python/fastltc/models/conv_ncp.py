@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import cast
 
 import torch
-from ncps.torch import LTC
 from ncps.wirings import AutoNCP
 from torch import nn
+
+from ..nn import LTC
 
 CELLS = ("ltc",)
 

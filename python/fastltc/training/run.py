@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -169,6 +170,9 @@ class Run:
             raise RunError(
                 f"{path}: no checkpoint; training has not come to the end of its first epoch"
             )
+        # What torch.save writes; older pickle files are not even opened.
+        if not zipfile.is_zipfile(path):
+            raise RunError(f"{path}: damaged checkpoint, not a file of torch.save")
         try:
             content = torch.load(path, map_location="cpu", weights_only=True)
         # torch.load raises OSError, KeyError, EOFError, RuntimeError, UnpicklingError and more.
@@ -178,6 +182,8 @@ class Run:
                 f"{path}: damaged checkpoint, torch cannot load it ({type(error).__name__})"
             ) from None
         try:
+            if not isinstance(content, dict):
+                raise TypeError(f"expected a dictionary, got {type(content).__name__}")
             if content["format"] != CHECKPOINT_FORMAT:
                 raise RunError(
                     f"{path}: checkpoint format {CHECKPOINT_FORMAT} expected, "
