@@ -1,7 +1,8 @@
 # The kernel library: no torch, no Python; _C, _runtime and the C++ tests share it.
 
 set(FASTLTC_KERNEL_SOURCES
-  csrc/cpu/ltc_kernels.cpp)
+  csrc/cpu/ltc_kernels.cpp
+  csrc/cpu/sigmoid_kernels.cpp)
 
 set(FASTLTC_ISAS baseline)
 set(FASTLTC_FLAGS_baseline "")
@@ -18,7 +19,8 @@ endif()
 add_library(fastltc_kernels STATIC
   csrc/core/synapse_check.cpp
   csrc/cpu/isa.cpp
-  csrc/cpu/ltc.cpp)
+  csrc/cpu/ltc.cpp
+  csrc/cpu/sigmoid.cpp)
 target_link_libraries(fastltc_kernels PUBLIC fastltc_flags)
 
 # Each kernel source is compiled once per instruction set, into a namespace of that name. -O3: GCC

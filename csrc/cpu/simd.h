@@ -186,7 +186,7 @@ struct Simd {
     return (vec)(bits << C::mantissa_bits);
   }
 
-  // 1 / d for finite d in [1, 2^127): at most 1.5 ULP in float, correctly rounded in double.
+  // 1 / d for finite d in [1, 2^127); correctly rounded but for AVX-512 floats.
   static FASTLTC_INLINE vec reciprocal(vec d) {
 #if defined(__AVX512F__)
     // Division takes 16 cycles a register on Intel; an estimate and one Newton step take 4.
@@ -199,9 +199,9 @@ struct Simd {
     return T(1) / d;
   }
 
-  // 1 / (1 + 2^t): the logistic sigmoid of -t / log2(e). Maximum error over all float t: see
-  // kSigmoidMaxUlp and tests/cpu/test_sigmoid.cpp. For t > bound it stays at 2^-bound instead of
-  // falling further; NaN gives NaN.
+  // 1 / (1 + 2^t): the logistic sigmoid of -t / log2(e). Maximum error over every float t below
+  // 126: 4.5 ULP (kSigmoidMaxUlp in sigmoid.h, measured by tests/cpu/test_sigmoid.cpp). For t >
+  // bound it stays at 2^-bound instead of falling further; NaN gives NaN.
   static FASTLTC_INLINE vec sigmoid_exp2(vec t) { return reciprocal(one_plus_exp2(t)); }
 
   // log(1 + z) for z in [0, 1], by 2 atanh(z / (2 + z)); y^2 <= 1/9, so the series is short.

@@ -7,6 +7,7 @@
 
 #include "build_info.h"
 #include "cpu/isa.h"
+#include "cpu/sigmoid.h"
 
 namespace py = pybind11;
 using fastltc::cpu::Isa;
@@ -51,5 +52,11 @@ PYBIND11_MODULE(_runtime, m) {
         "Return the instruction sets compiled, supported by this processor and chosen, and the "
         "lanes of the chosen one. Raises ValueError if FASTLTC_CPU asks for one that is not "
         "possible here.");
+  m.def(
+      "sigmoid_limit", &fastltc::cpu::sigmoid_limit, py::arg("repeats"),
+      py::call_guard<py::gil_scoped_release>(),
+      "Evaluate the kernels' sigmoid on data in registers, with the multiply-add before it and the "
+      "two accumulations after it, and return how many evaluations that were. Benchmarks time it: "
+      "its rate is what no kernel can exceed on this machine.");
   m.def("build_info", &build_info, "Return what this build was made of.");
 }

@@ -1,0 +1,39 @@
+#include "core/synapse_check.h"
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "support/check.h"
+
+namespace {
+
+std::string error(const std::vector<int32_t>& list, int64_t neurons, int64_t rows) {
+  return fastltc::synapse_list_error(list.data(), static_cast<int64_t>(list.size()), neurons, rows);
+}
+
+bool says(const std::string& text, const char* part) {
+  return text.find(part) != std::string::npos;
+}
+
+}  // namespace
+
+TEST(lists_that_can_be_followed) {
+  CHECK(error({0, 2, 2, 3, 0, 4, 1}, 3, 5).empty());
+  CHECK(error({0}, 0, 0).empty());
+  CHECK(error({0, 0}, 1, 0).empty());
+}
+
+TEST(lists_that_cannot) {
+  CHECK(says(error({0, 1}, 2, 2), "at least 3"));
+  CHECK(says(error({1, 1, 1, 0}, 2, 2), "first column pointer"));
+  CHECK(says(error({0, 1, 3, 0, 1}, 2, 2), "number of synapses, 2, got 3"));
+  CHECK(says(error({0, 2, 1, 0}, 2, 2), "ascending column pointers"));
+  CHECK(says(error({0, -5, 1, 0}, 2, 2), "ascending column pointers"));
+  CHECK(says(error({0, 9, 1, 0}, 2, 2), "ascending column pointers"));
+  CHECK(says(error({0, 1, 2}, 1, 2), "number of synapses, 1, got 1") == false);
+  CHECK(says(error({0, 1, 2}, 1, 2), "[0, 2), got 2"));
+  CHECK(says(error({0, 1, -1}, 1, 2), "got -1"));
+  CHECK(says(error({0, 2, 1, 1}, 1, 2), "ascending presynaptic"));
+  CHECK(says(error({0, 2, 1, 0}, 1, 2), "ascending presynaptic"));
+}
