@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from fastltc.nn.lstm_cell import LSTMCell
-from fastltc.nn.ltc_cell import LTCCell, check_state
+from fastltc.nn.ltc_cell import LTCCell, check_input_kind, check_state
 from fastltc.nn.timespans import layer_lengths, layer_timespans
 from fastltc.ops.checks import check_lengths_and_timespans
 
@@ -198,7 +198,7 @@ class LTC(nn.Module):
         else:
             x = input.transpose(0, 1)
         batch, time, _ = x.shape
-        state = self._initial_state(hx, batch, batched, input) if hx is not None else None
+        state = self._initial_state(hx, batch, batched, input)
         if timespans is not None:
             if isinstance(timespans, PackedSequence):
                 raise TypeError("timespans: expected a tensor with a tensor as input, got packed")
@@ -215,6 +215,8 @@ class LTC(nn.Module):
         return output, hn
 
     def _initial_state(self, hx: Any, batch: int, batched: bool, like: Tensor) -> Any:
+        if hx is None:
+            return None
         neurons = self._wiring.units
         shape = (batch, neurons) if batched else (neurons,)
         if self.use_mixed:
@@ -255,6 +257,14 @@ class LTC(nn.Module):
         """Run the memory cell and the liquid cell step by step."""
         cell = self.rnn_cell
         batch, time, _ = x.shape
+        dtype, own = x.dtype, cell.gleak.dtype
+        if dtype != own:
+            check_input_kind(x, cell.gleak)
+            x, state = x.to(own), _each(state, lambda h: h.to(own))
+            output, hn = self._run_mixed(x, state, timespans, lengths, time_major)
+            if torch.is_autocast_enabled(x.device.type):
+                return output, hn
+            return output.to(dtype), _each(hn, lambda h: h.to(dtype))
         if not torch.compiler.is_compiling():
             check_lengths_and_timespans(lengths, timespans, time)
         valid = None
@@ -279,11 +289,9 @@ class LTC(nn.Module):
                 h, c = torch.where(valid[:, t], next_h, h), torch.where(valid[:, t], next_c, c)
                 y = torch.where(valid[:, t], y, 0)
             outputs.append(y)
-        if not self.return_sequences:
-            # No step at all: the output map of the state.
-            return cell._run(x[:, :0], h, None, return_sequences=False)[0], (h, c)
-        if not outputs:
-            return x.new_zeros(batch, 0, self.motor_size), (h, c)
+        if not outputs or not self.return_sequences:
+            # No further step: an empty sequence, or the output map of the state.
+            return cell._run(x[:, :0], h, None, None, self.return_sequences)[0], (h, c)
         if time_major:
             return torch.stack(outputs, 0).transpose(0, 1), (h, c)
         return torch.stack(outputs, 1), (h, c)
@@ -309,7 +317,7 @@ class LTC(nn.Module):
         def unsort(tensor: Tensor) -> Tensor:
             return tensor if unsorted_indices is None else tensor.index_select(0, unsorted_indices)
 
-        state = None if hx is None else _each(self._initial_state(hx, batch, True, data), sort)
+        state = _each(self._initial_state(hx, batch, True, data), sort)
         if isinstance(timespans, PackedSequence):
             if not torch.equal(timespans.batch_sizes, batch_sizes):
                 raise ValueError(
@@ -334,5 +342,7 @@ class LTC(nn.Module):
 
 
 def _each(state: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """Apply a change to a state, or to each of a pair."""
+    """Apply a change to a state, if there is one, or to each of a pair."""
+    if state is None:
+        return None
     return tuple(change(h) for h in state) if isinstance(state, tuple) else change(state)

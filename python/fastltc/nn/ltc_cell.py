@@ -14,7 +14,7 @@ from fastltc.nn.wiring import SynapseCache, build_wiring, synapse_list
 from fastltc.ops.checks import check_timespan_values
 from fastltc.ops.ltc import HALF_DTYPES, LTC_PARAMETERS, ltc
 
-__all__ = ["LTCCell", "check_state"]
+__all__ = ["LTCCell", "check_input_kind", "check_state"]
 
 _NO_MAP = (None, False, "", "none", "identity")
 # The work of this many time steps dwarfs a comparison of the masks.
@@ -66,6 +66,7 @@ class LTCCell(nn.Module):
     policies, Nature Machine Intelligence 2020.
     """
 
+    gleak: Tensor
     sparsity_mask: Tensor
     sensory_sparsity_mask: Tensor
 
@@ -249,7 +250,7 @@ class LTCCell(nn.Module):
         weight = parameters[0]
         assert weight is not None
         if x.dtype != weight.dtype or x.device != weight.device:
-            _check_kind(x, weight)
+            check_input_kind(x, weight)
         batch, time, _ = x.shape
         synapses, sensory_synapses = self._synapse_lists(batch * time >= _THOROUGH_FROM)
         return ltc(
@@ -330,7 +331,13 @@ def check_state(name: str, state: Any, shape: tuple[int, ...], inputs: Tensor) -
     raise TypeError(f"{name}: expected {dtype}, the dtype of the input, got {state.dtype}")
 
 
-def _check_kind(inputs: Tensor, weight: Tensor) -> None:
+def check_input_kind(inputs: Tensor, weight: Tensor) -> None:
+    """Raise TypeError if inputs do not fit the parameters; half types and float32 mix.
+
+    Args:
+        inputs: what the user gave.
+        weight: one of the parameters.
+    """
     if inputs.device != weight.device:
         raise TypeError(
             f"input: expected a tensor on {weight.device}, where the parameters are, got one on "

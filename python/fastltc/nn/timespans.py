@@ -162,7 +162,12 @@ def layer_lengths(
     """
     if lengths is None:
         return None
-    lengths = torch.as_tensor(lengths)
+    try:
+        lengths = torch.as_tensor(lengths)
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(
+            f"lengths: expected a tensor or list of integers, got {type(lengths).__name__}"
+        ) from None
     if lengths.numel() and (
         lengths.dtype == torch.bool or lengths.is_floating_point() or lengths.is_complex()
     ):

@@ -85,8 +85,9 @@ def synapse_list(mask: Tensor | npt.NDArray[Any], name: str = "mask") -> Tensor:
     """
     if isinstance(mask, Tensor):
         device = mask.device
-        # Half types have no numpy counterpart, and 0 and 1 are exact in any.
-        entries = mask.detach().to("cpu", torch.float64).numpy()
+        with torch._C._DisableFuncTorch():
+            # Half types have no numpy counterpart, and 0 and 1 are exact in any.
+            entries = _unwrapped(mask).detach().to("cpu", torch.float64).numpy()
     else:
         device = torch.device("cpu")
         entries = np.asarray(mask)
@@ -159,11 +160,13 @@ class SynapseCache:
             self.move(mask.device)
             return self.synapses
         self.synapses = synapse_list(mask, self._name)
+        mask = _unwrapped(mask)
         self._mask, self._version, self._address = mask, _version(mask), mask.data_ptr()
         self._memory, self._copy = None, b""
         if mask.device.type == "cpu":
             bits = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-            self._memory = mask.detach().view(bits[mask.element_size()]).numpy()
+            with torch._C._DisableFuncTorch():
+                self._memory = mask.detach().view(bits[mask.element_size()]).numpy()
             self._copy = self._memory.tobytes()
         return self.synapses
 
@@ -172,6 +175,13 @@ class SynapseCache:
         if self.synapses.device != device:
             self.synapses = self.synapses.to(device)
         self._mask = None
+
+
+def _unwrapped(mask: Tensor) -> Tensor:
+    """Return the tensor that holds the values, inside torch.func.grad and its like."""
+    while torch._C._functorch.is_functorch_wrapped_tensor(mask):
+        mask = torch._C._functorch.get_unwrapped(mask)
+    return mask
 
 
 def _version(mask: Tensor) -> int:
