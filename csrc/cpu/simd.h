@@ -200,8 +200,8 @@ struct Simd {
   }
 
   // 1 / (1 + 2^t): the logistic sigmoid of -t / log2(e). Maximum error over every float t below
-  // 126: 4.5 ULP (kSigmoidMaxUlp in sigmoid.h, measured by tests/cpu/test_sigmoid.cpp). For t >
-  // bound it stays at 2^-bound instead of falling further; NaN gives NaN.
+  // 126: 4.5 ULP (kSigmoidMaxUlp in sigmoid.h, measured by tests/cpu/test_sigmoid.cpp). From
+  // `bound` on it stays at 2^-bound instead of falling further; NaN gives NaN.
   static FASTLTC_INLINE vec sigmoid_exp2(vec t) { return reciprocal(one_plus_exp2(t)); }
 
   // log(1 + z) for z in [0, 1], by 2 atanh(z / (2 + z)); y^2 <= 1/9, so the series is short.

@@ -1,0 +1,478 @@
+// The LTC kernels on every shape that takes another path through them: forward against plain loops,
+// all gradients at once against a directional derivative. Buffers have their exact sizes, so that a
+// sanitizer sees a read or write outside of one.
+#include "cpu/ltc.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <random>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "support/check.h"
+
+namespace {
+
+using fastltc::LtcGradients;
+using fastltc::LtcInputs;
+using fastltc::LtcOutputs;
+using fastltc::SynapseList;
+
+constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
+
+struct Case {
+  int64_t B, T, I, N, M, U;
+  double density;
+  bool softplus = true;
+  bool maps = true;
+  bool initial_state = true;
+  int timespans = 0;  // 0: none, 1: [B, T], 2: [B, T, N]
+  bool lengths = false;
+  bool return_sequences = true;
+  int threads = 1;
+};
+
+std::string text(const Case& c) {
+  return "B" + std::to_string(c.B) + " T" + std::to_string(c.T) + " I" + std::to_string(c.I) +
+         " N" + std::to_string(c.N) + " M" + std::to_string(c.M) + " U" + std::to_string(c.U) +
+         (c.softplus ? " softplus" : "") + (c.maps ? " maps" : "") +
+         (c.initial_state ? " h0" : "") + " timespans" + std::to_string(c.timespans) +
+         (c.lengths ? " lengths" : "") + (c.return_sequences ? " sequences" : "") + " threads" +
+         std::to_string(c.threads);
+}
+
+fastltc::Parallel parallel(int threads) {
+  fastltc::Parallel result;
+  result.threads = threads;
+  result.run = [](int64_t n, void (*body)(void*, int64_t), void* context) {
+    std::vector<std::thread> workers;
+    for (int64_t i = 0; i < n; ++i) workers.emplace_back(body, context, i);
+    for (std::thread& worker : workers) worker.join();
+  };
+  return result;
+}
+
+// Everything that a gradient exists for, in one vector, so that a direction is a vector too.
+struct Layout {
+  int64_t at[18] = {};
+  int64_t size = 0;
+};
+enum Part {
+  X,
+  H0,
+  DT,
+  GLEAK,
+  VLEAK,
+  CM,
+  SIGMA,
+  MU,
+  W,
+  EREV,
+  S_SIGMA,
+  S_MU,
+  S_W,
+  S_EREV,
+  IN_W,
+  IN_B,
+  OUT_W,
+  OUT_B
+};
+
+Layout layout_of(const Case& c) {
+  const int64_t nn = c.N * c.N, in = c.I * c.N;
+  const int64_t steps = c.timespans == 2 ? c.B * c.T * c.N : c.timespans == 1 ? c.B * c.T : 0;
+  const int64_t sizes[18] = {c.B * c.T * c.I,
+                             c.B * c.N,
+                             steps,
+                             c.N,
+                             c.N,
+                             c.N,
+                             nn,
+                             nn,
+                             nn,
+                             nn,
+                             in,
+                             in,
+                             in,
+                             in,
+                             c.I,
+                             c.I,
+                             c.M,
+                             c.M};
+  Layout layout;
+  for (int k = 0; k < 18; ++k) {
+    layout.at[k] = layout.size;
+    layout.size += sizes[k];
+  }
+  return layout;
+}
+
+struct Problem {
+  Case c;
+  Layout layout;
+  std::vector<double> values;
+  std::vector<int32_t> synapses, sensory;
+  std::vector<int64_t> lengths;
+  std::vector<double> grad_output, grad_hn;
+
+  Problem(const Case& which, std::mt19937_64& random) : c(which), layout(layout_of(which)) {
+    std::uniform_real_distribution<double> uniform(0.0, 1.0);
+    std::normal_distribution<double> normal;
+    values.resize(layout.size);
+    for (double& v : values) v = normal(random);
+    const auto range = [&](Part part, Part next, double low, double high) {
+      const int64_t end = next == OUT_B ? layout.size : layout.at[next];
+      for (int64_t k = layout.at[part]; k < end; ++k) {
+        values[k] = low + (high - low) * uniform(random);
+      }
+    };
+    range(DT, GLEAK, 0.0, 2.0);
+    range(GLEAK, VLEAK, 0.1, 1.0);
+    range(CM, SIGMA, 0.4, 0.6);
+    range(SIGMA, MU, 3.0, 8.0);
+    range(MU, W, 0.3, 0.8);
+    range(W, EREV, 0.01, 1.0);
+    range(S_SIGMA, S_MU, 3.0, 8.0);
+    range(S_W, S_EREV, 0.01, 1.0);
+    if (c.timespans > 0 && c.B * c.T > 1) values[layout.at[DT] + 1] = 0.0;
+    synapses = wiring(c.N, random);
+    sensory = wiring(c.I, random);
+    for (int64_t b = 0; b < c.B; ++b) {
+      lengths.push_back(std::uniform_int_distribution<int64_t>(0, c.T)(random));
+    }
+    grad_output.resize(c.B * c.M * (c.return_sequences ? c.T : 1));
+    grad_hn.resize(c.B * c.N);
+    for (double& g : grad_output) g = normal(random);
+    for (double& g : grad_hn) g = normal(random);
+  }
+
+  std::vector<int32_t> wiring(int64_t rows, std::mt19937_64& random) const {
+    std::vector<int32_t> pointers{0}, row;
+    std::uniform_real_distribution<double> uniform(0.0, 1.0);
+    for (int64_t j = 0; j < c.N; ++j) {
+      // Every third neuron has no synapse where the wiring is sparse.
+      for (int64_t i = 0; i < rows; ++i) {
+        if ((c.density == 1.0 || j % 3 != 0) && uniform(random) < c.density) {
+          row.push_back(static_cast<int32_t>(i));
+        }
+      }
+      pointers.push_back(static_cast<int32_t>(row.size()));
+    }
+    pointers.insert(pointers.end(), row.begin(), row.end());
+    return pointers;
+  }
+
+  int64_t steps_of(int64_t b) const { return c.lengths ? lengths[b] : c.T; }
+};
+
+// Values of one type with NaN where nothing may read.
+template <typename T>
+struct Call {
+  const Problem& problem;
+  std::vector<T> values;
+  LtcInputs<T> in;
+  std::vector<T> output, hn, states;
+
+  explicit Call(const Problem& p) : problem(p), values(p.values.begin(), p.values.end()) {
+    const Case& c = p.c;
+    const auto part = [&](Part k) { return values.data() + p.layout.at[k]; };
+    poison(part(X), c.I);
+    if (c.timespans > 0) poison(part(DT), c.timespans == 2 ? c.N : 1);
+    for (Part k : {SIGMA, MU, W, EREV}) poison_absent(part(k), c.N, p.synapses);
+    for (Part k : {S_SIGMA, S_MU, S_W, S_EREV}) poison_absent(part(k), c.I, p.sensory);
+    in.size = {c.B, c.T, c.I, c.N, c.M, c.U};
+    in.x = {part(X), c.T * c.I, c.I, 1};
+    if (c.initial_state) in.h0 = {part(H0), c.N, 0, 1};
+    if (c.timespans == 1) in.timespans = {part(DT), c.T, 1, 0};
+    if (c.timespans == 2) in.timespans = {part(DT), c.T * c.N, c.N, 1};
+    in.timespans_per_neuron = c.timespans == 2;
+    if (c.lengths) {
+      in.lengths = p.lengths.data();
+      in.lengths_stride = 1;
+    }
+    auto& q = in.parameters;
+    q = {part(GLEAK), part(VLEAK),   part(CM),   part(SIGMA), part(MU),     part(W),
+         part(EREV),  part(S_SIGMA), part(S_MU), part(S_W),   part(S_EREV), nullptr,
+         nullptr,     nullptr,       nullptr,    1e-8,        c.softplus};
+    if (c.maps) {
+      q.input_w = part(IN_W);
+      q.input_b = part(IN_B);
+      q.output_w = part(OUT_W);
+      q.output_b = part(OUT_B);
+    }
+    in.synapses = {p.synapses.data(), p.synapses.data() + c.N + 1};
+    in.sensory_synapses = {p.sensory.data(), p.sensory.data() + c.N + 1};
+  }
+
+  void poison(T* sequence, int64_t channels) {
+    for (int64_t b = 0; b < problem.c.B; ++b) {
+      for (int64_t t = problem.steps_of(b); t < problem.c.T; ++t) {
+        std::fill_n(sequence + (b * problem.c.T + t) * channels, channels, static_cast<T>(kNaN));
+      }
+    }
+  }
+  void poison_absent(T* matrix, int64_t rows, const std::vector<int32_t>& list) {
+    const int64_t N = problem.c.N;
+    std::vector<bool> present(rows * N);
+    for (int64_t j = 0; j < N; ++j) {
+      for (int64_t k = list[j]; k < list[j + 1]; ++k) present[list[N + 1 + k] * N + j] = true;
+    }
+    for (int64_t k = 0; k < rows * N; ++k) {
+      if (!present[k]) matrix[k] = static_cast<T>(kNaN);
+    }
+  }
+
+  void forward(bool keep_states) {
+    const Case& c = problem.c;
+    output.assign(c.B * c.M * (c.return_sequences ? c.T : 1), static_cast<T>(kNaN));
+    hn.assign(c.B * c.N, static_cast<T>(kNaN));
+    states.assign(keep_states ? (c.T * c.U + 1) * c.N * c.B : 0, static_cast<T>(kNaN));
+    LtcOutputs<T> out;
+    out.output = {output.data(), (c.return_sequences ? c.T : 1) * c.M, c.M, 1};
+    out.return_sequences = c.return_sequences;
+    out.hn = hn.data();
+    if (keep_states) out.states = states.data();
+    fastltc::cpu::ltc_forward(in, out, parallel(c.threads));
+  }
+
+  double loss() {
+    forward(false);
+    double total = 0;
+    for (size_t k = 0; k < output.size(); ++k) total += problem.grad_output[k] * output[k];
+    for (size_t k = 0; k < hn.size(); ++k) total += problem.grad_hn[k] * hn[k];
+    return total;
+  }
+
+  std::vector<T> backward() {
+    const Case& c = problem.c;
+    forward(true);
+    std::vector<T> grad(problem.layout.size, static_cast<T>(kNaN));
+    const auto part = [&](Part k) { return grad.data() + problem.layout.at[k]; };
+    std::fill(part(SIGMA), part(IN_W), T(0));
+    std::vector<T> gy(problem.grad_output.begin(), problem.grad_output.end());
+    std::vector<T> gh(problem.grad_hn.begin(), problem.grad_hn.end());
+    LtcGradients<T> g;
+    g.grad_output = {gy.data(), (c.return_sequences ? c.T : 1) * c.M, c.M, 1};
+    g.return_sequences = c.return_sequences;
+    g.grad_hn = {gh.data(), c.N, 0, 1};
+    g.states = states.data();
+    g.x = {part(X), c.T * c.I, c.I, 1};
+    if (c.initial_state) g.h0 = part(H0);
+    if (c.timespans == 1) g.timespans = {part(DT), c.T, 1, 0};
+    if (c.timespans == 2) g.timespans = {part(DT), c.T * c.N, c.N, 1};
+    T** const dense[] = {&g.gleak,      &g.vleak,     &g.cm,          &g.sigma,
+                         &g.mu,         &g.w,         &g.erev,        &g.sensory_sigma,
+                         &g.sensory_mu, &g.sensory_w, &g.sensory_erev};
+    for (int k = 0; k < 11; ++k) *dense[k] = part(static_cast<Part>(GLEAK + k));
+    if (c.maps) {
+      g.input_w = part(IN_W);
+      g.input_b = part(IN_B);
+      g.output_w = part(OUT_W);
+      g.output_b = part(OUT_B);
+    }
+    fastltc::cpu::ltc_backward(in, g, parallel(c.threads));
+    return grad;
+  }
+};
+
+double positive(double x, bool softplus) { return softplus ? std::log1p(std::exp(x)) : x; }
+
+// The equations as they stand, one sample after another.
+void plain_forward(const Problem& p, std::vector<double>& output, std::vector<double>& hn) {
+  const Case& c = p.c;
+  const auto at = [&](Part k, int64_t index) { return p.values[p.layout.at[k] + index]; };
+  const auto add = [&](const std::vector<int32_t>& list, int64_t j, Part sigma,
+                       const std::vector<double>& pre, double& num, double& den) {
+    for (int64_t k = list[j]; k < list[j + 1]; ++k) {
+      const int64_t i = list[c.N + 1 + k], e = i * c.N + j;
+      const double s =
+          1.0 / (1.0 + std::exp(-at(sigma, e) * (pre[i] - at(static_cast<Part>(sigma + 1), e))));
+      const double w = positive(at(static_cast<Part>(sigma + 2), e), c.softplus);
+      num += w * at(static_cast<Part>(sigma + 3), e) * s;
+      den += w * s;
+    }
+  };
+  const int64_t outputs = c.return_sequences ? c.T : 1;
+  output.assign(c.B * outputs * c.M, 0.0);
+  hn.assign(c.B * c.N, 0.0);
+  for (int64_t b = 0; b < c.B; ++b) {
+    std::vector<double> v(c.N), next(c.N), u(c.I);
+    for (int64_t j = 0; j < c.N; ++j) v[j] = c.initial_state ? at(H0, b * c.N + j) : 0.0;
+    const auto write = [&](int64_t t) {
+      for (int64_t m = 0; m < c.M; ++m) {
+        output[(b * outputs + t) * c.M + m] = c.maps ? v[m] * at(OUT_W, m) + at(OUT_B, m) : v[m];
+      }
+    };
+    for (int64_t t = 0; t < p.steps_of(b); ++t) {
+      for (int64_t i = 0; i < c.I; ++i) {
+        const double x = at(X, (b * c.T + t) * c.I + i);
+        u[i] = c.maps ? x * at(IN_W, i) + at(IN_B, i) : x;
+      }
+      for (int64_t unfold = 0; unfold < c.U; ++unfold) {
+        for (int64_t j = 0; j < c.N; ++j) {
+          const double dt = c.timespans == 2   ? at(DT, (b * c.T + t) * c.N + j)
+                            : c.timespans == 1 ? at(DT, b * c.T + t)
+                                               : 1.0;
+          const double leak = positive(at(GLEAK, j), c.softplus);
+          double num = leak * at(VLEAK, j), den = leak + 1e-8;
+          add(p.sensory, j, S_SIGMA, u, num, den);
+          add(p.synapses, j, SIGMA, v, num, den);
+          const double capacity = positive(at(CM, j), c.softplus) * static_cast<double>(c.U);
+          next[j] = (capacity * v[j] + dt * num) / (capacity + dt * den);
+        }
+        v.swap(next);
+      }
+      if (c.return_sequences) write(t);
+    }
+    if (!c.return_sequences) write(0);
+    for (int64_t j = 0; j < c.N; ++j) hn[b * c.N + j] = v[j];
+  }
+}
+
+template <typename T>
+void check_forward(const Problem& p, double tolerance) {
+  std::vector<double> output, hn;
+  plain_forward(p, output, hn);
+  Call<T> call(p);
+  // With and without kept states: batch lanes, and for few samples post lanes.
+  for (const bool keep_states : {true, false}) {
+    call.forward(keep_states);
+    double worst = 0;
+    const auto compare = [&](const std::vector<T>& got, const std::vector<double>& expected) {
+      for (size_t k = 0; k < expected.size(); ++k) {
+        const double difference = std::abs(static_cast<double>(got[k]) - expected[k]);
+        if (!(difference <= worst)) worst = difference;
+      }
+    };
+    compare(call.output, output);
+    compare(call.hn, hn);
+    if (!(worst <= tolerance)) {
+      fastltc::test::report_failure(__FILE__, __LINE__,
+                                    text(p.c) + ": off by " + std::to_string(worst));
+    }
+  }
+}
+
+void check_gradient(const Problem& p, std::mt19937_64& random) {
+  Call<double> call(p);
+  const std::vector<double> grad = call.backward();
+  std::normal_distribution<double> normal;
+  // Of what is absent there is no gradient; dt = 0 has no lower neighbour.
+  std::vector<double> direction(p.layout.size);
+  for (int64_t k = 0; k < p.layout.size; ++k) {
+    const bool time = k >= p.layout.at[DT] && k < p.layout.at[GLEAK];
+    const bool skipped = (k >= p.layout.at[H0] && k < p.layout.at[DT] && !p.c.initial_state) ||
+                         (k >= p.layout.at[IN_W] && !p.c.maps) || (time && p.values[k] < 1e-3);
+    direction[k] = skipped ? 0.0 : normal(random);
+  }
+  double expected = 0;
+  for (int64_t k = 0; k < p.layout.size; ++k) {
+    if (direction[k] != 0.0) expected += grad[k] * direction[k];
+  }
+  const auto loss_at = [&](double distance) {
+    Problem moved = p;
+    for (int64_t k = 0; k < p.layout.size; ++k) moved.values[k] += distance * direction[k];
+    return Call<double>(moved).loss();
+  };
+  // Richardson's extrapolation of two central differences: error of fourth order.
+  const double h = 1e-4;
+  const double wide = (loss_at(2 * h) - loss_at(-2 * h)) / (4 * h);
+  const double narrow = (loss_at(h) - loss_at(-h)) / (2 * h);
+  const double numeric = (4 * narrow - wide) / 3;
+  const double scale = std::max(1.0, std::abs(expected));
+  if (!(std::abs(numeric - expected) <= 1e-6 * scale)) {
+    fastltc::test::report_failure(__FILE__, __LINE__,
+                                  text(p.c) + ": gradient along a direction " +
+                                      std::to_string(expected) + ", numerically " +
+                                      std::to_string(numeric));
+  }
+}
+
+void check(const Case& c) {
+  const uint64_t seed = std::random_device{}();
+  std::mt19937_64 random(seed);
+  const Problem problem(c, random);
+  check_forward<double>(problem, 1e-12);
+  check_forward<float>(problem, 2e-4);
+  check_gradient(problem, random);
+}
+
+}  // namespace
+
+TEST(batches_of_every_width) {
+  for (const int64_t B : {1, 3, 4, 8, 15, 16, 17, 31, 33, 64, 65, 100}) {
+    check({.B = B, .T = 2, .I = 3, .N = 5, .M = 2, .U = 3, .density = 0.6});
+  }
+}
+
+TEST(networks_of_every_size) {
+  for (const int64_t N : {1, 2, 7, 16, 17, 31, 33, 64}) {
+    for (const double density : {0.3, 1.0}) {
+      check({.B = 2, .T = 2, .I = 4, .N = N, .M = (N + 1) / 2, .U = 2, .density = density});
+      check({.B = 18, .T = 1, .I = 33, .N = N, .M = N, .U = 1, .density = density});
+    }
+  }
+}
+
+TEST(time_steps_and_lengths) {
+  for (const int64_t B : {1, 5, 33}) {
+    for (const int timespans : {0, 1, 2}) {
+      for (const bool lengths : {false, true}) {
+        for (const bool return_sequences : {false, true}) {
+          check({.B = B,
+                 .T = 4,
+                 .I = 3,
+                 .N = 6,
+                 .M = 2,
+                 .U = 2,
+                 .density = 0.7,
+                 .timespans = timespans,
+                 .lengths = lengths,
+                 .return_sequences = return_sequences});
+        }
+      }
+    }
+  }
+}
+
+TEST(options) {
+  check({.B = 9, .T = 3, .I = 2, .N = 6, .M = 3, .U = 6, .density = 0.5, .softplus = false});
+  check({.B = 9, .T = 3, .I = 2, .N = 6, .M = 3, .U = 6, .density = 0.5, .maps = false});
+  check({.B = 9, .T = 3, .I = 2, .N = 6, .M = 3, .U = 6, .density = 0.5, .initial_state = false});
+  check({.B = 1, .T = 3, .I = 2, .N = 6, .M = 0, .U = 1, .density = 0.5});
+  check({.B = 3, .T = 3, .I = 2, .N = 6, .M = 3, .U = 2, .density = 0.0});
+}
+
+TEST(nothing_to_do) {
+  check({.B = 0, .T = 3, .I = 2, .N = 4, .M = 2, .U = 2, .density = 0.5});
+  check({.B = 3, .T = 0, .I = 2, .N = 4, .M = 2, .U = 2, .density = 0.5});
+  check(
+      {.B = 17, .T = 0, .I = 2, .N = 4, .M = 2, .U = 2, .density = 0.5, .return_sequences = false});
+}
+
+TEST(threads_share_the_batch) {
+  for (const int threads : {2, 3, 5}) {
+    check({.B = 70,
+           .T = 20,
+           .I = 6,
+           .N = 24,
+           .M = 4,
+           .U = 6,
+           .density = 0.5,
+           .timespans = 1,
+           .lengths = true,
+           .threads = threads});
+  }
+}
+
+TEST(the_same_call_gives_the_same_bits) {
+  std::mt19937_64 random(std::random_device{}());
+  const Problem problem(
+      {.B = 70, .T = 10, .I = 6, .N = 24, .M = 4, .U = 6, .density = 0.5, .threads = 3}, random);
+  Call<float> call(problem);
+  const std::vector<float> first = call.backward();
+  CHECK(call.backward() == first);
+}
