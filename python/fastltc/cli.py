@@ -7,6 +7,7 @@ need them, so that ``fastltc --help`` answers at once.
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -83,6 +84,10 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--traceback", is_flag=True, help="Show where in the program an error was raised.")
 def main(traceback: bool) -> None:
     """Liquid neural networks for PyTorch, as quick as an LSTM."""
+    # Read by OpenMP when torch is first imported. By default its threads spin while they wait,
+    # which on a machine that is not idle takes the cores from the threads they wait for: an epoch
+    # of the digits then takes several times longer than on one thread.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 @main.command()

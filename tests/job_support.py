@@ -1,0 +1,53 @@
+"""What the tests of data, training and the command line share."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fastltc.data import medmnist
+from fastltc.data.images import SPLITS
+
+# Small and quick, but a full run: every part of the training is passed through.
+QUICK = {"epochs": 1, "batch_size": 256, "units": 14, "threads": 1}
+
+
+def write_medmnist(path: Path, **changes: np.ndarray | None) -> Path:
+    """Writes a file like breastmnist.npz: label 0 is dark, label 1 bright.
+
+    Args:
+        path: the file to write.
+        changes: arrays that replace those of the same name; None leaves one out.
+    """
+    rng = np.random.default_rng(0)
+    arrays: dict[str, np.ndarray | None] = {}
+    for name, size in zip(SPLITS, medmnist.RECORDS["breastmnist"].sizes, strict=True):
+        labels = (np.arange(size) % 4 > 0).astype(np.uint8)
+        images = rng.integers(0, 120, (size, 28, 28)) + 100 * labels[:, None, None]
+        arrays[f"{name}_images"] = images.astype(np.uint8)
+        arrays[f"{name}_labels"] = labels[:, None]
+    arrays.update(changes)
+    np.savez(path, **{name: array for name, array in arrays.items() if array is not None})
+    return path
+
+
+def publish(monkeypatch: pytest.MonkeyPatch, path: Path, url: str | None = None) -> None:
+    """Makes the checksum of ``path`` the published one of breastmnist (and ``url`` its address)."""
+    record = medmnist.RECORDS["breastmnist"]
+    md5 = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+    changed = dataclasses.replace(record, md5=md5, url=record.url if url is None else url)
+    monkeypatch.setitem(medmnist.RECORDS, "breastmnist", changed)
+
+
+def real_data(name: str) -> Path:
+    """A real data file, or a skip with the reason where this checkout has none."""
+    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("FASTLTC_TEST_DATA", beside))
+    if not (folder / name).is_file():
+        pytest.skip(f"no {name}: set FASTLTC_TEST_DATA to the folder that has it")
+    return folder / name

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from fastltc.data import DataError
+from fastltc.training import ConfigError, TrainConfig
+
+
+def test_the_saved_configuration_is_the_same_one() -> None:
+    config = TrainConfig.for_data("breastmnist", data_root="somewhere", seed=3, lr=5e-4)
+    saved = json.loads(json.dumps(config.to_dict()))
+    assert TrainConfig.from_dict(saved) == config
+
+
+def test_a_data_set_brings_its_defaults_and_options_win() -> None:
+    assert TrainConfig.for_data("breastmnist").units == 19
+    assert TrainConfig.for_data("breastmnist", units=25, lr=None).units == 25
+    assert TrainConfig.for_data("digits").units >= 13
+
+
+def test_an_unknown_data_set() -> None:
+    with pytest.raises(DataError, match="unknown data set 'mnits'; known: digits, breastmnist"):
+        TrainConfig.for_data("mnits")
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("epochs", 0, "epochs: expected at least 1, got 0"),
+        ("batch_size", -1, "batch_size: expected at least 1, got -1"),
+        ("units", 2.5, "units: expected int, got 2.5"),
+        ("units", True, "units: expected int, got True"),
+        ("threads", 0, "threads: expected at least 1, got 0"),
+        ("lr", 0.0, "lr: expected a finite number above 0, got 0.0"),
+        ("lr", float("nan"), "lr: expected a finite number above 0, got nan"),
+        ("gain", float("inf"), "gain: expected a finite number above 0, got inf"),
+        ("seed", -1, r"seed: expected 0 to 2\*\*32 - 1, got -1"),
+        ("select", "f1", "select: expected one of loss, auc, accuracy, got 'f1'"),
+        ("data", None, "data: expected str, got None"),
+        ("epoch", 3, "unknown configuration: epoch"),
+    ],
+)
+def test_impossible_values(option: str, value: object, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        TrainConfig.from_dict({**TrainConfig().to_dict(), option: value})
