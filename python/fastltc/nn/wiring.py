@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -85,8 +87,8 @@ def synapse_list(mask: Tensor | npt.NDArray[Any], name: str = "mask") -> Tensor:
     """
     if isinstance(mask, Tensor):
         device = mask.device
-        with torch._C._DisableFuncTorch():
-            # Half types have no numpy counterpart, and 0 and 1 are exact in any.
+        # Half types have no numpy counterpart, and 0 and 1 are exact in any.
+        with _plain_tensors():
             entries = _unwrapped(mask).detach().to("cpu", torch.float64).numpy()
     else:
         device = torch.device("cpu")
@@ -104,7 +106,8 @@ def synapse_list(mask: Tensor | npt.NDArray[Any], name: str = "mask") -> Tensor:
     pointers = np.concatenate([[0], connected.sum(0).cumsum()])
     presynaptic = np.nonzero(connected.T)[1]
     synapses = np.concatenate([pointers, presynaptic]).astype(np.int32)
-    return torch.from_numpy(synapses).to(device)
+    with _plain_tensors():
+        return torch.from_numpy(synapses).to(device)
 
 
 class SynapseCache:
@@ -165,7 +168,7 @@ class SynapseCache:
         self._memory, self._copy = None, b""
         if mask.device.type == "cpu":
             bits = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-            with torch._C._DisableFuncTorch():
+            with _plain_tensors():
                 self._memory = mask.detach().view(bits[mask.element_size()]).numpy()
             self._copy = self._memory.tobytes()
         return self.synapses
@@ -173,12 +176,20 @@ class SynapseCache:
     def move(self, device: torch.device) -> None:
         """Move the list to a device; the next call of :meth:`current` reads the mask again."""
         if self.synapses.device != device:
-            self.synapses = self.synapses.to(device)
+            with _plain_tensors():
+                self.synapses = self.synapses.to(device)
         self._mask = None
 
 
+@contextlib.contextmanager
+def _plain_tensors() -> Iterator[None]:
+    """Make tensors that serve everywhere, also inside inference mode or ``torch.func.grad``."""
+    with torch._C._DisableFuncTorch(), torch.inference_mode(False):
+        yield
+
+
 def _unwrapped(mask: Tensor) -> Tensor:
-    """Return the tensor that holds the values, inside torch.func.grad and its like."""
+    """Return the tensor that holds the values, inside ``torch.func.grad`` and its like."""
     while torch._C._functorch.is_functorch_wrapped_tensor(mask):
         mask = torch._C._functorch.get_unwrapped(mask)
     return mask
