@@ -175,7 +175,7 @@ class _TrainView:
         self.quiet = quiet
         self.bar = Progress(
             TextColumn("epoch {task.fields[epoch]}"),
-            BarColumn(),
+            BarColumn(bar_width=16),
             TextColumn("{task.percentage:>3.0f} %"),
             TextColumn("{task.fields[rate]}"),
             TimeRemainingColumn(compact=True),
@@ -230,13 +230,15 @@ class _TrainView:
     def epoch(self, record: dict[str, Any]) -> None:
         epoch, epochs = record["epoch"], self.config.epochs
         auc = "-" if record["val_auc"] is None else f"{record['val_auc']:.4f}"
-        note = (
-            f"validation loss {record['val_loss']:.4f}, accuracy {record['val_accuracy']:.4f}, "
-            f"AUC {auc}"
-        )
+        # Short enough for the whole bar to fit 80 columns.
+        note = f"val acc {record['val_accuracy']:.3f} auc {auc[:5]}"
         self.bar.update(self.task, epoch=f"{min(epoch + 1, epochs)}/{epochs}", note=note)
         if not self.console.is_terminal:
-            self.say(f"epoch {epoch}/{epochs}: training loss {record['train_loss']:.4f}, {note}")
+            self.say(
+                f"epoch {epoch}/{epochs}: training loss {record['train_loss']:.4f}, "
+                f"validation loss {record['val_loss']:.4f}, "
+                f"accuracy {record['val_accuracy']:.4f}, AUC {auc}"
+            )
 
     def download(self, received: int, total: int) -> None:
         if self.task is None:

@@ -48,7 +48,7 @@ class TrainConfig:
     gain: float = 5.0
     wiring_seed: int = 22222
     epochs: int = 20
-    batch_size: int = 32
+    batch_size: int = 64
     lr: float = 3e-3
     select: str = "loss"
     positive: str | None = None
