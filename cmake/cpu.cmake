@@ -25,11 +25,17 @@ target_link_libraries(fastltc_kernels PUBLIC fastltc_flags)
 
 # Each kernel source is compiled once per instruction set, into a namespace of that name. -O3: GCC
 # hardly vectorises at -O2. Not -ffast-math: it folds away the rounding trick of the exponential.
+# Under sanitizers that takes minutes a file and finds no more.
+if(FASTLTC_SANITIZE)
+  set(FASTLTC_OPTIMIZE -O1)
+else()
+  set(FASTLTC_OPTIMIZE -O3)
+endif()
 foreach(isa IN LISTS FASTLTC_ISAS)
   add_library(fastltc_kernels_${isa} OBJECT ${FASTLTC_KERNEL_SOURCES})
   target_compile_definitions(fastltc_kernels_${isa} PRIVATE FASTLTC_ISA=${isa})
   target_compile_options(fastltc_kernels_${isa} PRIVATE
-    -O3 -fno-math-errno -fno-trapping-math -ffp-contract=fast ${FASTLTC_FLAGS_${isa}})
+    ${FASTLTC_OPTIMIZE} -fno-math-errno -fno-trapping-math -ffp-contract=fast ${FASTLTC_FLAGS_${isa}})
   target_link_libraries(fastltc_kernels_${isa} PRIVATE fastltc_flags)
   target_sources(fastltc_kernels PRIVATE $<TARGET_OBJECTS:fastltc_kernels_${isa}>)
   string(TOUPPER ${isa} isa_upper)
