@@ -42,10 +42,12 @@ struct IntegerOf;
 template <>
 struct IntegerOf<float> {
   using type = int32_t;
+  using unsigned_type = uint32_t;
 };
 template <>
 struct IntegerOf<double> {
   using type = int64_t;
+  using unsigned_type = uint64_t;
 };
 
 // Polynomials for 2^f, f in [-1/2, 1/2], of least relative error (found with Remez exchange):
@@ -86,6 +88,9 @@ struct Simd {
 
   typedef T vec __attribute__((vector_size(kVectorBytes), may_alias));
   typedef I ivec __attribute__((vector_size(kVectorBytes), may_alias));
+  // Bits that may overflow, as those of a NaN do.
+  using U = typename IntegerOf<T>::unsigned_type;
+  typedef U bits_vec __attribute__((vector_size(kVectorBytes), may_alias));
   typedef T unaligned_vec __attribute__((vector_size(kVectorBytes), may_alias, aligned(sizeof(T))));
 
   static FASTLTC_INLINE vec load(const T* p) { return *reinterpret_cast<const unaligned_vec*>(p); }
@@ -182,7 +187,7 @@ struct Simd {
 
   // 2^n from n + round_magic, whose low bits are n.
   static FASTLTC_INLINE vec exponent_of(vec shifted) {
-    const ivec bits = (ivec)shifted + static_cast<I>(C::exponent_bias);
+    const bits_vec bits = (bits_vec)shifted + static_cast<U>(C::exponent_bias);
     return (vec)(bits << C::mantissa_bits);
   }
 
