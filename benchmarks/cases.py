@@ -1,0 +1,150 @@
+"""The networks that are timed, and the check that fastltc and ncps compute the same with them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import ncps.torch
+import torch
+from ncps.wirings import AutoNCP, FullyConnected
+from torch import Tensor, nn
+
+import fastltc
+
+# Only shows that everything runs.
+QUICK = os.environ.get("FASTLTC_BENCH_QUICK", "") not in ("", "0")
+
+UNFOLDS = 6
+# Both compute in float32 with sums in another order; relative to the largest value of a tensor. The
+# gradient of cm is what is left of much larger terms, because a capacitance does nothing to a
+# settled neuron: in float32 ncps itself is 5e-5 away from its gradient in float64.
+TOLERANCE = 1e-5
+TOLERANCE_CM = 1e-3
+
+
+@dataclass(frozen=True)
+class Case:
+    """A wiring and the sizes of its input ``[B, T, I]``."""
+
+    name: str
+    wiring: Callable[[], Any]
+    units: int
+    inputs: int
+    batch: int
+    time: int
+
+    def __str__(self) -> str:
+        return f"{self.name}, I={self.inputs}, B={self.batch}, T={self.time}"
+
+    def shortened(self) -> Case:
+        """Return a case of few time steps for the quick mode, else the case itself."""
+        return replace(self, time=min(self.time, 4)) if QUICK else self
+
+
+def _case(*arguments: Any) -> Case:
+    return Case(*arguments).shortened()
+
+
+CASES = {
+    "auto_ncp_19": _case("AutoNCP(19, 2)", lambda: AutoNCP(19, 2), 19, 16, 128, 32),
+    "auto_ncp_64": _case("AutoNCP(64, 8)", lambda: AutoNCP(64, 8), 64, 32, 32, 128),
+    "fully_connected_64": _case("FullyConnected(64)", lambda: FullyConnected(64), 64, 32, 64, 64),
+    "one_step": _case("AutoNCP(19, 2)", lambda: AutoNCP(19, 2), 19, 16, 1, 1),
+    "one_sequence": _case("AutoNCP(19, 2)", lambda: AutoNCP(19, 2), 19, 16, 1, 32),
+}
+
+
+class Layer:
+    """A recurrent layer with data of its own, and the calls that are timed.
+
+    Args:
+        module: called as ``module(x)`` or ``module(x, hx)``; returns ``(output, state)``.
+        x: ``[B, T, I]``.
+    """
+
+    def __init__(self, module: nn.Module, x: Tensor) -> None:
+        self.module = module
+        # Ahead of such a layer there usually is another one, which wants the gradient.
+        self.x = x.clone().requires_grad_()
+        with torch.no_grad():
+            output, self.hx = module(x)
+        generator = torch.Generator().manual_seed(1)
+        self.grad_output = torch.randn(output.shape, generator=generator)
+
+    def training_step(self) -> None:
+        """Forward and backward, with the gradients of the parameters and the input."""
+        self.x.grad = None
+        self.module.zero_grad(set_to_none=True)
+        self.module(self.x)[0].backward(self.grad_output)
+
+    def forward(self) -> None:
+        """The whole call of the module, as in inference."""
+        with torch.no_grad():
+            self.module(self.x)
+
+    def stream(self) -> None:
+        """The forward, from a given state."""
+        with torch.no_grad():
+            self.module(self.x, self.hx)
+
+    def results(self) -> Iterator[tuple[str, Tensor]]:
+        """Run once; return output, last state and all gradients, by name."""
+        output, hn = self.module(self.x, self.hx)
+        wanted = {name: p for name, p in self.module.named_parameters() if p.requires_grad}
+        grads = torch.autograd.grad(output, [self.x, *wanted.values()], self.grad_output)
+        yield "output", output.detach()
+        yield "hn", hn.detach()
+        for name, grad in zip(["x", *wanted], grads, strict=True):
+            yield f"gradient of {name}", grad
+
+
+class Layers:
+    """fastltc, ncps and torch.nn.LSTM for one case, with the same input."""
+
+    def __init__(self, case: Case) -> None:
+        self.case = case
+        torch.manual_seed(0)
+        self._x = torch.randn(case.batch, case.time, case.inputs)
+        self._ncps = ncps.torch.LTC(case.inputs, case.wiring(), ode_unfolds=UNFOLDS)
+
+    @cached_property
+    def fastltc(self) -> Layer:
+        module = fastltc.LTC(self.case.inputs, self.case.wiring(), ode_unfolds=UNFOLDS)
+        module.load_state_dict(self._ncps.state_dict())
+        return Layer(module, self._x)
+
+    @cached_property
+    def ncps(self) -> Layer:
+        return Layer(self._ncps, self._x)
+
+    @cached_property
+    def lstm(self) -> Layer:
+        return Layer(nn.LSTM(self.case.inputs, self.case.units, batch_first=True), self._x)
+
+    @property
+    def evaluations(self) -> int:
+        """Sigmoids of one forward."""
+        module: Any = self.fastltc.module
+        per_step = module.synapse_count * UNFOLDS + module.sensory_synapse_count
+        return int(per_step) * self.case.batch * self.case.time
+
+    def check(self) -> float:
+        """Compare fastltc with ncps; return the largest relative difference.
+
+        Raises:
+            AssertionError: if a result differs by more than the tolerance, with its name.
+        """
+        worst = 0.0
+        pairs = zip(self.fastltc.results(), self.ncps.results(), strict=True)
+        for (name, ours), (their_name, theirs) in pairs:
+            assert name == their_name
+            error = float((ours - theirs).abs().max() / theirs.abs().max())
+            tolerance = TOLERANCE_CM if name.endswith(".cm") else TOLERANCE
+            # Also catches NaN.
+            assert error <= tolerance, f"{self.case}: {name} differs by {error:.1e} from ncps"
+            worst = max(worst, error)
+        return worst
