@@ -17,7 +17,7 @@ WIRINGS: dict[str, Callable[[], Any]] = {
     "fully connected": lambda: FullyConnected(7, 3),
     "one neuron": lambda: FullyConnected(1),
     "no self connections": lambda: FullyConnected(5, 5, self_connections=False),
-    "random": lambda: Random(33, 4, sparsity_level=0.7),
+    "random": lambda: Random(31, 4, sparsity_level=0.7),
     "auto ncp": lambda: AutoNCP(19, 2),
     "ncp": lambda: NCP(9, 6, 2, 4, 3, 5, 3),
 }

@@ -30,7 +30,7 @@ SIZES = [  # batch, time, inputs, neurons, motors
     (2, 1, 3, 2, 1),
     (1, 7, 2, 7, 7),
     (7, 2, 5, 31, 3),
-    (31, 3, 1, 33, 33),
+    (29, 3, 1, 33, 33),
     (33, 2, 33, 7, 2),
     (16, 4, 8, 16, 4),
     (65, 1, 2, 19, 2),
@@ -39,10 +39,30 @@ SIZES = [  # batch, time, inputs, neurons, motors
 ]
 
 
+def check_values(case: Case) -> None:
+    """Compare the outputs with the reference, in float64."""
+    actual, expected = run_operator(case), run_reference(case)
+    names = ("output", "hn")
+    assert_all_close(dict(zip(names, actual, strict=True)), dict(zip(names, expected, strict=True)))
+
+
 @pytest.mark.parametrize("softplus", [True, False])
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_odd_sizes(size: tuple[int, ...], softplus: bool) -> None:
-    check_against_reference(random_case(*size, softplus=softplus))
+    case = random_case(*size, softplus=softplus)
+    check_against_reference(case)
+    check_values(case)
+
+
+@pytest.mark.parametrize("density", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("neurons", [1, 2, 7, 8, 16, 17, 31, 32, 33, 64, 65, 130])
+def test_inference_on_few_samples(neurons: int, density: float) -> None:
+    for batch in (1, 2, 5):
+        for timespans, lengths in ((None, False), ("BT", True), ("BTN", True)):
+            case = random_case(
+                batch, 3, 5, neurons, 1, density=density, timespans=timespans, lengths=lengths
+            )
+            check_values(case)
 
 
 @pytest.mark.parametrize("density", [0.0, 0.1, 1.0])
@@ -151,11 +171,16 @@ def test_float32_to_rounding(batch: int) -> None:
     case = random_case(batch, 6, 5, 20, 3, dtype=torch.float32)
     weights = random_weights(case)
     actual = with_gradients(run_operator, case, weights)
+    inference = dict(zip(("output", "hn"), run_operator(case), strict=True))
     rounded = with_gradients(run_reference, case, weights)
     exact = with_gradients(run_reference, case.to(torch.float64), [w.double() for w in weights])
     for name, wanted in exact.items():
         scale = max(1.0, wanted.abs().max().item())
-        ours = (actual[name] - wanted).abs().max().item() / scale
+        ours = max(
+            (result[name] - wanted).abs().max().item() / scale
+            for result in (actual, inference)
+            if name in result
+        )
         torchs = (rounded[name] - wanted).abs().max().item() / scale
         assert actual[name].dtype == torch.float32
         # As exact as PyTorch's own float32, up to the luck of single roundings.
@@ -201,13 +226,15 @@ def test_inputs_are_left_as_they_are() -> None:
         assert torch.equal(kept.nan_to_num(), now.nan_to_num())
 
 
-def test_saved_states_do_not_change_the_outputs() -> None:
-    case = random_case(20, 4, lengths=True)
+@pytest.mark.parametrize("batch", [1, 3, 20])
+def test_saved_states_change_rounding_at_most(batch: int) -> None:
+    # Small batches without gradients have kernels of their own.
+    case = random_case(batch, 4, lengths=True)
     with torch.no_grad():
         kept = torch.ops.fastltc.ltc_forward(*raw_arguments(case, save_states=True))
         lost = torch.ops.fastltc.ltc_forward(*raw_arguments(case, save_states=False))
-    assert torch.equal(kept[0], lost[0])
-    assert torch.equal(kept[1], lost[1])
+    for actual, expected in zip(lost[:2], kept[:2], strict=True):
+        assert_all_close({"": actual}, {"": expected}, 1e-13)
     assert lost[2].numel() == 0
 
 
@@ -238,6 +265,8 @@ def cases(draw: Any) -> Case:
 @given(cases())
 def test_any_layer_agrees_with_the_reference(case: Case) -> None:
     check_against_reference(case)
+    with torch.no_grad():  # other kernels
+        check_values(case)
 
 
 @settings(max_examples=25, deadline=None)

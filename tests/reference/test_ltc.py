@@ -56,7 +56,7 @@ def test_maps_and_unfolds_are_those_of_ncps(mapping: str | None, unfolds: int) -
 
 def test_time_steps_per_neuron_are_those_of_ncps() -> None:
     theirs, ours = twins(WIRINGS["random"], 5)
-    h0, timespans = torch.rand(3, 33).double(), torch.rand(3, 4, 33).double() + 0.01
+    h0, timespans = torch.rand(3, 31).double(), torch.rand(3, 4, 31).double() + 0.01
     check_twins(theirs, ReferenceLayer(ours), torch.randn(3, 4, 5).double(), h0, timespans)
 
 
@@ -64,7 +64,7 @@ def test_time_steps_per_sample_are_those_of_ncps_on_one_sample() -> None:
     # ncps has the wrong shapes for more than one.
     theirs, ours = twins(WIRINGS["random"], 5)
     for _ in range(3):
-        h0, timespans = torch.rand(1, 33).double(), torch.rand(1, 4).double() + 0.01
+        h0, timespans = torch.rand(1, 31).double(), torch.rand(1, 4).double() + 0.01
         check_twins(theirs, ReferenceLayer(ours), torch.randn(1, 4, 5).double(), h0, timespans)
 
 

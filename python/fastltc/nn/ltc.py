@@ -192,12 +192,11 @@ class LTC(nn.Module):
             )
         batched = dim == 3
         if not batched:
-            x = input.unsqueeze(0)
+            x, batch, time = input.unsqueeze(0), 1, shape[0]
         elif batch_first:
-            x = input
+            x, batch, time = input, shape[0], shape[1]
         else:
-            x = input.transpose(0, 1)
-        batch, time, _ = x.shape
+            x, batch, time = input.transpose(0, 1), shape[1], shape[0]
         state = self._initial_state(hx, batch, batched, input)
         if timespans is not None:
             if isinstance(timespans, PackedSequence):

@@ -251,11 +251,13 @@ class LTCCell(nn.Module):
         assert weight is not None
         if x.dtype != weight.dtype or x.device != weight.device:
             check_input_kind(x, weight)
-        batch, time, _ = x.shape
-        synapses, sensory_synapses = self._synapse_lists(batch * time >= _THOROUGH_FROM)
+        wiring = self._wiring
+        synapses, sensory_synapses = self._synapse_lists(
+            x.numel() >= _THOROUGH_FROM * wiring.input_dim
+        )
         return ltc(
             *(x, h0, timespans, lengths, parameters, synapses, sensory_synapses),
-            *(self._wiring.output_dim, self._ode_unfolds, self._epsilon),
+            *(wiring.output_dim, self._ode_unfolds, self._epsilon),
             *(self._implicit_param_constraints, return_sequences, time_major),
         )
 

@@ -14,6 +14,9 @@ from torch import Tensor
 
 __all__ = ["SynapseCache", "build_wiring", "synapse_list"]
 
+_UNCOUNTED = -1
+"""The version of a tensor that was made in inference mode, where versions are not counted."""
+
 _CHEAP_TO_COMPARE = 64 * 64
 """Masks of at most this many entries are compared at every call: it takes less than 1 us."""
 
@@ -147,8 +150,12 @@ class SynapseCache:
             ValueError: if the mask has changed and an entry is neither 0 nor 1.
         """
         if mask is self._mask and mask.data_ptr() == self._address:
+            try:
+                version = mask._version
+            except RuntimeError:
+                version = _UNCOUNTED
             memory = self._memory
-            if _version(mask) == self._version and (
+            if version == self._version and (
                 memory is None
                 or (memory.size > _CHEAP_TO_COMPARE and not thorough)
                 or memory.tobytes() == self._copy
@@ -164,7 +171,8 @@ class SynapseCache:
             return self.synapses
         self.synapses = synapse_list(mask, self._name)
         mask = _unwrapped(mask)
-        self._mask, self._version, self._address = mask, _version(mask), mask.data_ptr()
+        self._version = _UNCOUNTED if mask.is_inference() else mask._version
+        self._mask, self._address = mask, mask.data_ptr()
         self._memory, self._copy = None, b""
         if mask.device.type == "cpu":
             bits = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -193,10 +201,3 @@ def _unwrapped(mask: Tensor) -> Tensor:
     while torch._C._functorch.is_functorch_wrapped_tensor(mask):
         mask = torch._C._functorch.get_unwrapped(mask)
     return mask
-
-
-def _version(mask: Tensor) -> int:
-    try:
-        return mask._version
-    except RuntimeError:  # made in inference mode, where versions are not counted
-        return -1

@@ -310,8 +310,9 @@ def ltc(
 
     Returns:
         ``(output, hn)``: ``[B, T, M]`` (or ``[B, M]``) and the state after the last valid step,
-        ``[B, N]``. Both are differentiable once, and deterministic: the same input and number of
-        threads give the same bits.
+        ``[B, N]``. Both are differentiable once, and deterministic: the same call with the same
+        number of threads gives the same bits. Whether a gradient is asked for may change the
+        rounding of small batches, which have kernels of their own for inference.
 
     Raises:
         ValueError: if a shape or a value is wrong.
