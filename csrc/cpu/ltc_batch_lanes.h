@@ -87,9 +87,10 @@ FASTLTC_INLINE void keep_synapses(const Synapses<T>& list, int64_t begin, int64_
 }
 
 // Gradient through the synapses [begin, end) onto one neuron, whose numerator and denominator have
-// the gradients gn and gd: into the presynaptic rows and into the four sums of each synapse. H and
-// HV are kept times -1 / log2(e), which turns the factor sigma of the presynaptic gradient into the
-// `a` that is at hand.
+// the gradients gn and gd: into the presynaptic rows and into the four sums of each synapse. With
+// the weights scaled as LtcPlan::scale_weights says, H and HV come out times -1 / log2(e), and the
+// factor sigma of the presynaptic gradient is the `a` that is at hand. P and H are plain additions,
+// which have units of their own beside the multiply-adds.
 template <typename T, int W>
 FASTLTC_INLINE void backward_synapses(const Synapses<T>& list, int64_t begin, int64_t end,
                                       Rows<const T> pre, const T* kept,
@@ -98,12 +99,6 @@ FASTLTC_INLINE void backward_synapses(const Synapses<T>& list, int64_t begin, in
                                       T* sums) {
   using S = Simd<T>;
   using vec = typename S::vec;
-  vec scaled_gn[W], scaled_gd[W];
-#pragma GCC unroll 4
-  for (int r = 0; r < W; ++r) {
-    scaled_gn[r] = gn[r] * (T(-1) / kLog2E<T>);
-    scaled_gd[r] = gd[r] * (T(-1) / kLog2E<T>);
-  }
   for (int64_t k = begin; k < end; ++k) {
     const Synapse<T> p = list.parameters[k];
     const T* const v = pre.data + list.offset[k];
@@ -112,10 +107,13 @@ FASTLTC_INLINE void backward_synapses(const Synapses<T>& list, int64_t begin, in
 #pragma GCC unroll 4
     for (int r = 0; r < W; ++r) {
       const vec s = S::load(kept + ((k - begin) * W + r) * S::lanes);
-      const vec h = (scaled_gn[r] * p.we + scaled_gd[r] * p.w) * (s - s * s);
+      const vec sgn = s * gn[r];
+      const vec sgd = s * gd[r];
+      const vec ks = sgn * p.we + sgd * p.w;
+      const vec h = ks - ks * s;
       S::store(g + r * grad_pre.stride, S::load(g + r * grad_pre.stride) + h * p.a);
-      P += s * gn[r];
-      Q += s * gd[r];
+      P += sgn;
+      Q += sgd;
       H += h;
       HV += h * S::load(v + r * pre.stride);
     }
@@ -417,7 +415,7 @@ struct BackwardTile {
   Rows<T> num;                // [N] sums without the recurrent synapses
   Rows<T> den;                // [N]
   T* sensory_kept = nullptr;  // [sensory synapses][W][lanes]
-  T* column_kept = nullptr;   // [largest in-degree][W][lanes]
+  T* column_kept[2] = {};     // [largest in-degree][W][lanes], of this column and of the next
   // g[u] is the gradient of the state before unfold u; g[U] of the state after the step. Where a
   // driven neuron's g[u + 1] has been used, its place keeps gt.
   Rows<T> g;        // [U + 1][N]
@@ -440,7 +438,7 @@ struct BackwardTile {
     num.take(arena, W, N);
     den.take(arena, W, N);
     sensory_kept = arena.take<T>(plan.sensory.count * W * S::lanes);
-    column_kept = arena.take<T>(plan.max_in_degree * W * S::lanes);
+    for (T*& kept : column_kept) kept = arena.take<T>(plan.max_in_degree * W * S::lanes);
     g.take(arena, W, (U + 1) * N);
     grad_n.take(arena, W, N);
     grad_d.take(arena, W, N);
@@ -454,51 +452,59 @@ struct BackwardTile {
   template <Timespans timespans>
   void sensory_sums() {
     for (int64_t j = 0; j < in.size.N; ++j) {
-      vec n[W], d[W];
-      for (int r = 0; r < W; ++r) {
-        n[r] = S::set(plan.leak_numerator[j]);
-        d[r] = S::set(plan.leak_denominator[j]);
-      }
+      vec n[W] = {}, d[W] = {};
       const int64_t begin = plan.sensory.column[j];
       keep_synapses<T, W, timespans == Timespans::differentiated>(
           plan.sensory, begin, plan.sensory.column[j + 1], {step.u.data, step.u.stride},
           sensory_kept + begin * W * S::lanes, n, d);
       for (int r = 0; r < W; ++r) {
-        if constexpr (timespans == Timespans::differentiated) S::store(num.at(r, j), n[r]);
-        S::store(den.at(r, j), d[r]);
+        if constexpr (timespans == Timespans::differentiated) {
+          S::store(num.at(r, j), n[r] * plan.unscale + plan.leak_numerator[j]);
+        }
+        S::store(den.at(r, j), d[r] * plan.unscale + plan.leak_denominator[j]);
       }
     }
   }
 
   // gt of the driven neurons, the gradient of all that they read, and their synapses' sums. v is
   // the state before unfold u, [U + 1][N] after it.
+  //
+  // A column's gradient waits for its denominator, the end of a chain of a hundred cycles. So the
+  // next column's sigmoids come before it, more than the processor could reorder by itself.
   template <Timespans timespans>
   void unfold(Rows<const T> states, int64_t u) {
     constexpr bool differentiated = timespans == Timespans::differentiated;
     const int64_t N = in.size.N;
     const Rows<const T> v{states.data + u * N * S::lanes, states.stride};
     const Rows<T> to{g.data + u * N * S::lanes, g.stride};
-    for (int64_t d = 0; d < plan.driven_count; ++d) {
-      const int64_t j = plan.driven[d];
-      const int64_t begin = plan.recurrent.column[j], end = plan.recurrent.column[j + 1];
-      vec n[W], e[W], gn[W], gd[W];
-      for (int r = 0; r < W; ++r) {
-        if constexpr (differentiated) n[r] = S::load(num.at(r, j));
-        e[r] = S::load(den.at(r, j));
+    vec gn[2][W], gd[2][W];
+    for (int64_t d = 0; d <= plan.driven_count; ++d) {
+      if (d < plan.driven_count) {
+        const int64_t j = plan.driven[d];
+        vec n[W] = {}, e[W] = {};
+        keep_synapses<T, W, differentiated>(plan.recurrent, plan.recurrent.column[j],
+                                            plan.recurrent.column[j + 1], v, column_kept[d % 2], n,
+                                            e);
+        for (int r = 0; r < W; ++r) {
+          if constexpr (differentiated) n[r] = n[r] * plan.unscale + S::load(num.at(r, j));
+          e[r] = e[r] * plan.unscale + S::load(den.at(r, j));
+          const vec total = step.template times_step<timespans>(e[r], r, j) + plan.capacity[j];
+          const vec gt = S::load(g.at(r, (u + 1) * N + j)) / total;
+          const vec after = S::load(states.at(r, (u + 1) * N + j));
+          S::store(g.at(r, (u + 1) * N + j), gt);
+          S::store(to.at(r, j), S::load(to.at(r, j)) + gt * plan.capacity[j]);
+          gn[d % 2][r] = step.template times_step<timespans>(gt, r, j);
+          gd[d % 2][r] = -gn[d % 2][r] * after;
+          if constexpr (differentiated) add_grad_dt(r, j, gt * (n[r] - e[r] * after));
+        }
       }
-      keep_synapses<T, W, differentiated>(plan.recurrent, begin, end, v, column_kept, n, e);
-      for (int r = 0; r < W; ++r) {
-        const vec total = step.template times_step<timespans>(e[r], r, j) + plan.capacity[j];
-        const vec gt = S::load(g.at(r, (u + 1) * N + j)) / total;
-        const vec after = S::load(states.at(r, (u + 1) * N + j));
-        S::store(g.at(r, (u + 1) * N + j), gt);
-        S::store(to.at(r, j), S::load(to.at(r, j)) + gt * plan.capacity[j]);
-        gn[r] = step.template times_step<timespans>(gt, r, j);
-        gd[r] = -gn[r] * after;
-        if constexpr (differentiated) add_grad_dt(r, j, gt * (n[r] - e[r] * after));
+      if (d > 0) {
+        const int64_t j = plan.driven[d - 1];
+        const int before = (d - 1) % 2;
+        backward_synapses<T, W>(plan.recurrent, plan.recurrent.column[j],
+                                plan.recurrent.column[j + 1], v, column_kept[before], gn[before],
+                                gd[before], to, sums.recurrent);
       }
-      backward_synapses<T, W>(plan.recurrent, begin, end, v, column_kept, gn, gd, to,
-                              sums.recurrent);
     }
   }
 
@@ -788,10 +794,11 @@ class LtcGradientSums {
           }
         }
         const int64_t at = rows[k] * N + j;
-        // See backward_synapses: H and HV come times -1 / log2(e).
-        const T P = total[0], Q = total[1], H = -kLog2E<T> * total[2], HV = -kLog2E<T> * total[3];
+        // See LtcPlan::scale_weights.
+        const T P = total[0], Q = total[1], H = plan.unscale * total[2],
+                HV = plan.unscale * total[3];
         grad_w[at] = (erev[at] * P + Q) * slope[k];
-        grad_erev[at] = list.parameters[k].w * P;
+        grad_erev[at] = plan.unscale * list.parameters[k].w * P;
         grad_mu[at] = -sigma[at] * H;
         grad_sigma[at] = HV - mu[at] * H;
       }

@@ -246,6 +246,7 @@ void ltc_backward(const LtcInputs<T>& in, const LtcGradients<T>& grad, const Par
   Arena arena(block.data());
   plan.take(arena, in);
   plan.fill(in);
+  plan.scale_weights();
   sums = arena.take<LtcSums<T>>(partition.parts);
   for (int64_t k = 0; k < partition.parts; ++k) {
     sums[k] = LtcSums<T>();

@@ -129,7 +129,23 @@ struct LtcPlan {
     }
   }
 
+  // For the backward pass: the weights times -1 / log2(e). What they multiply then has that factor
+  // too, which `unscale` takes out once for each neuron or synapse instead of in each evaluation.
+  T unscale = T(1);
+  void scale_weights() {
+    scale_weights(recurrent);
+    scale_weights(sensory);
+    unscale = -kLog2E<T>;
+  }
+
  private:
+  static void scale_weights(Synapses<T>& list) {
+    for (int64_t k = 0; k < list.count; ++k) {
+      list.parameters[k].we *= T(-1) / kLog2E<T>;
+      list.parameters[k].w *= T(-1) / kLog2E<T>;
+    }
+  }
+
   void fill_synapses(Synapses<T>& list, const int32_t* row, int64_t N, const T* sigma, const T* mu,
                      const T* w, const T* erev, bool softplus) {
     T* positive = scratch;
