@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import importlib
 from importlib.metadata import version as _version
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fastltc.nn import LTC as LTC
+    from fastltc.nn import LTCCell as LTCCell
 
 # Everything is imported at first use, so that the parts that need no torch import where none is
 # installed. Public name -> module that defines it:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.machinery
 import importlib.util
 import json
@@ -116,3 +117,16 @@ def test_every_exported_name_exists() -> None:
     for name in fastltc.__all__:
         assert getattr(fastltc, name) is not None
         assert name in dir(fastltc)
+
+
+def test_type_checkers_see_every_exported_name() -> None:
+    import fastltc
+
+    tree = ast.parse(Path(fastltc.__file__).read_text(encoding="utf-8"))
+    declared = {
+        alias.asname: node.module
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("fastltc")
+        for alias in node.names
+    }
+    assert declared == fastltc._EXPORTS
