@@ -86,11 +86,6 @@ class Layer:
         with torch.no_grad():
             self.module(self.x)
 
-    def stream(self) -> None:
-        """The forward, from a given state."""
-        with torch.no_grad():
-            self.module(self.x, self.hx)
-
     def results(self) -> Iterator[tuple[str, Tensor]]:
         """Run once; return output, last state and all gradients, by name."""
         output, hn = self.module(self.x, self.hx)
