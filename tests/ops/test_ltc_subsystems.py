@@ -42,9 +42,10 @@ def leaves_of(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
 
 @pytest.mark.parametrize("name", CASES)
 def test_opcheck_of_the_forward(name: str) -> None:
-    # opcheck compares gradients with assert_close, to which NaN is NaN only in like places.
     case = random_case(poison=False, **CASES[name])
     if case.lengths is not None:
+        # opcheck compares the saved states too, which are not written behind the longest sample.
+        case.lengths[0] = 5
         for tensor in case.data.values():
             tensor.nan_to_num_()
     torch.library.opcheck(
