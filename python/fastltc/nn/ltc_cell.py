@@ -9,12 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fastltc.nn.checks import check_input_kind, check_state
 from fastltc.nn.timespans import cell_timespans
 from fastltc.nn.wiring import SynapseCache, build_wiring, synapse_list
 from fastltc.ops.checks import check_timespan_values
-from fastltc.ops.ltc import HALF_DTYPES, LTC_PARAMETERS, ltc
+from fastltc.ops.ltc import LTC_PARAMETERS, ltc
 
-__all__ = ["LTCCell", "check_input_kind", "check_state"]
+__all__ = ["LTCCell"]
 
 _NO_MAP = (None, False, "", "none", "identity")
 # The work of this many time steps dwarfs a comparison of the masks.
@@ -299,56 +300,3 @@ class LTCCell(nn.Module):
         self._synapses.move(self.sparsity_mask.device)
         self._sensory_synapses.move(self.sensory_sparsity_mask.device)
         return self
-
-
-def check_state(name: str, state: Any, shape: tuple[int, ...], inputs: Tensor) -> Tensor:
-    """Return a state that fits the input, or say why it does not.
-
-    Args:
-        name: what the caller calls it.
-        state: a tensor of exactly this shape: nothing is broadcast. Half types fit float32 inputs.
-        shape: expected shape.
-        inputs: gives dtype and device.
-
-    Raises:
-        TypeError: if it is not a tensor, or of another dtype or device.
-        ValueError: if it has another shape.
-    """
-    if not isinstance(state, Tensor):
-        raise TypeError(f"{name}: expected a tensor, got {type(state).__name__}")
-    if state.shape != shape:
-        raise ValueError(f"{name}: expected shape {list(shape)}, got {list(state.shape)}")
-    if state.device != inputs.device:
-        raise TypeError(
-            f"{name}: expected a tensor on {inputs.device}, where the input is, got one on "
-            f"{state.device}"
-        )
-    dtype = inputs.dtype
-    if state.dtype == dtype:
-        return state
-    if state.dtype in HALF_DTYPES and dtype == torch.float32:
-        return state.float()
-    if dtype in HALF_DTYPES and state.dtype in (torch.float32, *HALF_DTYPES):
-        return state
-    raise TypeError(f"{name}: expected {dtype}, the dtype of the input, got {state.dtype}")
-
-
-def check_input_kind(inputs: Tensor, weight: Tensor) -> None:
-    """Raise TypeError if inputs do not fit the parameters; half types and float32 mix.
-
-    Args:
-        inputs: what the user gave.
-        weight: one of the parameters.
-    """
-    if inputs.device != weight.device:
-        raise TypeError(
-            f"input: expected a tensor on {weight.device}, where the parameters are, got one on "
-            f"{inputs.device}"
-        )
-    if not (
-        inputs.dtype in (torch.float32, *HALF_DTYPES)
-        and weight.dtype in (torch.float32, *HALF_DTYPES)
-    ):
-        raise TypeError(
-            f"input: expected {weight.dtype}, the dtype of the parameters, got {inputs.dtype}"
-        )

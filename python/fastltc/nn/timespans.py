@@ -107,7 +107,11 @@ def layer_timespans(
 
 
 def cell_timespans(
-    elapsed_time: Tensor | float, batch: int, neurons: int, like: Tensor
+    elapsed_time: Tensor | float,
+    batch: int,
+    neurons: int,
+    like: Tensor,
+    name: str = "elapsed_time",
 ) -> Tensor | None:
     """Bring the elapsed time of a cell into the shape ``[B, 1]`` or ``[B, 1, N]``.
 
@@ -119,6 +123,7 @@ def cell_timespans(
         batch: B.
         neurons: N.
         like: gives dtype and device.
+        name: what the caller calls the argument.
 
     Returns:
         None for a time step of 1 everywhere.
@@ -129,9 +134,9 @@ def cell_timespans(
     """
     if not isinstance(elapsed_time, Tensor):
         if isinstance(elapsed_time, Real):
-            return _constant("elapsed_time", elapsed_time, batch, 1, like)
-        raise _type_error("elapsed_time", elapsed_time)
-    elapsed_time = _like("elapsed_time", elapsed_time, like)
+            return _constant(name, elapsed_time, batch, 1, like)
+        raise _type_error(name, elapsed_time)
+    elapsed_time = _like(name, elapsed_time, like)
     shape = tuple(elapsed_time.shape)
     if shape in ((), (1,), (1, 1)):
         return elapsed_time.reshape(1, 1).expand(batch, 1)
@@ -140,7 +145,7 @@ def cell_timespans(
     if shape in ((batch, neurons), (1, neurons)):
         return elapsed_time.unsqueeze(1).expand(batch, 1, neurons)
     raise ValueError(
-        f"elapsed_time: expected a number or a tensor of shape (B,), (B, 1), (B, N) or (1, N) "
+        f"{name}: expected a number or a tensor of shape (B,), (B, 1), (B, N) or (1, N) "
         f"with B = {batch}, N = {neurons}, got shape {shape}"
     )
 

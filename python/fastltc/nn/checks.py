@@ -1,0 +1,65 @@
+"""Why a module refused an input or a state."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastltc.ops.ltc import HALF_DTYPES
+
+__all__ = ["check_input_kind", "check_state"]
+
+
+def check_state(name: str, state: Any, shape: tuple[int, ...], inputs: Tensor) -> Tensor:
+    """Return a state that fits the input, or say why it does not.
+
+    Args:
+        name: what the caller calls it.
+        state: a tensor of exactly this shape: nothing is broadcast. Half types fit float32 inputs.
+        shape: expected shape.
+        inputs: gives dtype and device.
+
+    Raises:
+        TypeError: if it is not a tensor, or of another dtype or device.
+        ValueError: if it has another shape.
+    """
+    if not isinstance(state, Tensor):
+        raise TypeError(f"{name}: expected a tensor, got {type(state).__name__}")
+    if state.shape != shape:
+        raise ValueError(f"{name}: expected shape {list(shape)}, got {list(state.shape)}")
+    if state.device != inputs.device:
+        raise TypeError(
+            f"{name}: expected a tensor on {inputs.device}, where the input is, got one on "
+            f"{state.device}"
+        )
+    dtype = inputs.dtype
+    if state.dtype == dtype:
+        return state
+    if state.dtype in HALF_DTYPES and dtype == torch.float32:
+        return state.float()
+    if dtype in HALF_DTYPES and state.dtype in (torch.float32, *HALF_DTYPES):
+        return state
+    raise TypeError(f"{name}: expected {dtype}, the dtype of the input, got {state.dtype}")
+
+
+def check_input_kind(inputs: Tensor, weight: Tensor) -> None:
+    """Raise TypeError if inputs do not fit the parameters; half types and float32 mix.
+
+    Args:
+        inputs: what the user gave.
+        weight: one of the parameters.
+    """
+    if inputs.device != weight.device:
+        raise TypeError(
+            f"input: expected a tensor on {weight.device}, where the parameters are, got one on "
+            f"{inputs.device}"
+        )
+    if not (
+        inputs.dtype in (torch.float32, *HALF_DTYPES)
+        and weight.dtype in (torch.float32, *HALF_DTYPES)
+    ):
+        raise TypeError(
+            f"input: expected {weight.dtype}, the dtype of the parameters, got {inputs.dtype}"
+        )

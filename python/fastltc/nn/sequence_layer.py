@@ -1,0 +1,243 @@
+"""What the layers share: arguments of a call, packed sequences, mixed memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
+
+from fastltc.nn.checks import check_input_kind, check_state
+from fastltc.nn.timespans import layer_lengths, layer_timespans
+from fastltc.ops.checks import check_lengths_and_timespans
+
+__all__ = ["SequenceLayer"]
+
+
+class SequenceLayer(nn.Module):
+    """Base of the layers that run whole sequences; not for users.
+
+    A layer sets ``batch_first``, ``return_sequences`` and ``use_mixed``, has its cell in
+    ``rnn_cell`` (whose ``_run`` takes a sequence) and, with mixed memory, an ``LSTMCell`` in
+    ``lstm``.
+    """
+
+    batch_first: bool
+    return_sequences: bool
+    use_mixed: bool
+    rnn_cell: Any
+    lstm: Any
+
+    def _inputs_and_neurons(self) -> tuple[int, int]:
+        """Return I and N."""
+        raise NotImplementedError
+
+    def forward(
+        self,
+        input: Tensor | PackedSequence,
+        hx: Tensor | tuple[Tensor, Tensor] | None = None,
+        timespans: Tensor | PackedSequence | float | None = None,
+        lengths: Tensor | list[int] | int | None = None,
+    ) -> tuple[Any, Any]:
+        """Run a batch of sequences, or one sequence.
+
+        Args:
+            input: ``[B, T, I]`` (``[T, B, I]`` with ``batch_first=False``), ``[T, I]`` for one
+                sequence without a batch axis, or a ``PackedSequence``; dtype and device of the
+                parameters (half types: see :func:`fastltc.ops.ltc`). B and T may be 0.
+            hx: initial state, ``[B, N]`` (``[N]`` for one sequence), zeros by default; a pair of
+                them, state and memory, with ``mixed_memory``. For a ``PackedSequence``, in the
+                original order of the samples.
+            timespans: time since the last step in seconds, not negative, 1 by default: a number,
+                a tensor of no dimension, or ``(B, T)``, ``(B, T, 1)`` or, one per neuron,
+                ``(B, T, N)``, where B may be 1 for all samples. The axes of batch and time stand
+                as in the input: ``(T, B)`` with ``batch_first=False``. For one sequence ``(T,)``,
+                ``(T, 1)`` or ``(T, N)``. For a ``PackedSequence`` either of these in the original
+                order of the samples, or another packed in the same way. 0 holds the state.
+            lengths: valid steps of each sample, B integers from 0 to T (one for one sequence), T
+                by default. From ``t = lengths[b]`` on the state is held and the output is 0.
+
+        Returns:
+            ``(output, hn)``: ``[B, T, M]`` in the layout of the input, or ``[B, M]`` without
+            ``return_sequences``; and the state after the last valid step, ``[B, N]``, or a pair
+            with ``mixed_memory``. For one sequence without the batch axis. For a
+            ``PackedSequence`` the output is packed in the same way, and the rest stands in the
+            original order of the samples.
+
+        Raises:
+            ValueError: if a shape or a length is wrong, or a time step is negative or not finite
+                (``RuntimeError`` in compiled code).
+            TypeError: if a dtype, a device or the kind of an object is wrong.
+        """
+        if isinstance(input, PackedSequence):
+            return self._forward_packed(input, hx, timespans, lengths)
+        if not isinstance(input, Tensor):
+            raise TypeError(
+                f"input: expected a tensor or PackedSequence, got {type(input).__name__}"
+            )
+        shape, batch_first = input.shape, self.batch_first
+        inputs, neurons = self._inputs_and_neurons()
+        dim = len(shape)
+        if (dim != 3 and dim != 2) or shape[-1] != inputs:
+            axes = "[B, T, I]" if batch_first else "[T, B, I]"
+            raise ValueError(
+                f"input: expected shape {axes} or [T, I] with I = {inputs} features, "
+                f"got {list(shape)}"
+            )
+        batched = dim == 3
+        if not batched:
+            x, batch, time = input.unsqueeze(0), 1, shape[0]
+        elif batch_first:
+            x, batch, time = input, shape[0], shape[1]
+        else:
+            x, batch, time = input.transpose(0, 1), shape[1], shape[0]
+        state = self._initial_state(hx, batch, batched, input)
+        if timespans is not None:
+            if isinstance(timespans, PackedSequence):
+                raise TypeError("timespans: expected a tensor with a tensor as input, got packed")
+            timespans = layer_timespans(timespans, batch, time, neurons, batch_first, batched, x)
+        if lengths is not None:
+            lengths = layer_lengths(lengths, batch, batched, x.device)
+        output, hn = self._run(x, state, timespans, lengths, batched and not batch_first)
+        if not batched:
+            return output.squeeze(0), _each(hn, lambda h: h.squeeze(0))
+        if self.return_sequences and not batch_first:
+            output = output.transpose(0, 1)
+        return output, hn
+
+    def _initial_state(self, hx: Any, batch: int, batched: bool, like: Tensor) -> Any:
+        if hx is None:
+            return None
+        _, neurons = self._inputs_and_neurons()
+        shape = (batch, neurons) if batched else (neurons,)
+        if self.use_mixed:
+            if isinstance(hx, Tensor) or len(hx) != 2:
+                raise TypeError(
+                    "hx: expected a pair of tensors (h0, c0) with mixed_memory=True, got "
+                    + ("one tensor" if isinstance(hx, Tensor) else f"{len(hx)} of them")
+                )
+            pair = tuple(
+                check_state(name, h, shape, like)
+                for name, h in zip(("hx[0]", "hx[1]"), hx, strict=True)
+            )
+            return pair if batched else _each(pair, lambda h: h.unsqueeze(0))
+        state = check_state("hx", hx, shape, like)
+        return state if batched else state.unsqueeze(0)
+
+    def _run(
+        self,
+        x: Tensor,
+        state: Any,
+        timespans: Tensor | None,
+        lengths: Tensor | None,
+        time_major: bool,
+    ) -> tuple[Tensor, Any]:
+        if self.use_mixed:
+            return self._run_mixed(x, state, timespans, lengths, time_major)
+        cell: Any = self._modules["rnn_cell"]
+        return cell._run(x, state, timespans, lengths, self.return_sequences, time_major)
+
+    def _run_mixed(
+        self,
+        x: Tensor,
+        state: tuple[Tensor, Tensor] | None,
+        timespans: Tensor | None,
+        lengths: Tensor | None,
+        time_major: bool,
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """Run the memory cell and the liquid cell step by step."""
+        cell, weight = self.rnn_cell, self.lstm.input_map.weight
+        batch, time, _ = x.shape
+        dtype, own = x.dtype, weight.dtype
+        if dtype != own:
+            check_input_kind(x, weight)
+            x, state = x.to(own), _each(state, lambda h: h.to(own))
+            output, hn = self._run_mixed(x, state, timespans, lengths, time_major)
+            if torch.is_autocast_enabled(x.device.type):
+                return output, hn
+            return output.to(dtype), _each(hn, lambda h: h.to(dtype))
+        if not torch.compiler.is_compiling():
+            check_lengths_and_timespans(lengths, timespans, time)
+        valid = None
+        if lengths is not None:
+            valid = (torch.arange(time, device=x.device) < lengths.unsqueeze(1)).unsqueeze(2)
+            # Padding may hold anything, and no gradient may meet it.
+            x = torch.where(valid, x, 0)
+            if timespans is not None:
+                shaped = valid if timespans.dim() == 3 else valid.squeeze(2)
+                timespans = torch.where(shaped, timespans, 0)
+        if state is None:
+            _, neurons = self._inputs_and_neurons()
+            state = x.new_zeros(batch, neurons), x.new_zeros(batch, neurons)
+        h, c = state
+        outputs = []
+        for t in range(time):
+            memory, next_c = self.lstm(x[:, t], (h, c))
+            dt = None if timespans is None else timespans[:, t : t + 1]
+            y, next_h = cell._run(x[:, t : t + 1], memory, dt, return_sequences=False)
+            if valid is None:
+                h, c = next_h, next_c
+            else:
+                h, c = torch.where(valid[:, t], next_h, h), torch.where(valid[:, t], next_c, c)
+                y = torch.where(valid[:, t], y, 0)
+            outputs.append(y)
+        if not outputs or not self.return_sequences:
+            # No further step: an empty sequence, or the output map of the state.
+            return cell._run(x[:, :0], h, None, None, self.return_sequences)[0], (h, c)
+        if time_major:
+            return torch.stack(outputs, 0).transpose(0, 1), (h, c)
+        return torch.stack(outputs, 1), (h, c)
+
+    def _forward_packed(
+        self, packed: PackedSequence, hx: Any, timespans: Any, lengths: Any
+    ) -> tuple[Any, Any]:
+        if lengths is not None:
+            raise ValueError("lengths: expected None with a PackedSequence, which has its own")
+        data, batch_sizes, sorted_indices, unsorted_indices = packed
+        inputs, neurons = self._inputs_and_neurons()
+        if data.dim() != 2 or data.shape[1] != inputs:
+            raise ValueError(
+                f"input: expected a PackedSequence of I = {inputs} features, got data "
+                f"of shape {list(data.shape)}"
+            )
+        # Without its indices a packed sequence unpacks in its own order, longest sample first.
+        x, lengths = pad_packed_sequence(PackedSequence(data, batch_sizes))
+        time, batch, _ = x.shape
+
+        def sort(tensor: Tensor) -> Tensor:
+            return tensor if sorted_indices is None else tensor.index_select(0, sorted_indices)
+
+        def unsort(tensor: Tensor) -> Tensor:
+            return tensor if unsorted_indices is None else tensor.index_select(0, unsorted_indices)
+
+        state = _each(self._initial_state(hx, batch, True, data), sort)
+        if isinstance(timespans, PackedSequence):
+            if not torch.equal(timespans.batch_sizes, batch_sizes):
+                raise ValueError(
+                    "timespans: expected the batch sizes of the input, "
+                    f"{batch_sizes.tolist()}, got {timespans.batch_sizes.tolist()}"
+                )
+            timespans, _ = pad_packed_sequence(PackedSequence(timespans.data, batch_sizes))
+            timespans = layer_timespans(timespans, batch, time, neurons, False, True, data)
+        elif timespans is not None:
+            timespans = layer_timespans(
+                timespans, batch, time, neurons, self.batch_first, True, data
+            )
+            timespans = None if timespans is None else sort(timespans)
+        output, hn = self._run(
+            x.transpose(0, 1), state, timespans, lengths.to(data.device), time_major=True
+        )
+        hn = _each(hn, unsort)
+        if not self.return_sequences:
+            return unsort(output), hn
+        output = pack_padded_sequence(output.transpose(0, 1), lengths).data
+        return PackedSequence(output, batch_sizes, sorted_indices, unsorted_indices), hn
+
+
+def _each(state: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """Apply a change to a state, if there is one, or to each of a pair."""
+    if state is None:
+        return None
+    return tuple(change(h) for h in state) if isinstance(state, tuple) else change(state)
