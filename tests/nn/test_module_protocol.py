@@ -101,6 +101,22 @@ def test_half_and_float32_mix(mixed_memory: bool) -> None:
     assert layer(x)[0].dtype == torch.float32
 
 
+@pytest.mark.parametrize("given", ["tensor", "float"])
+def test_time_steps_are_not_rounded_to_the_half_type_of_the_input(given: str) -> None:
+    layer, x = make()
+    x = x.bfloat16()
+    timespans = torch.rand(3, 5) if given == "tensor" else 0.1003
+    with torch.no_grad():
+        expected, _ = layer(x.float(), timespans=timespans)
+        assert torch.equal(layer(x, timespans=timespans)[0], expected.bfloat16())
+        assert torch.equal(
+            layer.rnn_cell(x[:, 0], torch.zeros(3, N), 0.1003)[0],
+            layer.rnn_cell(x[:, 0].float(), torch.zeros(3, N), 0.1003)[0].bfloat16(),
+        )
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(layer(x, timespans=timespans)[0], expected)
+
+
 @pytest.mark.parametrize("mixed_memory", [True, False])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_autocast(dtype: torch.dtype, mixed_memory: bool) -> None:

@@ -8,7 +8,14 @@ from numbers import Real
 import torch
 from torch import Tensor
 
+from fastltc.ops.ltc import HALF_DTYPES
+
 __all__ = ["cell_timespans", "layer_lengths", "layer_timespans"]
+
+
+def _dtype(like: Tensor) -> torch.dtype:
+    """Return the dtype the layer computes in, which for half types is float32."""
+    return torch.float32 if like.dtype in HALF_DTYPES else like.dtype
 
 
 def _constant(name: str, seconds: float, batch: int, time: int, like: Tensor) -> Tensor | None:
@@ -16,11 +23,11 @@ def _constant(name: str, seconds: float, batch: int, time: int, like: Tensor) ->
         raise ValueError(f"{name}: expected a finite time step of 0 or more, got {seconds}")
     if seconds == 1:
         return None
-    return like.new_full((), seconds).expand(batch, time)
+    return like.new_full((), seconds, dtype=_dtype(like)).expand(batch, time)
 
 
 def _like(name: str, timespans: Tensor, like: Tensor) -> Tensor:
-    """Return them with the dtype of the layer; time stamps often come as float64 or integers."""
+    """Return them in the dtype of the sums; time stamps often come as float64 or integers."""
     if timespans.dtype == torch.bool or timespans.dtype.is_complex:
         raise TypeError(f"{name}: expected a real dtype, got {timespans.dtype}")
     if timespans.device != like.device:
@@ -28,7 +35,8 @@ def _like(name: str, timespans: Tensor, like: Tensor) -> Tensor:
             f"{name}: expected a tensor on {like.device}, where the input is, got one on "
             f"{timespans.device}"
         )
-    return timespans if timespans.dtype == like.dtype else timespans.to(like.dtype)
+    dtype = _dtype(like)
+    return timespans if timespans.dtype == dtype else timespans.to(dtype)
 
 
 def _type_error(name: str, value: object) -> TypeError:
