@@ -25,17 +25,17 @@ BUSY = 0.7
 
 
 def read_rows(data: dict[str, Any]) -> list[Row]:
-    """Return the rows of a run; those in which nothing is asked come last."""
-    rows = [
+    """Return the rows of a run."""
+    return [
         Row.from_json(benchmark["extra_info"]["row"])
         for benchmark in data["benchmarks"]
         if "row" in benchmark["extra_info"]
     ]
-    return sorted(rows, key=lambda row: all(figure.asked is None for figure in row.figures))
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Return a Markdown table."""
+    """Return a Markdown table; rows in which nothing is asked come last."""
+    rows = sorted(rows, key=lambda row: all(figure.asked is None for figure in row.figures))
     lines = [HEADER, ("---",) * len(HEADER), *(_cells(row) for row in rows)]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
@@ -94,8 +94,7 @@ def _cells(row: Row) -> tuple[str, ...]:
         return "; ".join(text(figure) for figure in row.figures if figure.column == name)
 
     case = f"{row.case}: {row.task}"
-    if row.threads is not None:
-        case += f", {row.threads} thread" + ("s" if row.threads > 1 else "")
+    case += f", {row.threads} thread" + ("s" if row.threads > 1 else "")
     asked = [figure for figure in row.figures if figure.asked]
     return (
         case,

@@ -21,6 +21,7 @@ import torch
 from cases import CASES, Layer, Layers
 
 PR_SET_THP_DISABLE = 41
+M_MMAP_THRESHOLD = -3
 
 
 def status_bytes(key: str) -> int:
@@ -35,10 +36,10 @@ def status_bytes(key: str) -> int:
 def peak_memory(layer: Layer) -> int:
     """Return by how much the resident memory grows during one training step.
 
-    All of it counts: tensors, what autograd keeps, scratch memory of kernels, what the allocator
-    wastes. What only a first call allocates does not: a step of the full batch but of one time step
-    comes before, and the memory it freed goes back to the system. The kernel adds up pages per core
-    in batches, so the result may be off by 128 KiB for each core that the process ran on.
+    All of it counts: tensors, what autograd keeps, scratch memory of kernels. What only a first
+    call allocates does not: a step of the full batch but of one time step comes before, and the
+    memory it freed goes back to the system. The kernel adds up pages per core in batches, so the
+    result may be off by 128 KiB for each core that the process ran on.
     """
     whole, whole_grad = layer.x, layer.grad_output
     layer.x = whole[:, :1].detach().clone().requires_grad_()
@@ -55,10 +56,20 @@ def peak_memory(layer: Layer) -> int:
     return status_bytes("VmHWM") - before
 
 
+def make_memory_exact() -> None:
+    """Have memory grow by what is allocated, and shrink by what is freed."""
+    libc = ctypes.CDLL(None)
+    # Pages of 2 MiB would round small sizes up.
+    libc.prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0)
+    # Tensors of 64 KiB and more come from the system and go back to it. On the heap, holes between
+    # them would add half as much again to what ncps takes.
+    libc.mallopt(M_MMAP_THRESHOLD, 64 * 1024)
+
+
 def main() -> None:
     task, case, which, threads = sys.argv[1:]
-    # Pages of 2 MiB would round small sizes up.
-    ctypes.CDLL(None).prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0)
+    if task == "memory":
+        make_memory_exact()
     torch.set_num_threads(int(threads))
     layer: Layer = getattr(Layers(CASES[case]), which)
     print(json.dumps("ready"), flush=True)

@@ -82,11 +82,10 @@ def test_rows_survive_json() -> None:
 
 
 def test_rows_without_a_target_come_last_and_others_keep_their_order() -> None:
-    assert report.read_rows(run(NOTHING_ASKED, MEMORY, TRAINING)) == [
-        MEMORY,
-        TRAINING,
-        NOTHING_ASKED,
-    ]
+    assert report.table([NOTHING_ASKED, MEMORY, TRAINING]) == report.table(
+        [MEMORY, TRAINING, NOTHING_ASKED]
+    )
+    assert report.table([MEMORY, TRAINING]) != report.table([TRAINING, MEMORY])
 
 
 def test_benchmarks_without_a_row_are_left_out() -> None:
