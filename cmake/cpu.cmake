@@ -1,6 +1,7 @@
 # The kernel library: no torch, no Python; _C, _runtime and the C++ tests share it.
 
 set(FASTLTC_KERNEL_SOURCES
+  csrc/cpu/cfc_kernels.cpp
   csrc/cpu/ltc_kernels.cpp
   csrc/cpu/sigmoid_kernels.cpp)
 
@@ -18,6 +19,7 @@ endif()
 
 add_library(fastltc_kernels STATIC
   csrc/core/synapse_check.cpp
+  csrc/cpu/cfc.cpp
   csrc/cpu/isa.cpp
   csrc/cpu/ltc.cpp
   csrc/cpu/sigmoid.cpp)

@@ -22,6 +22,7 @@ configure_file(${PROJECT_SOURCE_DIR}/csrc/runtime/build_info.h.in
   ${PROJECT_BINARY_DIR}/generated/build_info.h @ONLY)
 
 add_library(_C MODULE
+  csrc/torch/cfc.cpp
   csrc/torch/library.cpp
   csrc/torch/ltc.cpp)
 set_target_properties(_C PROPERTIES PREFIX "" SUFFIX ".so")

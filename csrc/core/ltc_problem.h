@@ -6,26 +6,9 @@
 
 #include <cstdint>
 
+#include "core/sequence.h"
+
 namespace fastltc {
-
-// B samples, T time steps, I sensory inputs, N neurons, M motor outputs, U solver unfolds per step.
-struct LtcSizes {
-  int64_t B = 0;
-  int64_t T = 0;
-  int64_t I = 0;
-  int64_t N = 0;
-  int64_t M = 0;
-  int64_t U = 0;
-};
-
-// A [B, T, C] view; strides in elements, zero for an expanded dimension.
-template <typename T>
-struct SequenceView {
-  T* data = nullptr;  // null: absent
-  int64_t stride_b = 0;
-  int64_t stride_t = 0;
-  int64_t stride_c = 0;
-};
 
 // The layer's parameters, dense and contiguous as ncps keeps them. Entries outside the synapse
 // lists are never read.
@@ -58,14 +41,7 @@ struct SynapseList {
 };
 
 template <typename T>
-struct LtcInputs {
-  LtcSizes size;
-  SequenceView<const T> x;          // [B, T, I]
-  SequenceView<const T> h0;         // [B, N] with stride_c between neurons; null: zeros
-  SequenceView<const T> timespans;  // [B, T] (stride_c = 0) or [B, T, N]; null: 1
-  bool timespans_per_neuron = false;
-  const int64_t* lengths = nullptr;  // valid steps of each sample; null: T
-  int64_t lengths_stride = 0;
+struct LtcInputs : SequenceInputs<T> {
   LtcParameters<T> parameters;
   SynapseList synapses;          // [N, N]
   SynapseList sensory_synapses;  // [I, N]
@@ -109,12 +85,6 @@ struct LtcGradients {
   T* input_b = nullptr;
   T* output_w = nullptr;
   T* output_b = nullptr;
-};
-
-// Runs body(context, i) for i in [0, n), in any order and possibly at once on several threads.
-struct Parallel {
-  int threads = 1;
-  void (*run)(int64_t n, void (*body)(void* context, int64_t i), void* context) = nullptr;
 };
 
 }  // namespace fastltc

@@ -1,10 +1,28 @@
 // Between a [B, T, C] tensor and rows of lanes: one register holds one channel of `lanes` samples.
 #pragma once
 
-#include "core/ltc_problem.h"
+#include "core/sequence.h"
+#include "cpu/arena.h"
 #include "cpu/simd.h"
 
 namespace fastltc::cpu::FASTLTC_ISA {
+
+// How time steps come in: not at all, as data, or as data whose gradient is wanted.
+enum class Timespans { unit, given, differentiated };
+
+// W parts of rows of lanes; part r starts r * stride after the first.
+template <typename T>
+struct Rows {
+  static constexpr int lanes = kVectorBytes / static_cast<int>(sizeof(T));
+  T* data = nullptr;
+  int64_t stride = 0;
+
+  void take(Arena& arena, int width, int64_t rows) {
+    stride = rows * lanes;
+    data = arena.take<T>(width * stride);
+  }
+  FASTLTC_INLINE T* at(int r, int64_t row) const { return data + r * stride + row * lanes; }
+};
 
 // A small square of a matrix, transposed in 16-byte registers: 4 x 4 floats or 2 x 2 doubles.
 template <typename T>
@@ -119,7 +137,7 @@ struct ActiveLanes {
   bool all = true;
 
   ActiveLanes() = default;
-  FASTLTC_INLINE ActiveLanes(const LtcInputs<T>& in, LaneGroup group, int64_t t) {
+  FASTLTC_INLINE ActiveLanes(const SequenceInputs<T>& in, LaneGroup group, int64_t t) {
     if (in.lengths == nullptr) return;
     for (int l = 0; l < S::lanes; ++l) {
       const int64_t b = group.first + (l < group.valid ? l : group.valid - 1);
@@ -143,7 +161,7 @@ void overwrite_inactive(const ActiveLanes<T>& active, T value, int64_t count, T*
 
 // The longest of a group's sequences.
 template <typename T>
-int64_t last_step(const LtcInputs<T>& in, LaneGroup group) {
+int64_t last_step(const SequenceInputs<T>& in, LaneGroup group) {
   if (in.lengths == nullptr) return in.size.T;
   int64_t longest = 0;
   for (int l = 0; l < group.valid; ++l) {

@@ -31,23 +31,6 @@
 
 namespace fastltc::cpu::FASTLTC_ISA {
 
-// How time steps come in: not at all, as data, or as data whose gradient is wanted.
-enum class Timespans { unit, given, differentiated };
-
-// W parts of rows of lanes; part r starts r * stride after the first.
-template <typename T>
-struct Rows {
-  static constexpr int lanes = kVectorBytes / static_cast<int>(sizeof(T));
-  T* data = nullptr;
-  int64_t stride = 0;
-
-  void take(Arena& arena, int width, int64_t rows) {
-    stride = rows * lanes;
-    data = arena.take<T>(width * stride);
-  }
-  FASTLTC_INLINE T* at(int r, int64_t row) const { return data + r * stride + row * lanes; }
-};
-
 // Adds the synapses [begin, end) onto one neuron to its numerator and denominator.
 template <typename T, int W>
 FASTLTC_INLINE void add_synapses(const Synapses<T>& list, int64_t begin, int64_t end,

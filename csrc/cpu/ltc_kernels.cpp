@@ -1,71 +1,19 @@
 // LTC, compiled once for each instruction set: takes the call apart into threads and tiles.
-#include <new>
-
 #include "core/ltc_problem.h"
 #include "cpu/arena.h"
 #include "cpu/ltc_batch_lanes.h"
 #include "cpu/ltc_plan.h"
 #include "cpu/ltc_post_lanes.h"
+#include "cpu/partition.h"
 #include "cpu/simd.h"
 
 namespace fastltc::cpu::FASTLTC_ISA {
 namespace {
 
-// Below about this many sigmoids, waking the other threads takes longer than they save.
-constexpr int64_t kSigmoidsWorthAThread = 50000;
-
-class Block {
- public:
-  explicit Block(size_t bytes)
-      : data_(static_cast<char*>(::operator new(bytes + 1, std::align_val_t{64}))) {}
-  ~Block() { ::operator delete(data_, std::align_val_t{64}); }
-  Block(const Block&) = delete;
-  Block& operator=(const Block&) = delete;
-  char* data() const { return data_; }
-
- private:
-  char* data_;
-};
-
-// The registers of samples, shared out evenly: part i takes [begin(i), begin(i + 1)).
+// Sigmoids of one sample, a neuron's own work counted as one.
 template <typename T>
-struct Partition {
-  int64_t registers = 0;
-  int64_t parts = 0;
-
-  Partition(const LtcInputs<T>& in, const LtcPlan<T>& plan, int threads) {
-    registers = (in.size.B + Simd<T>::lanes - 1) / Simd<T>::lanes;
-    const int64_t sigmoids = (plan.recurrent.count * in.size.U + plan.sensory.count + in.size.N) *
-                             in.size.T * registers * Simd<T>::lanes;
-    parts = 1 + sigmoids / kSigmoidsWorthAThread;
-    if (parts > threads) parts = threads;
-    if (parts > registers) parts = registers;
-  }
-  int64_t begin(int64_t part) const { return registers * part / parts; }
-  // The widest tile that a part runs.
-  int width() const {
-    const int64_t most = parts == 0 ? 0 : (registers + parts - 1) / parts;
-    int width = kMaxWidth;
-    while (width > 1 && width > most) width /= 2;
-    return width;
-  }
-};
-
-// Runs call(width, first sample, samples) for the tiles of one part, widest first. Registers that
-// are not full come in tiles of their own.
-template <typename T, typename Call>
-void for_each_tile(const Partition<T>& partition, int64_t part, int64_t batch, Call call) {
-  constexpr int64_t L = Simd<T>::lanes;
-  int64_t at = partition.begin(part);
-  const int64_t end = partition.begin(part + 1);
-  const int64_t full = end * L <= batch ? end : end - 1;
-  while (at < full) {
-    int width = kMaxWidth;
-    while (at + width > full) width /= 2;
-    call(width, at * L, static_cast<int>(width * L));
-    at += width;
-  }
-  if (at < end) call(1, at * L, static_cast<int>(batch - at * L));
+int64_t evaluations(const LtcInputs<T>& in, const LtcPlan<T>& plan) {
+  return in.size.T * (plan.recurrent.count * in.size.U + plan.sensory.count + in.size.N);
 }
 
 template <typename T>
@@ -195,7 +143,7 @@ bool forward_by_post_lanes(const LtcInputs<T>& in, const LtcOutputs<T>& out, con
   const int64_t by_batch = U * (plan.recurrent.count + in.size.N) + plan.sensory.count + in.size.N;
   if (B * lanes.cost(U) >= by_batch) return false;
 
-  int64_t parts = 1 + B * in.size.T * lanes.cost(U) * Simd<T>::lanes / kSigmoidsWorthAThread;
+  int64_t parts = 1 + B * in.size.T * lanes.cost(U) * Simd<T>::lanes / kEvaluationsWorthAThread;
   if (parts > parallel.threads) parts = parallel.threads;
   if (parts > B) parts = B;
   Arena slots;
@@ -218,7 +166,7 @@ void ltc_forward(const LtcInputs<T>& in, const LtcOutputs<T>& out, const Paralle
   LtcPlan<T> plan;
   Arena counting;
   plan.take(counting, in);
-  const Partition<T> partition(in, plan, parallel.threads);
+  const Partition<T> partition(in.size.B, evaluations(in, plan), parallel.threads);
   const size_t plan_bytes = counting.used();
   const Block plan_block(plan_bytes);
   Arena arena(plan_block.data());
@@ -236,7 +184,7 @@ void ltc_backward(const LtcInputs<T>& in, const LtcGradients<T>& grad, const Par
   LtcPlan<T> plan;
   Arena counting;
   plan.take(counting, in);
-  const Partition<T> partition(in, plan, parallel.threads);
+  const Partition<T> partition(in.size.B, evaluations(in, plan), parallel.threads);
   LtcSums<T>* sums = counting.take<LtcSums<T>>(partition.parts);
   for (int64_t k = 0; k < partition.parts; ++k) LtcSums<T>().take(counting, in, plan);
   const size_t shared_bytes = counting.used();

@@ -8,6 +8,11 @@
   "Tensor? input_w, Tensor? input_b, Tensor? output_w, Tensor? output_b, "                  \
   "Tensor synapses, Tensor sensory_synapses, "
 
+#define FASTLTC_CFC_ARGUMENTS                                  \
+  "Tensor x, Tensor? h0, Tensor? timespans, Tensor? lengths, " \
+  "Tensor[] parameters, Tensor[] masks, int[] layer_sizes, "   \
+  "int backbone_layers, int mode, int activation, Tensor? dropout, "
+
 STABLE_TORCH_LIBRARY(fastltc, m) {
   m.def("ltc_forward(" FASTLTC_LTC_ARGUMENTS
         "int output_size, int ode_unfolds, float epsilon, bool softplus, bool return_sequences, "
@@ -21,4 +26,10 @@ STABLE_TORCH_LIBRARY(fastltc, m) {
       "Tensor grad_w, Tensor grad_erev, Tensor grad_sensory_sigma, Tensor grad_sensory_mu, "
       "Tensor grad_sensory_w, Tensor grad_sensory_erev, Tensor grad_input_w, Tensor grad_input_b, "
       "Tensor grad_output_w, Tensor grad_output_b)");
+  m.def("cfc_forward(" FASTLTC_CFC_ARGUMENTS
+        "bool return_sequences, bool time_major, bool save_states) -> "
+        "(Tensor output, Tensor hn, Tensor states)");
+  m.def("cfc_backward(Tensor? grad_output, Tensor? grad_hn, " FASTLTC_CFC_ARGUMENTS
+        "Tensor states, bool return_sequences, bool time_major, bool timespans_grad) -> "
+        "(Tensor grad_x, Tensor grad_h0, Tensor grad_timespans, Tensor[] grad_parameters)");
 }

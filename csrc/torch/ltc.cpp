@@ -16,34 +16,13 @@
 
 #include "core/synapse_check.h"
 #include "torch/checks.h"
+#include "torch/sequence_arguments.h"
 
 namespace fastltc {
 namespace {
 
-using OptionalTensor = std::optional<Tensor>;
-
-Parallel torch_parallel() {
-  Parallel parallel;
-  parallel.threads = static_cast<int>(torch::stable::get_num_threads());
-  parallel.run = [](int64_t n, void (*body)(void*, int64_t), void* context) {
-    if (n == 1) return body(context, 0);
-    torch::stable::parallel_for(0, n, 1, [=](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) body(context, i);
-    });
-  };
-  return parallel;
-}
-
-Tensor as_contiguous(const Tensor& tensor) {
-  return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor);
-}
-
 // The arguments that both operators take, checked. Holds the tensors that its pointers look into.
-struct Arguments {
-  const Tensor& x;
-  const OptionalTensor& h0;
-  const OptionalTensor& timespans;
-  const OptionalTensor& lengths;
+struct Arguments : SequenceArguments {
   // In the order of the schema; input_w to output_b may be absent.
   std::array<const Tensor*, 15> parameters;
   const Tensor& synapses;
@@ -53,7 +32,6 @@ struct Arguments {
   double epsilon;
   bool softplus;
 
-  LtcSizes size{};
   std::array<std::optional<Tensor>, 17> contiguous{};  // the parameters, then the synapse lists
 
   static constexpr std::array<const char*, 15> names = {
@@ -62,17 +40,10 @@ struct Arguments {
       "input_b", "output_w",      "output_b"};
 
   void check(const char* op) {
-    const ScalarType dtype = x.scalar_type();
-    const ArgumentCheck check(op, dtype);
-    check.that(dtype == ScalarType::Float || dtype == ScalarType::Double, "x", [&] {
-      return std::string("expected dtype float32 or float64, got ") + dtype_text(dtype);
-    });
-    check.cpu("x", x);
-    check.that(x.dim() == 3, "x", [&] { return "expected shape [B, T, I], got " + shape_text(x); });
+    const ArgumentCheck check(op, x.scalar_type());
+    check_x(check);
     check.that(parameters[0]->dim() == 1, "gleak",
                [&] { return "expected shape [N], got " + shape_text(*parameters[0]); });
-    size.B = x.size(0);
-    size.T = x.size(1);
     size.N = parameters[0]->size(0);
     size.M = output_size;
     size.U = ode_unfolds;
@@ -107,18 +78,11 @@ struct Arguments {
       } else {
         check.value(names[k], *parameters[k], {size.M});
       }
-      contiguous[k] = parameters[k]->is_contiguous() ? *parameters[k]
-                                                     : torch::stable::contiguous(*parameters[k]);
+      contiguous[k] = as_contiguous(*parameters[k]);
     }
-    check.value("h0", h0, {size.B, size.N});
     contiguous[15] = check_synapses(check, "synapses", synapses, size.N);
     contiguous[16] = check_synapses(check, "sensory_synapses", sensory_synapses, size.I);
-    check_lengths(check);
-    if (dtype == ScalarType::Float) {
-      check_timespans<float>(check);
-    } else {
-      check_timespans<double>(check);
-    }
+    check_sequences(check);
   }
 
   Tensor check_synapses(const ArgumentCheck& check, const char* name, const Tensor& list,
@@ -134,77 +98,10 @@ struct Arguments {
     return values;
   }
 
-  void check_lengths(const ArgumentCheck& check) const {
-    if (!lengths.has_value()) return;
-    check.cpu("lengths", *lengths);
-    check.dtype("lengths", *lengths, ScalarType::Long);
-    check.shape("lengths", *lengths, {size.B});
-    const int64_t* const length = lengths->const_data_ptr<int64_t>();
-    for (int64_t b = 0; b < size.B; ++b) {
-      const int64_t value = length[b * lengths->stride(0)];
-      check.that(value >= 0 && value <= size.T, "lengths", [&] {
-        return "expected 0 to " + std::to_string(size.T) + " (the time steps), got " +
-               std::to_string(value) + " for sample " + std::to_string(b);
-      });
-    }
-  }
-
-  bool timespans_per_neuron() const { return timespans.has_value() && timespans->dim() == 3; }
-
-  template <typename T>
-  void check_timespans(const ArgumentCheck& check) const {
-    if (!timespans.has_value()) return;
-    if (timespans->dim() == 3) {
-      check.value("timespans", *timespans, {size.B, size.T, size.N});
-    } else {
-      check.value("timespans", *timespans, {size.B, size.T});
-    }
-    const SequenceView<const T> view = sequence<T>(*timespans);
-    const int64_t* const length =
-        lengths.has_value() ? lengths->const_data_ptr<int64_t>() : nullptr;
-    const int64_t channels = timespans_per_neuron() && view.stride_c != 0 ? size.N : 1;
-    // Values of expanded dimensions are looked at once, unless lengths tell the samples apart.
-    const int64_t samples = view.stride_b == 0 && length == nullptr && size.B > 0 ? 1 : size.B;
-    for (int64_t b = 0; b < samples; ++b) {
-      int64_t steps = length == nullptr ? size.T : length[b * lengths->stride(0)];
-      if (view.stride_t == 0 && steps > 1) steps = 1;
-      for (int64_t t = 0; t < steps; ++t) {
-        for (int64_t c = 0; c < channels; ++c) {
-          const T dt = view.data[b * view.stride_b + t * view.stride_t + c * view.stride_c];
-          if (dt >= T(0) && dt <= std::numeric_limits<T>::max()) continue;
-          check.that(false, "timespans", [&] {
-            return "expected finite values >= 0, got " + std::to_string(dt) + " for sample " +
-                   std::to_string(b) + ", step " + std::to_string(t);
-          });
-        }
-      }
-    }
-  }
-
-  // [B, T, C], or [B, T] with C = 1, or [B, C] with no time.
-  template <typename T>
-  static SequenceView<const T> sequence(const Tensor& tensor, bool has_time = true) {
-    SequenceView<const T> view;
-    view.data = tensor.const_data_ptr<T>();
-    view.stride_b = tensor.stride(0);
-    if (has_time) view.stride_t = tensor.stride(1);
-    const int64_t channel_dim = has_time ? 2 : 1;
-    if (tensor.dim() > channel_dim) view.stride_c = tensor.stride(channel_dim);
-    return view;
-  }
-
   template <typename T>
   LtcInputs<T> inputs() const {
     LtcInputs<T> in;
-    in.size = size;
-    in.x = sequence<T>(x);
-    if (h0.has_value()) in.h0 = sequence<T>(*h0, false);
-    if (timespans.has_value()) in.timespans = sequence<T>(*timespans);
-    in.timespans_per_neuron = timespans_per_neuron();
-    if (lengths.has_value()) {
-      in.lengths = lengths->const_data_ptr<int64_t>();
-      in.lengths_stride = lengths->stride(0);
-    }
+    fill(in);
     const T** const pointers[] = {&in.parameters.gleak,        &in.parameters.vleak,
                                   &in.parameters.cm,           &in.parameters.sigma,
                                   &in.parameters.mu,           &in.parameters.w,
@@ -231,29 +128,6 @@ struct Arguments {
   int64_t states_numel() const { return (size.T * size.U + 1) * size.N * size.B; }
 };
 
-// The view of a new [B, T, C] tensor, stored time first where `time_major`.
-Tensor new_sequence(const Tensor& like, int64_t B, int64_t T, int64_t C, bool time_major) {
-  if (!time_major) return torch::stable::new_empty(like, {B, T, C});
-  Tensor stored = torch::stable::new_empty(like, {T, B, C});
-  return torch::stable::transpose(stored, 0, 1);
-}
-
-// Strides as Arguments::sequence has them.
-template <typename T>
-SequenceView<T> writable(Tensor& tensor, bool has_time = true) {
-  const SequenceView<const T> view = Arguments::sequence<T>(tensor, has_time);
-  return {tensor.mutable_data_ptr<T>(), view.stride_b, view.stride_t, view.stride_c};
-}
-
-template <typename Call>
-void with_dtype(ScalarType dtype, Call call) {
-  if (dtype == ScalarType::Float) {
-    call(float{});
-  } else {
-    call(double{});
-  }
-}
-
 std::tuple<Tensor, Tensor, Tensor> ltc_forward(
     const Tensor& x, const OptionalTensor& h0, const OptionalTensor& timespans,
     const OptionalTensor& lengths, const Tensor& gleak, const Tensor& vleak, const Tensor& cm,
@@ -265,10 +139,7 @@ std::tuple<Tensor, Tensor, Tensor> ltc_forward(
     bool softplus, bool return_sequences, bool time_major, bool save_states) {
   const auto optional = [](const OptionalTensor& t) { return t.has_value() ? &*t : nullptr; };
   Arguments arguments{
-      x,
-      h0,
-      timespans,
-      lengths,
+      {x, h0, timespans, lengths},
       {&gleak, &vleak, &cm, &sigma, &mu, &w, &erev, &sensory_sigma, &sensory_mu, &sensory_w,
        &sensory_erev, optional(input_w), optional(input_b), optional(output_w), optional(output_b)},
       synapses,
@@ -278,7 +149,7 @@ std::tuple<Tensor, Tensor, Tensor> ltc_forward(
       epsilon,
       softplus};
   arguments.check("fastltc::ltc_forward");
-  const LtcSizes& size = arguments.size;
+  const LayerSizes& size = arguments.size;
   Tensor output = return_sequences ? new_sequence(x, size.B, size.T, size.M, time_major)
                                    : torch::stable::new_empty(x, {size.B, size.M});
   Tensor hn = torch::stable::new_empty(x, {size.B, size.N});
@@ -312,10 +183,7 @@ Gradients ltc_backward(const OptionalTensor& grad_output, const OptionalTensor& 
                        bool return_sequences, bool time_major, bool timespans_grad) {
   const auto optional = [](const OptionalTensor& t) { return t.has_value() ? &*t : nullptr; };
   Arguments arguments{
-      x,
-      h0,
-      timespans,
-      lengths,
+      {x, h0, timespans, lengths},
       {&gleak, &vleak, &cm, &sigma, &mu, &w, &erev, &sensory_sigma, &sensory_mu, &sensory_w,
        &sensory_erev, optional(input_w), optional(input_b), optional(output_w), optional(output_b)},
       synapses,
@@ -326,7 +194,7 @@ Gradients ltc_backward(const OptionalTensor& grad_output, const OptionalTensor& 
       softplus};
   const char* const op = "fastltc::ltc_backward";
   arguments.check(op);
-  const LtcSizes& size = arguments.size;
+  const LayerSizes& size = arguments.size;
   const ArgumentCheck check(op, x.scalar_type());
   if (return_sequences) {
     check.value("grad_output", grad_output, {size.B, size.T, size.M});
@@ -362,10 +230,9 @@ Gradients ltc_backward(const OptionalTensor& grad_output, const OptionalTensor& 
   with_dtype(x.scalar_type(), [&](auto zero) {
     using T = decltype(zero);
     LtcGradients<T> g;
-    if (grad_output.has_value())
-      g.grad_output = Arguments::sequence<T>(*grad_output, return_sequences);
+    if (grad_output.has_value()) g.grad_output = sequence_view<T>(*grad_output, return_sequences);
     g.return_sequences = return_sequences;
-    if (grad_hn.has_value()) g.grad_hn = Arguments::sequence<T>(*grad_hn, false);
+    if (grad_hn.has_value()) g.grad_hn = sequence_view<T>(*grad_hn, false);
     g.states = history.const_data_ptr<T>();
     g.x = writable<T>(grad_x);
     if (h0.has_value()) g.h0 = grad_h0.mutable_data_ptr<T>();

@@ -1,0 +1,57 @@
+// One CfC layer over a batch of sequences: a chain of cells (wired), or one cell, with or without a
+// backbone. Plain data only, see sequence.h.
+#pragma once
+
+#include <cstdint>
+
+#include "core/sequence.h"
+
+namespace fastltc {
+
+enum class CfcMode : int { gated = 0, no_gate = 1, pure = 2 };
+enum class Activation : int { lecun_tanh = 0, silu = 1, relu = 2, tanh = 3, gelu = 4 };
+
+template <typename T>
+struct CfcInputs : SequenceInputs<T> {
+  // size.N is the sum over the cells; size.M the last cell's.
+  int64_t cells = 0;
+  const int64_t* cell_sizes = nullptr;  // [cells]
+  int64_t backbone_layers = 0;          // more than 0 only with one cell
+  int64_t backbone_units = 0;
+  CfcMode mode = CfcMode::gated;
+  Activation activation = Activation::lecun_tanh;
+  // Backbone (weight, bias) for each layer, then for each cell ff1, ff2, time_a, time_b (weight,
+  // bias each), or in pure mode ff1 weight and bias, w_tau, A. Weights are [out, in], contiguous.
+  const T* const* parameters = nullptr;
+  // For each cell [size, inputs + size], of 0 and 1, for ff1 and ff2; null: all ones.
+  const T* const* masks = nullptr;
+  // Factors on the activations of backbone layers 1 and up, [backbone_layers - 1]; null: none.
+  const SequenceView<const T>* dropout = nullptr;
+};
+
+// `states` holds, for every group of as many samples as a register has lanes, [T + 1, N] states,
+// then [T, gates * N + backbone_layers * backbone_units]: each neuron's gates (pure: ff1; else
+// tanh(ff1), tanh(ff2), the interpolation and, with time steps, time_a), then what goes into the
+// backbone's activations. Groups follow each other; the last may be narrower.
+template <typename T>
+struct CfcOutputs {
+  SequenceView<T> output;  // [B, T, M], or [B, M] (stride_t unused) when not return_sequences
+  bool return_sequences = true;
+  T* hn = nullptr;      // [B, N]
+  T* states = nullptr;  // null: not kept
+};
+
+template <typename T>
+struct CfcGradients {
+  SequenceView<const T> grad_output;  // null: zeros
+  bool return_sequences = true;
+  SequenceView<const T> grad_hn;  // [B, N]; null: zeros
+  const T* states = nullptr;
+  // Written in full.
+  SequenceView<T> x;
+  T* h0 = nullptr;            // null: not wanted
+  SequenceView<T> timespans;  // contiguous; null: not wanted
+  T* const* parameters = nullptr;
+};
+
+}  // namespace fastltc

@@ -1,0 +1,48 @@
+// What all sequence operators have in common: sizes, views of tensors, and the inputs of a batch of
+// sequences.
+//
+// Plain data only: this header is included by sources compiled for different instruction sets, and
+// an inline function here could be merged by the linker with a copy that the processor cannot run.
+#pragma once
+
+#include <cstdint>
+
+namespace fastltc {
+
+// B samples, T time steps, I inputs, N neurons, M outputs, U solver unfolds per step (1 for CfC).
+struct LayerSizes {
+  int64_t B = 0;
+  int64_t T = 0;
+  int64_t I = 0;
+  int64_t N = 0;
+  int64_t M = 0;
+  int64_t U = 1;
+};
+
+// A [B, T, C] view; strides in elements, zero for an expanded dimension.
+template <typename T>
+struct SequenceView {
+  T* data = nullptr;  // null: absent
+  int64_t stride_b = 0;
+  int64_t stride_t = 0;
+  int64_t stride_c = 0;
+};
+
+template <typename T>
+struct SequenceInputs {
+  LayerSizes size;
+  SequenceView<const T> x;          // [B, T, I]
+  SequenceView<const T> h0;         // [B, N] with stride_c between neurons; null: zeros
+  SequenceView<const T> timespans;  // [B, T] (stride_c = 0) or [B, T, N]; null: 1
+  bool timespans_per_neuron = false;
+  const int64_t* lengths = nullptr;  // valid steps of each sample; null: T
+  int64_t lengths_stride = 0;
+};
+
+// Runs body(context, i) for i in [0, n), in any order and possibly at once on several threads.
+struct Parallel {
+  int threads = 1;
+  void (*run)(int64_t n, void (*body)(void* context, int64_t i), void* context) = nullptr;
+};
+
+}  // namespace fastltc

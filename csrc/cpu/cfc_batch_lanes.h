@@ -1,0 +1,799 @@
+// CfC over a sequence, one sample per lane.
+//
+// Maths (EQUATIONS "CfC cell"; Hasani et al., Closed-form continuous-time neural networks, 2022),
+// for a cell with input z = [x, h]:
+//   f1 = W1 z + b1   f2 = W2 z + b2   r = sigmoid((Wa z + ba) dt + Wb z + bb)
+//   gated:    h' = tanh f1 (1 - r) + r tanh f2
+//   no_gate:  h' = tanh f1 + r tanh f2
+//   pure:     h' = A - A exp(-dt (|w_tau| + |f1|)) f1
+// A wired layer is a chain of cells whose ff1 and ff2 are masked; a plain one may have a backbone,
+// dense layers between z and the heads.
+//
+// Layout: as in ltc_batch_lanes.h, rows of lanes in tiles of W registers. A cell's heads are one
+// packed weight, the gates of a neuron in neighbouring rows. Without time steps the two time heads
+// are added up beforehand.
+//
+// Plan: a tile's whole sequence runs on one thread. Bound by the multiply-adds of the heads. The
+// backward pass runs the chain back step by step and puts each product's gradients and inputs by;
+// every few steps, before they leave the cache, they are multiplied into the gradients of the
+// weights. Sums are kept per thread and added up in the order of the threads.
+#pragma once
+
+#include "core/cfc_problem.h"
+#include "cpu/arena.h"
+#include "cpu/dense_rows.h"
+#include "cpu/lane_rows.h"
+#include "cpu/simd.h"
+
+namespace fastltc::cpu::FASTLTC_ISA {
+
+template <typename T>
+inline constexpr T kLog2OfE = T(1.4426950408889634073599);
+
+template <typename T>
+FASTLTC_INLINE typename Simd<T>::vec sigmoid(typename Simd<T>::vec x) {
+  return Simd<T>::sigmoid_exp2(x * -kLog2OfE<T>);
+}
+
+template <typename T>
+FASTLTC_INLINE typename Simd<T>::vec tanh(typename Simd<T>::vec x) {
+  return Simd<T>::sigmoid_exp2(x * (T(-2) * kLog2OfE<T>)) * T(2) - T(1);
+}
+
+FASTLTC_INLINE float erf(float x) { return __builtin_erff(x); }
+FASTLTC_INLINE double erf(double x) { return __builtin_erf(x); }
+
+// The value of a backbone's activation and its slope.
+template <typename T>
+struct Activated {
+  typename Simd<T>::vec value;
+  typename Simd<T>::vec slope;
+};
+
+template <typename T>
+Activated<T> activate(Activation activation, typename Simd<T>::vec x) {
+  using S = Simd<T>;
+  using vec = typename S::vec;
+  switch (activation) {
+    case Activation::silu: {
+      const vec s = sigmoid<T>(x);
+      return {x * s, s * (T(1) + x * (T(1) - s))};
+    }
+    case Activation::relu:
+      return {x <= T(0) ? vec{} : x, x <= T(0) ? vec{} : S::set(T(1))};
+    case Activation::tanh: {
+      const vec y = tanh<T>(x);
+      return {y, T(1) - y * y};
+    }
+    case Activation::gelu: {
+      vec phi;
+      for (int l = 0; l < S::lanes; ++l) {
+        phi[l] = T(0.5) * (T(1) + erf(x[l] * T(0.70710678118654752440)));
+      }
+      // e^(-x^2 / 2) / sqrt(2 pi)
+      const vec density =
+          S::exp2(S::at_least(x * x * (T(-0.5) * kLog2OfE<T>), -Exp2Constants<T>::bound)) *
+          T(0.39894228040143267794);
+      return {x * phi, phi + x * density};
+    }
+    default: {
+      const vec y = tanh<T>(x * T(0.666));
+      return {y * T(1.7159), (T(1) - y * y) * T(1.7159 * 0.666)};
+    }
+  }
+}
+
+// One product of the layer: a backbone layer, or the heads of a cell.
+template <typename T>
+struct CfcStage {
+  PackedWeight<T> forward;
+  PackedWeight<T> backward;  // the transpose
+  int64_t inputs = 0;        // from the stage before, or x
+  int64_t own = 0;           // from the cell's own state
+  int64_t size = 0;          // neurons, or units of the backbone
+  int64_t state_row = 0;     // where the cell's own state starts
+  int64_t kept_row = 0;      // where what a step keeps of the stage starts
+  bool backbone = false;
+};
+
+template <typename T>
+struct CfcPlan {
+  int64_t count = 0;
+  CfcStage<T>* stages = nullptr;
+  int64_t gates = 0;       // rows of a neuron in its heads
+  int64_t kept_gates = 0;  // rows of a neuron that a step keeps
+  int64_t kept_rows = 0;
+  int64_t widest = 0;  // rows of the widest stage, in or out, padded
+  int64_t multiply_adds = 0;
+
+  void take(Arena& arena, const CfcInputs<T>& in, bool with_backward) {
+    const bool unit_time = in.timespans.data == nullptr;
+    gates = in.mode == CfcMode::pure ? 1 : unit_time ? 3 : 4;
+    kept_gates = gates;
+    count = in.backbone_layers + in.cells;
+    stages = arena.take<CfcStage<T>>(count);
+    // Counting runs without memory for the stages, so that their sizes are found twice.
+    widest = padded_rows(in.size.I);
+    kept_rows = multiply_adds = 0;
+    int64_t from = in.size.I, state_row = 0;
+    for (int64_t s = 0; s < count; ++s) {
+      CfcStage<T> stage;
+      stage.backbone = s < in.backbone_layers;
+      stage.size = stage.backbone ? in.backbone_units : in.cell_sizes[s - in.backbone_layers];
+      stage.inputs = from;
+      // The state enters at the backbone's first layer, or at the heads where there is none.
+      const bool first_of_cell = s == 0 || (!stage.backbone && in.backbone_layers == 0);
+      stage.own = !first_of_cell ? 0 : stage.backbone ? in.size.N : stage.size;
+      stage.state_row = state_row;
+      if (!stage.backbone) state_row += stage.size;
+      const int64_t rows = stage.backbone ? stage.size : stage.size * gates;
+      const int64_t columns = stage.inputs + stage.own;
+      stage.forward.take(arena, rows, columns);
+      if (with_backward) stage.backward.take(arena, columns, rows);
+      if (padded_rows(rows) > widest) widest = padded_rows(rows);
+      if (padded_rows(columns) > widest) widest = padded_rows(columns);
+      stage.kept_row = kept_rows;
+      kept_rows += stage.backbone ? stage.size : stage.size * kept_gates;
+      multiply_adds += rows * columns;
+      from = stage.size;
+      if (stages != nullptr) stages[s] = stage;
+    }
+  }
+
+  int64_t history(int64_t steps, int64_t neurons) const {
+    return (steps + 1) * neurons + steps * kept_rows;
+  }
+
+  // The first parameter of a cell.
+  static int64_t first_parameter(const CfcInputs<T>& in, int64_t cell) {
+    return 2 * in.backbone_layers + cell * (in.mode == CfcMode::pure ? 4 : 8);
+  }
+
+  void fill(const CfcInputs<T>& in, bool with_backward) {
+    for (int64_t s = 0; s < count; ++s) {
+      CfcStage<T>& stage = stages[s];
+      PackedWeight<T>& packed = stage.forward;
+      packed.clear();
+      if (stage.backbone) {
+        const T* const weight = in.parameters[2 * s];
+        for (int64_t row = 0; row < packed.rows; ++row) {
+          for (int64_t k = 0; k < packed.inputs; ++k) {
+            packed.at(row, k) = weight[row * packed.inputs + k];
+          }
+          packed.bias[row] = in.parameters[2 * s + 1][row];
+        }
+      } else {
+        const int64_t cell = s - in.backbone_layers;
+        const T* const* const p = in.parameters + first_parameter(in, cell);
+        const T* const mask = in.masks == nullptr ? nullptr : in.masks[cell];
+        for (int64_t j = 0; j < stage.size; ++j) {
+          for (int64_t gate = 0; gate < gates; ++gate) {
+            const int64_t row = j * gates + gate;
+            const T* const weight = p[2 * gate] + j * packed.inputs;
+            // Without time steps the third row is time_a + time_b.
+            const bool both = gates == 3 && gate == 2;
+            const T* const second = both ? p[6] + j * packed.inputs : nullptr;
+            for (int64_t k = 0; k < packed.inputs; ++k) {
+              const bool present =
+                  gate > 1 || mask == nullptr || mask[j * packed.inputs + k] != T(0);
+              packed.at(row, k) = !present ? T(0) : both ? weight[k] + second[k] : weight[k];
+            }
+            packed.bias[row] = p[2 * gate + 1][j] + (both ? p[7][j] : T(0));
+          }
+        }
+      }
+      if (with_backward) stage.backward.transpose_of(packed);
+    }
+  }
+};
+
+// Rows of lanes to and from the kept values of a group, whose rows are as wide as the group.
+template <typename T>
+FASTLTC_INLINE void keep_rows(T* kept, const T* rows, int64_t count, LaneGroup group) {
+  using S = Simd<T>;
+  for (int64_t c = 0; c < count; ++c) {
+    if (group.valid == S::lanes) {
+      S::store(kept + c * S::lanes, S::load(rows + c * S::lanes));
+    } else {
+      S::store_first(kept + c * group.valid, S::load(rows + c * S::lanes), group.valid);
+    }
+  }
+}
+template <typename T>
+FASTLTC_INLINE void kept_rows(const T* kept, T* rows, int64_t count, LaneGroup group) {
+  using S = Simd<T>;
+  for (int64_t c = 0; c < count; ++c) {
+    if (group.valid == S::lanes) {
+      S::store(rows + c * S::lanes, S::load(kept + c * S::lanes));
+    } else {
+      // As in load_rows: lanes past the valid ones repeat the last sample.
+      for (int l = 0; l < S::lanes; ++l) {
+        rows[c * S::lanes + l] = kept[c * group.valid + (l < group.valid ? l : group.valid - 1)];
+      }
+    }
+  }
+}
+
+template <typename T>
+void clear_rows(T* rows, int64_t count) {
+  for (int64_t k = 0; k < count * Simd<T>::lanes; ++k) rows[k] = T(0);
+}
+
+// Lanes without a sample have no gradient.
+template <typename T>
+void clear_lanes_past(LaneGroup group, int64_t count, T* rows) {
+  if (group.valid == Simd<T>::lanes) return;
+  for (int64_t c = 0; c < count; ++c) {
+    for (int l = group.valid; l < Simd<T>::lanes; ++l) rows[c * Simd<T>::lanes + l] = T(0);
+  }
+}
+
+template <typename T>
+FASTLTC_INLINE Rows<const T> constant(Rows<T> rows, int64_t first_row = 0) {
+  return {rows.data + first_row * Simd<T>::lanes, rows.stride};
+}
+
+// A step's inputs, and which samples of the tile still run.
+template <typename T, int W>
+struct CfcStep {
+  using S = Simd<T>;
+  using vec = typename S::vec;
+
+  Rows<T> x;   // [I]
+  Rows<T> dt;  // [1] or [N]
+  int64_t dt_rows = 0;
+  ActiveLanes<T> active[W] = {};
+  bool all = true;
+
+  void take(Arena& arena, const CfcInputs<T>& in) {
+    x.take(arena, W, padded_rows(in.size.I));
+    dt_rows = in.timespans.data == nullptr ? 0 : in.timespans_per_neuron ? in.size.N : 1;
+    dt.take(arena, W, dt_rows);
+  }
+  void load(const CfcInputs<T>& in, int64_t t, const LaneGroup (&group)[W]) {
+    all = true;
+    for (int r = 0; r < W; ++r) {
+      active[r] = ActiveLanes<T>(in, group[r], t);
+      all = all && active[r].all;
+      load_rows(in.x, t, in.size.I, group[r], x.at(r, 0));
+      if (dt_rows > 0) load_rows(in.timespans, t, dt_rows, group[r], dt.at(r, 0));
+      if (!active[r].all) {
+        overwrite_inactive(active[r], T(0), in.size.I, x.at(r, 0));
+        overwrite_inactive(active[r], T(1), dt_rows, dt.at(r, 0));
+      }
+    }
+  }
+  FASTLTC_INLINE vec time(int r, int64_t neuron) const {
+    return dt_rows == 0 ? S::set(T(1)) : S::load(dt.at(r, dt_rows > 1 ? neuron : 0));
+  }
+};
+
+template <typename T, int W>
+struct TileGroups {
+  LaneGroup group[W];
+  int64_t steps = 0;  // of the longest sequence
+
+  TileGroups(const CfcInputs<T>& in, int64_t first, int valid) {
+    constexpr int L = Simd<T>::lanes;
+    for (int r = 0; r < W; ++r) {
+      group[r] = {first + r * L, valid < W * L ? valid : L};
+      const int64_t last = last_step(in, group[r]);
+      if (last > steps) steps = last;
+    }
+  }
+};
+
+template <typename T, int W>
+struct CfcForwardTile {
+  using S = Simd<T>;
+  using vec = typename S::vec;
+
+  const CfcInputs<T>& in;
+  const CfcOutputs<T>& out;
+  const CfcPlan<T>& plan;
+  CfcStep<T, W> step;
+  Rows<T> h;        // [N] the state before the step
+  Rows<T> next;     // [N] after it
+  Rows<T> product;  // [widest]
+  Rows<T> kept;     // [kept rows] gates, and what goes into the backbone's activations
+  Rows<T> layer;    // [backbone units] the backbone's last activations
+  Rows<T> factors;  // [backbone units] of dropout
+
+  CfcForwardTile(const CfcInputs<T>& inputs, const CfcOutputs<T>& outputs, const CfcPlan<T>& p,
+                 Arena arena)
+      : in(inputs), out(outputs), plan(p) {
+    take(arena);
+  }
+  void take(Arena& arena) {
+    step.take(arena, in);
+    h.take(arena, W, in.size.N);
+    next.take(arena, W, in.size.N);
+    product.take(arena, W, plan.widest);
+    kept.take(arena, W, plan.kept_rows);
+    layer.take(arena, W, in.backbone_units);
+    factors.take(arena, W, in.dropout == nullptr ? 0 : in.backbone_units);
+  }
+
+  void backbone(const CfcStage<T>& stage, int64_t index, int64_t t, const LaneGroup (&group)[W]) {
+    const bool dropped = in.dropout != nullptr && index > 0;
+    for (int r = 0; r < W; ++r) {
+      if (dropped) load_rows(in.dropout[index - 1], t, stage.size, group[r], factors.at(r, 0));
+      for (int64_t j = 0; j < stage.size; ++j) {
+        const vec z = S::load(product.at(r, j));
+        S::store(kept.at(r, stage.kept_row + j), z);
+        vec value = activate<T>(in.activation, z).value;
+        if (dropped) value *= S::load(factors.at(r, j));
+        S::store(layer.at(r, j), value);
+      }
+    }
+  }
+
+  void cell(const CfcStage<T>& stage, const T* const* parameters) {
+    for (int64_t j = 0; j < stage.size; ++j) {
+      for (int r = 0; r < W; ++r) {
+        const int64_t neuron = stage.state_row + j;
+        const T* const z = product.at(r, j * plan.gates);
+        T* const keep = kept.at(r, stage.kept_row + j * plan.kept_gates);
+        const vec f1 = S::load(z);
+        if (in.mode == CfcMode::pure) {
+          const T w_tau = parameters[2][j], A = parameters[3][j];
+          const vec decay = decay_of(f1, w_tau, step.time(r, neuron));
+          S::store(keep, f1);
+          S::store(next.at(r, neuron), A - decay * f1 * A);
+          continue;
+        }
+        const vec t1 = tanh<T>(f1), t2 = tanh<T>(S::load(z + S::lanes));
+        vec time = S::load(z + 2 * S::lanes);
+        if (plan.gates == 4) {
+          S::store(keep + 3 * S::lanes, time);
+          time = time * step.time(r, neuron) + S::load(z + 3 * S::lanes);
+        }
+        const vec gate = sigmoid<T>(time);
+        S::store(keep, t1);
+        S::store(keep + S::lanes, t2);
+        S::store(keep + 2 * S::lanes, gate);
+        const vec state =
+            in.mode == CfcMode::gated ? t1 * (T(1) - gate) + gate * t2 : t1 + gate * t2;
+        S::store(next.at(r, neuron), state);
+      }
+    }
+  }
+
+  // e^(-dt (|w_tau| + |f|))
+  static FASTLTC_INLINE vec decay_of(vec f, T w_tau, vec dt) {
+    const vec rate = (w_tau < T(0) ? -w_tau : w_tau) - S::abs_negative(f);
+    return S::exp2(S::at_least(dt * rate * -kLog2OfE<T>, -Exp2Constants<T>::bound));
+  }
+
+  void run(int64_t first, int valid) {
+    constexpr int L = S::lanes;
+    const int64_t N = in.size.N, M = in.size.M;
+    const TileGroups<T, W> tile(in, first, valid);
+    const LaneGroup(&group)[W] = tile.group;
+    const int64_t history = plan.history(in.size.T, N);
+    const auto keep = [&](int r, int64_t at, const T* rows, int64_t count) {
+      if (out.states == nullptr) return;
+      keep_rows(out.states + history * (first + r * L) + at * group[r].valid, rows, count,
+                group[r]);
+    };
+    for (int r = 0; r < W; ++r) {
+      if (in.h0.data != nullptr) {
+        load_rows(in.h0, 0, N, group[r], h.at(r, 0));
+      } else {
+        clear_rows(h.at(r, 0), N);
+      }
+      keep(r, 0, h.at(r, 0), N);
+    }
+    for (int64_t t = 0; t < tile.steps; ++t) {
+      step.load(in, t, group);
+      Rows<const T> from = constant(step.x);
+      for (int64_t s = 0; s < plan.count; ++s) {
+        const CfcStage<T>& stage = plan.stages[s];
+        dense_rows<T, W>(stage.forward, from, stage.inputs, constant(h, stage.state_row), stage.own,
+                         product);
+        if (stage.backbone) {
+          backbone(stage, s, t, group);
+          from = constant(layer);
+        } else {
+          cell(stage, in.parameters + plan.first_parameter(in, s - in.backbone_layers));
+          from = constant(next, stage.state_row);
+        }
+      }
+      for (int r = 0; r < W; ++r) {
+        if (!step.active[r].all) {
+          for (int64_t j = 0; j < N; ++j) {
+            const vec value = step.active[r].mask ? S::load(next.at(r, j)) : S::load(h.at(r, j));
+            S::store(next.at(r, j), value);
+          }
+        }
+        keep(r, (t + 1) * N, next.at(r, 0), N);
+        keep(r, (in.size.T + 1) * N + t * plan.kept_rows, kept.at(r, 0), plan.kept_rows);
+      }
+      const Rows<T> before = h;
+      h = next;
+      next = before;
+      if (!out.return_sequences) continue;
+      for (int r = 0; r < W; ++r) {
+        // `product` is free: it takes the output, with zeros for samples that have ended.
+        for (int64_t m = 0; m < M; ++m) {
+          const vec value = S::load(h.at(r, N - M + m));
+          S::store(product.at(r, m), step.active[r].mask ? value : vec{});
+        }
+        store_rows(out.output, t, M, group[r], product.at(r, 0));
+      }
+    }
+    for (int r = 0; r < W; ++r) {
+      store_rows(SequenceView<T>{out.hn, N, 0, 1}, 0, N, group[r], h.at(r, 0));
+      if (out.return_sequences) {
+        zero_steps(out.output, tile.steps, in.size.T, M, group[r]);
+      } else {
+        store_rows(out.output, 0, M, group[r], h.at(r, N - M));
+      }
+    }
+  }
+};
+
+// The sums of one thread: those of each stage's weight and bias, then of w_tau and A.
+template <typename T>
+struct CfcSums {
+  T* stages = nullptr;  // OuterProducts::sums of each stage, one after another
+  T* w_tau = nullptr;   // [N] rows of lanes
+  T* A = nullptr;       // [N]
+  T* begin = nullptr;
+  int64_t count = 0;
+
+  void take(Arena& arena, const CfcInputs<T>& in, const CfcPlan<T>& plan, const CfcStage<T>* list) {
+    int64_t of_stages = 0;
+    for (int64_t s = 0; s < plan.count; ++s) {
+      of_stages += OuterProducts<T>::sums_count(list[s].forward.rows, list[s].forward.inputs);
+    }
+    const int64_t own = in.mode == CfcMode::pure ? in.size.N * Simd<T>::lanes : 0;
+    count = of_stages + 2 * own;
+    begin = arena.take<T>(count);
+    if (begin == nullptr) return;
+    stages = begin;
+    w_tau = begin + of_stages;
+    A = w_tau + own;
+  }
+  void clear() {
+    for (int64_t k = 0; k < count; ++k) begin[k] = T(0);
+  }
+};
+
+template <typename T, int W>
+struct CfcBackwardTile {
+  using S = Simd<T>;
+  using vec = typename S::vec;
+  using Forward = CfcForwardTile<T, W>;
+
+  const CfcInputs<T>& in;
+  const CfcGradients<T>& grad;
+  const CfcPlan<T>& plan;
+  CfcSums<T> sums;
+  CfcStep<T, W> step;
+  Rows<T> h;          // [N] the state before the step
+  Rows<T> after;      // [N] after it
+  Rows<T> kept;       // [kept rows]
+  Rows<T> grad_h;     // [N] the gradient of the state after the step, then of the one before it
+  Rows<T> grad_next;  // [N] parts of the gradient of the state before the step
+  Rows<T> carried;    // [N] gradients of samples that do not run at this step
+  Rows<T> grad_in;    // [widest] what a stage gives back to its inputs
+  Rows<T> grad_out;   // [widest] what a stage is given
+  Rows<T> grad_dt;    // [1] or [N]
+  Rows<T> grad_y;     // [M]
+  Rows<T> factors;    // [backbone units]
+  OuterProducts<T>* products = nullptr;  // of each stage
+  int64_t places = 0;                    // steps times W that are put by
+
+  CfcBackwardTile(const CfcInputs<T>& inputs, const CfcGradients<T>& gradients, const CfcPlan<T>& p,
+                  const CfcSums<T>& s, Arena arena)
+      : in(inputs), grad(gradients), plan(p), sums(s) {
+    take(arena);
+  }
+  void take(Arena& arena) {
+    const int64_t N = in.size.N;
+    step.take(arena, in);
+    h.take(arena, W, N);
+    after.take(arena, W, N);
+    kept.take(arena, W, plan.kept_rows);
+    grad_h.take(arena, W, N);
+    grad_next.take(arena, W, N);
+    carried.take(arena, W, N);
+    grad_in.take(arena, W, plan.widest);
+    grad_out.take(arena, W, plan.widest);
+    grad_dt.take(arena, W, step.dt_rows);
+    grad_y.take(arena, W, padded_rows(in.size.M));
+    factors.take(arena, W, in.dropout == nullptr ? 0 : in.backbone_units);
+    products = arena.take<OuterProducts<T>>(plan.count);
+    int64_t rows = 0;
+    for (int64_t s = 0; s < plan.count; ++s) {
+      const PackedWeight<T>& weight = plan.stages[s].forward;
+      rows += padded_rows(weight.rows) + padded_rows(weight.inputs);
+    }
+    // What is put by should stay in the second cache until it is multiplied.
+    constexpr int64_t bytes = 256 * 1024;
+    int64_t steps_put_by = bytes / (rows * W * kVectorBytes + 1);
+    if (steps_put_by > 32) steps_put_by = 32;
+    if (steps_put_by < 1) steps_put_by = 1;
+    if (steps_put_by > in.size.T) steps_put_by = in.size.T;
+    places = steps_put_by * W;
+    T* at = sums.stages;
+    for (int64_t s = 0; s < plan.count; ++s) {
+      const PackedWeight<T>& weight = plan.stages[s].forward;
+      OuterProducts<T> product;
+      product.take(arena, weight.rows, weight.inputs, places);
+      product.sums = at;
+      if (at != nullptr) at += product.sums_count(weight.rows, weight.inputs);
+      if (products != nullptr) products[s] = product;
+    }
+  }
+
+  // The gradient of a stage's product is in `grad_out`: puts it by with the stage's inputs, and
+  // leaves the gradient of those in `grad_in`.
+  void stage_backward(int64_t s, int64_t place, Rows<const T> from) {
+    const CfcStage<T>& stage = plan.stages[s];
+    for (int r = 0; r < W; ++r) {
+      copy_rows(grad_out.at(r, 0), stage.forward.rows, products[s].left_at(place + r),
+                products[s].rows);
+      T* const to = products[s].right_at(place + r);
+      copy_rows(from.data + r * from.stride, stage.inputs, to, stage.inputs);
+      copy_rows(h.at(r, stage.state_row), stage.own, to + stage.inputs * S::lanes,
+                products[s].columns - stage.inputs);
+    }
+    dense_rows<T, W>(stage.backward, constant(grad_out), stage.forward.rows, {}, 0, grad_in);
+    for (int r = 0; r < W; ++r) {
+      for (int64_t k = 0; k < stage.own; ++k) {
+        T* const at = grad_next.at(r, stage.state_row + k);
+        S::store(at, S::load(at) + S::load(grad_in.at(r, stage.inputs + k)));
+      }
+    }
+  }
+
+  // `count` rows, then zeros up to `padded`.
+  static void copy_rows(const T* from, int64_t count, T* to, int64_t padded) {
+    for (int64_t k = 0; k < count; ++k) S::store(to + k * S::lanes, S::load(from + k * S::lanes));
+    clear_rows(to + count * S::lanes, padded - count);
+  }
+
+  void cell_backward(const CfcStage<T>& stage, const T* const* parameters) {
+    for (int64_t j = 0; j < stage.size; ++j) {
+      const int64_t neuron = stage.state_row + j;
+      vec sum_w{}, sum_A{};
+      for (int r = 0; r < W; ++r) {
+        const vec g = S::load(grad_h.at(r, neuron));
+        const T* const keep = kept.at(r, stage.kept_row + j * plan.kept_gates);
+        T* const z = grad_out.at(r, j * plan.gates);
+        const vec f1 = S::load(keep);
+        if (in.mode == CfcMode::pure) {
+          const T w_tau = parameters[2][j], A = parameters[3][j];
+          const vec dt = step.time(r, neuron);
+          const vec decay = Forward::decay_of(f1, w_tau, dt);
+          const vec size = -S::abs_negative(f1);
+          const vec through = g * decay * A;
+          S::store(z, through * (dt * size - T(1)));
+          const T sign = w_tau > T(0) ? T(1) : w_tau < T(0) ? T(-1) : T(0);
+          sum_w += through * f1 * dt * sign;
+          sum_A += g * (T(1) - decay * f1);
+          if (step.dt_rows > 0) {
+            add_grad_dt(r, neuron, through * f1 * (size + (w_tau < T(0) ? -w_tau : w_tau)));
+          }
+          continue;
+        }
+        const vec f2 = S::load(keep + S::lanes), gate = S::load(keep + 2 * S::lanes);
+        const bool gated = in.mode == CfcMode::gated;
+        const vec grad_gate = g * (gated ? f2 - f1 : f2) * gate * (T(1) - gate);
+        S::store(z, (gated ? g * (T(1) - gate) : g) * (T(1) - f1 * f1));
+        S::store(z + S::lanes, g * gate * (T(1) - f2 * f2));
+        if (plan.gates == 3) {
+          S::store(z + 2 * S::lanes, grad_gate);
+        } else {
+          S::store(z + 2 * S::lanes, grad_gate * step.time(r, neuron));
+          S::store(z + 3 * S::lanes, grad_gate);
+          add_grad_dt(r, neuron, grad_gate * S::load(keep + 3 * S::lanes));
+        }
+      }
+      if (in.mode == CfcMode::pure) {
+        add(sums.w_tau, neuron, sum_w);
+        add(sums.A, neuron, sum_A);
+      }
+    }
+  }
+
+  FASTLTC_INLINE void add_grad_dt(int r, int64_t neuron, vec value) {
+    T* const at = grad_dt.at(r, step.dt_rows > 1 ? neuron : 0);
+    S::store(at, S::load(at) + value);
+  }
+  static FASTLTC_INLINE void add(T* rows, int64_t row, vec value) {
+    S::store(rows + row * S::lanes, S::load(rows + row * S::lanes) + value);
+  }
+
+  // The activations of a backbone layer again, into `to`, and its slopes times `gradient` into
+  // `gradient`, where that is not null.
+  void backbone_again(int64_t s, int64_t t, const LaneGroup (&group)[W], Rows<T> to,
+                      Rows<T> gradient) {
+    const CfcStage<T>& stage = plan.stages[s];
+    const bool dropped = in.dropout != nullptr && s > 0;
+    for (int r = 0; r < W; ++r) {
+      if (dropped) load_rows(in.dropout[s - 1], t, stage.size, group[r], factors.at(r, 0));
+      for (int64_t j = 0; j < stage.size; ++j) {
+        const Activated<T> y = activate<T>(in.activation, S::load(kept.at(r, stage.kept_row + j)));
+        const vec factor = dropped ? S::load(factors.at(r, j)) : S::set(T(1));
+        if (to.data != nullptr) S::store(to.at(r, j), y.value * factor);
+        if (gradient.data != nullptr) {
+          S::store(gradient.at(r, j), S::load(gradient.at(r, j)) * y.slope * factor);
+        }
+      }
+    }
+  }
+
+  void add_output_gradient(int64_t t, const LaneGroup (&group)[W]) {
+    const int64_t N = in.size.N, M = in.size.M;
+    for (int r = 0; r < W; ++r) {
+      load_rows(grad.grad_output, t, M, group[r], grad_y.at(r, 0));
+      clear_lanes_past(group[r], M, grad_y.at(r, 0));
+      if (grad.return_sequences && !step.active[r].all) {
+        overwrite_inactive(step.active[r], T(0), M, grad_y.at(r, 0));
+      }
+      for (int64_t m = 0; m < M; ++m) add(grad_h.at(r, 0), N - M + m, S::load(grad_y.at(r, m)));
+    }
+  }
+
+  void run(int64_t first, int valid) {
+    constexpr int L = S::lanes;
+    const int64_t N = in.size.N;
+    const TileGroups<T, W> tile(in, first, valid);
+    const LaneGroup(&group)[W] = tile.group;
+    const int64_t history = plan.history(in.size.T, N);
+    const auto kept_of = [&](int r, int64_t at, T* rows, int64_t count) {
+      kept_rows(grad.states + history * (first + r * L) + at * group[r].valid, rows, count,
+                group[r]);
+    };
+    for (int r = 0; r < W; ++r) {
+      if (grad.grad_hn.data != nullptr) {
+        load_rows(grad.grad_hn, 0, N, group[r], grad_h.at(r, 0));
+        clear_lanes_past(group[r], N, grad_h.at(r, 0));
+      } else {
+        clear_rows(grad_h.at(r, 0), N);
+      }
+      zero_steps(grad.x, tile.steps, in.size.T, in.size.I, group[r]);
+      if (grad.timespans.data != nullptr) {
+        zero_steps(grad.timespans, tile.steps, in.size.T, step.dt_rows, group[r]);
+      }
+      kept_of(r, tile.steps * N, after.at(r, 0), N);
+    }
+    const bool has_output = grad.grad_output.data != nullptr;
+    if (has_output && !grad.return_sequences) add_output_gradient(0, group);
+
+    int64_t place = 0;
+    for (int64_t t = tile.steps - 1; t >= 0; --t) {
+      step.load(in, t, group);
+      for (int r = 0; r < W; ++r) {
+        kept_of(r, t * N, h.at(r, 0), N);
+        kept_of(r, (in.size.T + 1) * N + t * plan.kept_rows, kept.at(r, 0), plan.kept_rows);
+        if (!step.active[r].all) {
+          for (int64_t j = 0; j < N; ++j) {
+            const vec value = S::load(grad_h.at(r, j));
+            S::store(carried.at(r, j), value);
+            S::store(grad_h.at(r, j), step.active[r].mask ? value : vec{});
+          }
+        }
+        clear_rows(grad_next.at(r, 0), N);
+        clear_rows(grad_dt.at(r, 0), step.dt_rows);
+      }
+      if (has_output && grad.return_sequences) add_output_gradient(t, group);
+
+      for (int64_t s = plan.count - 1; s >= 0; --s) {
+        const CfcStage<T>& stage = plan.stages[s];
+        if (stage.backbone) {
+          // The stage after it left the gradient of the activations in grad_in.
+          for (int r = 0; r < W; ++r)
+            copy_rows(grad_in.at(r, 0), stage.size, grad_out.at(r, 0), stage.size);
+          backbone_again(s, t, group, {}, grad_out);
+        } else {
+          cell_backward(stage, in.parameters + plan.first_parameter(in, s - in.backbone_layers));
+        }
+        Rows<const T> from = constant(step.x);
+        if (s > 0 && plan.stages[s - 1].backbone) {
+          // Into grad_in, which stage_backward writes after it has read its inputs.
+          backbone_again(s - 1, t, group, grad_in, {});
+          from = constant(grad_in);
+        } else if (s > 0) {
+          from = constant(after, plan.stages[s - 1].state_row);
+        }
+        stage_backward(s, place, from);
+        if (s > 0 && !plan.stages[s - 1].backbone) {
+          for (int r = 0; r < W; ++r) {
+            for (int64_t k = 0; k < stage.inputs; ++k) {
+              add(grad_h.at(r, 0), plan.stages[s - 1].state_row + k, S::load(grad_in.at(r, k)));
+            }
+          }
+        }
+      }
+      for (int r = 0; r < W; ++r) {
+        store_rows(grad.x, t, in.size.I, group[r], grad_in.at(r, 0));
+        if (grad.timespans.data != nullptr) {
+          store_rows(grad.timespans, t, step.dt_rows, group[r], grad_dt.at(r, 0));
+        }
+        for (int64_t j = 0; j < N; ++j) {
+          vec before = S::load(grad_next.at(r, j));
+          if (!step.active[r].all)
+            before = step.active[r].mask ? before : S::load(carried.at(r, j));
+          S::store(grad_h.at(r, j), before);
+        }
+      }
+      // The state before this step is the one after the step before it.
+      const Rows<T> spare = after;
+      after = h;
+      h = spare;
+      place += W;
+      if (place == places || t == 0) {
+        for (int64_t s = 0; s < plan.count; ++s) products[s].add(place);
+        place = 0;
+      }
+    }
+    if (grad.h0 != nullptr) {
+      for (int r = 0; r < W; ++r) {
+        store_rows(SequenceView<T>{grad.h0, N, 0, 1}, 0, N, group[r], grad_h.at(r, 0));
+      }
+    }
+  }
+};
+
+// Writes the parameters' gradients from the threads' sums, added in the order of the threads.
+template <typename T>
+void write_cfc_gradients(const CfcInputs<T>& in, const CfcGradients<T>& grad,
+                         const CfcPlan<T>& plan, const CfcSums<T>* sums, int64_t parts) {
+  // The first part takes up the others.
+  for (int64_t part = 1; part < parts; ++part) {
+    for (int64_t k = 0; k < sums[0].count; ++k) sums[0].begin[k] += sums[part].begin[k];
+  }
+  OuterProducts<T> product;
+  product.sums = parts == 0 ? nullptr : sums[0].stages;
+  for (int64_t s = 0; s < plan.count; ++s) {
+    const CfcStage<T>& stage = plan.stages[s];
+    const int64_t columns = stage.forward.inputs;
+    product.rows = padded_rows(stage.forward.rows);
+    product.columns = padded_rows(columns);
+    const auto weight_sum = [&](int64_t row, int64_t k) {
+      return parts == 0 ? T(0) : product.weight_sum(row, k);
+    };
+    const auto bias_sum = [&](int64_t row) { return parts == 0 ? T(0) : product.bias_sum(row); };
+    if (stage.backbone) {
+      for (int64_t row = 0; row < stage.size; ++row) {
+        for (int64_t k = 0; k < columns; ++k) {
+          grad.parameters[2 * s][row * columns + k] = weight_sum(row, k);
+        }
+        grad.parameters[2 * s + 1][row] = bias_sum(row);
+      }
+    } else {
+      const int64_t cell = s - in.backbone_layers;
+      const int64_t first = plan.first_parameter(in, cell);
+      const T* const mask = in.masks == nullptr ? nullptr : in.masks[cell];
+      const int64_t heads = in.mode == CfcMode::pure ? 1 : 4;
+      for (int64_t head = 0; head < heads; ++head) {
+        // Without time steps both time heads have the gradient of their sum.
+        const int64_t gate = head < plan.gates ? head : plan.gates - 1;
+        for (int64_t j = 0; j < stage.size; ++j) {
+          for (int64_t k = 0; k < columns; ++k) {
+            const bool present = head > 1 || mask == nullptr || mask[j * columns + k] != T(0);
+            grad.parameters[first + 2 * head][j * columns + k] =
+                present ? weight_sum(j * plan.gates + gate, k) : T(0);
+          }
+          grad.parameters[first + 2 * head + 1][j] = bias_sum(j * plan.gates + gate);
+        }
+      }
+      if (in.mode == CfcMode::pure) {
+        for (int64_t j = 0; j < stage.size; ++j) {
+          const int64_t at = (stage.state_row + j) * Simd<T>::lanes;
+          grad.parameters[first + 2][j] =
+              parts == 0 ? T(0) : Simd<T>::sum(Simd<T>::load(sums[0].w_tau + at));
+          grad.parameters[first + 3][j] =
+              parts == 0 ? T(0) : Simd<T>::sum(Simd<T>::load(sums[0].A + at));
+        }
+      }
+    }
+    if (parts > 0) product.sums += product.sums_count(stage.forward.rows, columns);
+  }
+}
+
+}  // namespace fastltc::cpu::FASTLTC_ISA

@@ -1,0 +1,255 @@
+// fastltc::cfc_forward and fastltc::cfc_backward on the CPU: checks, allocates, calls cpu/cfc.h.
+#include "cpu/cfc.h"
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include <limits>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "torch/checks.h"
+#include "torch/sequence_arguments.h"
+
+namespace fastltc {
+namespace {
+
+using Tensors = std::vector<Tensor>;
+
+// The arguments that both operators take, checked. Holds the tensors that its pointers look into.
+struct Arguments : SequenceArguments {
+  const Tensors& parameters;
+  const Tensors& masks;
+  const std::vector<int64_t>& layer_sizes;
+  int64_t backbone_layers;
+  int64_t mode;
+  int64_t activation;
+  const OptionalTensor& dropout;
+
+  int64_t units = 0;  // of the backbone
+  Tensors contiguous{};
+  Tensors contiguous_masks{};
+
+  bool pure() const { return mode == static_cast<int64_t>(CfcMode::pure); }
+  int64_t cell_parameters() const { return pure() ? 4 : 8; }
+
+  void check(const char* op) {
+    const ArgumentCheck check(op, x.scalar_type());
+    check_x(check);
+    check.that(mode >= 0 && mode <= 2, "mode",
+               [&] { return "expected 0, 1 or 2, got " + std::to_string(mode); });
+    check.that(activation >= 0 && activation <= 4, "activation",
+               [&] { return "expected 0 to 4, got " + std::to_string(activation); });
+    check.that(!layer_sizes.empty(), "layer_sizes", [] { return "expected at least one layer"; });
+    const int64_t cells = static_cast<int64_t>(layer_sizes.size());
+    const int64_t most = std::numeric_limits<int32_t>::max() / 64;
+    size.I = x.size(2);
+    for (const int64_t neurons : layer_sizes) {
+      check.that(neurons >= 1 && neurons <= most, "layer_sizes",
+                 [&] { return "expected at least 1 neuron each, got " + std::to_string(neurons); });
+      size.N += neurons;
+    }
+    size.M = layer_sizes.back();
+    check.that(backbone_layers >= 0 && (backbone_layers == 0 || (cells == 1 && masks.empty())),
+               "backbone_layers", [&] {
+                 return "expected 0, or more with one layer and no masks, got " +
+                        std::to_string(backbone_layers);
+               });
+    check_count(check, "parameters", parameters, 2 * backbone_layers + cells * cell_parameters());
+    if (!masks.empty()) check_count(check, "masks", masks, cells);
+    check_parameters(check);
+    check_dropout(check);
+    check_sequences(check);
+  }
+
+  static void check_count(const ArgumentCheck& check, const char* name, const Tensors& tensors,
+                          int64_t expected) {
+    check.that(static_cast<int64_t>(tensors.size()) == expected, name, [&] {
+      return "expected " + std::to_string(expected) + " tensors, got " +
+             std::to_string(tensors.size());
+    });
+  }
+
+  void check_parameters(const ArgumentCheck& check) {
+    int64_t k = 0;
+    const auto next = [&](const std::string& name, std::initializer_list<int64_t> shape) {
+      check.value(name.c_str(), parameters[k], shape);
+      contiguous.push_back(as_contiguous(parameters[k]));
+      ++k;
+    };
+    int64_t from = size.I;
+    for (int64_t layer = 0; layer < backbone_layers; ++layer) {
+      const std::string name = "parameters: backbone " + std::to_string(layer);
+      check.that(parameters[k].dim() == 2, name.c_str(), [&] {
+        return "expected a weight of two dimensions, got " + shape_text(parameters[k]);
+      });
+      const int64_t columns = layer == 0 ? size.I + size.N : units;
+      if (layer == 0) units = parameters[k].size(0);
+      next(name + ".weight", {units, columns});
+      next(name + ".bias", {units});
+      from = units;
+    }
+    for (size_t cell = 0; cell < layer_sizes.size(); ++cell) {
+      const int64_t neurons = layer_sizes[cell];
+      const int64_t columns = backbone_layers > 0 ? units : from + neurons;
+      const std::string name = "parameters: layer " + std::to_string(cell) + " ";
+      if (pure()) {
+        next(name + "ff1.weight", {neurons, columns});
+        next(name + "ff1.bias", {neurons});
+        next(name + "w_tau", {1, neurons});
+        next(name + "A", {1, neurons});
+      } else {
+        for (const char* head : {"ff1", "ff2", "time_a", "time_b"}) {
+          next(name + head + ".weight", {neurons, columns});
+          next(name + head + ".bias", {neurons});
+        }
+      }
+      if (!masks.empty()) {
+        check.value("masks", masks[cell], {neurons, columns});
+        contiguous_masks.push_back(as_contiguous(masks[cell]));
+      }
+      from = neurons;
+    }
+  }
+
+  void check_dropout(const ArgumentCheck& check) const {
+    if (!dropout.has_value()) return;
+    check.that(backbone_layers > 1, "dropout",
+               [] { return "expected None without a second backbone layer, got a tensor"; });
+    check.value("dropout", *dropout, {backbone_layers - 1, size.B, size.T, units});
+  }
+
+  int64_t gates() const { return pure() ? 1 : timespans.has_value() ? 4 : 3; }
+  int64_t states_numel() const {
+    return size.B * ((size.T + 1) * size.N + size.T * (gates() * size.N + backbone_layers * units));
+  }
+
+  // Calls run(inputs); their arrays live as long as the call.
+  template <typename T, typename Run>
+  void with_inputs(Run run) const {
+    std::vector<const T*> pointers, mask_pointers;
+    for (const Tensor& tensor : contiguous) pointers.push_back(tensor.const_data_ptr<T>());
+    for (const Tensor& tensor : contiguous_masks) {
+      mask_pointers.push_back(tensor.const_data_ptr<T>());
+    }
+    std::vector<SequenceView<const T>> factors;
+    if (dropout.has_value()) {
+      for (int64_t layer = 0; layer + 1 < backbone_layers; ++layer) {
+        factors.push_back({dropout->const_data_ptr<T>() + layer * dropout->stride(0),
+                           dropout->stride(1), dropout->stride(2), dropout->stride(3)});
+      }
+    }
+    CfcInputs<T> in;
+    fill(in);
+    in.cells = static_cast<int64_t>(layer_sizes.size());
+    in.cell_sizes = layer_sizes.data();
+    in.backbone_layers = backbone_layers;
+    in.backbone_units = units;
+    in.mode = static_cast<CfcMode>(mode);
+    in.activation = static_cast<Activation>(activation);
+    in.parameters = pointers.data();
+    in.masks = masks.empty() ? nullptr : mask_pointers.data();
+    in.dropout = dropout.has_value() ? factors.data() : nullptr;
+    run(in);
+  }
+};
+
+std::tuple<Tensor, Tensor, Tensor> cfc_forward(
+    const Tensor& x, const OptionalTensor& h0, const OptionalTensor& timespans,
+    const OptionalTensor& lengths, Tensors parameters, Tensors masks,
+    std::vector<int64_t> layer_sizes, int64_t backbone_layers, int64_t mode, int64_t activation,
+    const OptionalTensor& dropout, bool return_sequences, bool time_major, bool save_states) {
+  Arguments arguments{{x, h0, timespans, lengths},
+                      parameters,
+                      masks,
+                      layer_sizes,
+                      backbone_layers,
+                      mode,
+                      activation,
+                      dropout};
+  arguments.check("fastltc::cfc_forward");
+  const LayerSizes& size = arguments.size;
+  Tensor output = return_sequences ? new_sequence(x, size.B, size.T, size.M, time_major)
+                                   : torch::stable::new_empty(x, {size.B, size.M});
+  Tensor hn = torch::stable::new_empty(x, {size.B, size.N});
+  Tensor states = torch::stable::new_empty(x, {save_states ? arguments.states_numel() : 0});
+  with_dtype(x.scalar_type(), [&](auto zero) {
+    using T = decltype(zero);
+    CfcOutputs<T> out;
+    out.output = writable<T>(output, return_sequences);
+    out.return_sequences = return_sequences;
+    out.hn = hn.mutable_data_ptr<T>();
+    if (save_states) out.states = states.mutable_data_ptr<T>();
+    arguments.with_inputs<T>(
+        [&](const CfcInputs<T>& in) { cpu::cfc_forward(in, out, torch_parallel()); });
+  });
+  return {output, hn, states};
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensors> cfc_backward(
+    const OptionalTensor& grad_output, const OptionalTensor& grad_hn, const Tensor& x,
+    const OptionalTensor& h0, const OptionalTensor& timespans, const OptionalTensor& lengths,
+    Tensors parameters, Tensors masks, std::vector<int64_t> layer_sizes, int64_t backbone_layers,
+    int64_t mode, int64_t activation, const OptionalTensor& dropout, const Tensor& states,
+    bool return_sequences, bool time_major, bool timespans_grad) {
+  Arguments arguments{{x, h0, timespans, lengths},
+                      parameters,
+                      masks,
+                      layer_sizes,
+                      backbone_layers,
+                      mode,
+                      activation,
+                      dropout};
+  const char* const op = "fastltc::cfc_backward";
+  arguments.check(op);
+  const LayerSizes& size = arguments.size;
+  const ArgumentCheck check(op, x.scalar_type());
+  if (return_sequences) {
+    check.value("grad_output", grad_output, {size.B, size.T, size.M});
+  } else {
+    check.value("grad_output", grad_output, {size.B, size.M});
+  }
+  check.value("grad_hn", grad_hn, {size.B, size.N});
+  check.value("states", states, {arguments.states_numel()});
+  const Tensor history = as_contiguous(states);
+
+  const auto absent = [&] { return torch::stable::new_empty(x, {0}); };
+  const bool wants_timespans = timespans_grad && timespans.has_value();
+  Tensor grad_x = new_sequence(x, size.B, size.T, size.I, time_major);
+  Tensor grad_h0 = h0.has_value() ? torch::stable::new_empty(x, {size.B, size.N}) : absent();
+  Tensor grad_timespans = !wants_timespans ? absent()
+                          : arguments.timespans_per_neuron()
+                              ? torch::stable::new_empty(x, {size.B, size.T, size.N})
+                              : torch::stable::new_empty(x, {size.B, size.T});
+  Tensors grad_parameters;
+  for (const Tensor& parameter : arguments.contiguous) {
+    grad_parameters.push_back(torch::stable::new_empty(parameter, parameter.sizes()));
+  }
+  with_dtype(x.scalar_type(), [&](auto zero) {
+    using T = decltype(zero);
+    std::vector<T*> pointers;
+    for (Tensor& tensor : grad_parameters) pointers.push_back(tensor.mutable_data_ptr<T>());
+    CfcGradients<T> g;
+    if (grad_output.has_value()) g.grad_output = sequence_view<T>(*grad_output, return_sequences);
+    g.return_sequences = return_sequences;
+    if (grad_hn.has_value()) g.grad_hn = sequence_view<T>(*grad_hn, false);
+    g.states = history.const_data_ptr<T>();
+    g.x = writable<T>(grad_x);
+    if (h0.has_value()) g.h0 = grad_h0.mutable_data_ptr<T>();
+    if (wants_timespans) g.timespans = writable<T>(grad_timespans);
+    g.parameters = pointers.data();
+    arguments.with_inputs<T>(
+        [&](const CfcInputs<T>& in) { cpu::cfc_backward(in, g, torch_parallel()); });
+  });
+  return {grad_x, grad_h0, grad_timespans, grad_parameters};
+}
+
+}  // namespace
+}  // namespace fastltc
+
+STABLE_TORCH_LIBRARY_IMPL(fastltc, CPU, m) {
+  m.impl("cfc_forward", TORCH_BOX(&fastltc::cfc_forward));
+  m.impl("cfc_backward", TORCH_BOX(&fastltc::cfc_backward));
+}

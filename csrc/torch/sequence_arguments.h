@@ -1,0 +1,162 @@
+// What the bindings of all sequence operators have in common.
+#pragma once
+
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include <limits>
+#include <optional>
+#include <string>
+
+#include "core/sequence.h"
+#include "torch/checks.h"
+
+namespace fastltc {
+
+using OptionalTensor = std::optional<Tensor>;
+
+inline Parallel torch_parallel() {
+  Parallel parallel;
+  parallel.threads = static_cast<int>(torch::stable::get_num_threads());
+  parallel.run = [](int64_t n, void (*body)(void*, int64_t), void* context) {
+    if (n == 1) return body(context, 0);
+    torch::stable::parallel_for(0, n, 1, [=](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) body(context, i);
+    });
+  };
+  return parallel;
+}
+
+inline Tensor as_contiguous(const Tensor& tensor) {
+  return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor);
+}
+
+// [B, T, C], or [B, T] with C = 1, or [B, C] with no time.
+template <typename T>
+SequenceView<const T> sequence_view(const Tensor& tensor, bool has_time = true) {
+  SequenceView<const T> view;
+  view.data = tensor.const_data_ptr<T>();
+  view.stride_b = tensor.stride(0);
+  if (has_time) view.stride_t = tensor.stride(1);
+  const int64_t channel_dim = has_time ? 2 : 1;
+  if (tensor.dim() > channel_dim) view.stride_c = tensor.stride(channel_dim);
+  return view;
+}
+
+// The view of a new [B, T, C] tensor, stored time first where `time_major`.
+inline Tensor new_sequence(const Tensor& like, int64_t B, int64_t T, int64_t C, bool time_major) {
+  if (!time_major) return torch::stable::new_empty(like, {B, T, C});
+  Tensor stored = torch::stable::new_empty(like, {T, B, C});
+  return torch::stable::transpose(stored, 0, 1);
+}
+
+// Strides as sequence_view has them.
+template <typename T>
+SequenceView<T> writable(Tensor& tensor, bool has_time = true) {
+  const SequenceView<const T> view = sequence_view<T>(tensor, has_time);
+  return {tensor.mutable_data_ptr<T>(), view.stride_b, view.stride_t, view.stride_c};
+}
+
+template <typename Call>
+void with_dtype(ScalarType dtype, Call call) {
+  if (dtype == ScalarType::Float) {
+    call(float{});
+  } else {
+    call(double{});
+  }
+}
+
+// The inputs of a batch of sequences.
+struct SequenceArguments {
+  const Tensor& x;
+  const OptionalTensor& h0;
+  const OptionalTensor& timespans;
+  const OptionalTensor& lengths;
+
+  LayerSizes size{};
+
+  // Sets B and T.
+  void check_x(const ArgumentCheck& check) {
+    const ScalarType dtype = x.scalar_type();
+    check.that(dtype == ScalarType::Float || dtype == ScalarType::Double, "x", [&] {
+      return std::string("expected dtype float32 or float64, got ") + dtype_text(dtype);
+    });
+    check.cpu("x", x);
+    check.that(x.dim() == 3, "x", [&] { return "expected shape [B, T, I], got " + shape_text(x); });
+    size.B = x.size(0);
+    size.T = x.size(1);
+  }
+
+  // All but x, once the sizes are known.
+  void check_sequences(const ArgumentCheck& check) const {
+    check.value("h0", h0, {size.B, size.N});
+    check_lengths(check);
+    if (x.scalar_type() == ScalarType::Float) {
+      check_timespans<float>(check);
+    } else {
+      check_timespans<double>(check);
+    }
+  }
+
+  template <typename T>
+  void fill(SequenceInputs<T>& in) const {
+    in.size = size;
+    in.x = sequence_view<T>(x);
+    if (h0.has_value()) in.h0 = sequence_view<T>(*h0, false);
+    if (timespans.has_value()) in.timespans = sequence_view<T>(*timespans);
+    in.timespans_per_neuron = timespans_per_neuron();
+    if (lengths.has_value()) {
+      in.lengths = lengths->const_data_ptr<int64_t>();
+      in.lengths_stride = lengths->stride(0);
+    }
+  }
+
+  void check_lengths(const ArgumentCheck& check) const {
+    if (!lengths.has_value()) return;
+    check.cpu("lengths", *lengths);
+    check.dtype("lengths", *lengths, ScalarType::Long);
+    check.shape("lengths", *lengths, {size.B});
+    const int64_t* const length = lengths->const_data_ptr<int64_t>();
+    for (int64_t b = 0; b < size.B; ++b) {
+      const int64_t value = length[b * lengths->stride(0)];
+      check.that(value >= 0 && value <= size.T, "lengths", [&] {
+        return "expected 0 to " + std::to_string(size.T) + " (the time steps), got " +
+               std::to_string(value) + " for sample " + std::to_string(b);
+      });
+    }
+  }
+
+  bool timespans_per_neuron() const { return timespans.has_value() && timespans->dim() == 3; }
+
+  template <typename T>
+  void check_timespans(const ArgumentCheck& check) const {
+    if (!timespans.has_value()) return;
+    if (timespans->dim() == 3) {
+      check.value("timespans", *timespans, {size.B, size.T, size.N});
+    } else {
+      check.value("timespans", *timespans, {size.B, size.T});
+    }
+    const SequenceView<const T> view = sequence_view<T>(*timespans);
+    const int64_t* const length =
+        lengths.has_value() ? lengths->const_data_ptr<int64_t>() : nullptr;
+    const int64_t channels = timespans_per_neuron() && view.stride_c != 0 ? size.N : 1;
+    // Values of expanded dimensions are looked at once, unless lengths tell the samples apart.
+    const int64_t samples = view.stride_b == 0 && length == nullptr && size.B > 0 ? 1 : size.B;
+    for (int64_t b = 0; b < samples; ++b) {
+      int64_t steps = length == nullptr ? size.T : length[b * lengths->stride(0)];
+      if (view.stride_t == 0 && steps > 1) steps = 1;
+      for (int64_t t = 0; t < steps; ++t) {
+        for (int64_t c = 0; c < channels; ++c) {
+          const T dt = view.data[b * view.stride_b + t * view.stride_t + c * view.stride_c];
+          if (dt >= T(0) && dt <= std::numeric_limits<T>::max()) continue;
+          check.that(false, "timespans", [&] {
+            return "expected finite values >= 0, got " + std::to_string(dt) + " for sample " +
+                   std::to_string(b) + ", step " + std::to_string(t);
+          });
+        }
+      }
+    }
+  }
+};
+
+}  // namespace fastltc
