@@ -9,10 +9,10 @@
 #include <limits>
 #include <random>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "support/check.h"
+#include "support/parallel.h"
 
 namespace {
 
@@ -42,17 +42,6 @@ std::string text(const Case& c) {
          (c.initial_state ? " h0" : "") + " timespans" + std::to_string(c.timespans) +
          (c.lengths ? " lengths" : "") + (c.return_sequences ? " sequences" : "") + " threads" +
          std::to_string(c.threads);
-}
-
-fastltc::Parallel parallel(int threads) {
-  fastltc::Parallel result;
-  result.threads = threads;
-  result.run = [](int64_t n, void (*body)(void*, int64_t), void* context) {
-    std::vector<std::thread> workers;
-    for (int64_t i = 0; i < n; ++i) workers.emplace_back(body, context, i);
-    for (std::thread& worker : workers) worker.join();
-  };
-  return result;
 }
 
 // Everything that a gradient exists for, in one vector, so that a direction is a vector too.
@@ -235,7 +224,7 @@ struct Call {
     out.return_sequences = c.return_sequences;
     out.hn = hn.data();
     if (keep_states) out.states = states.data();
-    fastltc::cpu::ltc_forward(in, out, parallel(c.threads));
+    fastltc::cpu::ltc_forward(in, out, fastltc::test::parallel(c.threads));
   }
 
   double loss() {
@@ -273,7 +262,7 @@ struct Call {
       g.output_w = part(OUT_W);
       g.output_b = part(OUT_B);
     }
-    fastltc::cpu::ltc_backward(in, g, parallel(c.threads));
+    fastltc::cpu::ltc_backward(in, g, fastltc::test::parallel(c.threads));
     return grad;
   }
 };
