@@ -171,6 +171,9 @@ def test_shapes_on_the_meta_device() -> None:
     assert output.is_meta
     assert output.shape == (3, 5, 2)
     assert hn.shape == (3, N)
+    moved = make()[0].to("meta")
+    compiled = torch.compile(moved, fullgraph=True, backend="eager")
+    assert compiled(x.to("meta"))[0].is_meta
 
 
 @pytest.mark.parametrize("mixed_memory", [True, False])

@@ -83,6 +83,22 @@ def test_meta_tensors_have_the_shapes_and_strides_of_real_ones(name: str) -> Non
 
 
 @pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("timespans_grad", [True, False])
+def test_meta_gradients_have_the_shapes_and_strides_of_real_ones(
+    name: str, timespans_grad: bool
+) -> None:
+    arguments = raw_arguments(random_case(**CASES[name]), save_states=True)
+    output, hn, states = torch.ops.fastltc.ltc_forward(*arguments)
+    *options, _ = arguments[-7:]
+    arguments = (output, hn, *arguments[:-7], states, *options, timespans_grad)
+    meta = tuple(a.to("meta") if isinstance(a, Tensor) else a for a in arguments)
+    real = torch.ops.fastltc.ltc_backward(*arguments)
+    for r, f in zip(real, torch.ops.fastltc.ltc_backward(*meta), strict=True):
+        assert f.is_meta
+        assert (f.shape, f.stride(), f.dtype) == (r.shape, r.stride(), r.dtype)
+
+
+@pytest.mark.parametrize("name", CASES)
 def test_the_registered_gradients_are_those_of_the_function(name: str) -> None:
     case = random_case(**CASES[name])
     weights = random_weights(case)
