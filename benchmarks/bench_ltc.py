@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import closing
+from copy import copy
 from functools import partial
 from typing import Any
 
@@ -26,9 +27,12 @@ CheckedLayers = Callable[[str], tuple[Layers, float]]
 
 
 def compiled(layer: Layer) -> Layer:
+    """Return the layer with its module compiled, which happens at the first step."""
     torch._dynamo.reset()
     module: Any = torch.compile(layer.module)
-    return Layer(module, layer.x.detach())
+    result = copy(layer)
+    result.module, result.x = module, layer.x.detach().clone().requires_grad_()
+    return result
 
 
 def stream(layer: Layer) -> Callable[[], object]:
