@@ -5,6 +5,7 @@ import io
 import json
 import math
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,7 @@ def test_digits_are_learned(tmp_path: Path, no_pictures: None) -> None:
 
 def test_the_same_seed_gives_the_same_metrics(tmp_path: Path, no_pictures: None) -> None:
     # Few steps: two threads on cores that others use as well are slow.
-    config = quick(epochs=2, seed=5, threads=2, batch_size=630)
+    config = quick(seed=5, threads=2, batch_size=630)
     runs = [train(config, tmp_path / name) for name in "ab"]
     assert log_without_times(runs[0]) == log_without_times(runs[1])
     assert runs[0].metrics["test"] == runs[1].metrics["test"]
@@ -172,6 +173,37 @@ def test_an_interrupt_leaves_a_usable_run(tmp_path: Path, no_pictures: None) -> 
     assert evaluate(run, "test")["n"] == 360
 
 
+@pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")
+@pytest.mark.parametrize("method", ["save_checkpoint", "append_log", "write_metrics"])
+def test_an_interrupt_while_an_epoch_is_saved_waits(
+    tmp_path: Path, no_pictures: None, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    real = getattr(Run, method)
+
+    pressed = False
+
+    def press_ctrl_c(run: Run, *arguments: Any) -> None:
+        nonlocal pressed
+        if not pressed and (run.path / "log.jsonl").exists():
+            pressed = True
+            os.kill(os.getpid(), signal.SIGINT)
+        real(run, *arguments)
+
+    monkeypatch.setattr(Run, method, press_ctrl_c)
+    run = Run(tmp_path / "run")
+
+    def not_lost(record: dict[str, Any]) -> None:
+        assert not pressed
+
+    train(quick(epochs=3), run.path, progress=Progress(epoch=not_lost))
+    metrics = run.metrics
+    assert metrics["status"] == "interrupted"
+    assert metrics["epochs"] in (1, 2)
+    assert len(log(run)) == metrics["epochs"]
+    assert run.load_checkpoint("last.pt").epoch == metrics["epochs"]
+    assert run.load_checkpoint("best.pt").epoch == metrics["best_epoch"]
+
+
 def test_an_interrupt_in_the_first_epoch(tmp_path: Path, no_pictures: None) -> None:
     def interrupt(images: int) -> None:
         raise KeyboardInterrupt
@@ -213,9 +245,22 @@ def test_a_full_disk_while_saving_keeps_the_last_checkpoint(
     assert evaluate(run, "val")["n"] == 180
 
 
+def test_a_device_without_kernels_makes_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_kernels(*arguments: object) -> None:
+        raise NotImplementedError("fastltc: no cuda kernels")
+
+    monkeypatch.setattr(ConvNCP, "forward", no_kernels)
+    with pytest.raises(ConfigError, match="device: 'cpu' cannot be used here: fastltc: no cuda"):
+        train(quick(), tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
+        ({"device": "meta"}, ConfigError, "device: 'meta' cannot be used here"),
         ({"positive": "ten"}, ConfigError, "positive: no class 'ten'; the classes are: 0 = 0"),
         ({"units": 12}, ConfigError, "units: expected at least 13 for 10 classes"),
         ({"model": "resnet"}, ConfigError, "model: expected one of conv-ncp, got 'resnet'"),

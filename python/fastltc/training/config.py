@@ -14,7 +14,7 @@ SELECT = ("loss", "auc", "accuracy")
 # What `TrainConfig.for_data` starts from where a data set wants other values than the dataclass.
 _DATA_DEFAULTS: dict[str, dict[str, Any]] = {
     "digits": {},
-    "breastmnist": {"units": 19, "epochs": 50, "batch_size": 128, "lr": 1e-3},
+    "breastmnist": {"units": 19, "gain": 1.0, "epochs": 50, "batch_size": 128, "lr": 1e-3},
 }
 
 

@@ -18,7 +18,7 @@ def find_device(name: str) -> torch.device:
     """
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
+        torch.zeros(1, device=device).item()
     # Builds of torch without a backend raise AssertionError, NotImplementedError and others.
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]

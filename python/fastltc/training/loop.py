@@ -20,6 +20,7 @@ from .config import TrainConfig
 from .device import find_device
 from .errors import ConfigError, DivergedError
 from .files import write_bytes
+from .interrupts import interrupts_held_back
 from .metrics import classification_metrics, find_class
 from .predict import probabilities
 from .run import BEST, CONFUSION, CURVE, LAST, WIRING, Checkpoint, Run
@@ -106,6 +107,8 @@ def train(
         ).to(device)
     except ValueError as error:
         raise ConfigError(str(error)) from None
+    # Whether the model runs on the device is known before anything is written.
+    probabilities(model, data.splits["val"].images[:1], device)
     run = Run.create(out, config, overwrite=overwrite)
     session = _Session(config, run, data, model, positive, device)
     try:
@@ -184,13 +187,15 @@ class _Session:
             val=logged,
             model=self.model,
         )
-        if self._is_best(val):
-            self.run.save_checkpoint(BEST, checkpoint)
-            self.best = {"epoch": epoch, **logged}
-        self.run.save_checkpoint(LAST, checkpoint)
-        self.run.append_log(record)
-        self.history.append(record)
-        self.write_metrics()
+        # All files of an epoch or none.
+        with interrupts_held_back():
+            if self._is_best(val):
+                self.run.save_checkpoint(BEST, checkpoint)
+                self.best = {"epoch": epoch, **logged}
+            self.run.save_checkpoint(LAST, checkpoint)
+            self.run.append_log(record)
+            self.history.append(record)
+            self.write_metrics()
         return record
 
     def _optimize(self, epoch: int, progress: Progress) -> tuple[float, float]:

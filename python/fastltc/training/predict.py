@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ..data import normalise
-from .errors import DivergedError
+from .errors import DeviceError, DivergedError
 
 _CHUNK = 512
 
@@ -31,12 +31,17 @@ def probabilities(
 
     Raises:
         DivergedError: an output is infinite or NaN.
+        DeviceError: the model cannot run on the device.
     """
     model.eval()
-    chunks = [
-        model(torch.from_numpy(normalise(images[start : start + _CHUNK])).to(device)).double().cpu()
-        for start in range(0, len(images), _CHUNK)
-    ]
+    chunks = []
+    try:
+        for start in range(0, len(images), _CHUNK):
+            chunk = torch.from_numpy(normalise(images[start : start + _CHUNK]))
+            chunks.append(model(chunk.to(device)).double().cpu())
+    # A liquid layer without kernels for that device says so and what to do.
+    except NotImplementedError as error:
+        raise DeviceError(f"device: {str(device)!r} cannot be used here: {error}") from None
     logits = torch.cat(chunks)
     if not logits.isfinite().all():
         raise DivergedError(
