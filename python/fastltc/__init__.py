@@ -7,6 +7,8 @@ from importlib.metadata import version as _version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fastltc.compat import accelerate as accelerate
+    from fastltc.compat import patch_ncps as patch_ncps
     from fastltc.nn import LTC as LTC
     from fastltc.nn import LTCCell as LTCCell
 
@@ -15,8 +17,10 @@ if TYPE_CHECKING:
 _EXPORTS: dict[str, str] = {
     "LTC": "fastltc.nn",
     "LTCCell": "fastltc.nn",
+    "accelerate": "fastltc.compat",
+    "patch_ncps": "fastltc.compat",
 }
-_SUBMODULES = ("info", "nn", "ops", "reference", "wirings")
+_SUBMODULES = ("compat", "info", "nn", "ops", "reference", "wirings")
 
 __all__ = ["__version__", *_EXPORTS, *_SUBMODULES]
 

@@ -1,4 +1,4 @@
-"""The ``fastltc`` command: info, train, evaluate, predict.
+"""The ``fastltc`` command: info, train, evaluate, predict, run.
 
 Only click is imported here. torch, scikit-learn and matplotlib are imported by the commands that
 need them, so that ``fastltc --help`` answers at once.
@@ -82,8 +82,11 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="fastltc")
 @click.option("--traceback", is_flag=True, help="Show where in the program an error was raised.")
-def main(traceback: bool) -> None:
+@click.pass_context
+def main(context: click.Context, traceback: bool) -> None:
     """Liquid neural networks for PyTorch, as quick as an LSTM."""
+    if context.invoked_subcommand == "run":
+        return  # the script's environment is the user's
     # Read by OpenMP when torch is first imported. By default its threads spin while they wait,
     # which on a machine that is not idle takes the cores from the threads they wait for: an epoch
     # of the digits then takes several times longer than on one thread.
@@ -405,6 +408,25 @@ def predict(
             f"{prediction.image.path}: {prediction.name} ({probability:.3f})"
             + (f"  [{converted}]" if converted else "")
         )
+
+
+@main.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.option("-m", "module", is_flag=True, help="SCRIPT is the name of a module.")
+@click.option("--report", is_flag=True, help="Print at the end what of ncps was swapped.")
+@click.argument("script")
+@click.argument("arguments", metavar="ARGS...", nargs=-1, type=click.UNPROCESSED)
+def run(module: bool, report: bool, script: str, arguments: tuple[str, ...]) -> None:
+    """Run SCRIPT, written for ncps, with the modules of fastltc.
+
+    As `python SCRIPT ARGS...` or `python -m SCRIPT ARGS...` runs it; nothing is edited.
+    """
+    from .script import ScriptNotFoundError, run_script
+
+    try:
+        run_script(script, arguments, module=module, report=report)
+    except ScriptNotFoundError as error:
+        click.echo(f"Error: {error}", err=True)
+        raise click.exceptions.Exit(error.status) from None
 
 
 def _set_threads(threads: int | None) -> None:

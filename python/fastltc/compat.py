@@ -1,0 +1,449 @@
+"""Models and scripts that are written for ncps, run by fastltc without an edit.
+
+A module of ncps is swapped by giving the object another class and completing what the new class
+keeps beside the parameters. The object stays, and with it everything that refers to it: the
+parameters an optimizer has, hooks, names, lists and attributes elsewhere, weak references, the
+model itself. (A new module around the same parameters would have to be put into every place that
+holds the old one, and not all of them can be found.)
+
+The new class derives from that of fastltc and, behind it, from that of ncps. So ``isinstance``
+holds for both, and the methods that only ncps has are still there.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import re
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeGuard
+
+import numpy as np
+import torch
+
+# Not `import ncps.torch`: compat may be imported while that import is still ending.
+from ncps.torch import LTC as NcpsLTC
+from ncps.torch import CfC as NcpsCfC
+from ncps.torch import CfCCell as NcpsCfCCell
+from ncps.torch import LTCCell as NcpsLTCCell
+from ncps.torch import WiredCfCCell as NcpsWiredCfCCell
+from ncps.torch.lstm import LSTMCell as NcpsLSTMCell
+from torch import nn
+
+from fastltc import nn as ours
+from fastltc.nn.wiring import SynapseCache, synapse_list
+from fastltc.ops.ltc import LTC_PARAMETERS
+
+__all__ = ["Patch", "SwapReport", "accelerate", "patch_ncps"]
+
+
+class _LeftAloneError(Exception):
+    """Why a module stays as it is."""
+
+
+class _Swapped:
+    """What swapped modules have in common: ``type(module)(...)`` takes the arguments of ncps."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        theirs = next(base for base in type(self).__mro__ if base in _SWAPS)
+        made = theirs(*args, **kwargs)
+        if type(made) is theirs:
+            _apply(_plan(made))
+        vars(self).update(vars(made))
+
+
+# They carry the names of ncps, which representations show. Pickles name them by this module.
+class LTC(_Swapped, ours.LTC, NcpsLTC):
+    """``fastltc.LTC`` that ``ncps.torch.LTC`` has been swapped for."""
+
+
+class LTCCell(_Swapped, ours.LTCCell, NcpsLTCCell):
+    """``fastltc.LTCCell`` that ``ncps.torch.LTCCell`` has been swapped for."""
+
+
+class LSTMCell(_Swapped, ours.LSTMCell, NcpsLSTMCell):
+    """``fastltc.nn.LSTMCell`` that the memory cell of a swapped layer has been swapped for."""
+
+
+def _no_additions(module: Any) -> dict[str, Any]:
+    return {}
+
+
+def _ltc_cell_additions(cell: Any) -> dict[str, Any]:
+    parameters = cell._parameters
+    for name, parameter in vars(cell)["_params"].items():
+        if parameters.get(name) is not parameter:
+            raise _LeftAloneError(
+                f"its _params[{name!r}], which ncps computes with, is not its parameter {name} "
+                "(pruned, parametrized, or loaded with assign=True?)"
+            )
+    masks = ("sparsity_mask", "sensory_sparsity_mask")
+    for name in (*LTC_PARAMETERS[:11], *masks):
+        if name not in parameters:
+            raise _LeftAloneError(f"it has no parameter {name}")
+    for side in ("input", "output"):
+        mapping = getattr(cell, f"_{side}_mapping")
+        wanted = {f"{side}_w": mapping in ("affine", "linear"), f"{side}_b": mapping == "affine"}
+        for name, used in wanted.items():
+            if used != (parameters.get(name) is not None):
+                raise _LeftAloneError(f"its _{side}_mapping {mapping!r} does not fit {name}")
+    positive: Any = cell.make_positive_fn
+    if cell._implicit_param_constraints:
+        usual = type(positive) is nn.Softplus and (positive.beta, positive.threshold) == (1, 20)
+    else:
+        usual = type(positive) is nn.Identity
+    if not usual:
+        raise _LeftAloneError(f"its make_positive_fn is {positive}")
+    wiring = cell._wiring
+    if not 1 <= (wiring.output_dim or 0) <= wiring.units:
+        raise _LeftAloneError(f"its wiring has {wiring.output_dim} motor neurons")
+    if cell._ode_unfolds < 1:
+        raise _LeftAloneError(f"it runs {cell._ode_unfolds} unfolds")
+    additions = {}
+    adjacency = (wiring.adjacency_matrix, wiring.sensory_adjacency_matrix)
+    for name, cache, matrix in zip(
+        masks, ("_synapses", "_sensory_synapses"), adjacency, strict=True
+    ):
+        mask = parameters[name]
+        if mask.requires_grad:
+            raise _LeftAloneError(f"its {name} is trained")
+        try:
+            synapses = synapse_list(np.abs(matrix) if mask.is_meta else mask, name)
+        except ValueError as error:
+            raise _LeftAloneError(str(error)) from None
+        additions[cache] = SynapseCache(synapses, name)
+    return additions
+
+
+@dataclass(frozen=True)
+class _Swap:
+    """How modules of a class are swapped."""
+
+    ours: type
+    operator: str | None
+    """The operator it runs by: on a device that has none, modules are left alone."""
+    parts: str = ""
+    """Names of its cells, which are swapped with it (a regular expression)."""
+    inner: Mapping[str, tuple[type, ...]] = field(default_factory=dict)
+    """Other modules inside: name and the classes they may have. fastltc does not call them."""
+    dropped: tuple[str, ...] = ()
+    """Entries of ``__dict__`` that are properties in fastltc."""
+    additions: Callable[[Any], dict[str, Any]] = _no_additions
+    """Returns the entries of ``__dict__`` that only fastltc has; may raise _LeftAloneError."""
+
+
+_SWAPS: dict[type, _Swap] = {
+    NcpsLTC: _Swap(LTC, None, parts="rnn_cell|lstm"),
+    NcpsLTCCell: _Swap(
+        LTCCell,
+        "fastltc::ltc_forward",
+        inner={"make_positive_fn": (nn.Softplus, nn.Identity), "_clip": (nn.ReLU,)},
+        dropped=("_params",),
+        additions=_ltc_cell_additions,
+    ),
+    NcpsLSTMCell: _Swap(
+        LSTMCell,
+        None,
+        inner={
+            "input_map": (nn.Linear,),
+            "recurrent_map": (nn.Linear,),
+            "tanh": (nn.Tanh,),
+            "sigmoid": (nn.Sigmoid,),
+        },
+    ),
+}
+
+_NCPS: tuple[Any, ...] = (NcpsLTC, NcpsLTCCell, NcpsCfC, NcpsCfCCell, NcpsWiredCfCCell)
+_OURS = (ours.LTC, ours.LTCCell, ours.LSTMCell)
+
+_Plan = list[tuple[Any, _Swap, dict[str, Any]]]
+
+
+def _plan(module: Any) -> _Plan:
+    """Return what swapping a module and its cells takes.
+
+    Raises:
+        _LeftAloneError: if fastltc does not have the class, or the module has been changed so
+            that fastltc would compute something else, or would not call what has been added.
+    """
+    theirs = type(module)
+    swap = _SWAPS.get(theirs)
+    if swap is None:
+        base = next(base for base in theirs.__mro__ if base in _NCPS)
+        if theirs is base:
+            raise _LeftAloneError(f"fastltc has no {base.__name__} yet")
+        raise _LeftAloneError(
+            f"{theirs.__qualname__}, a subclass of ncps.torch.{base.__name__}, may compute "
+            "something else"
+        )
+    for name in vars(module):
+        if inspect.isfunction(vars(theirs).get(name)):
+            raise _LeftAloneError(f"its method {name} has been replaced")
+    plan: _Plan = []
+    for name, child in module._modules.items():
+        if re.fullmatch(swap.parts, name):
+            # ncps calls the memory cell itself, but of the others only their forward.
+            if name == "lstm":
+                _check_hooks(name, child)
+            if isinstance(child, _OURS):
+                continue
+            if type(child) not in _SWAPS:
+                raise _LeftAloneError(f"its {name} is of the class {type(child).__qualname__}")
+            try:
+                plan += _plan(child)
+            except _LeftAloneError as reason:
+                raise _LeftAloneError(f"of its {name}: {reason}") from None
+        elif name in swap.inner:
+            _check_hooks(name, child)
+            if type(child) not in swap.inner[name]:
+                raise _LeftAloneError(f"its {name} is of the class {type(child).__qualname__}")
+    if swap.operator is not None:
+        for parameter in module.parameters():
+            device = parameter.device.type
+            key = torch._C._dispatch_key_for_device(device)
+            has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key
+            if not parameter.is_meta and not has_kernel(swap.operator, key):
+                raise _LeftAloneError(f"it is on {device}, for which fastltc has no kernels")
+    plan.append((module, swap, swap.additions(module)))
+    return plan
+
+
+def _check_hooks(name: str, module: nn.Module) -> None:
+    for inner in module.modules():
+        if (
+            inner._forward_hooks
+            or inner._forward_pre_hooks
+            or inner._backward_hooks
+            or inner._backward_pre_hooks
+        ):
+            raise _LeftAloneError(f"its {name} has a hook, which fastltc would not call")
+
+
+def _apply(plan: _Plan) -> None:
+    for module, swap, additions in plan:
+        entries: dict[str, Any] = module.__dict__
+        for name in swap.dropped:
+            entries.pop(name, None)
+        entries.update(additions)
+        object.__setattr__(module, "__class__", swap.ours)
+
+
+def _is_candidate(module: nn.Module | None) -> TypeGuard[nn.Module]:
+    return isinstance(module, _NCPS) and not isinstance(module, _OURS)
+
+
+def _cells(module: nn.Module) -> Iterator[nn.Module]:
+    """Find the cells of a layer that is left alone."""
+    swap = next((_SWAPS[base] for base in type(module).__mro__ if base in _SWAPS), None)
+    if swap is None:
+        return
+    for name, child in module._modules.items():
+        if re.fullmatch(swap.parts, name) and _is_candidate(child):
+            yield child
+            yield from _cells(child)
+
+
+@dataclass(frozen=True)
+class SwapReport:
+    """What :func:`accelerate` did.
+
+    Attributes:
+        swapped: name of each module in the model (as in ``named_modules``; ``""`` is the model
+            itself) that was swapped, and its class. A shared module has several names.
+        left_alone: name of each module of ncps that was not, and why.
+    """
+
+    swapped: Mapping[str, str]
+    left_alone: Mapping[str, str]
+
+    def __str__(self) -> str:
+        lines = [f"{len(self.swapped)} modules of ncps swapped, {len(self.left_alone)} left alone"]
+        lines += [f"  {name or '(model)'}: {kind}" for name, kind in self.swapped.items()]
+        lines += [
+            f"  {name or '(model)'} left alone: {why}" for name, why in self.left_alone.items()
+        ]
+        return "\n".join(lines)
+
+
+def accelerate(model: nn.Module) -> SwapReport:
+    """Swap the ncps layers and cells in a model for those of fastltc, in place.
+
+    Modules and parameters are the same objects afterwards, so an optimizer made before still
+    works; hooks, names, buffers, training flags and attributes stay, shared modules stay shared,
+    and ``isinstance(module, ncps.torch.LTC)`` still holds. The model may itself be a module of
+    ncps. A second call finds nothing left to do.
+
+    Left alone are subclasses of the classes of ncps, modules that were changed in a way that
+    fastltc would not follow (hooks on modules inside a layer, replaced methods or functions,
+    trained masks), modules on a device without kernels, and the cells of layers that are left
+    alone. What fastltc does differently is in docs/compatibility.md and docs/drop-in.md.
+
+    Args:
+        model: any module; its ``named_modules`` are looked through.
+
+    Returns:
+        Which modules were swapped, and which left alone and why.
+
+    Raises:
+        TypeError: if ``model`` is not a module.
+
+    Example:
+        >>> import ncps.torch, torch
+        >>> from fastltc import accelerate
+        >>> model = torch.nn.Sequential(ncps.torch.LTC(3, 8))
+        >>> optimizer = torch.optim.Adam(model.parameters())
+        >>> print(accelerate(model))
+        2 modules of ncps swapped, 0 left alone
+          0: LTC
+          0.rnn_cell: LTCCell
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
+    names: dict[nn.Module, list[str]] = {}
+    for name, module in model.named_modules(remove_duplicate=False):
+        if _is_candidate(module):
+            names.setdefault(module, []).append(name)
+    plans: dict[nn.Module, _Plan] = {}
+    refused: dict[nn.Module, str] = {}
+    for module in names:
+        try:
+            plans[module] = _plan(module)
+        except _LeftAloneError as reason:
+            refused[module] = str(reason)
+    # The code of a layer that is left alone may rely on anything in its cells, and so a layer
+    # that shares such a cell cannot be swapped either.
+    waiting = list(refused)
+    while waiting:
+        layer = waiting.pop()
+        held = set(_cells(layer))
+        for module, plan in list(plans.items()):
+            if any(part in held for part, _, _ in plan):
+                refused[module] = (
+                    f"a part of {names[layer][0] or 'the model'}, which is left alone"
+                    if module in held
+                    else f"it shares a cell with {names[layer][0]}, which is left alone"
+                )
+                del plans[module]
+                waiting.append(module)
+    for plan in plans.values():
+        # A cell stands in the plan of its layer too.
+        _apply([step for step in plan if type(step[0]) is not step[1].ours])
+    return SwapReport(
+        swapped={n: type(module).__name__ for module in plans for n in names[module]},
+        left_alone={
+            n: refused[module] for module in names if module in refused for n in names[module]
+        },
+    )
+
+
+class Patch:
+    """A patch that is in force from its making until :meth:`undo`; see :func:`patch_ncps`.
+
+    Attributes:
+        swapped: how many modules of each class of ncps were made and swapped meanwhile.
+        left_alone: how many were left alone, for each reason.
+    """
+
+    def __init__(self) -> None:
+        self.swapped: Counter[str] = Counter()
+        self.left_alone: Counter[str] = Counter()
+        with _patching:
+            if not _active:
+                _install()
+            _active.append(self)
+
+    def undo(self) -> None:
+        """End this patch. A second call does nothing, and other patches stay in force."""
+        with _patching:
+            if self in _active:
+                _active.remove(self)
+                if not _active:
+                    _uninstall()
+
+    def __enter__(self) -> Patch:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.undo()
+
+    def __str__(self) -> str:
+        lines = [f"{n} x {kind} of ncps swapped" for kind, n in sorted(self.swapped.items())]
+        lines += [f"{n} x left alone: {why}" for why, n in sorted(self.left_alone.items())]
+        return "\n".join(lines) or "no module of ncps was made"
+
+
+def patch_ncps() -> Patch:
+    """Make ncps construct the modules of fastltc, until the patch is undone.
+
+    What constructs ``ncps.torch.LTC`` and its like, under whatever name it was imported and
+    whenever, gets a module that ncps has initialized and that was then swapped as by
+    :func:`accelerate`: it has the parameters ncps gives it for a seed, and the random generators
+    are left as ncps leaves them. Subclasses are left alone. The patch holds for all threads.
+
+    Returns:
+        The patch, which is in force already. Call its ``undo()``, or use it as a context
+        manager, to end it. Patches nest: the last one undone restores ncps.
+
+    Example:
+        >>> import ncps.torch
+        >>> from fastltc import LTC, patch_ncps
+        >>> with patch_ncps():
+        ...     layer = ncps.torch.LTC(3, 8)
+        >>> isinstance(layer, LTC), isinstance(ncps.torch.LTC(3, 8), LTC)
+        (True, False)
+    """
+    return Patch()
+
+
+_patching = threading.RLock()
+_active: list[Patch] = []
+_originals: dict[Any, tuple[Any, Any]] = {}
+"""For each patched class its own ``__init__`` and the one put in its place."""
+_making = threading.local()
+
+
+def _install() -> None:
+    for theirs in _NCPS:
+        original = vars(theirs)["__init__"]
+        replacement = _swapping(original)
+        _originals[theirs] = original, replacement
+        theirs.__init__ = replacement
+
+
+def _uninstall() -> None:
+    for theirs, (original, replacement) in _originals.items():
+        # Somebody else may have patched it after us; then ours stays below, and does nothing.
+        if vars(theirs)["__init__"] is replacement:
+            theirs.__init__ = original
+    _originals.clear()
+
+
+def _swapping(original: Callable[..., None]) -> Callable[..., None]:
+    @functools.wraps(original)
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+        # The cells of a layer wait for it: they stay as they are if it is left alone.
+        depth = getattr(_making, "depth", 0)
+        _making.depth = depth + 1
+        try:
+            original(self, *args, **kwargs)
+        finally:
+            _making.depth = depth
+        if depth == 0 and _active:
+            _swap_made(self)
+
+    return __init__
+
+
+def _swap_made(module: Any) -> None:
+    try:
+        plan = _plan(module)
+    except _LeftAloneError as reason:
+        for patch in _active:
+            patch.left_alone[str(reason)] += 1
+        return
+    _apply(plan)
+    for patch in _active:
+        patch.swapped[type(module).__name__] += 1
