@@ -3,6 +3,7 @@
 set(FASTLTC_KERNEL_SOURCES
   csrc/cpu/cfc_kernels.cpp
   csrc/cpu/ltc_kernels.cpp
+  csrc/cpu/masked_linear_kernels.cpp
   csrc/cpu/sigmoid_kernels.cpp)
 
 set(FASTLTC_ISAS baseline)
@@ -22,6 +23,7 @@ add_library(fastltc_kernels STATIC
   csrc/cpu/cfc.cpp
   csrc/cpu/isa.cpp
   csrc/cpu/ltc.cpp
+  csrc/cpu/masked_linear.cpp
   csrc/cpu/sigmoid.cpp)
 target_link_libraries(fastltc_kernels PUBLIC fastltc_flags)
 

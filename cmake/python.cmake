@@ -24,7 +24,8 @@ configure_file(${PROJECT_SOURCE_DIR}/csrc/runtime/build_info.h.in
 add_library(_C MODULE
   csrc/torch/cfc.cpp
   csrc/torch/library.cpp
-  csrc/torch/ltc.cpp)
+  csrc/torch/ltc.cpp
+  csrc/torch/masked_linear.cpp)
 set_target_properties(_C PROPERTIES PREFIX "" SUFFIX ".so")
 # The stable ABI of torch 2.10: the library runs on that version and every later one.
 target_compile_definitions(_C PRIVATE TORCH_TARGET_VERSION=0x020a000000000000ULL)

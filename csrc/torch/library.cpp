@@ -32,4 +32,8 @@ STABLE_TORCH_LIBRARY(fastltc, m) {
   m.def("cfc_backward(Tensor? grad_output, Tensor? grad_hn, " FASTLTC_CFC_ARGUMENTS
         "Tensor states, bool return_sequences, bool time_major, bool timespans_grad) -> "
         "(Tensor grad_x, Tensor grad_h0, Tensor grad_timespans, Tensor[] grad_parameters)");
+  m.def("masked_linear(Tensor x, Tensor weight, Tensor? bias, Tensor synapses) -> Tensor");
+  m.def(
+      "masked_linear_backward(Tensor grad_output, Tensor x, Tensor weight, Tensor synapses, "
+      "bool bias_grad) -> (Tensor grad_x, Tensor grad_weight, Tensor grad_bias)");
 }
