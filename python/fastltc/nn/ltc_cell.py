@@ -257,9 +257,19 @@ class LTCCell(nn.Module):
             x.numel() >= _THOROUGH_FROM * wiring.input_dim
         )
         return ltc(
-            *(x, h0, timespans, lengths, parameters, synapses, sensory_synapses),
-            *(wiring.output_dim, self._ode_unfolds, self._epsilon),
-            *(self._implicit_param_constraints, return_sequences, time_major),
+            x,
+            h0,
+            timespans,
+            lengths,
+            parameters,
+            synapses,
+            sensory_synapses,
+            wiring.output_dim,
+            self._ode_unfolds,
+            self._epsilon,
+            self._implicit_param_constraints,
+            return_sequences,
+            time_major,
         )
 
     def _operator_parameters(self) -> tuple[Tensor | None, ...]:
@@ -269,9 +279,21 @@ class LTCCell(nn.Module):
         get = p.get
         try:
             return (
-                *(p["gleak"], p["vleak"], p["cm"], p["sigma"], p["mu"], p["w"], p["erev"]),
-                *(p["sensory_sigma"], p["sensory_mu"], p["sensory_w"], p["sensory_erev"]),
-                *(get("input_w"), get("input_b"), get("output_w"), get("output_b")),
+                p["gleak"],
+                p["vleak"],
+                p["cm"],
+                p["sigma"],
+                p["mu"],
+                p["w"],
+                p["erev"],
+                p["sensory_sigma"],
+                p["sensory_mu"],
+                p["sensory_w"],
+                p["sensory_erev"],
+                get("input_w"),
+                get("input_b"),
+                get("output_w"),
+                get("output_b"),
             )
         except KeyError:
             pass

@@ -356,8 +356,20 @@ def ltc(
         or any(p.requires_grad for p in (h0, timespans, *parameters) if p is not None)
     )
     arguments = (
-        *(x, h0, timespans, lengths, *parameters, synapses, sensory_synapses),
-        *(output_size, ode_unfolds, epsilon, softplus, return_sequences, time_major, needs_grad),
+        x,
+        h0,
+        timespans,
+        lengths,
+        *parameters,
+        synapses,
+        sensory_synapses,
+        output_size,
+        ode_unfolds,
+        epsilon,
+        softplus,
+        return_sequences,
+        time_major,
+        needs_grad,
     )
     if torch.compiler.is_compiling():
         output, hn, _ = _forward(*arguments)
