@@ -57,9 +57,17 @@ struct Arguments : SequenceArguments {
                  return "expected 0, or more with one layer and no masks, got " +
                         std::to_string(backbone_layers);
                });
+    // Before it is doubled.
+    check.that(backbone_layers <= static_cast<int64_t>(parameters.size()), "backbone_layers", [&] {
+      return "expected at most as many as there are parameters, got " +
+             std::to_string(backbone_layers);
+    });
     check_count(check, "parameters", parameters, 2 * backbone_layers + cells * cell_parameters());
     if (!masks.empty()) check_count(check, "masks", masks, cells);
     check_parameters(check);
+    const double kept = static_cast<double>(gates() + 1) * static_cast<double>(size.N) +
+                        static_cast<double>(backbone_layers) * static_cast<double>(units);
+    check_count_of_states(check, kept);
     check_dropout(check);
     check_sequences(check);
   }

@@ -65,6 +65,10 @@ struct Arguments : SequenceArguments {
                [&] { return "expected at most " + std::to_string(most) + " neurons"; });
     check.that(size.I <= most, "x",
                [&] { return "expected at most " + std::to_string(most) + " features"; });
+    check.that(size.U <= most, "ode_unfolds", [&] {
+      return "expected at most " + std::to_string(most) + ", got " + std::to_string(size.U);
+    });
+    check_count_of_states(check, static_cast<double>(size.N) * static_cast<double>(size.U));
     for (size_t k = 0; k < parameters.size(); ++k) {
       if (parameters[k] == nullptr) continue;
       if (k < 3) {

@@ -87,6 +87,17 @@ struct SequenceArguments {
     size.T = x.size(1);
   }
 
+  // Expanded tensors can name more steps than could be kept, and a count that wrapped around would
+  // pass for a small one. `each_step` is what a sample keeps of a step.
+  void check_count_of_states(const ArgumentCheck& check, double each_step) const {
+    const double count =
+        (static_cast<double>(size.T) + 1) * static_cast<double>(size.B) * each_step;
+    check.that(count < 0x1p62, "x", [&] {
+      return "expected a batch and a number of steps whose states can be counted, got shape " +
+             shape_text(x);
+    });
+  }
+
   // All but x, once the sizes are known.
   void check_sequences(const ArgumentCheck& check) const {
     check.value("h0", h0, {size.B, size.N});

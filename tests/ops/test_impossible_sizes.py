@@ -1,0 +1,62 @@
+"""Sizes whose product no integer holds, given to the operators directly.
+
+A count that wraps around is a small allocation, and the kernels would write past it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from ltc_cases import random_case, raw_arguments
+
+# Without lengths and time steps, so that only x says how long a sequence is.
+PLAIN: dict[str, Any] = {"poison": False, "h0": False, "timespans": None}
+ODE_UNFOLDS = -6  # of raw_arguments
+
+
+def ltc_arguments(**changed: Any) -> list[Any]:
+    case = random_case(**PLAIN, return_sequences=False)
+    arguments = list(raw_arguments(case, save_states=True))
+    assert arguments[ODE_UNFOLDS] == case.options["ode_unfolds"]
+    if "ode_unfolds" in changed:
+        arguments[ODE_UNFOLDS] = changed["ode_unfolds"]
+    if "time" in changed:
+        batch, _, inputs = arguments[0].shape
+        arguments[0] = arguments[0][:, :1].expand(batch, changed["time"], inputs)
+    return arguments
+
+
+@pytest.mark.parametrize("ode_unfolds", [2**32, 2**62, 2**63 - 1])
+def test_ltc_with_too_many_unfolds(ode_unfolds: int) -> None:
+    with pytest.raises(RuntimeError, match=r"ode_unfolds: expected at most \d+, got \d+"):
+        torch.ops.fastltc.ltc_forward(*ltc_arguments(ode_unfolds=ode_unfolds))
+
+
+@pytest.mark.parametrize("time", [2**57, 2**58])
+def test_ltc_over_too_many_expanded_steps(time: int) -> None:
+    with pytest.raises(RuntimeError, match="x: expected .* states can be counted"):
+        torch.ops.fastltc.ltc_forward(*ltc_arguments(time=time))
+
+
+def cfc_arguments(time: int, backbone_layers: int) -> tuple[Any, ...]:
+    x = torch.randn(4, 1, 2).expand(4, time, 2)
+    weights = [t for _ in range(4) for t in (torch.randn(8, 10), torch.randn(8))]
+    # Six tensors are what 2 * backbone_layers + 8 wraps around to.
+    weights = weights[:6] if backbone_layers else weights
+    return (
+        *(x, None, None, None, weights, [], [8], backbone_layers, 0, 0, None),
+        *(False, False, True),
+    )
+
+
+def test_cfc_with_too_many_backbone_layers() -> None:
+    with pytest.raises(RuntimeError, match=f"backbone_layers: expected .*, got {2**63 - 1}"):
+        torch.ops.fastltc.cfc_forward(*cfc_arguments(3, 2**63 - 1))
+
+
+def test_cfc_over_too_many_expanded_steps() -> None:
+    with pytest.raises(RuntimeError, match="x: expected .* states can be counted"):
+        torch.ops.fastltc.cfc_forward(*cfc_arguments(2**57, 0))
