@@ -37,7 +37,7 @@ def test_ltc_with_too_many_unfolds(ode_unfolds: int) -> None:
 
 @pytest.mark.parametrize("time", [2**57, 2**58])
 def test_ltc_over_too_many_expanded_steps(time: int) -> None:
-    with pytest.raises(RuntimeError, match="x: expected .* states can be counted"):
+    with pytest.raises(RuntimeError, match=r"x: expected .* states can be counted"):
         torch.ops.fastltc.ltc_forward(*ltc_arguments(time=time))
 
 
@@ -58,5 +58,5 @@ def test_cfc_with_too_many_backbone_layers() -> None:
 
 
 def test_cfc_over_too_many_expanded_steps() -> None:
-    with pytest.raises(RuntimeError, match="x: expected .* states can be counted"):
+    with pytest.raises(RuntimeError, match=r"x: expected .* states can be counted"):
         torch.ops.fastltc.cfc_forward(*cfc_arguments(2**57, 0))
