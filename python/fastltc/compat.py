@@ -75,7 +75,9 @@ def _no_additions(module: Any) -> dict[str, Any]:
 def _ltc_cell_additions(cell: Any) -> dict[str, Any]:
     parameters = cell._parameters
     for name, parameter in vars(cell)["_params"].items():
-        if parameters.get(name) is not parameter:
+        registered = parameters.get(name)
+        # Of parameters without values ncps has nothing to compute, whichever they are.
+        if registered is not parameter and not (registered is not None and registered.is_meta):
             raise _LeftAloneError(
                 f"its _params[{name!r}], which ncps computes with, is not its parameter {name} "
                 "(pruned, parametrized, or loaded with assign=True?)"
