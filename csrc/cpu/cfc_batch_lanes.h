@@ -424,6 +424,14 @@ struct CfcForwardTile {
     }
     for (int r = 0; r < W; ++r) {
       store_rows(SequenceView<T>{out.hn, N, 0, 1}, 0, N, group[r], h.at(r, 0));
+      // Nobody reads the rest, but outputs of an operator should not be left to chance.
+      if (out.states != nullptr) {
+        T* const group_states = out.states + history * (first + r * L);
+        const int64_t left = in.size.T - tile.steps;
+        clear(group_states + (tile.steps + 1) * N * group[r].valid, left * N * group[r].valid);
+        clear(group_states + ((in.size.T + 1) * N + tile.steps * plan.kept_rows) * group[r].valid,
+              left * plan.kept_rows * group[r].valid);
+      }
       if (out.return_sequences) {
         zero_steps(out.output, tile.steps, in.size.T, M, group[r]);
       } else {

@@ -129,6 +129,11 @@ void zero_steps(const SequenceView<T>& view, int64_t begin, int64_t end, int64_t
   }
 }
 
+template <typename T>
+void clear(T* values, int64_t count) {
+  for (int64_t k = 0; k < count; ++k) values[k] = T(0);
+}
+
 // Which lanes still run at step t: all ones or all zeros in each lane's bits.
 template <typename T>
 struct ActiveLanes {

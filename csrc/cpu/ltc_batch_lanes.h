@@ -320,6 +320,11 @@ struct ForwardTile {
     }
     for (int r = 0; r < W; ++r) {
       store_rows(SequenceView<T>{out.hn, N, 0, 1}, 0, N, group[r], v.at(r, 0));
+      // Nobody reads the rest, but outputs of an operator should not be left to chance.
+      if (kept != nullptr) {
+        const int64_t written = (steps * U + 1) * N * group[r].valid;
+        clear(kept + r * history * L + written, history * group[r].valid - written);
+      }
       if (out.return_sequences) zero_steps(out.output, steps, in.size.T, in.size.M, group[r]);
     }
     if (!out.return_sequences) write_output(v, 0, group, nullptr);

@@ -180,9 +180,9 @@ std::tuple<Tensor, Tensor, Tensor> cfc_forward(
   arguments.check("fastltc::cfc_forward");
   const LayerSizes& size = arguments.size;
   Tensor output = return_sequences ? new_sequence(x, size.B, size.T, size.M, time_major)
-                                   : torch::stable::new_empty(x, {size.B, size.M});
-  Tensor hn = torch::stable::new_empty(x, {size.B, size.N});
-  Tensor states = torch::stable::new_empty(x, {save_states ? arguments.states_numel() : 0});
+                                   : new_tensor(x, size.B, size.M);
+  Tensor hn = new_tensor(x, size.B, size.N);
+  Tensor states = new_tensor(x, save_states ? arguments.states_numel() : 0);
   with_dtype(x.scalar_type(), [&](auto zero) {
     using T = decltype(zero);
     CfcOutputs<T> out;
@@ -223,17 +223,19 @@ std::tuple<Tensor, Tensor, Tensor, Tensors> cfc_backward(
   check.value("states", states, {arguments.states_numel()});
   const Tensor history = as_contiguous(states);
 
-  const auto absent = [&] { return torch::stable::new_empty(x, {0}); };
+  const auto absent = [&] { return new_tensor(x, 0); };
   const bool wants_timespans = timespans_grad && timespans.has_value();
   Tensor grad_x = new_sequence(x, size.B, size.T, size.I, time_major);
-  Tensor grad_h0 = h0.has_value() ? torch::stable::new_empty(x, {size.B, size.N}) : absent();
+  Tensor grad_h0 = h0.has_value() ? new_tensor(x, size.B, size.N) : absent();
   Tensor grad_timespans = !wants_timespans ? absent()
                           : arguments.timespans_per_neuron()
-                              ? torch::stable::new_empty(x, {size.B, size.T, size.N})
-                              : torch::stable::new_empty(x, {size.B, size.T});
+                              ? new_sequence(x, size.B, size.T, size.N, false)
+                              : new_tensor(x, size.B, size.T);
   Tensors grad_parameters;
   for (const Tensor& parameter : arguments.contiguous) {
-    grad_parameters.push_back(torch::stable::new_empty(parameter, parameter.sizes()));
+    grad_parameters.push_back(parameter.dim() == 1
+                                  ? new_tensor(x, parameter.size(0))
+                                  : new_tensor(x, parameter.size(0), parameter.size(1)));
   }
   with_dtype(x.scalar_type(), [&](auto zero) {
     using T = decltype(zero);

@@ -155,9 +155,9 @@ std::tuple<Tensor, Tensor, Tensor> ltc_forward(
   arguments.check("fastltc::ltc_forward");
   const LayerSizes& size = arguments.size;
   Tensor output = return_sequences ? new_sequence(x, size.B, size.T, size.M, time_major)
-                                   : torch::stable::new_empty(x, {size.B, size.M});
-  Tensor hn = torch::stable::new_empty(x, {size.B, size.N});
-  Tensor states = torch::stable::new_empty(x, {save_states ? arguments.states_numel() : 0});
+                                   : new_tensor(x, size.B, size.M);
+  Tensor hn = new_tensor(x, size.B, size.N);
+  Tensor states = new_tensor(x, save_states ? arguments.states_numel() : 0);
   with_dtype(x.scalar_type(), [&](auto zero) {
     using T = decltype(zero);
     LtcOutputs<T> out;
@@ -209,26 +209,26 @@ Gradients ltc_backward(const OptionalTensor& grad_output, const OptionalTensor& 
   check.value("states", states, {arguments.states_numel()});
   const Tensor history = as_contiguous(states);
 
-  const auto absent = [&] { return torch::stable::new_empty(x, {0}); };
+  const auto absent = [&] { return new_tensor(x, 0); };
   const bool wants_timespans = timespans_grad && timespans.has_value();
   Tensor grad_x = new_sequence(x, size.B, size.T, size.I, time_major);
-  Tensor grad_h0 = h0.has_value() ? torch::stable::new_empty(x, {size.B, size.N}) : absent();
+  Tensor grad_h0 = h0.has_value() ? new_tensor(x, size.B, size.N) : absent();
   Tensor grad_timespans = !wants_timespans ? absent()
                           : arguments.timespans_per_neuron()
-                              ? torch::stable::new_empty(x, {size.B, size.T, size.N})
-                              : torch::stable::new_empty(x, {size.B, size.T});
+                              ? new_sequence(x, size.B, size.T, size.N, false)
+                              : new_tensor(x, size.B, size.T);
   std::array<Tensor, 15> grad;
   for (size_t k = 0; k < grad.size(); ++k) {
     if (arguments.parameters[k] == nullptr) {
       grad[k] = absent();
     } else if (k < 3) {
-      grad[k] = torch::stable::new_empty(x, {size.N});
+      grad[k] = new_tensor(x, size.N);
     } else if (k < 7) {
       grad[k] = torch::stable::new_zeros(x, {size.N, size.N});
     } else if (k < 11) {
       grad[k] = torch::stable::new_zeros(x, {size.I, size.N});
     } else {
-      grad[k] = torch::stable::new_empty(x, {k < 13 ? size.I : size.M});
+      grad[k] = new_tensor(x, k < 13 ? size.I : size.M);
     }
   }
   with_dtype(x.scalar_type(), [&](auto zero) {

@@ -79,7 +79,7 @@ Tensor masked_linear(const Tensor& x, const Tensor& weight, const OptionalTensor
                      const Tensor& synapses) {
   Arguments arguments{x, weight, bias, synapses};
   arguments.check("fastltc::masked_linear");
-  Tensor y = torch::stable::new_empty(x, {arguments.B, arguments.O});
+  Tensor y = new_tensor(x, arguments.B, arguments.O);
   with_dtype(x.scalar_type(), [&](auto zero) {
     using T = decltype(zero);
     cpu::masked_linear(arguments.problem<T>(), y.mutable_data_ptr<T>(), torch_parallel());
@@ -96,9 +96,9 @@ std::tuple<Tensor, Tensor, Tensor> masked_linear_backward(const Tensor& grad_out
   arguments.check(op);
   ArgumentCheck(op, x.scalar_type()).value("grad_output", grad_output, {arguments.B, arguments.O});
   const Tensor grad_rows = Arguments::inner_contiguous(grad_output);
-  Tensor grad_x = torch::stable::new_empty(x, {arguments.B, arguments.I});
+  Tensor grad_x = new_tensor(x, arguments.B, arguments.I);
   Tensor grad_weight = torch::stable::new_zeros(x, {arguments.O, arguments.I});
-  Tensor grad_bias = torch::stable::new_empty(x, {bias_grad ? arguments.O : 0});
+  Tensor grad_bias = new_tensor(x, bias_grad ? arguments.O : 0);
   with_dtype(x.scalar_type(), [&](auto zero) {
     using T = decltype(zero);
     MaskedLinearGradients<T> grad;

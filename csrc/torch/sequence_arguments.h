@@ -4,6 +4,8 @@
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
+#include <algorithm>
+#include <initializer_list>
 #include <limits>
 #include <optional>
 #include <string>
@@ -43,11 +45,31 @@ SequenceView<const T> sequence_view(const Tensor& tensor, bool has_time = true) 
   return view;
 }
 
-// The view of a new [B, T, C] tensor, stored time first where `time_major`.
+// A new tensor with the dtype and device of another. torch::stable::new_empty goes through the
+// dispatcher by name, which takes as long as a step of a small layer.
+inline Tensor new_strided(const Tensor& like, std::initializer_list<int64_t> sizes,
+                          std::initializer_list<int64_t> strides) {
+  int32_t dtype, device;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(like.get(), &dtype));
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device));
+  AtenTensorHandle result;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(static_cast<int64_t>(sizes.size()),
+                                                         sizes.begin(), strides.begin(), dtype,
+                                                         device, like.get_device_index(), &result));
+  return Tensor(result);
+}
+
+inline Tensor new_tensor(const Tensor& like, int64_t n) { return new_strided(like, {n}, {1}); }
+inline Tensor new_tensor(const Tensor& like, int64_t rows, int64_t columns) {
+  return new_strided(like, {rows, columns}, {std::max<int64_t>(columns, 1), 1});
+}
+
+// [B, T, C], stored time first where `time_major`.
 inline Tensor new_sequence(const Tensor& like, int64_t B, int64_t T, int64_t C, bool time_major) {
-  if (!time_major) return torch::stable::new_empty(like, {B, T, C});
-  Tensor stored = torch::stable::new_empty(like, {T, B, C});
-  return torch::stable::transpose(stored, 0, 1);
+  // Strides as torch has them for empty dimensions, too.
+  const int64_t inner = std::max<int64_t>(C, 1);
+  if (time_major) return new_strided(like, {B, T, C}, {inner, inner * std::max<int64_t>(B, 1), 1});
+  return new_strided(like, {B, T, C}, {inner * std::max<int64_t>(T, 1), inner, 1});
 }
 
 // Strides as sequence_view has them.
