@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import copy
 import doctest
 import io
 import pickle
+import re
 import weakref
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import ncps.torch
@@ -20,8 +23,9 @@ from torch.func import functional_call
 
 import fastltc
 from fastltc import accelerate, compat, patch_ncps
-from ncps_twins import WIRINGS, check_twins, flat
+from ncps_twins import WIRINGS, check_twins
 
+ROOT = Path(__file__).resolve().parents[1]
 I, N = 4, 12  # noqa: E741
 
 LAYERS: dict[str, Callable[[], nn.Module]] = {
@@ -57,11 +61,6 @@ class Model(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         output, _ = self.rnn(self.blocks[0]["norm"](x))
         return self.head(output)
-
-
-def run_cell(cell: nn.Module, x: Tensor) -> list[Tensor]:
-    state = torch.full((len(x), N), 0.1, dtype=x.dtype)
-    return flat(cell(x[:, 0], state, 0.7))
 
 
 def losses(model: nn.Module, optimizer: Any, x: Tensor, steps: int) -> list[float]:
@@ -163,6 +162,8 @@ def test_nothing_is_missing_that_fastltc_sets_in_a_module(name: str) -> None:
         made = (LAYERS | CELLS)[name]()
     modules = dict(swapped.named_modules())
     for path, module in made.named_modules():
+        if not isinstance(module, compat._OURS):
+            continue
         assert isinstance(modules[path], type(module))
         assert vars(module).keys() <= vars(modules[path]).keys(), path
 
@@ -301,6 +302,14 @@ def test_subclasses_are_left_alone_with_their_cells() -> None:
     assert type(model[0].rnn_cell) is ncps.torch.LTCCell
     assert type(model.cell) is CustomCell
     assert torch.equal(model[0](x)[0], expected)
+
+
+def test_what_fastltc_does_not_have_yet_is_left_alone() -> None:
+    model = nn.Sequential(ncps.torch.CfC(I, AutoNCP(N, 2)), CustomLTC(I, 5), nn.LSTM(5, 3))
+    report = accelerate(model)
+    assert report.left_alone["0"] == "fastltc has no CfC yet"
+    assert report.left_alone["0.rnn_cell"] == "fastltc has no WiredCfCCell yet"
+    assert not report.swapped
 
 
 def test_shared_modules_stay_shared() -> None:
@@ -519,6 +528,15 @@ def test_examples_in_docstrings() -> None:
     found = doctest.testmod(compat)
     assert found.attempted > 0
     assert found.failed == 0
+
+
+def test_the_page_names_tests_that_exist() -> None:
+    text = (ROOT / "docs" / "drop-in.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", text)
+    assert len(named) > 20
+    for path, function in named:
+        tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
+        assert function in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
 
 
 def test_what_is_no_module_is_refused() -> None:

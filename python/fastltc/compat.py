@@ -187,21 +187,21 @@ def _plan(module: Any) -> _Plan:
     plan: _Plan = []
     for name, child in module._modules.items():
         if re.fullmatch(swap.parts, name):
+            if type(child) not in _SWAPS and not isinstance(child, _OURS):
+                raise _LeftAloneError(f"its {name} is of the class {type(child).__qualname__}")
             # ncps calls the memory cell itself, but of the others only their forward.
             if name == "lstm":
                 _check_hooks(name, child)
             if isinstance(child, _OURS):
                 continue
-            if type(child) not in _SWAPS:
-                raise _LeftAloneError(f"its {name} is of the class {type(child).__qualname__}")
             try:
                 plan += _plan(child)
             except _LeftAloneError as reason:
                 raise _LeftAloneError(f"of its {name}: {reason}") from None
         elif name in swap.inner:
-            _check_hooks(name, child)
             if type(child) not in swap.inner[name]:
                 raise _LeftAloneError(f"its {name} is of the class {type(child).__qualname__}")
+            _check_hooks(name, child)
     if swap.operator is not None:
         for parameter in module.parameters():
             device = parameter.device.type
