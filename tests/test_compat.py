@@ -312,6 +312,20 @@ def test_what_fastltc_does_not_have_yet_is_left_alone() -> None:
     assert not report.swapped
 
 
+def test_modules_on_a_device_without_kernels_are_left_alone(monkeypatch: Any) -> None:
+    kernels = torch._C._dispatch_has_kernel_for_dispatch_key
+    asked = []
+
+    def no_kernels(operator: str, key: str) -> bool:
+        asked.append((operator, key, kernels(operator, key)))
+        return False
+
+    monkeypatch.setattr(torch._C, "_dispatch_has_kernel_for_dispatch_key", no_kernels)
+    report = accelerate(LAYERS["LTC"]())
+    assert report.left_alone["rnn_cell"] == "it is on cpu, for which fastltc has no kernels"
+    assert set(asked) == {("fastltc::ltc_forward", "CPU", True)}
+
+
 def test_shared_modules_stay_shared() -> None:
     model = nn.Module()
     model.first = ncps.torch.LTC(I, AutoNCP(N, 2))

@@ -40,7 +40,7 @@ from fastltc.ops.ltc import LTC_PARAMETERS
 __all__ = ["Patch", "SwapReport", "accelerate", "patch_ncps"]
 
 
-class _LeftAloneError(Exception):
+class _LeftAloneError(ValueError):
     """Why a module stays as it is."""
 
 

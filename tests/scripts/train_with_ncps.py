@@ -6,21 +6,25 @@ Prints a line of JSON per epoch, and at the end the seconds that training took.
 import argparse
 import json
 import time
+from functools import partial
 
 import numpy as np
 import torch
-from ncps.torch import LTC
+from ncps.torch import LTC, CfC
 from ncps.wirings import AutoNCP
 from torch import nn
+
+
+LAYERS = {"LTC": LTC, "LTC with memory": partial(LTC, mixed_memory=True), "CfC": CfC}
 
 
 class Forecaster(nn.Module):
     """Predicts the next value of a wave."""
 
-    def __init__(self, mixed_memory: bool) -> None:
+    def __init__(self, layer: str) -> None:
         super().__init__()
         self.embedding = nn.Linear(2, 6)
-        self.rnn = LTC(6, AutoNCP(16, 3, seed=7), mixed_memory=mixed_memory)
+        self.rnn = LAYERS[layer](6, AutoNCP(16, 3, seed=7))
         self.head = nn.Linear(3, 1)
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
@@ -37,10 +41,10 @@ def waves(samples: int, steps: int, seed: int) -> tuple[torch.Tensor, torch.Tens
     return torch.tensor(inputs, dtype=dtype), torch.tensor(values[:, 1:], dtype=dtype)
 
 
-def train(dtype: str, mixed_memory: bool, epochs: int) -> float:
+def train(dtype: str, layer: str, epochs: int) -> float:
     torch.set_default_dtype(getattr(torch, dtype))
     torch.manual_seed(1)
-    model = Forecaster(mixed_memory)
+    model = Forecaster(layer)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
     inputs, targets = waves(samples=64, steps=12, seed=2)
     started = time.perf_counter()
@@ -53,7 +57,7 @@ def train(dtype: str, mixed_memory: bool, epochs: int) -> float:
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             losses.append(loss.item())
-        record = {"dtype": dtype, "mixed": mixed_memory, "epoch": epoch, "loss": np.mean(losses)}
+        record = {"dtype": dtype, "layer": layer, "epoch": epoch, "loss": np.mean(losses)}
         print(json.dumps(record), flush=True)
     return time.perf_counter() - started
 
@@ -63,8 +67,8 @@ if __name__ == "__main__":
     parser.add_argument("--epochs", type=int, default=5)
     arguments = parser.parse_args()
     seconds = sum(
-        train(dtype, mixed_memory, arguments.epochs)
+        train(dtype, layer, arguments.epochs)
         for dtype in ("float32", "float64")
-        for mixed_memory in (False, True)
+        for layer in LAYERS
     )
     print(json.dumps({"seconds": seconds, "made": LTC(2, 3).__class__.__module__}))
