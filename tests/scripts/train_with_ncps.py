@@ -14,7 +14,6 @@ from ncps.torch import LTC, CfC
 from ncps.wirings import AutoNCP
 from torch import nn
 
-
 LAYERS = {"LTC": LTC, "LTC with memory": partial(LTC, mixed_memory=True), "CfC": CfC}
 
 
