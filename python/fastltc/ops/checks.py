@@ -11,7 +11,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["check_lengths_and_timespans", "check_ltc_arguments", "check_timespan_values"]
+__all__ = [
+    "check_cfc_arguments",
+    "check_lengths_and_timespans",
+    "check_ltc_arguments",
+    "check_mask_values",
+    "check_timespan_values",
+]
 
 _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
@@ -57,6 +63,22 @@ def check_timespan_values(name: str, timespans: Tensor) -> None:
         )
 
 
+def check_mask_values(name: str, mask: Tensor) -> None:
+    """Raise ValueError if an entry of a mask is neither 0 nor 1.
+
+    Args:
+        name: what the caller calls it.
+        mask: any shape, any dtype.
+    """
+    strange = torch.logical_not((mask == 0) | (mask == 1))
+    if strange.any():
+        where = [int(i) for i in strange.nonzero()[0]]
+        raise ValueError(
+            f"{name}: expected 0 or 1 everywhere, got {mask[tuple(where)].item()} at {where} "
+            f"({int(strange.sum())} of {mask.numel()} entries are neither)"
+        )
+
+
 def check_lengths_and_timespans(
     lengths: Tensor | None, timespans: Tensor | None, time: int
 ) -> None:
@@ -78,6 +100,49 @@ def check_lengths_and_timespans(
         valid = valid if timespans.dim() == 2 else valid.unsqueeze(-1)
         timespans = torch.where(valid, timespans, 0)
     check_timespan_values("timespans", timespans)
+
+
+def _check_input(x: Tensor) -> None:
+    _expect_tensor("x", x)
+    if x.dim() != 3:
+        raise ValueError(f"x: expected shape [B, T, I], got {list(x.shape)}")
+    if x.dtype not in (torch.float32, torch.float64):
+        raise TypeError(f"x: expected a floating point dtype of at most 64 bits, got {x.dtype}")
+
+
+def _check_data(
+    h0: Tensor | None,
+    timespans: Tensor | None,
+    lengths: Tensor | None,
+    x: Tensor,
+    neurons: int,
+) -> None:
+    batch, time, _ = x.shape
+    if h0 is not None:
+        _expect_tensor("h0", h0)
+        _expect_same_kind("h0", h0, x)
+        _expect_shape("h0", h0, "[B, N]", [batch, neurons])
+    if timespans is not None:
+        _expect_tensor("timespans", timespans)
+        _expect_same_kind("timespans", timespans, x)
+        if timespans.dim() == 3:
+            _expect_shape("timespans", timespans, "[B, T, N]", [batch, time, neurons])
+        else:
+            _expect_shape("timespans", timespans, "[B, T]", [batch, time])
+    if lengths is not None:
+        _expect_tensor("lengths", lengths)
+        if lengths.dtype not in _INTEGERS:
+            raise TypeError(f"lengths: expected int64, got {lengths.dtype}")
+        _expect_shape("lengths", lengths, "[B]", [batch])
+
+
+def _check_device(x: Tensor) -> None:
+    if x.device.type != "cpu":
+        raise NotImplementedError(
+            f"fastltc: no {x.device.type} kernels for tensors on {x.device}; move the module and "
+            "its input to the CPU, or install a fastltc built with FASTLTC_CUDA=ON (`fastltc "
+            "info` says what this one has)"
+        )
 
 
 def check_ltc_arguments(
@@ -110,12 +175,8 @@ def check_ltc_arguments(
     """
     from fastltc.ops.ltc import LTC_PARAMETERS
 
-    _expect_tensor("x", x)
-    if x.dim() != 3:
-        raise ValueError(f"x: expected shape [B, T, I], got {list(x.shape)}")
-    if x.dtype not in (torch.float32, torch.float64):
-        raise TypeError(f"x: expected a floating point dtype of at most 64 bits, got {x.dtype}")
-    batch, time, inputs = x.shape
+    _check_input(x)
+    inputs = x.shape[2]
     named = dict(zip(LTC_PARAMETERS, parameters, strict=True))
     for name, parameter in named.items():
         if parameter is None and name[-2:] in ("_w", "_b") and not name.startswith("sensory"):
@@ -142,22 +203,7 @@ def check_ltc_arguments(
     for name, parameter in named.items():
         if parameter is not None:
             _expect_shape(name, parameter, *shapes[name])
-    if h0 is not None:
-        _expect_tensor("h0", h0)
-        _expect_same_kind("h0", h0, x)
-        _expect_shape("h0", h0, "[B, N]", [batch, neurons])
-    if timespans is not None:
-        _expect_tensor("timespans", timespans)
-        _expect_same_kind("timespans", timespans, x)
-        if timespans.dim() == 3:
-            _expect_shape("timespans", timespans, "[B, T, N]", [batch, time, neurons])
-        else:
-            _expect_shape("timespans", timespans, "[B, T]", [batch, time])
-    if lengths is not None:
-        _expect_tensor("lengths", lengths)
-        if lengths.dtype not in _INTEGERS:
-            raise TypeError(f"lengths: expected int64, got {lengths.dtype}")
-        _expect_shape("lengths", lengths, "[B]", [batch])
+    _check_data(h0, timespans, lengths, x, neurons)
     for name, synapse_list in (("synapses", synapses), ("sensory_synapses", sensory_synapses)):
         _expect_tensor(name, synapse_list)
         if synapse_list.dtype != torch.int32 or synapse_list.dim() != 1:
@@ -169,10 +215,111 @@ def check_ltc_arguments(
             raise TypeError(
                 f"{name}: expected a tensor on {x.device}, got one on {synapse_list.device}"
             )
-    check_lengths_and_timespans(lengths, timespans, time)
-    if x.device.type != "cpu":
-        raise NotImplementedError(
-            f"fastltc: no {x.device.type} kernels for tensors on {x.device}; move the module and "
-            "its input to the CPU, or install a fastltc built with FASTLTC_CUDA=ON (`fastltc "
-            "info` says what this one has)"
+    check_lengths_and_timespans(lengths, timespans, x.shape[1])
+    _check_device(x)
+
+
+def check_cfc_arguments(
+    x: Tensor,
+    h0: Tensor | None,
+    timespans: Tensor | None,
+    lengths: Tensor | None,
+    parameters: Sequence[Tensor],
+    masks: Sequence[Tensor],
+    layer_sizes: Sequence[int],
+    backbone_layers: int,
+    mode: str,
+    activation: str,
+    dropout: Tensor | None,
+) -> None:
+    """Raise ValueError or TypeError if ``fastltc.ops.cfc`` cannot take these arguments.
+
+    Args:
+        x: see :func:`fastltc.ops.cfc`.
+        h0: the same.
+        timespans: the same.
+        lengths: the same.
+        parameters: the same.
+        masks: the same.
+        layer_sizes: the same.
+        backbone_layers: the same.
+        mode: the same.
+        activation: the same.
+        dropout: the same.
+
+    Raises:
+        ValueError: names the argument whose shape or value is wrong, what was expected, what came.
+        TypeError: the same for a dtype or device.
+    """
+    from fastltc.ops.cfc import CFC_ACTIVATIONS, CFC_MODES
+
+    for name, value, known in (
+        ("mode", mode, CFC_MODES),
+        ("activation", activation, CFC_ACTIVATIONS),
+    ):
+        if value not in known:
+            raise ValueError(f"{name}: expected one of {', '.join(known)}, got {value!r}")
+    _check_input(x)
+    if not layer_sizes or min(layer_sizes) < 1:
+        raise ValueError(f"layer_sizes: expected sizes of 1 or more, got {list(layer_sizes)}")
+    if backbone_layers < 0 or (backbone_layers and (len(layer_sizes) > 1 or masks)):
+        raise ValueError(
+            "backbone_layers: expected 0, or more with one cell and no masks, got "
+            f"{backbone_layers} with {len(layer_sizes)} cells and {len(masks)} masks"
         )
+    if len(masks) not in (0, len(layer_sizes)):
+        raise ValueError(
+            f"masks: expected none or one for each of {len(layer_sizes)} cells, got {len(masks)}"
+        )
+    per_cell = 4 if mode == "pure" else 8
+    count = 2 * backbone_layers + per_cell * len(layer_sizes)
+    if len(parameters) != count:
+        raise ValueError(
+            f"parameters: expected {count} tensors with {len(layer_sizes)} cells, "
+            f"{backbone_layers} backbone layers and mode {mode!r}, got {len(parameters)}"
+        )
+    batch, time, fan_in = x.shape
+    neurons, units = sum(layer_sizes), 0
+    shapes: list[tuple[str, tuple[int, ...]]] = []
+    if backbone_layers:
+        fan_in, units = fan_in + neurons, parameters[0].shape[0]
+    for layer in range(backbone_layers):
+        shapes += [
+            (f"backbone {layer} weight", (units, fan_in)),
+            (f"backbone {layer} bias", (units,)),
+        ]
+        fan_in = units
+    for cell, size in enumerate(layer_sizes):
+        own = fan_in if backbone_layers else fan_in + size
+        for linear in ("ff1",) if mode == "pure" else ("ff1", "ff2", "time_a", "time_b"):
+            shapes += [(f"{linear}.weight", (size, own)), (f"{linear}.bias", (size,))]
+        if mode == "pure":
+            shapes += [("w_tau", (1, size)), ("A", (1, size))]
+        if masks:
+            mask = masks[cell]
+            _expect_tensor(f"masks[{cell}]", mask)
+            _expect_shape(f"masks[{cell}]", mask, "[n, K]", (size, own))
+            if mask.device != x.device:
+                raise TypeError(
+                    f"masks[{cell}]: expected a tensor on {x.device}, got one on {mask.device}"
+                )
+            check_mask_values(f"masks[{cell}]", mask)
+        fan_in = size
+    for i, (parameter, (name, shape)) in enumerate(zip(parameters, shapes, strict=True)):
+        what = f"parameters[{i}] ({name})"
+        _expect_tensor(what, parameter)
+        _expect_same_kind(what, parameter, x)
+        if tuple(parameter.shape) != shape:
+            raise ValueError(f"{what}: expected shape {list(shape)}, got {list(parameter.shape)}")
+    if dropout is not None:
+        _expect_tensor("dropout", dropout)
+        _expect_same_kind("dropout", dropout, x)
+        _expect_shape(
+            "dropout",
+            dropout,
+            "[backbone_layers - 1, B, T, units]",
+            (backbone_layers - 1, batch, time, units),
+        )
+    _check_data(h0, timespans, lengths, x, neurons)
+    check_lengths_and_timespans(lengths, timespans, time)
+    _check_device(x)
