@@ -10,13 +10,19 @@ if TYPE_CHECKING:
     from fastltc.compat import accelerate as accelerate
     from fastltc.compat import patch_ncps as patch_ncps
     from fastltc.nn import LTC as LTC
+    from fastltc.nn import CfC as CfC
+    from fastltc.nn import CfCCell as CfCCell
     from fastltc.nn import LTCCell as LTCCell
+    from fastltc.nn import WiredCfCCell as WiredCfCCell
 
 # Everything is imported at first use, so that the parts that need no torch import where none is
 # installed. Public name -> module that defines it:
 _EXPORTS: dict[str, str] = {
     "LTC": "fastltc.nn",
     "LTCCell": "fastltc.nn",
+    "CfC": "fastltc.nn",
+    "CfCCell": "fastltc.nn",
+    "WiredCfCCell": "fastltc.nn",
     "accelerate": "fastltc.compat",
     "patch_ncps": "fastltc.compat",
 }

@@ -13,11 +13,16 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 MODULES = [
+    "fastltc.nn.cfc",
+    "fastltc.nn.cfc_cell",
     "fastltc.nn.lstm_cell",
     "fastltc.nn.ltc",
     "fastltc.nn.ltc_cell",
+    "fastltc.nn.wired_cfc_cell",
     "fastltc.nn.wiring",
+    "fastltc.ops.cfc",
     "fastltc.ops.ltc",
+    "fastltc.reference.cfc",
     "fastltc.reference.ltc",
 ]
 

@@ -21,7 +21,9 @@ _CHEAP_TO_COMPARE = 64 * 64
 """Masks of at most this many entries are compared at every call: it takes less than 1 us."""
 
 
-def build_wiring(wiring: Any, in_features: int | None) -> Wiring:
+def build_wiring(
+    wiring: Any, in_features: int | None, name: str = "in_features", motors: bool = True
+) -> Wiring:
     """Return the wiring, built for ``in_features`` inputs.
 
     A wiring that is built already is used as it is. (Building it a second time, as ncps does,
@@ -30,6 +32,8 @@ def build_wiring(wiring: Any, in_features: int | None) -> Wiring:
     Args:
         wiring: ``ncps.wirings.Wiring``.
         in_features: number of inputs; None if the wiring is built.
+        name: what the caller calls ``in_features``.
+        motors: whether the number of outputs must be set.
 
     Raises:
         TypeError: if ``wiring`` is not a wiring.
@@ -39,19 +43,20 @@ def build_wiring(wiring: Any, in_features: int | None) -> Wiring:
     if not isinstance(wiring, Wiring):
         raise TypeError(f"wiring: expected an ncps.wirings.Wiring, got {type(wiring).__name__}")
     if in_features is not None and in_features < 1:
-        raise ValueError(f"in_features: expected 1 or more, got {in_features}")
+        raise ValueError(f"{name}: expected 1 or more, got {in_features}")
     if not wiring.is_built():
         if in_features is None:
             raise ValueError(
-                "wiring: expected a wiring that is built, or in_features, got one whose number "
-                "of inputs is not known; pass in_features or call wiring.build(in_features)"
+                f"wiring: expected a wiring that is built, or {name}, got one whose number of "
+                f"inputs is not known; pass {name} or call wiring.build({name})"
             )
         wiring.build(in_features)
     elif in_features is not None and wiring.input_dim != in_features:
         raise ValueError(
-            f"in_features: expected {wiring.input_dim}, which the wiring is built for, got "
-            f"{in_features}"
+            f"{name}: expected {wiring.input_dim}, which the wiring is built for, got {in_features}"
         )
+    if not motors:
+        return wiring
     if wiring.output_dim is None:
         raise ValueError(
             "wiring: expected one with motor neurons, got one whose number of outputs is not set; "

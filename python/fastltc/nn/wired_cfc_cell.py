@@ -1,0 +1,175 @@
+"""The wired closed-form continuous-time cell: a chain of masked cells, and one step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from fastltc.nn.cfc_cell import CfCCell, run_step
+from fastltc.nn.checks import check_input_kind
+from fastltc.nn.wiring import build_wiring
+from fastltc.ops.cfc import cfc
+
+__all__ = ["WiredCfCCell"]
+
+
+class WiredCfCCell(nn.Module):
+    r"""A closed-form continuous-time (CfC) cell along a wiring, which runs one time step.
+
+    The equation is that of :func:`fastltc.reference.cfc`: one cell per layer of the wiring (of an
+    NCP: inter, command and motor neurons), and the new state of each is the input of the next.
+    The wiring masks ``ff1`` and ``ff2`` from one layer to the next; within a layer, and in
+    ``time_a`` and ``time_b``, everything is connected. The class takes the place of
+    ``ncps.torch.WiredCfCCell``: the arguments, the names, shapes, initial values and random draws
+    of the parameters, and the keys of the state dict are the same, and checkpoints load both ways.
+
+    The cells are ``layer_0``, ``layer_1`` and so on, see :class:`CfCCell`. The operator reads
+    their parameters; it does not call them, so hooks on them do not run. Their masks decide which
+    synapses are computed, also when a checkpoint brings others than the wiring has.
+
+    Args:
+        input_size: number of inputs, I; may be None if the wiring is built.
+        wiring: ``ncps.wirings.Wiring``; used as it is if it is built.
+        mode: ``"default"``, ``"pure"`` or ``"no_gate"``.
+
+    Raises:
+        TypeError: if ``wiring`` is not a wiring.
+        ValueError: if the wiring is not built or is built for another number of inputs, or if the
+            mode is unknown.
+
+    Example:
+        >>> import torch
+        >>> from fastltc import WiredCfCCell
+        >>> from fastltc.wirings import AutoNCP
+        >>> cell = WiredCfCCell(16, AutoNCP(19, 2))
+        >>> output, state = cell(torch.randn(4, 16), torch.zeros(4, 19), 0.1)
+        >>> output.shape, state.shape
+        (torch.Size([4, 2]), torch.Size([4, 19]))
+
+    Source: Hasani et al., Closed-form continuous-time neural networks, Nature Machine
+    Intelligence 2022 (arXiv:2106.13898).
+    """
+
+    def __init__(self, input_size: int | None, wiring: Any, mode: str = "default") -> None:
+        super().__init__()
+        self._wiring = wiring = build_wiring(wiring, input_size, "input_size", motors=False)
+        neurons = [wiring.get_neurons_of_layer(layer) for layer in range(wiring.num_layers)]
+        self._sizes = [len(layer) for layer in neurons]
+        self._names = [f"layer_{layer}" for layer in range(len(neurons))]
+        features = wiring.input_dim
+        for index, (name, layer) in enumerate(zip(self._names, neurons, strict=True)):
+            if index == 0:
+                incoming = wiring.sensory_adjacency_matrix[:, layer]
+            else:
+                incoming = wiring.adjacency_matrix[np.ix_(neurons[index - 1], layer)]
+            recurrent = np.ones((len(layer), len(layer)))
+            cell = CfCCell(
+                features,
+                len(layer),
+                mode,
+                backbone_activation="lecun_tanh",
+                backbone_units=0,
+                backbone_layers=0,
+                backbone_dropout=0.0,
+                sparsity_mask=np.concatenate([incoming, recurrent]),
+            )
+            self.register_module(name, cell)
+            features = len(layer)
+
+    @property
+    def _layers(self) -> list[CfCCell]:
+        # Scripts written for ncps look the cells up here.
+        return [getattr(self, name) for name in self._names]
+
+    @property
+    def state_size(self) -> int:
+        """Number of neurons, N."""
+        return self._wiring.units
+
+    @property
+    def layer_sizes(self) -> list[int]:
+        """Number of neurons of each layer."""
+        return list(self._sizes)
+
+    @property
+    def num_layers(self) -> int:
+        """Number of layers of the wiring."""
+        return self._wiring.num_layers
+
+    @property
+    def sensory_size(self) -> int:
+        """Number of inputs, I."""
+        return self._wiring.input_dim
+
+    @property
+    def motor_size(self) -> int:
+        """Number of motor neurons of the wiring."""
+        return self._wiring.output_dim
+
+    @property
+    def output_size(self) -> int:
+        """Number of motor neurons of the wiring."""
+        return self.motor_size
+
+    @property
+    def synapse_count(self) -> int:
+        """Number of synapses between neurons, by the wiring."""
+        return np.sum(np.abs(self._wiring.adjacency_matrix))
+
+    @property
+    def sensory_synapse_count(self) -> int:
+        """Number of synapses from inputs to neurons, by the wiring."""
+        return np.sum(np.abs(self._wiring.sensory_adjacency_matrix))
+
+    def forward(
+        self, input: Tensor, hx: Tensor, timespans: Tensor | float
+    ) -> tuple[Tensor, Tensor]:
+        """Run one time step.
+
+        Args:
+            input: ``[B, I]``, dtype and device of the parameters (half types: see
+                :func:`fastltc.ops.cfc`).
+            hx: state, ``[B, N]``, the neurons in the order of the layers.
+            timespans: time since the last step in seconds, not negative: a number, a tensor of
+                one element, ``(B,)``, ``(B, 1)`` or, one per neuron in the order of the state,
+                ``(B, N)`` or ``(1, N)``.
+
+        Returns:
+            ``(output, state)``: the new state of the last layer, ``[B, M]``, and of all of them,
+            ``[B, N]``.
+
+        Raises:
+            ValueError: if a shape is wrong, or a time step is negative or not finite
+                (``RuntimeError`` in compiled code).
+            TypeError: if a dtype or a device is wrong.
+        """
+        wiring = self._wiring
+        return run_step(*(self, input, hx, timespans, "timespans", wiring.input_dim, wiring.units))
+
+    def _run(
+        self,
+        x: Tensor,
+        h0: Tensor | None,
+        timespans: Tensor | None,
+        lengths: Tensor | None = None,
+        return_sequences: bool = True,
+        time_major: bool = False,
+    ) -> tuple[Tensor, Tensor]:
+        """Run ``[B, T, I]`` inputs of the right shape through the operator."""
+        modules = self._modules
+        parameters: list[Tensor] = []
+        masks: list[Tensor] = []
+        cell: Any = None
+        for name in self._names:
+            cell = modules[name]
+            parameters += cell._operator_parameters()
+            masks.append(cell._mask())
+        weight = parameters[0]
+        if x.dtype != weight.dtype or x.device != weight.device:
+            check_input_kind(x, weight)
+        return cfc(
+            *(x, h0, timespans, lengths, parameters, masks, self._sizes),
+            *(0, cell.mode, "lecun_tanh", None, return_sequences, time_major),
+        )
