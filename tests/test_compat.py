@@ -34,12 +34,29 @@ LAYERS: dict[str, Callable[[], nn.Module]] = {
     "LTC, fully connected, no maps": lambda: ncps.torch.LTC(
         I, N, input_mapping=None, output_mapping="linear", implicit_param_constraints=False
     ),
+    "CfC, wired": lambda: ncps.torch.CfC(I, AutoNCP(N, 2)),
+    "CfC, wired, pure, mixed memory, projected": lambda: ncps.torch.CfC(
+        I, AutoNCP(N, 2), proj_size=3, mode="pure", mixed_memory=True
+    ),
+    "CfC": lambda: ncps.torch.CfC(I, N),
+    "CfC, deep backbone": lambda: ncps.torch.CfC(
+        I,
+        N,
+        mode="no_gate",
+        activation="gelu",
+        backbone_layers=3,
+        backbone_units=8,
+        backbone_dropout=0.4,
+    ),
+    "CfC, no backbone": lambda: ncps.torch.CfC(I, N, backbone_layers=0),
 }
 CELLS: dict[str, Callable[[], nn.Module]] = {
     "LTCCell": lambda: ncps.torch.LTCCell(AutoNCP(N, 2), I),
     "LTCCell, softplus": lambda: ncps.torch.LTCCell(
         AutoNCP(N, 2), I, implicit_param_constraints=True
     ),
+    "CfCCell": lambda: ncps.torch.CfCCell(I, N, backbone_activation="silu"),
+    "WiredCfCCell": lambda: ncps.torch.WiredCfCCell(I, AutoNCP(N, 2)),
 }
 
 
@@ -63,6 +80,14 @@ class Model(nn.Module):
         return self.head(output)
 
 
+def without_dropout(model: nn.Module) -> nn.Module:
+    """Make the two comparable: they draw what they drop in another order."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.eval()
+    return model
+
+
 def losses(model: nn.Module, optimizer: Any, x: Tensor, steps: int) -> list[float]:
     values = []
     for _ in range(steps):
@@ -80,7 +105,7 @@ def test_an_optimizer_made_before_goes_on(layer: str, dtype: torch.dtype, reques
     if dtype == torch.float64:
         request.getfixturevalue("float64_default")
     x = torch.randn(6, 5, I, dtype=dtype)
-    theirs = Model(LAYERS[layer])
+    theirs = without_dropout(Model(LAYERS[layer]))
     swapped = copy.deepcopy(theirs)
     their_optimizer = torch.optim.Adam(theirs.parameters(), 0.01)
     optimizer = torch.optim.Adam(swapped.parameters(), 0.01)
@@ -116,9 +141,9 @@ def test_everything_a_module_has_stays(layer: str) -> None:
     assert report.swapped.keys() >= {"blocks.0.rnn", "blocks.0.rnn.rnn_cell"}
     assert not report.left_alone
     assert reference() is model.rnn is rnn
-    assert isinstance(rnn, fastltc.LTC)
-    assert isinstance(rnn, ncps.torch.LTC)
-    assert isinstance(rnn.rnn_cell, fastltc.LTCCell)
+    for package in (fastltc, ncps.torch):
+        for module in (rnn, rnn.rnn_cell):
+            assert isinstance(module, getattr(package, type(module).__name__))
     assert rnn.note == ["kept"]
     for now, before in (
         (dict(model.named_modules()), modules),
@@ -133,7 +158,7 @@ def test_everything_a_module_has_stays(layer: str) -> None:
 
 @pytest.mark.parametrize("name", [*LAYERS, *CELLS])
 def test_the_model_itself_may_be_a_module_of_ncps(name: str, float64_default: None) -> None:
-    theirs = (LAYERS | CELLS)[name]()
+    theirs = without_dropout((LAYERS | CELLS)[name]())
     swapped = copy.deepcopy(theirs)
     report = accelerate(swapped)
     assert report.swapped[""] == type(theirs).__name__ == type(swapped).__name__
@@ -243,6 +268,43 @@ def trained_mask(layer: Any) -> None:
     layer.rnn_cell.sparsity_mask.requires_grad_()
 
 
+def other_activation(layer: Any) -> None:
+    layer.rnn_cell.backbone[1] = nn.ELU()
+
+
+def other_gelu(layer: Any) -> None:
+    layer.rnn_cell.backbone[1] = nn.GELU(approximate="tanh")
+
+
+def longer_backbone(layer: Any) -> None:
+    layer.rnn_cell.backbone.append(nn.Tanh())
+
+
+def hook_in_the_backbone(layer: Any) -> None:
+    layer.rnn_cell.backbone[0].register_forward_hook(lambda m, i, output: output * 2)
+
+
+def other_projection(layer: Any) -> None:
+    layer.fc = nn.Softmax(-1)
+
+
+def hook_on_the_projection(layer: Any) -> None:
+    layer.fc.register_forward_hook(lambda m, i, output: output * 2)
+
+
+def other_wired_cell(layer: Any) -> None:
+    layer.rnn_cell._layers[0] = copy.deepcopy(layer.rnn_cell._layers[0])
+    layer.rnn_cell._layers[0].ff1.weight.data += 1
+
+
+def trained_wired_mask(layer: Any) -> None:
+    layer.rnn_cell.layer_1.sparsity_mask.requires_grad_()
+
+
+def fractional_wired_mask(layer: Any) -> None:
+    layer.rnn_cell.layer_1.sparsity_mask.data *= 0.5
+
+
 def fractional_mask(layer: Any) -> None:
     layer.rnn_cell.sparsity_mask.data *= 0.5
 
@@ -273,15 +335,33 @@ CHANGES = {
 }
 
 
-@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
+CFC_CHANGES = {
+    other_activation: "of its rnn_cell: its backbone is not one that ncps makes",
+    other_gelu: "of its rnn_cell: its backbone is not one that ncps makes",
+    longer_backbone: "of its rnn_cell: its backbone is not one that ncps makes",
+    hook_in_the_backbone: "of its rnn_cell: its backbone has a hook",
+    other_projection: "its fc is of the class Softmax",
+    hook_on_the_projection: "its fc has a hook",
+    other_wired_cell: "of its rnn_cell: its _layers, which ncps computes with, are not",
+    trained_wired_mask: "of its rnn_cell: of its layer_1: its sparsity_mask is trained",
+    fractional_wired_mask: "of its layer_1: sparsity_mask: expected 0 or 1",
+}
+
+
+@pytest.mark.parametrize("change", {**CHANGES, **CFC_CHANGES}, ids=lambda change: change.__name__)
 def test_what_fastltc_would_not_follow_is_left_alone(change: Callable[[Any], None]) -> None:
-    mixed = "memory" in change.__name__
-    model = nn.Sequential(ncps.torch.LTC(I, AutoNCP(N, 2), mixed_memory=mixed))
+    if change in CHANGES:
+        mixed = "memory" in change.__name__
+        model = nn.Sequential(ncps.torch.LTC(I, AutoNCP(N, 2), mixed_memory=mixed))
+    elif "wired" in change.__name__:
+        model = nn.Sequential(ncps.torch.CfC(I, AutoNCP(N, 2)))
+    else:
+        model = nn.Sequential(ncps.torch.CfC(I, N))
     change(model[0])
     x = torch.randn(3, 5, I)
     expected, classes = model(x)[0], [type(module) for module in model.modules()]
     report = accelerate(model)
-    assert CHANGES[change] in report.left_alone["0"]
+    assert {**CHANGES, **CFC_CHANGES}[change] in report.left_alone["0"]
     assert not report.swapped
     assert [type(module) for module in model.modules()] == classes
     assert torch.equal(model(x)[0], expected)
@@ -302,14 +382,6 @@ def test_subclasses_are_left_alone_with_their_cells() -> None:
     assert type(model[0].rnn_cell) is ncps.torch.LTCCell
     assert type(model.cell) is CustomCell
     assert torch.equal(model[0](x)[0], expected)
-
-
-def test_what_fastltc_does_not_have_yet_is_left_alone() -> None:
-    model = nn.Sequential(ncps.torch.CfC(I, AutoNCP(N, 2)), CustomLTC(I, 5), nn.LSTM(5, 3))
-    report = accelerate(model)
-    assert report.left_alone["0"] == "fastltc has no CfC yet"
-    assert report.left_alone["0.rnn_cell"] == "fastltc has no WiredCfCCell yet"
-    assert not report.swapped
 
 
 def test_modules_on_a_device_without_kernels_are_left_alone(monkeypatch: Any) -> None:
@@ -358,6 +430,7 @@ def test_a_cell_shared_with_a_layer_that_is_left_alone(first: str) -> None:
 def test_copies_and_pickles_of_swapped_modules(layer: str) -> None:
     model = Model(LAYERS[layer])
     accelerate(model)
+    model.eval()
     x = torch.randn(3, 5, I)
     expected = model(x)
     file = io.BytesIO()
@@ -368,13 +441,14 @@ def test_copies_and_pickles_of_swapped_modules(layer: str) -> None:
         pickle.loads(pickle.dumps(model)),
         torch.load(file, weights_only=False),
     ):
-        assert type(copied.rnn) is type(model.rnn) is compat.LTC
-        assert copied.rnn.rnn_cell.w is not model.rnn.rnn_cell.w
-        assert copied.rnn.rnn_cell._params["w"] is copied.rnn.rnn_cell.w
+        assert type(copied.rnn) is type(model.rnn) is getattr(compat, layer.split(",")[0])
         assert torch.equal(copied(x), expected)
         with torch.no_grad():
-            copied.rnn.rnn_cell.w.add_(1)
-            copied.rnn.rnn_cell.sparsity_mask.zero_()
+            for parameter in copied.rnn.rnn_cell.parameters():
+                if parameter.requires_grad:
+                    parameter.add_(0.1)
+                else:
+                    parameter.zero_()
         assert not torch.equal(copied(x), expected)
         assert torch.equal(model(x), expected)
 
@@ -397,7 +471,7 @@ def test_state_dicts_load_both_ways(layer: str, float64_default: None) -> None:
             if swap:
                 accelerate(module)
                 module(x)  # and so its synapse lists are in use
-        saved, loaded = pair
+        saved, loaded = map(without_dropout, pair)
         saved.load_state_dict(other_state(saved), strict=True)
         file = io.BytesIO()
         torch.save(saved.state_dict(), file)
@@ -570,7 +644,7 @@ def nothing_stays_patched() -> Any:
 
 
 def is_swapped(module: nn.Module) -> bool:
-    return isinstance(module, (fastltc.LTC, fastltc.LTCCell))
+    return isinstance(module, compat._OURS)
 
 
 @pytest.mark.parametrize("name", [*LAYERS, *CELLS])

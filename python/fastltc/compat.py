@@ -30,11 +30,14 @@ from ncps.torch import CfC as NcpsCfC
 from ncps.torch import CfCCell as NcpsCfCCell
 from ncps.torch import LTCCell as NcpsLTCCell
 from ncps.torch import WiredCfCCell as NcpsWiredCfCCell
+from ncps.torch.cfc_cell import LeCun as NcpsLeCun
 from ncps.torch.lstm import LSTMCell as NcpsLSTMCell
+from ncps.wirings import Wiring
 from torch import nn
 
 from fastltc import nn as ours
 from fastltc.nn.wiring import SynapseCache, synapse_list
+from fastltc.ops.checks import check_mask_values
 from fastltc.ops.ltc import LTC_PARAMETERS
 
 __all__ = ["Patch", "SwapReport", "accelerate", "patch_ncps"]
@@ -66,6 +69,18 @@ class LTCCell(_Swapped, ours.LTCCell, NcpsLTCCell):
 
 class LSTMCell(_Swapped, ours.LSTMCell, NcpsLSTMCell):
     """``fastltc.nn.LSTMCell`` that the memory cell of a swapped layer has been swapped for."""
+
+
+class CfC(_Swapped, ours.CfC, NcpsCfC):
+    """``fastltc.CfC`` that ``ncps.torch.CfC`` has been swapped for."""
+
+
+class CfCCell(_Swapped, ours.CfCCell, NcpsCfCCell):
+    """``fastltc.CfCCell`` that ``ncps.torch.CfCCell`` has been swapped for."""
+
+
+class WiredCfCCell(_Swapped, ours.WiredCfCCell, NcpsWiredCfCCell):
+    """``fastltc.WiredCfCCell`` that ``ncps.torch.WiredCfCCell`` has been swapped for."""
 
 
 def _no_additions(module: Any) -> dict[str, Any]:
@@ -120,6 +135,64 @@ def _ltc_cell_additions(cell: Any) -> dict[str, Any]:
     return additions
 
 
+def _cfc_additions(layer: Any) -> dict[str, Any]:
+    wired = isinstance(layer.wiring_or_units, Wiring)
+    inputs = layer.wiring.input_dim if wired else layer.input_size
+    return {"wired_mode": wired, "_sizes": (inputs, layer.state_size)}
+
+
+def _wired_cfc_cell_additions(cell: Any) -> dict[str, Any]:
+    wiring = cell._wiring
+    sizes = [len(wiring.get_neurons_of_layer(layer)) for layer in range(wiring.num_layers)]
+    names = [f"layer_{layer}" for layer in range(wiring.num_layers)]
+    if [cell._modules.get(name) for name in names] != cell._layers:
+        raise _LeftAloneError("its _layers, which ncps computes with, are not its modules layer_*")
+    return {"_sizes": sizes, "_names": names}
+
+
+_ACTIVATIONS = {
+    NcpsLeCun: "lecun_tanh",
+    nn.SiLU: "silu",
+    nn.ReLU: "relu",
+    nn.Tanh: "tanh",
+    nn.GELU: "gelu",
+}
+
+
+def _cfc_cell_additions(cell: Any) -> dict[str, Any]:
+    mask = cell.sparsity_mask
+    if mask is not None:
+        if mask.requires_grad:
+            raise _LeftAloneError("its sparsity_mask is trained")
+        try:
+            if not mask.is_meta:
+                check_mask_values("sparsity_mask", mask)
+        except ValueError as error:
+            raise _LeftAloneError(str(error)) from None
+    backbone = list(cell.backbone or ())
+    activations = {_ACTIVATIONS.get(type(module)) for module in backbone} - {None}
+    activation = activations.pop() if activations else "lecun_tanh"
+    dense: list[str] = []
+    dropouts: list[str] = []
+    wanted: list[type] = []
+    has_dropout = any(type(module) is nn.Dropout for module in backbone)
+    for layer in range(cell.backbone_layers):
+        dense.append(str(len(wanted)))
+        wanted += [nn.Linear, *(kind for kind, name in _ACTIVATIONS.items() if name == activation)]
+        if layer and has_dropout:
+            dropouts.append(str(len(wanted)))
+            wanted.append(nn.Dropout)
+    usual = [type(module) for module in backbone] == wanted
+    if not usual or any(getattr(module, "approximate", "none") != "none" for module in backbone):
+        raise _LeftAloneError("its backbone is not one that ncps makes")
+    return {
+        "_activation": activation,
+        "_dense": dense,
+        "_dropouts": dropouts,
+        "_checked_mask": (0, 0),
+    }
+
+
 @dataclass(frozen=True)
 class _Swap:
     """How modules of a class are swapped."""
@@ -146,6 +219,31 @@ _SWAPS: dict[type, _Swap] = {
         dropped=("_params",),
         additions=_ltc_cell_additions,
     ),
+    NcpsCfC: _Swap(
+        CfC,
+        None,
+        parts="rnn_cell|lstm",
+        inner={"fc": (nn.Identity, nn.Linear)},
+        additions=_cfc_additions,
+    ),
+    NcpsWiredCfCCell: _Swap(
+        WiredCfCCell,
+        "fastltc::cfc_forward",
+        parts=r"layer_\d+",
+        dropped=("_layers",),
+        additions=_wired_cfc_cell_additions,
+    ),
+    NcpsCfCCell: _Swap(
+        CfCCell,
+        "fastltc::cfc_forward",
+        inner={
+            "backbone": (nn.Sequential,),
+            "tanh": (nn.Tanh,),
+            "sigmoid": (nn.Sigmoid,),
+            **dict.fromkeys(("ff1", "ff2", "time_a", "time_b"), (nn.Linear,)),
+        },
+        additions=_cfc_cell_additions,
+    ),
     NcpsLSTMCell: _Swap(
         LSTMCell,
         None,
@@ -159,7 +257,14 @@ _SWAPS: dict[type, _Swap] = {
 }
 
 _NCPS: tuple[Any, ...] = (NcpsLTC, NcpsLTCCell, NcpsCfC, NcpsCfCCell, NcpsWiredCfCCell)
-_OURS = (ours.LTC, ours.LTCCell, ours.LSTMCell)
+_OURS = (
+    ours.LTC,
+    ours.LTCCell,
+    ours.CfC,
+    ours.CfCCell,
+    ours.WiredCfCCell,
+    ours.LSTMCell,
+)
 
 _Plan = list[tuple[Any, _Swap, dict[str, Any]]]
 
@@ -168,15 +273,13 @@ def _plan(module: Any) -> _Plan:
     """Return what swapping a module and its cells takes.
 
     Raises:
-        _LeftAloneError: if fastltc does not have the class, or the module has been changed so
-            that fastltc would compute something else, or would not call what has been added.
+        _LeftAloneError: if it is of a subclass, has been changed so that fastltc would compute
+            something else or not call what has been added, or is on a device without kernels.
     """
     theirs = type(module)
     swap = _SWAPS.get(theirs)
     if swap is None:
         base = next(base for base in theirs.__mro__ if base in _NCPS)
-        if theirs is base:
-            raise _LeftAloneError(f"fastltc has no {base.__name__} yet")
         raise _LeftAloneError(
             f"{theirs.__qualname__}, a subclass of ncps.torch.{base.__name__}, may compute "
             "something else"
@@ -239,9 +342,7 @@ def _is_candidate(module: nn.Module | None) -> TypeGuard[nn.Module]:
 
 def _cells(module: nn.Module) -> Iterator[nn.Module]:
     """Find the cells of a layer that is left alone."""
-    swap = next((_SWAPS[base] for base in type(module).__mro__ if base in _SWAPS), None)
-    if swap is None:
-        return
+    swap = next(_SWAPS[base] for base in type(module).__mro__ if base in _SWAPS)
     for name, child in module._modules.items():
         if re.fullmatch(swap.parts, name) and _is_candidate(child):
             yield child
