@@ -28,10 +28,13 @@ TOLERANCE_CM = 1e-3
 
 @dataclass(frozen=True)
 class Case:
-    """A wiring and the sizes of its input ``[B, T, I]``."""
+    """A layer and the sizes of its input ``[B, T, I]``.
+
+    ``make`` returns the layer of a package that has it under the name that ncps uses.
+    """
 
     name: str
-    wiring: Callable[[], Any]
+    make: Callable[[Any, int], Any]
     units: int
     inputs: int
     batch: int
@@ -49,12 +52,29 @@ def _case(*arguments: Any) -> Case:
     return Case(*arguments).shortened()
 
 
+def _ltc(wiring: Callable[[], Any]) -> Callable[[Any, int], Any]:
+    return lambda package, inputs: package.LTC(inputs, wiring(), ode_unfolds=UNFOLDS)
+
+
+def _cfc(units: Callable[[], Any]) -> Callable[[Any, int], Any]:
+    return lambda package, inputs: package.CfC(inputs, units())
+
+
+_NCP_19 = _ltc(lambda: AutoNCP(19, 2))
+_CFC_NCP_19 = _cfc(lambda: AutoNCP(19, 2))
+
 CASES = {
-    "auto_ncp_19": _case("AutoNCP(19, 2)", lambda: AutoNCP(19, 2), 19, 16, 128, 32),
-    "auto_ncp_64": _case("AutoNCP(64, 8)", lambda: AutoNCP(64, 8), 64, 32, 32, 128),
-    "fully_connected_64": _case("FullyConnected(64)", lambda: FullyConnected(64), 64, 32, 64, 64),
-    "one_step": _case("AutoNCP(19, 2)", lambda: AutoNCP(19, 2), 19, 16, 1, 1),
-    "one_sequence": _case("AutoNCP(19, 2)", lambda: AutoNCP(19, 2), 19, 16, 1, 32),
+    "auto_ncp_19": _case("AutoNCP(19, 2)", _NCP_19, 19, 16, 128, 32),
+    "auto_ncp_64": _case("AutoNCP(64, 8)", _ltc(lambda: AutoNCP(64, 8)), 64, 32, 32, 128),
+    "fully_connected_64": _case(
+        "FullyConnected(64)", _ltc(lambda: FullyConnected(64)), 64, 32, 64, 64
+    ),
+    "one_step": _case("AutoNCP(19, 2)", _NCP_19, 19, 16, 1, 1),
+    "one_sequence": _case("AutoNCP(19, 2)", _NCP_19, 19, 16, 1, 32),
+    "cfc_auto_ncp_19": _case("CfC, AutoNCP(19, 2)", _CFC_NCP_19, 19, 16, 128, 32),
+    "cfc_auto_ncp_64": _case("CfC, AutoNCP(64, 8)", _cfc(lambda: AutoNCP(64, 8)), 64, 32, 32, 128),
+    "cfc_64": _case("CfC, 64 units, backbone of 128", _cfc(lambda: 64), 64, 32, 64, 64),
+    "cfc_one_step": _case("CfC, AutoNCP(19, 2)", _CFC_NCP_19, 19, 16, 1, 1),
 }
 
 
@@ -104,11 +124,11 @@ class Layers:
         self.case = case
         torch.manual_seed(0)
         self._x = torch.randn(case.batch, case.time, case.inputs)
-        self._ncps = ncps.torch.LTC(case.inputs, case.wiring(), ode_unfolds=UNFOLDS)
+        self._ncps = case.make(ncps.torch, case.inputs)
 
     @cached_property
     def fastltc(self) -> Layer:
-        module = fastltc.LTC(self.case.inputs, self.case.wiring(), ode_unfolds=UNFOLDS)
+        module = self.case.make(fastltc, self.case.inputs)
         module.load_state_dict(self._ncps.state_dict())
         return Layer(module, self._x)
 

@@ -1,4 +1,4 @@
-"""LTC: training and inference against ncps, torch.nn.LSTM and the sigmoid limit."""
+"""LTC and CfC: training and inference against ncps, torch.nn.LSTM and the sigmoid limit."""
 
 from __future__ import annotations
 
@@ -23,6 +23,12 @@ TRAINING = {
     "fully_connected_64": (12, None),
 }
 
+CFC_TRAINING = {
+    "cfc_auto_ncp_19": (60, 0.6),
+    "cfc_auto_ncp_64": (30, 1.2),
+    "cfc_64": (3, None),
+}
+
 CheckedLayers = Callable[[str], tuple[Layers, float]]
 
 
@@ -40,7 +46,7 @@ def stream(layer: Layer) -> Callable[[], object]:
     return partial(layer.module, layer.x.detach(), layer.hx)
 
 
-@pytest.mark.parametrize("name", TRAINING)
+@pytest.mark.parametrize("name", [*TRAINING, *CFC_TRAINING])
 def test_training_step(
     name: str,
     checked_layers: CheckedLayers,
@@ -50,7 +56,7 @@ def test_training_step(
     compiled_ncps: bool,
 ) -> None:
     layers, error = checked_layers(name)
-    faster, part_of_lstm = TRAINING[name]
+    faster, part_of_lstm = (TRAINING | CFC_TRAINING)[name]
     contestants = [
         Contestant("fastltc", layers.fastltc.training_step, threads),
         Contestant("ncps", layers.ncps.training_step, threads),
@@ -116,7 +122,9 @@ def test_training_step_over_forward(
     record_times(str(layers.case), "forward + backward", times, figures, error)
 
 
-@pytest.mark.parametrize(("name", "microseconds"), [("one_step", 20), ("one_sequence", 80)])
+@pytest.mark.parametrize(
+    ("name", "microseconds"), [("one_step", 20), ("one_sequence", 80), ("cfc_one_step", 25)]
+)
 def test_streaming(
     name: str,
     microseconds: float,
