@@ -35,18 +35,23 @@ class PackedPlan {
   Block block_;
 };
 
-// Bytes that a tile of the given width takes.
+// Bytes that a tile of the given width or of a narrower one takes. The narrower can be the larger:
+// how many steps a backward tile puts by is rounded down for each width.
 template <template <typename, int> class Tile, typename T, typename... Arguments>
 size_t scratch_of(int width, const Arguments&... arguments) {
-  Arena counting;
-  if (width == 4) {
-    if constexpr (kMaxWidth >= 4) Tile<T, 4>(arguments..., Arena()).take(counting);
-  } else if (width == 2) {
-    Tile<T, 2>(arguments..., Arena()).take(counting);
-  } else {
-    Tile<T, 1>(arguments..., Arena()).take(counting);
+  size_t most = 0;
+  for (; width >= 1; width /= 2) {
+    Arena counting;
+    if (width == 4) {
+      if constexpr (kMaxWidth >= 4) Tile<T, 4>(arguments..., Arena()).take(counting);
+    } else if (width == 2) {
+      Tile<T, 2>(arguments..., Arena()).take(counting);
+    } else {
+      Tile<T, 1>(arguments..., Arena()).take(counting);
+    }
+    if (counting.used() > most) most = counting.used();
   }
-  return counting.used();
+  return most;
 }
 
 // Calls run(std::integral_constant-like tag, first, valid) for the tiles of one part.

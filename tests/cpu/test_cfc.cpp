@@ -445,6 +445,32 @@ TEST(a_history_longer_than_what_is_put_by) {
   check({.B = 3, .T = 70, .I = 2, .cells = {3, 2}, .masked = true, .lengths = true});
 }
 
+// A narrow tile behind a wide one: three registers of samples, whatever the instruction set. With
+// this many rows to put by, a narrow tile puts by more in all, and must have the memory for it.
+TEST(narrow_tiles_of_deep_backbones) {
+  for (const int64_t B : {6, 12, 24}) {
+    for (const int64_t units : {64, 72, 80}) {
+      for (const int threads : {1, 2}) {
+        std::mt19937_64 random(std::random_device{}());
+        Problem problem({.B = B,
+                         .T = 24,
+                         .I = 1,
+                         .cells = {1},
+                         .backbone_layers = 6,
+                         .units = units,
+                         .activation = Activation::tanh,
+                         .threads = threads},
+                        random);
+        // Larger weights make a network of this depth chaotic.
+        for (size_t k = 3; k < problem.values.size(); ++k) {
+          for (double& value : problem.values[k]) value *= 0.2;
+        }
+        check_gradient(problem, random);
+      }
+    }
+  }
+}
+
 TEST(nothing_to_do) {
   check({.B = 0, .T = 3, .I = 2, .cells = {3}});
   check({.B = 3, .T = 0, .I = 2, .cells = {3}});
