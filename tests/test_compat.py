@@ -384,6 +384,20 @@ def test_subclasses_are_left_alone_with_their_cells() -> None:
     assert torch.equal(model[0](x)[0], expected)
 
 
+def test_cells_of_cells_are_left_alone_with_a_subclass() -> None:
+    class CustomCfC(ncps.torch.CfC):
+        pass
+
+    model = CustomCfC(I, AutoNCP(N, 2))
+    report = accelerate(model)
+    cells = [f"rnn_cell{layer}" for layer in ("", ".layer_0", ".layer_1", ".layer_2")]
+    assert "CustomCfC, a subclass of ncps.torch.CfC" in report.left_alone[""]
+    for cell in cells:
+        assert report.left_alone[cell] == "a part of the model, which is left alone"
+    assert not report.swapped
+    assert type(model.rnn_cell.layer_0) is ncps.torch.CfCCell
+
+
 def test_modules_on_a_device_without_kernels_are_left_alone(monkeypatch: Any) -> None:
     kernels = torch._C._dispatch_has_kernel_for_dispatch_key
     asked = []
