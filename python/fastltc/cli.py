@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -27,12 +28,23 @@ if TYPE_CHECKING:
 _INTERRUPTED = 130
 
 
-def _user_errors() -> tuple[type[Exception], ...]:
-    """Errors whose text says all that a user needs. Only called when one has been raised."""
-    from .data import DataError
-    from .training import ConfigError, DivergedError, RunError
+# Errors whose text says all that a user needs, by the module that defines them.
+_USER_ERRORS = {
+    "fastltc.data.errors": ("DataError",),
+    "fastltc.training.errors": ("ConfigError", "DivergedError", "RunError"),
+}
 
-    return DataError, ConfigError, DivergedError, RunError, OSError
+
+def _is_user_error(error: Exception) -> bool:
+    if isinstance(error, OSError):
+        return True
+    # Nothing is imported here: where a module was not loaded, the error is not one of its own.
+    return any(
+        isinstance(error, getattr(sys.modules[module], name))
+        for module, names in _USER_ERRORS.items()
+        if module in sys.modules
+        for name in names
+    )
 
 
 class _Group(click.Group):
@@ -44,7 +56,7 @@ class _Group(click.Group):
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except Exception as error:
-            if ctx.params.get("traceback") or not isinstance(error, _user_errors()):
+            if ctx.params.get("traceback") or not _is_user_error(error):
                 raise
             raise click.ClickException(str(error)) from error
 
