@@ -151,9 +151,9 @@ def test_a_training_script_reaches_the_same_losses(tmp_path: Path) -> None:
         runs[name] = records
         print(f"{name}: {end['seconds']:.2f} s, LTC of {end['made']}")
         assert end["made"] == ("ncps.torch.ltc" if name == "python" else "fastltc.compat")
-    assert len(runs["python"]) == 2 * 3 * 5
+    assert len(runs["python"]) == 2 * 3 * 3
     for theirs, ours in zip(runs["python"], runs["fastltc run"], strict=True):
-        # Ten steps of Adam spread the rounding of the first.
+        # Six steps of Adam spread the rounding of the first.
         tolerance = {"float32": 1e-4, "float64": 1e-10}[theirs["dtype"]]
         expected = theirs.pop("loss")
         assert ours.pop("loss") == pytest.approx(expected, rel=tolerance)

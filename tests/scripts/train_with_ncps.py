@@ -63,7 +63,7 @@ def train(dtype: str, layer: str, epochs: int) -> float:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
-    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--epochs", type=int, default=3)
     arguments = parser.parse_args()
     seconds = sum(
         train(dtype, layer, arguments.epochs)
