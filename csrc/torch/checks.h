@@ -4,10 +4,10 @@
 
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/core/ScalarType.h>
-#include <torch/headeronly/util/Exception.h>
 
 #include <initializer_list>
 #include <optional>
+#include <stdexcept>
 #include <string>
 
 namespace fastltc {
@@ -61,20 +61,23 @@ class ArgumentCheck {
   ArgumentCheck(const char* op, ScalarType dtype) : op_(op), dtype_(dtype) {}
 
   void dtype(const char* name, const Tensor& tensor, ScalarType expected) const {
-    STD_TORCH_CHECK(tensor.scalar_type() == expected, op_, ": ", name, ": expected dtype ",
-                    dtype_text(expected), ", got ", dtype_text(tensor.scalar_type()));
+    that(tensor.scalar_type() == expected, name, [&] {
+      return std::string("expected dtype ") + dtype_text(expected) + ", got " +
+             dtype_text(tensor.scalar_type());
+    });
   }
   void cpu(const char* name, const Tensor& tensor) const {
-    STD_TORCH_CHECK(tensor.is_cpu(), op_, ": ", name,
-                    ": expected a CPU tensor like the others, got one on another device");
+    that(tensor.is_cpu(), name, [] {
+      return std::string("expected a CPU tensor like the others, got one on another device");
+    });
   }
   void shape(const char* name, const Tensor& tensor,
              std::initializer_list<int64_t> expected) const {
     bool same = tensor.dim() == static_cast<int64_t>(expected.size());
     int64_t d = 0;
     for (const int64_t size : expected) same = same && tensor.size(d++) == size;
-    STD_TORCH_CHECK(same, op_, ": ", name, ": expected shape ", shape_text(expected), ", got ",
-                    shape_text(tensor));
+    that(same, name,
+         [&] { return "expected shape " + shape_text(expected) + ", got " + shape_text(tensor); });
   }
   // A floating-point tensor of the call's dtype.
   void value(const char* name, const Tensor& tensor,
@@ -91,7 +94,8 @@ class ArgumentCheck {
   // all.
   template <typename Problem>
   void that(bool condition, const char* name, Problem problem) const {
-    STD_TORCH_CHECK(condition, op_, ": ", name, ": ", problem());
+    // Not STD_TORCH_CHECK, which begins its text with the place in this file.
+    if (!condition) throw std::runtime_error(std::string(op_) + ": " + name + ": " + problem());
   }
 
  private:

@@ -380,7 +380,7 @@ void check_gradient(const Problem& p, std::mt19937_64& random) {
 }
 
 void check(const Case& c) {
-  std::mt19937_64 random(std::random_device{}());
+  std::mt19937_64 random(fastltc::test::seed());
   const Problem problem(c, random);
   check_forward<double>(problem, 1e-11);
   check_forward<float>(problem, 1e-3);
@@ -451,7 +451,7 @@ TEST(narrow_tiles_of_deep_backbones) {
   for (const int64_t B : {6, 12, 24}) {
     for (const int64_t units : {64, 72, 80}) {
       for (const int threads : {1, 2}) {
-        std::mt19937_64 random(std::random_device{}());
+        std::mt19937_64 random(fastltc::test::seed());
         Problem problem({.B = B,
                          .T = 24,
                          .I = 1,
@@ -468,6 +468,18 @@ TEST(narrow_tiles_of_deep_backbones) {
         check_gradient(problem, random);
       }
     }
+  }
+}
+
+TEST(one_cell_with_lengths_and_only_the_last_output) {
+  for (const CfcMode mode : kModes) {
+    check({.B = 17,
+           .T = 40,
+           .I = 8,
+           .cells = {8},
+           .mode = mode,
+           .lengths = true,
+           .return_sequences = false});
   }
 }
 

@@ -381,8 +381,7 @@ void check_gradient(const Problem& p, std::mt19937_64& random) {
 }
 
 void check(const Case& c) {
-  const uint64_t seed = std::random_device{}();
-  std::mt19937_64 random(seed);
+  std::mt19937_64 random(fastltc::test::seed());
   const Problem problem(c, random);
   check_forward<double>(problem, 1e-12);
   check_forward<float>(problem, 2e-4);
@@ -458,7 +457,7 @@ TEST(threads_share_the_batch) {
 }
 
 TEST(the_same_call_gives_the_same_bits) {
-  std::mt19937_64 random(std::random_device{}());
+  std::mt19937_64 random(fastltc::test::seed());
   const Problem problem(
       {.B = 70, .T = 10, .I = 6, .N = 24, .M = 4, .U = 6, .density = 0.5, .threads = 3}, random);
   Call<float> call(problem);

@@ -15,7 +15,7 @@ namespace {
 
 template <typename T>
 void check(int64_t B, int64_t I, int64_t O, double density, int threads, double tolerance) {
-  std::mt19937_64 random(std::random_device{}());
+  std::mt19937_64 random(fastltc::test::seed());
   std::normal_distribution<double> normal;
   std::uniform_real_distribution<double> uniform(0.0, 1.0);
   const auto draw = [&](int64_t count) {

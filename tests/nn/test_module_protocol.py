@@ -227,6 +227,39 @@ def test_parametrized_parameters() -> None:
     assert layer.rnn_cell.parametrizations.w.original.grad is not None
 
 
+@pytest.mark.parametrize("name", ["input_w", "input_b", "output_w", "output_b"])
+def test_parametrized_and_pruned_maps(name: str) -> None:
+    layer, x = make()
+    with torch.no_grad():
+        layer.rnn_cell.get_parameter(name).add_(1)
+    expected = layer(x)[0]
+    prune.identity(layer.rnn_cell, name)
+    assert torch.equal(layer(x)[0], expected)
+    prune.remove(layer.rnn_cell, name)
+    state = layer.state_dict()
+    doubled = {**state, f"rnn_cell.{name}": 2 * state[f"rnn_cell.{name}"]}
+    expected = with_state(layer, doubled)(x)[0]
+    parametrize.register_parametrization(layer.rnn_cell, name, Doubled())
+    assert torch.equal(layer(x)[0], expected)
+
+
+def test_a_layer_that_was_on_the_meta_device() -> None:
+    layer, x = make()
+    state, expected = copy.deepcopy(layer.state_dict()), layer(x)[0]
+    layer.to("meta")(x.to("meta"))
+    layer.to_empty(device="cpu")
+    layer.load_state_dict(state)
+    assert torch.equal(layer(x)[0], expected)
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_forward_mode_is_refused_not_lost(frozen: bool) -> None:
+    layer, x = make()
+    layer.requires_grad_(not frozen)
+    with pytest.raises((RuntimeError, NotImplementedError), match=r"jvp|forward"):
+        torch.func.jvp(lambda x: layer(x)[0], (x,), (torch.ones_like(x),))
+
+
 def test_pruned_parameters() -> None:
     layer, x = make()
     prune.random_unstructured(layer.rnn_cell, "erev", 0.5)

@@ -96,6 +96,14 @@ def test_subsystems():
     (grad,) = torch.autograd.grad(y.sum(), x, create_graph=True)
     with pytest.raises(NotImplementedError, match="second derivative"):
         grad.sum().backward()
+    with pytest.raises(NotImplementedError, match="forward-mode"):
+        torch.func.jvp(lambda x: masked_linear(x, weight, synapses), (x,), (torch.ones_like(x),))
+
+
+def test_no_features():
+    weight, bias = torch.randn(4, 0), torch.randn(4)
+    y = masked_linear(torch.randn(2, 3, 0), weight, synapse_list(torch.ones(0, 4)), bias)
+    assert torch.equal(y, bias.expand(2, 3, 4))
 
 
 @pytest.mark.parametrize(

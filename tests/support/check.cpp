@@ -1,7 +1,9 @@
 #include "support/check.h"
 
 #include <cstdio>
+#include <cstdlib>
 #include <exception>
+#include <random>
 #include <stdexcept>
 #include <vector>
 
@@ -22,6 +24,7 @@ std::vector<Test>& tests() {
 }
 
 int failures = 0;
+uint64_t last_seed = 0;
 
 constexpr int exit_skipped = 77;
 
@@ -34,7 +37,14 @@ bool register_test(const char* name, void (*function)()) {
 
 void report_failure(const char* file, int line, const std::string& text) {
   ++failures;
-  std::fprintf(stderr, "%s:%d: %s\n", file, line, text.c_str());
+  std::fprintf(stderr, "%s:%d: %s (seed %llu)\n", file, line, text.c_str(),
+               static_cast<unsigned long long>(last_seed));
+}
+
+uint64_t seed() {
+  const char* given = std::getenv("FASTLTC_TEST_SEED");
+  last_seed = given != nullptr ? std::strtoull(given, nullptr, 10) : std::random_device{}();
+  return last_seed;
 }
 
 }  // namespace fastltc::test

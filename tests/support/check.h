@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cmath>
+#include <cstdint>
 #include <sstream>
 #include <string>
 
@@ -13,6 +14,9 @@ namespace fastltc::test {
 
 // Registers a test; its result only exists to be a static initialiser.
 bool register_test(const char* name, void (*function)());
+
+// FASTLTC_TEST_SEED, or a fresh one; a failure reports the last.
+uint64_t seed();
 
 void report_failure(const char* file, int line, const std::string& text);
 

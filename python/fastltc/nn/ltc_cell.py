@@ -278,6 +278,12 @@ class LTCCell(nn.Module):
         p = self._parameters
         get = p.get
         try:
+            input_w, input_b = get("input_w"), get("input_b")
+            output_w, output_b = get("output_w"), get("output_b")
+            if (
+                input_w is None or input_b is None or output_w is None or output_b is None
+            ) and self._has_other_maps():
+                raise KeyError
             return (
                 p["gleak"],
                 p["vleak"],
@@ -290,14 +296,22 @@ class LTCCell(nn.Module):
                 p["sensory_mu"],
                 p["sensory_w"],
                 p["sensory_erev"],
-                get("input_w"),
-                get("input_b"),
-                get("output_w"),
-                get("output_b"),
+                input_w,
+                input_b,
+                output_w,
+                output_b,
             )
         except KeyError:
             pass
         return tuple(getattr(self, name, None) for name in LTC_PARAMETERS)
+
+    def _has_other_maps(self) -> bool:
+        """Whether a map is no parameter but an attribute: parametrized or pruned."""
+        p = self._parameters
+        return any(
+            name not in p and getattr(self, name, None) is not None
+            for name in ("input_w", "input_b", "output_w", "output_b")
+        )
 
     def _synapse_lists(self, thorough: bool) -> tuple[Tensor, Tensor]:
         if torch.compiler.is_compiling():

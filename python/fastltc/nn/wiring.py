@@ -138,6 +138,7 @@ class SynapseCache:
         # The memory of the mask. Holding it also keeps its address from being used again.
         self._memory: npt.NDArray[np.uint8] | None = None
         self._copy = b""
+        self._before_meta: Tensor | None = None
 
     def __reduce__(self) -> tuple[type[SynapseCache], tuple[Tensor, str]]:
         """Leave the mask behind when copied or pickled: the copy belongs to another one."""
@@ -190,6 +191,11 @@ class SynapseCache:
         """Move the list to a device; the next call of :meth:`current` reads the mask again."""
         if self.synapses.device != device:
             with _plain_tensors():
+                if device.type == "meta":
+                    # The way back has nothing to read: to_empty() leaves the mask without values.
+                    self._before_meta = self.synapses
+                elif self.synapses.is_meta and self._before_meta is not None:
+                    self.synapses = self._before_meta
                 self.synapses = self.synapses.to(device)
         self._mask = None
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from fastltc._extension import load_operators
 from fastltc.ops.checks import check_cfc_arguments
@@ -368,7 +369,8 @@ def cfc(
         or (timespans is not None and timespans.requires_grad)
     )
     try:
-        if compiling or not needs_grad:
+        # In forward mode a tangent would be lost silently; autograd functions refuse it.
+        if compiling or (not needs_grad and forward_ad._current_level < 0):
             forward = _forward if compiling else _forward_without_autograd
             output, hn, _ = forward(
                 x,
@@ -393,7 +395,7 @@ def cfc(
         codes = _MODES[mode], _ACTIVATIONS[activation]
         output, hn, *_ = function.apply(
             (len(parameters), len(masks)),
-            (tuple(layer_sizes), backbone_layers, *codes, return_sequences, time_major, True),
+            (tuple(layer_sizes), backbone_layers, *codes, return_sequences, time_major, needs_grad),
             *(x, h0, timespans, lengths, dropout, *parameters, *masks),
         )
     except RuntimeError:

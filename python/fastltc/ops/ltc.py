@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from fastltc._extension import load_operators
 from fastltc.ops.checks import check_ltc_arguments
@@ -375,7 +376,8 @@ def ltc(
         output, hn, _ = _forward(*arguments)
         return output, hn
     try:
-        if not needs_grad:
+        # In forward mode a tangent would be lost silently; autograd functions refuse it.
+        if not needs_grad and forward_ad._current_level < 0:
             output, hn, _ = _forward_without_autograd(*arguments)
         elif torch._C._are_functorch_transforms_active():
             output, hn, _ = _TransformableLTC.apply(*arguments)

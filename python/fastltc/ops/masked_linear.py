@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from fastltc._extension import load_operators
 from fastltc.ops.ltc import HALF_DTYPES
@@ -80,7 +81,7 @@ def masked_linear(
 
     Raises:
         RuntimeError: if a shape, a dtype, a device or the list is wrong.
-        NotImplementedError: if a second derivative is asked for.
+        NotImplementedError: if a second or a forward-mode derivative is asked for.
 
     Example:
         >>> import torch
@@ -97,9 +98,14 @@ def masked_linear(
             x.float(), weight.float(), synapses, None if bias is None else bias.float()
         )
         return y if torch.is_autocast_enabled(x.device.type) else y.to(dtype)
+    if forward_ad._current_level >= 0:
+        raise NotImplementedError(
+            "fastltc: masked_linear has no forward-mode derivative; use "
+            "torch.nn.functional.linear(x, weight * mask, bias) where it is needed"
+        )
     if x.dim() == 2:
         return _forward(x, weight, bias, synapses)
     if x.dim() == 0:
         raise RuntimeError("fastltc::masked_linear: x: expected shape [..., I], got []")
-    y = _forward(x.reshape(-1, x.shape[-1]), weight, bias, synapses)
+    y = _forward(x.reshape(x.shape[:-1].numel(), x.shape[-1]), weight, bias, synapses)
     return y.reshape(*x.shape[:-1], weight.shape[0])
