@@ -68,9 +68,8 @@ SHAPES = {  # given, as [B, T] or [B, T, N]
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("batch_first", [True, False])
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("mode", ["default", "pure"])
-def test_shapes_of_time_steps(mode: str, kind: str, batch_first: bool, shape: str) -> None:
-    layer = make(kind, mode=mode, batch_first=batch_first)
+def test_shapes_of_time_steps(kind: str, batch_first: bool, shape: str) -> None:
+    layer = make(kind, batch_first=batch_first)
     x = torch.randn(*((B, T) if batch_first else (T, B)), I).double()
     given, meaning = SHAPES[shape](torch.rand(B, T, N).double() * 2)
     if not batch_first and isinstance(given, Tensor) and given.dim() > 1:
