@@ -128,3 +128,12 @@ def test_bad_arguments_are_named(change, message):
     change(arguments)
     with pytest.raises(RuntimeError, match=message):
         masked_linear(**arguments)
+
+
+def test_devices_are_not_mixed():
+    x, weight, synapses = torch.zeros(3, 6), torch.zeros(5, 6), synapse_list(torch.ones(6, 5))
+    # Some tensors on the meta device: the fake kernel answers.
+    with pytest.raises(
+        RuntimeError, match="expected all tensors on cpu, where x is, got one on meta"
+    ):
+        masked_linear(x, weight.to("meta"), synapses)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from fastltc._extension import load_operators
-from fastltc.ops.checks import check_cfc_arguments
+from fastltc.ops.checks import check_cfc_arguments, check_same_device
 from fastltc.ops.ltc import HALF_DTYPES
 
 __all__ = ["CFC_ACTIVATIONS", "CFC_MODES", "cfc"]
@@ -46,6 +46,9 @@ def _forward_fake(
     time_major: bool,
     save_states: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
+    check_same_device(
+        "fastltc::cfc_forward", x, h0, timespans, lengths, *parameters, *masks, dropout
+    )
     batch, time, _ = x.shape
     neurons, motors = sum(layer_sizes), layer_sizes[-1]
     if not return_sequences:
@@ -83,6 +86,10 @@ def _backward_fake(
     time_major: bool,
     timespans_grad: bool,
 ) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
+    check_same_device(
+        "fastltc::cfc_backward",
+        *(x, grad_output, grad_hn, h0, timespans, lengths, *parameters, *masks, dropout, states),
+    )
     batch, time, inputs = x.shape
     if time_major:
         grad_x = x.new_empty(time, batch, inputs).transpose(0, 1)

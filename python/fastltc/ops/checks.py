@@ -46,6 +46,24 @@ def _expect_same_kind(name: str, tensor: Tensor, like: Tensor) -> None:
         )
 
 
+def check_same_device(op: str, x: Tensor, *others: Tensor | None) -> None:
+    """Raise RuntimeError if a tensor is on another device than ``x``.
+
+    For fake kernels: they also answer when only some tensors are on the meta device, and would
+    return real tensors that nobody has written.
+
+    Args:
+        op: name of the operator.
+        x: the tensor that the results are made like.
+        others: the other tensors.
+    """
+    for tensor in others:
+        if tensor is not None and tensor.device != x.device:
+            raise RuntimeError(
+                f"{op}: expected all tensors on {x.device}, where x is, got one on {tensor.device}"
+            )
+
+
 def check_timespan_values(name: str, timespans: Tensor) -> None:
     """Raise ValueError if a time step is negative, infinite or NaN.
 

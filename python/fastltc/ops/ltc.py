@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from fastltc._extension import load_operators
-from fastltc.ops.checks import check_ltc_arguments
+from fastltc.ops.checks import check_ltc_arguments, check_same_device
 
 __all__ = ["HALF_DTYPES", "LTC_PARAMETERS", "ltc"]
 
@@ -75,6 +75,12 @@ def _forward_fake(
     time_major: bool,
     save_states: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
+    check_same_device(
+        "fastltc::ltc_forward",
+        *(x, h0, timespans, lengths, gleak, vleak, cm, sigma, mu, w, erev),
+        *(sensory_sigma, sensory_mu, sensory_w, sensory_erev),
+        *(input_w, input_b, output_w, output_b, synapses, sensory_synapses),
+    )
     batch, time, _ = x.shape
     neurons = cm.shape[0]
     if not return_sequences:
@@ -122,6 +128,12 @@ def _backward_fake(
     time_major: bool,
     timespans_grad: bool,
 ) -> tuple[Tensor, ...]:
+    check_same_device(
+        "fastltc::ltc_backward",
+        *(x, grad_output, grad_hn, h0, timespans, lengths, gleak, vleak, cm, sigma, mu, w, erev),
+        *(sensory_sigma, sensory_mu, sensory_w, sensory_erev),
+        *(input_w, input_b, output_w, output_b, synapses, sensory_synapses, states),
+    )
     batch, time, inputs = x.shape
     if time_major:
         grad_x = x.new_empty(time, batch, inputs).transpose(0, 1)

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from fastltc._extension import load_operators
+from fastltc.ops.checks import check_same_device
 from fastltc.ops.ltc import HALF_DTYPES
 
 __all__ = ["masked_linear"]
@@ -20,6 +21,7 @@ _backward = torch.ops.fastltc.masked_linear_backward.default
 
 @torch.library.register_fake("fastltc::masked_linear")
 def _forward_fake(x: Tensor, weight: Tensor, bias: Tensor | None, synapses: Tensor) -> Tensor:
+    check_same_device("fastltc::masked_linear", x, weight, bias, synapses)
     return x.new_empty(x.shape[0], weight.shape[0])
 
 
@@ -27,6 +29,7 @@ def _forward_fake(x: Tensor, weight: Tensor, bias: Tensor | None, synapses: Tens
 def _backward_fake(
     grad_output: Tensor, x: Tensor, weight: Tensor, synapses: Tensor, bias_grad: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
+    check_same_device("fastltc::masked_linear_backward", x, grad_output, weight, synapses)
     return (
         x.new_empty(x.shape),
         weight.new_empty(weight.shape),
