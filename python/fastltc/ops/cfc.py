@@ -88,7 +88,8 @@ def _backward_fake(
 ) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
     check_same_device(
         "fastltc::cfc_backward",
-        *(x, grad_output, grad_hn, h0, timespans, lengths, *parameters, *masks, dropout, states),
+        x,
+        *(grad_output, grad_hn, h0, timespans, lengths, *parameters, *masks, dropout, states),
     )
     batch, time, inputs = x.shape
     if time_major:

@@ -77,7 +77,8 @@ def _forward_fake(
 ) -> tuple[Tensor, Tensor, Tensor]:
     check_same_device(
         "fastltc::ltc_forward",
-        *(x, h0, timespans, lengths, gleak, vleak, cm, sigma, mu, w, erev),
+        x,
+        *(h0, timespans, lengths, gleak, vleak, cm, sigma, mu, w, erev),
         *(sensory_sigma, sensory_mu, sensory_w, sensory_erev),
         *(input_w, input_b, output_w, output_b, synapses, sensory_synapses),
     )
@@ -130,7 +131,8 @@ def _backward_fake(
 ) -> tuple[Tensor, ...]:
     check_same_device(
         "fastltc::ltc_backward",
-        *(x, grad_output, grad_hn, h0, timespans, lengths, gleak, vleak, cm, sigma, mu, w, erev),
+        x,
+        *(grad_output, grad_hn, h0, timespans, lengths, gleak, vleak, cm, sigma, mu, w, erev),
         *(sensory_sigma, sensory_mu, sensory_w, sensory_erev),
         *(input_w, input_b, output_w, output_b, synapses, sensory_synapses, states),
     )
