@@ -2,6 +2,7 @@
 
 import os
 import random
+import signal
 import zlib
 
 import numpy as np
@@ -13,6 +14,17 @@ _SEED = int(os.environ.get("FASTLTC_TEST_SEED") or int.from_bytes(os.urandom(4),
 
 def pytest_report_header() -> str:
     return f"random inputs: FASTLTC_TEST_SEED={_SEED}"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def ctrl_c() -> None:
+    """Let Ctrl-C interrupt, as from a terminal.
+
+    A shell starts its background jobs with the signal ignored, which Python and the programs that
+    the tests start would keep to.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
