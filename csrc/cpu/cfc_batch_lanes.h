@@ -28,16 +28,13 @@
 namespace fastltc::cpu::FASTLTC_ISA {
 
 template <typename T>
-inline constexpr T kLog2OfE = T(1.4426950408889634073599);
-
-template <typename T>
 FASTLTC_INLINE typename Simd<T>::vec sigmoid(typename Simd<T>::vec x) {
-  return Simd<T>::sigmoid_exp2(x * -kLog2OfE<T>);
+  return Simd<T>::sigmoid_exp2(x * -kLog2E<T>);
 }
 
 template <typename T>
 FASTLTC_INLINE typename Simd<T>::vec tanh(typename Simd<T>::vec x) {
-  return Simd<T>::sigmoid_exp2(x * (T(-2) * kLog2OfE<T>)) * T(2) - T(1);
+  return Simd<T>::sigmoid_exp2(x * (T(-2) * kLog2E<T>)) * T(2) - T(1);
 }
 
 FASTLTC_INLINE float erf(float x) { return __builtin_erff(x); }
@@ -72,7 +69,7 @@ Activated<T> activate(Activation activation, typename Simd<T>::vec x) {
       }
       // e^(-x^2 / 2) / sqrt(2 pi)
       const vec density =
-          S::exp2(S::at_least(x * x * (T(-0.5) * kLog2OfE<T>), -Exp2Constants<T>::bound)) *
+          S::exp2(S::at_least(x * x * (T(-0.5) * kLog2E<T>), -Exp2Constants<T>::bound)) *
           T(0.39894228040143267794);
       return {x * phi, phi + x * density};
     }
@@ -362,7 +359,7 @@ struct CfcForwardTile {
   // e^(-dt (|w_tau| + |f|))
   static FASTLTC_INLINE vec decay_of(vec f, T w_tau, vec dt) {
     const vec rate = (w_tau < T(0) ? -w_tau : w_tau) - S::abs_negative(f);
-    return S::exp2(S::at_least(dt * rate * -kLog2OfE<T>, -Exp2Constants<T>::bound));
+    return S::exp2(S::at_least(dt * rate * -kLog2E<T>, -Exp2Constants<T>::bound));
   }
 
   void run(int64_t first, int valid) {

@@ -40,14 +40,8 @@ struct ForwardJob {
   }
   static void run(void* context, int64_t part) {
     const auto& job = *static_cast<const ForwardJob*>(context);
-    for_each_tile(job.partition, part, job.in.size.B, [&](int width, int64_t first, int valid) {
-      if (width == 4) {
-        if constexpr (kMaxWidth >= 4) job.template tile_of_width<4>(part, first, valid);
-      } else if (width == 2) {
-        job.template tile_of_width<2>(part, first, valid);
-      } else {
-        job.template tile_of_width<1>(part, first, valid);
-      }
+    run_tiles(job.partition, part, job.in.size.B, [&](auto width, int64_t first, int valid) {
+      job.template tile_of_width<decltype(width)::value>(part, first, valid);
     });
   }
 };
@@ -80,31 +74,11 @@ struct BackwardJob {
   static void run(void* context, int64_t part) {
     const auto& job = *static_cast<const BackwardJob*>(context);
     job.sums[part].clear();
-    for_each_tile(job.partition, part, job.in.size.B, [&](int width, int64_t first, int valid) {
-      if (width == 4) {
-        if constexpr (kMaxWidth >= 4) job.template tile_of_width<4>(part, first, valid);
-      } else if (width == 2) {
-        job.template tile_of_width<2>(part, first, valid);
-      } else {
-        job.template tile_of_width<1>(part, first, valid);
-      }
+    run_tiles(job.partition, part, job.in.size.B, [&](auto width, int64_t first, int valid) {
+      job.template tile_of_width<decltype(width)::value>(part, first, valid);
     });
   }
 };
-
-// Bytes that a tile of the given width takes.
-template <template <typename, int> class Tile, typename T, typename... Arguments>
-size_t scratch_of(int width, const Arguments&... arguments) {
-  Arena counting;
-  if (width == 4) {
-    if constexpr (kMaxWidth >= 4) Tile<T, 4>(arguments..., Arena()).take(counting);
-  } else if (width == 2) {
-    Tile<T, 2>(arguments..., Arena()).take(counting);
-  } else {
-    Tile<T, 1>(arguments..., Arena()).take(counting);
-  }
-  return counting.used();
-}
 
 template <typename T>
 struct PostLanesJob {

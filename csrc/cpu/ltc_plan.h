@@ -12,9 +12,6 @@
 
 namespace fastltc::cpu::FASTLTC_ISA {
 
-template <typename T>
-inline constexpr T kLog2E = T(1.4426950408889634073599);
-
 // One synapse, in the order of its list; read as four broadcasts.
 template <typename T>
 struct Synapse {

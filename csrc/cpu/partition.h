@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <new>
 
+#include "cpu/arena.h"
 #include "cpu/simd.h"
 
 namespace fastltc::cpu::FASTLTC_ISA {
@@ -64,6 +65,45 @@ void for_each_tile(const Partition<T>& partition, int64_t part, int64_t batch, C
     at += width;
   }
   if (at < end) call(1, at * L, static_cast<int>(batch - at * L));
+}
+
+// Bytes that a tile of the given width or of a narrower one takes. The narrower can be the larger:
+// how many steps a backward tile puts by is rounded down for each width.
+template <template <typename, int> class Tile, typename T, typename... Arguments>
+size_t scratch_of(int width, const Arguments&... arguments) {
+  size_t most = 0;
+  for (; width >= 1; width /= 2) {
+    Arena counting;
+    if (width == 4) {
+      if constexpr (kMaxWidth >= 4) Tile<T, 4>(arguments..., Arena()).take(counting);
+    } else if (width == 2) {
+      Tile<T, 2>(arguments..., Arena()).take(counting);
+    } else {
+      Tile<T, 1>(arguments..., Arena()).take(counting);
+    }
+    if (counting.used() > most) most = counting.used();
+  }
+  return most;
+}
+
+// A tile's width as a type, so that a generic call can take it as a template argument.
+template <int W>
+struct Width {
+  static constexpr int value = W;
+};
+
+// Calls run(Width, first sample, samples) for the tiles of one part.
+template <typename T, typename Run>
+void run_tiles(const Partition<T>& partition, int64_t part, int64_t batch, Run run) {
+  for_each_tile(partition, part, batch, [&](int width, int64_t first, int valid) {
+    if (width == 4) {
+      if constexpr (kMaxWidth >= 4) run(Width<4>(), first, valid);
+    } else if (width == 2) {
+      run(Width<2>(), first, valid);
+    } else {
+      run(Width<1>(), first, valid);
+    }
+  });
 }
 
 }  // namespace fastltc::cpu::FASTLTC_ISA

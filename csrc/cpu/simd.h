@@ -38,6 +38,9 @@ inline constexpr int kMaxWidth = 2;
 #endif
 
 template <typename T>
+inline constexpr T kLog2E = T(1.4426950408889634073599);
+
+template <typename T>
 struct IntegerOf;
 template <>
 struct IntegerOf<float> {
@@ -223,7 +226,7 @@ struct Simd {
 
   // log(1 + e^x), and x itself past 20: torch.nn.functional.softplus with its defaults.
   static FASTLTC_INLINE vec softplus(vec x) {
-    vec t = abs_negative(x) * T(1.4426950408889634074);
+    vec t = abs_negative(x) * kLog2E<T>;
     t = at_least(t, -C::bound);
     const vec soft = (x < T(0) ? vec{} : x) + log1p(exp2(t));
     return x > T(20) ? x : soft;
@@ -231,7 +234,7 @@ struct Simd {
 
   // The derivative of softplus.
   static FASTLTC_INLINE vec softplus_slope(vec x) {
-    return x > T(20) ? set(T(1)) : sigmoid_exp2(x * T(-1.4426950408889634074));
+    return x > T(20) ? set(T(1)) : sigmoid_exp2(x * -kLog2E<T>);
   }
 
   // Four sums at once: adds up the registers' 16-byte blocks and gives one block for each of a, b,
