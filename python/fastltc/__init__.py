@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fastltc.compat import accelerate as accelerate
     from fastltc.compat import patch_ncps as patch_ncps
+    from fastltc.exporting import export as export
     from fastltc.nn import LTC as LTC
     from fastltc.nn import CfC as CfC
     from fastltc.nn import CfCCell as CfCCell
@@ -25,8 +26,9 @@ _EXPORTS: dict[str, str] = {
     "WiredCfCCell": "fastltc.nn",
     "accelerate": "fastltc.compat",
     "patch_ncps": "fastltc.compat",
+    "export": "fastltc.exporting",
 }
-_SUBMODULES = ("compat", "info", "nn", "ops", "reference", "wirings")
+_SUBMODULES = ("compat", "exporting", "info", "nn", "ops", "reference", "runtime", "wirings")
 
 __all__ = ["__version__", *_EXPORTS, *_SUBMODULES]
 

@@ -21,7 +21,7 @@ CXX_LAYERS = {
     "torch": {"core", "cpu", "cuda", "torch"},
 }
 # Layers of the Python package, lowest first: none imports one above it.
-PYTHON_LAYERS = [{"_extension"}, {"ops"}, {"nn"}, {"models", "training"}, {"cli"}]
+PYTHON_LAYERS = [{"_extension"}, {"ops"}, {"nn"}, {"models", "training", "exporting"}, {"cli"}]
 
 
 def included(text: str) -> list[str]:

@@ -3,42 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Writes a file under a temporary name beside it, then renames it over ``path``.
-
-    Raises:
-        OSError: with the name of ``path``; whatever was there before is still there, whole.
-    """
-    temporary = None
-    try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        # mkstemp makes files that only their owner can read.
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except BaseException as error:
-        if temporary is not None and os.path.exists(temporary):
-            os.unlink(temporary)
-        if isinstance(error, OSError):
-            raise OSError(error.errno, error.strerror, str(path)) from None
-        raise
+from .._files import write_bytes as write_bytes
 
 
 def write_json(path: Path, content: Any) -> None:
     """Writes standard JSON (no NaN), indented, whole or not at all."""
     write_bytes(path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
-
-
-def _umask() -> int:
-    value = os.umask(0)
-    os.umask(value)
-    return value

@@ -1,0 +1,49 @@
+"""Models that leave torch: for the runtime, for microcontrollers, for ONNX."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from torch import nn
+
+from fastltc.exporting.describe import assemble, describe, describe_parts, wiring_metadata
+from fastltc.exporting.errors import ExportError
+from fastltc.runtime.model import Model
+from fastltc.runtime.model_file import write_model
+
+__all__ = ["ExportError", "describe", "export"]
+
+
+def export(module: nn.Module | Sequence[nn.Module], path: str | os.PathLike[str]) -> Model:
+    """Write a model file, which :class:`fastltc.runtime.Session` runs without torch.
+
+    Args:
+        module: an LTC or CfC layer of fastltc or ncps, or a stack of them with linear layers and
+            activations between; see :func:`fastltc.exporting.describe` for what is possible.
+        path: the file, ``.safetensors``. It is written to a temporary name and renamed, so that
+            it is there whole or not at all.
+
+    Returns:
+        The model that the file holds.
+
+    Raises:
+        ExportError: (a ValueError) if a module cannot be exported; the text names it.
+        OSError: if the file cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> import fastltc
+        >>> from fastltc.wirings import AutoNCP
+        >>> layer = fastltc.LTC(16, AutoNCP(19, 2))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     model = fastltc.export(layer, f"{folder}/model.safetensors")
+        >>> model.input_size, model.output_size, model.state_size
+        (16, 2, 19)
+
+    Source: docs/export.md describes the file.
+    """
+    parts = describe_parts(module)
+    model = assemble(parts)
+    write_model(model, path, wiring_metadata(parts))
+    return model

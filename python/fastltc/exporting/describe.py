@@ -1,0 +1,454 @@
+"""From a torch module to what a model file holds."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fastltc.compat import _NCPS, _OURS, accelerate
+from fastltc.exporting.errors import ExportError
+from fastltc.nn import LTC, CfC, CfCCell, LTCCell, WiredCfCCell
+from fastltc.nn.cfc_cell import LeCun
+from fastltc.runtime.model import Model, ModelFileError, check_model, tensor_shapes
+
+__all__ = ["describe", "describe_parts", "wiring_metadata"]
+
+SUPPORTED = (
+    "LTC, CfC and their cells (of fastltc and of ncps), nn.Linear, nn.ReLU, nn.Tanh, nn.Sigmoid, "
+    "nn.SiLU, nn.GELU, nn.Softplus, nn.Softmax(dim=-1), nn.Identity, nn.Dropout, nn.Sequential and "
+    "nn.ModuleList of these, and modules that say by a method export_layers() what they run"
+)
+
+_ACTIVATIONS: dict[type, str] = {
+    nn.ReLU: "relu",
+    nn.Tanh: "tanh",
+    nn.Sigmoid: "sigmoid",
+    nn.SiLU: "silu",
+    nn.GELU: "gelu",
+    nn.Softplus: "softplus",
+    nn.Softmax: "softmax",
+    LeCun: "lecun_tanh",
+}
+_NOTHING_WHEN_EVALUATED = (
+    nn.Identity,
+    nn.Dropout,
+    nn.Dropout1d,
+    nn.Dropout2d,
+    nn.AlphaDropout,
+    nn.FeatureAlphaDropout,
+)
+
+
+@dataclass
+class Part:
+    """One layer of a model file."""
+
+    layer: dict[str, Any]
+    tensors: dict[str, np.ndarray] = field(default_factory=dict)
+    wiring: dict[str, Any] | None = None
+
+
+def describe(module: nn.Module | Sequence[nn.Module]) -> Model:
+    """Return what a module computes in one time step, without torch.
+
+    The module may be an :class:`~fastltc.LTC` or :class:`~fastltc.CfC`, wired or plain, of fastltc
+    or of ncps; a cell of one; or a stack of them with linear layers and activations before,
+    between and behind: an ``nn.Sequential``, an ``nn.ModuleList`` or a plain list, in the order in
+    which they run. Of a layer that returns a tuple ``(output, hn)`` the next one takes the output.
+
+    A module with a ``forward`` of its own says by a method ``export_layers()`` which modules it
+    runs, one after the other::
+
+        class Policy(nn.Module):
+            def forward(self, x, hx=None, timespans=None):
+                output, hn = self.rnn(torch.relu(self.encoder(x)), hx, timespans)
+                return self.head(output), hn
+
+            def export_layers(self):
+                return [self.encoder, nn.ReLU(), self.rnn, self.head]
+
+    Without it, a module whose parameters are all in an attribute ``layers`` is taken to run these
+    in order, and it is checked on random numbers that it does.
+
+    Dropout is left out, ``return_sequences`` and ``batch_first`` do not matter for single steps,
+    hooks do not run, and numbers are rounded to float32.
+
+    Args:
+        module: the module or list of modules; it is not changed.
+
+    Returns:
+        The model; its layers and tensors are described in docs/export.md.
+
+    Raises:
+        ExportError: (a ValueError) if a module cannot be exported; the text names it.
+
+    Example:
+        >>> from fastltc import LTC
+        >>> from fastltc.exporting import describe
+        >>> from fastltc.wirings import AutoNCP
+        >>> model = describe([LTC(16, AutoNCP(19, 2)), torch.nn.Linear(2, 1)])
+        >>> [layer["type"] for layer in model.layers], model.state_size
+        (['ltc', 'linear'], 19)
+    """
+    return assemble(describe_parts(module))
+
+
+def assemble(parts: Sequence[Part]) -> Model:
+    """Return the model of its parts, checked.
+
+    Raises:
+        ExportError: if they do not fit each other.
+    """
+    sized = [part.layer for part in parts if "input_size" in part.layer]
+    if not sized:
+        raise ExportError(f"nothing to export: expected at least one layer, supported: {SUPPORTED}")
+    model = Model(
+        input_size=sized[0]["input_size"],
+        output_size=sized[-1]["output_size"],
+        layers=[part.layer for part in parts],
+        tensors={
+            f"layers.{index}.{name}": tensor
+            for index, part in enumerate(parts)
+            for name, tensor in part.tensors.items()
+        },
+    )
+    try:
+        check_model(model)
+    except ModelFileError as error:
+        raise ExportError(str(error)) from None
+    return model
+
+
+def wiring_metadata(parts: Sequence[Part]) -> dict[str, str]:
+    """Return what people may want to know of the wirings: entries of a file's metadata."""
+    return {"wiring": json.dumps([part.wiring for part in parts])}
+
+
+def describe_parts(module: Any, name: str = "") -> list[Part]:
+    """Return the layers of a module; see :func:`describe`."""
+    if not isinstance(module, nn.Module) and not (
+        isinstance(module, (list, tuple)) and all(isinstance(m, nn.Module) for m in module)
+    ):
+        raise ExportError(
+            f"module: expected a torch.nn.Module or a list of them, got {type(module).__name__}"
+        )
+    parts: list[Part] = []
+    batch_first: tuple[str, bool] | None = None
+    last: tuple[str, bool] | None = None
+    for path, leaf in _leaves(module, name):
+        if last is not None and isinstance(leaf, (LTC, CfC)):
+            raise ExportError(
+                f"{path}: reads sequences, but {last[0]} before it has return_sequences=False"
+            )
+        if isinstance(leaf, (LTC, CfC)):
+            if batch_first is not None and batch_first[1] != leaf.batch_first:
+                raise ExportError(
+                    f"{path}: batch_first={leaf.batch_first}, but {batch_first[0]} has "
+                    f"{batch_first[1]}"
+                )
+            batch_first = path, leaf.batch_first
+            last = None if leaf.return_sequences else (path, False)
+        parts += _describe_leaf(path, leaf)
+    return parts
+
+
+def _title(path: str, module: Any) -> str:
+    return f"{path or 'module'} ({type(module).__name__})"
+
+
+def _leaves(module: Any, path: str) -> Iterator[tuple[str, nn.Module]]:
+    """Find the layers in the order in which they run."""
+    kind = type(module)
+    if isinstance(module, (list, tuple, nn.ModuleList)):
+        children: Any = enumerate(module)
+    elif callable(getattr(module, "export_layers", None)):
+        children = [(f"export_layers()[{i}]", m) for i, m in enumerate(module.export_layers())]
+        for child, layer in children:
+            if not isinstance(layer, nn.Module):
+                raise ExportError(
+                    f"{_title(path, module)}: {child}: expected a torch.nn.Module, got "
+                    f"{type(layer).__name__}"
+                )
+    elif isinstance(module, nn.Sequential) and kind.forward is nn.Sequential.forward:
+        children = module.named_children()
+    elif isinstance(module, _NCPS) and not isinstance(module, _OURS):
+        yield path, _as_ours(path, module)
+        return
+    elif _is_chain(module):
+        _check_chain(path, module)
+        children = ((f"layers.{name}", m) for name, m in module.layers.named_children())
+    else:
+        yield path, module
+        return
+    for name, child in children:
+        yield from _leaves(child, f"{path}.{name}" if path else str(name))
+
+
+def _as_ours(path: str, module: nn.Module) -> nn.Module:
+    """Return a copy of a module of ncps that is swapped for that of fastltc."""
+    twin = copy.deepcopy(module).cpu()
+    report = accelerate(twin)
+    for name, reason in report.left_alone.items():
+        raise ExportError(f"{_title(path, module)}: {name}{': ' if name else ''}{reason}")
+    return twin
+
+
+def _is_chain(module: nn.Module) -> bool:
+    if isinstance(module, _OURS) or not isinstance(
+        getattr(module, "layers", None), (nn.ModuleList, nn.Sequential)
+    ):
+        return False
+    inside = {id(tensor) for tensor in [*module.layers.parameters(), *module.layers.buffers()]}  # type: ignore[union-attr]
+    return all(id(tensor) in inside for tensor in [*module.parameters(), *module.buffers()])
+
+
+def _check_chain(path: str, module: Any) -> None:
+    """Check by running it that a module runs its layers in order."""
+    title = _title(path, module)
+    advice = "give it a method export_layers() that returns what it runs"
+    twin = copy.deepcopy(module).cpu().float().eval()
+    leaves = [leaf for _, leaf in _leaves(twin.layers, "")]
+    width = next(
+        (
+            leaf.in_features if isinstance(leaf, nn.Linear) else leaf.input_size
+            for leaf in leaves
+            if isinstance(leaf, (nn.Linear, LTC, CfC))
+        ),
+        None,
+    )
+    if width is None:
+        raise ExportError(f"{title}: its layers hold no LTC or CfC; {advice}")
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(3, 3, width, generator=generator)
+    with torch.no_grad():
+        try:
+            got = twin(x)
+            wanted: Any = x
+            for leaf in leaves:
+                wanted = leaf(wanted)
+                wanted = wanted[0] if isinstance(wanted, tuple) else wanted
+        except Exception as error:
+            raise ExportError(
+                f"{title}: cannot be run on an input of {width} features ({error}); {advice}"
+            ) from error
+    got = got[0] if isinstance(got, tuple) else got
+    if (
+        not isinstance(got, Tensor)
+        or got.shape != wanted.shape
+        or not torch.allclose(got, wanted, rtol=1e-4, atol=1e-5)
+    ):
+        raise ExportError(
+            f"{title}: does something else than run its layers one after the other; {advice}"
+        )
+
+
+def _describe_leaf(path: str, module: Any) -> list[Part]:
+    title = _title(path, module)
+    kind = type(module)
+    if kind in _NOTHING_WHEN_EVALUATED:
+        return []
+    if kind in _ACTIVATIONS:
+        return [Part({"type": "activation", "function": _activation(title, module)})]
+    describe_one: Any
+    for known, describe_one in (
+        (nn.Linear, _describe_linear),
+        (LTC, _describe_ltc),
+        (CfC, _describe_cfc),
+        (LTCCell, _describe_ltc_cell),
+        (WiredCfCCell, _describe_wired_cfc_cell),
+        (CfCCell, _describe_cfc_cell),
+    ):
+        if isinstance(module, known):
+            if kind.forward is not known.forward or "forward" in vars(module):
+                raise ExportError(
+                    f"{title}: has a forward of its own, which may compute something else than "
+                    f"that of {known.__name__}"
+                )
+            part = describe_one(title, module)
+            _read_tensors(title, part)
+            return [part]
+    raise ExportError(f"{title}: cannot be exported; supported: {SUPPORTED}")
+
+
+def _activation(title: str, module: Any) -> str:
+    if isinstance(module, nn.GELU) and module.approximate != "none":
+        raise ExportError(f"{title}: expected approximate='none', got {module.approximate!r}")
+    if isinstance(module, nn.Softplus) and (module.beta, module.threshold) != (1, 20):
+        raise ExportError(
+            f"{title}: expected beta=1, threshold=20, got {module.beta}, {module.threshold}"
+        )
+    if isinstance(module, nn.Softmax) and module.dim != -1:
+        raise ExportError(f"{title}: expected dim=-1, the features, got {module.dim}")
+    return _ACTIVATIONS[type(module)]
+
+
+# The functions below put torch tensors into a part; _read_tensors makes arrays of them.
+
+
+def _describe_linear(title: str, module: nn.Linear) -> Part:
+    bias = module.bias is not None
+    tensors = {"weight": module.weight, **({"bias": module.bias} if bias else {})}
+    sizes = {"input_size": module.in_features, "output_size": module.out_features}
+    return Part({"type": "linear", **sizes, "bias": bias}, tensors)  # type: ignore[arg-type]
+
+
+def _describe_ltc(title: str, module: LTC) -> Part:
+    part = _describe_ltc_cell(title, module.rnn_cell)
+    return _with_memory(part, module)
+
+
+def _describe_ltc_cell(title: str, cell: Any) -> Part:
+    def mapping(value: Any) -> str | None:
+        return value if value in ("affine", "linear") else None
+
+    positive = cell.make_positive_fn
+    usual = nn.Softplus if cell._implicit_param_constraints else nn.Identity
+    if type(positive) is not usual or (
+        isinstance(positive, nn.Softplus) and (positive.beta, positive.threshold) != (1, 20)
+    ):
+        raise ExportError(f"{title}: its make_positive_fn is {positive}")
+    layer = {
+        "type": "ltc",
+        "input_size": cell.sensory_size,
+        "units": cell.state_size,
+        "output_size": cell.motor_size,
+        "ode_unfolds": int(cell._ode_unfolds),
+        "epsilon": float(cell._epsilon),
+        "implicit_param_constraints": bool(cell._implicit_param_constraints),
+        "input_mapping": mapping(cell._input_mapping),
+        "output_mapping": mapping(cell._output_mapping),
+        "mixed_memory": False,
+    }
+    wiring = _wiring(cell._wiring, range(cell.state_size))
+    return Part(layer, _look_up(cell, layer), wiring)
+
+
+def _describe_cfc(title: str, module: CfC) -> Part:
+    if module.wired_mode:
+        part = _describe_wired_cfc_cell(title, module.rnn_cell)
+    else:
+        part = _describe_cfc_cell(title, module.rnn_cell)
+    fc = module.fc
+    if type(fc) is nn.Linear:
+        part.layer["proj_size"] = part.layer["output_size"] = fc.out_features
+        if fc.bias is None:
+            raise ExportError(f"{title}: its fc has no bias")
+        part.tensors.update({"fc.weight": fc.weight, "fc.bias": fc.bias})  # type: ignore[dict-item]
+    elif type(fc) is not nn.Identity:
+        raise ExportError(f"{title}: its fc is {fc}, expected nn.Linear or nn.Identity")
+    return _with_memory(part, module)
+
+
+def _describe_wired_cfc_cell(title: str, cell: Any) -> Part:
+    wiring = cell._wiring
+    neurons = [n for index in range(wiring.num_layers) for n in wiring.get_neurons_of_layer(index)]
+    layer = {
+        "type": "wired_cfc",
+        "input_size": cell.sensory_size,
+        "units": cell.state_size,
+        "output_size": cell.layer_sizes[-1],
+        "cells": list(cell.layer_sizes),
+        "mode": cell._layers[0].mode,
+        "mixed_memory": False,
+        "proj_size": None,
+    }
+    return Part(layer, _look_up(cell, layer), _wiring(wiring, neurons))
+
+
+def _describe_cfc_cell(title: str, cell: Any) -> Part:
+    layers = cell.backbone_layers
+    dense = [cell.backbone[int(key)] for key in cell._dense]
+    layer = {
+        "type": "cfc",
+        "input_size": cell.input_size,
+        "units": cell.hidden_size,
+        "output_size": cell.hidden_size,
+        "mode": cell.mode,
+        "activation": cell._activation,
+        "backbone_layers": layers,
+        "backbone_units": dense[0].out_features if layers else 0,
+        "mixed_memory": False,
+        "proj_size": None,
+    }
+    # Dropout modules count in the names of the module, and are not in the file.
+    backbone = {
+        f"rnn_cell.backbone.{2 * index}.{name}": getattr(linear, name)
+        for index, linear in enumerate(dense)
+        for name in ("weight", "bias")
+    }
+    tensors: Any = _look_up(cell, layer, known=backbone)
+    mask = cell.sparsity_mask
+    if mask is not None:
+        for name in ("ff1", "ff2"):
+            key = f"rnn_cell.{name}.weight"
+            if key in tensors:
+                tensors[key] = torch.where(mask != 0, tensors[key], 0)
+    return Part(layer, tensors)
+
+
+def _with_memory(part: Part, module: Any) -> Part:
+    part.layer["mixed_memory"] = bool(module.use_mixed)
+    if module.use_mixed:
+        for name in ("input_map.weight", "input_map.bias", "recurrent_map.weight"):
+            part.tensors[f"lstm.{name}"] = _attribute(module.lstm, name)
+    return part
+
+
+def _look_up(
+    cell: nn.Module, layer: Mapping[str, Any], known: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return the tensors of a cell by the names of the file."""
+    known = known or {}
+    found = {}
+    for name in tensor_shapes(layer):
+        if name in known:
+            found[name] = known[name]
+        else:
+            found[name] = _attribute(cell, name.removeprefix("rnn_cell."))
+    return found
+
+
+def _attribute(module: nn.Module, path: str) -> Any:
+    # Not from the state dict: of pruned and parametrized modules that holds other tensors.
+    return functools.reduce(getattr, path.split("."), module)
+
+
+def _read_tensors(title: str, part: Part) -> None:
+    for name, tensor in part.tensors.items():
+        part.tensors[name] = to_array(title, name, tensor)
+    clear_unused(part)
+
+
+def to_array(title: str, name: str, tensor: Any) -> np.ndarray:
+    """Return a tensor as a float32 array that is its own."""
+    if not isinstance(tensor, Tensor) or not tensor.is_floating_point() or tensor.is_meta:
+        raise ExportError(f"{title}: {name}: expected a floating-point tensor with values")
+    values = tensor.detach().to(device="cpu", dtype=torch.float32).numpy()
+    return np.array(values, dtype=np.float32, order="C")
+
+
+def clear_unused(part: Part) -> None:
+    """Set the parameters of synapses that do not exist to 0 where they are no numbers."""
+    if part.layer["type"] != "ltc":
+        return
+    for prefix in ("", "sensory_"):
+        mask = part.tensors[f"rnn_cell.{prefix}sparsity_mask"]
+        for name in ("sigma", "mu", "w", "erev"):
+            tensor = part.tensors[f"rnn_cell.{prefix}{name}"]
+            if tensor.shape == mask.shape:
+                tensor[(mask == 0) & ~np.isfinite(tensor)] = 0
+
+
+def _wiring(wiring: Any, neurons: Any) -> dict[str, Any]:
+    return {
+        "class": type(wiring).__name__,
+        "neurons": [str(wiring.get_type_of_neuron(neuron)) for neuron in neurons],
+    }

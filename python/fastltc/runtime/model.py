@@ -1,0 +1,370 @@
+"""What a model is without torch: its layers, their parameters, and what is valid."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+__all__ = [
+    "ACTIVATIONS",
+    "RECURRENT",
+    "Model",
+    "ModelFileError",
+    "check_keys",
+    "check_layers",
+    "check_model",
+    "check_names",
+    "check_shape",
+    "check_values",
+    "shown",
+    "tensor_shapes",
+]
+
+RECURRENT = ("ltc", "wired_cfc", "cfc")
+"""Types of the layers that have a state."""
+ACTIVATIONS = ("relu", "tanh", "sigmoid", "silu", "gelu", "lecun_tanh", "softplus", "softmax")
+"""Functions of an activation layer; the softmax is over the features."""
+CFC_MODES = ("default", "pure", "no_gate")
+CFC_ACTIVATIONS = ("lecun_tanh", "silu", "relu", "tanh", "gelu")
+MAPPINGS = ("affine", "linear", None)
+
+# Far above what any model of this kind needs; they bound what a forged file can ask for.
+_MAX_PARAMETERS = 1 << 29
+_MAX_SIZE = 1 << 20
+_MAX_LAYERS = 256
+_MAX_CELLS = 256
+_MAX_UNFOLDS = 4096
+
+
+class ModelFileError(ValueError):
+    """A model file, or the description of a model, is damaged or not of a kind that is known."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained model: layers in the order in which they run, and their parameters.
+
+    Args:
+        input_size: number of inputs of a time step, I.
+        output_size: number of outputs of a time step.
+        layers: one dict per layer; ``type`` says which keys it has, see docs/export.md.
+        tensors: ``layers.<i>.<key>``: float32, C-contiguous, the parameters as trained.
+    """
+
+    input_size: int
+    output_size: int
+    layers: list[dict[str, Any]]
+    tensors: dict[str, np.ndarray]
+
+    @property
+    def state_size(self) -> int:
+        """Numbers that a stream carries: of each recurrent layer the h, then its c if it has one.
+
+        h is ``[units]``; with ``mixed_memory`` the c of the LSTM cell, ``[units]``, follows it.
+        """
+        return sum(
+            layer["units"] * (2 if layer["mixed_memory"] else 1)
+            for layer in self.layers
+            if layer["type"] in RECURRENT
+        )
+
+    def parameters(self, index: int) -> dict[str, np.ndarray]:
+        """Return the tensors of a layer by the names they have in its state dict."""
+        prefix = f"layers.{index}."
+        return {
+            name.removeprefix(prefix): tensor
+            for name, tensor in self.tensors.items()
+            if name.startswith(prefix)
+        }
+
+
+# A check takes a value of a layer's description and returns what is wrong with it, or None.
+_Check = Callable[[Any], str | None]
+
+
+def _size(least: int = 1, most: int = _MAX_SIZE) -> _Check:
+    def check(value: Any) -> str | None:
+        if type(value) is int and least <= value <= most:
+            return None
+        return f"an integer from {least} to {most}"
+
+    return check
+
+
+def _one_of(*allowed: Any) -> _Check:
+    def check(value: Any) -> str | None:
+        if any(type(value) is type(known) and value == known for known in allowed):
+            return None
+        return "one of " + ", ".join(json.dumps(known) for known in allowed)
+
+    return check
+
+
+def _optional(check_value: _Check) -> _Check:
+    def check(value: Any) -> str | None:
+        expected = None if value is None else check_value(value)
+        return None if expected is None else f"{expected}, or null"
+
+    return check
+
+
+def _cells(value: Any) -> str | None:
+    good = type(value) is list and 1 <= len(value) <= _MAX_CELLS
+    if good and all(_size()(cell) is None for cell in value):
+        return None
+    return f"a list of 1 to {_MAX_CELLS} sizes"
+
+
+def _epsilon(value: Any) -> str | None:
+    if type(value) in (int, float) and 0 <= value < math.inf:
+        return None
+    return "a finite number of 0 or more"
+
+
+_BOOL = _one_of(True, False)
+_KEYS: dict[str, dict[str, _Check]] = {
+    "ltc": {
+        "input_size": _size(),
+        "units": _size(),
+        "output_size": _size(),
+        "ode_unfolds": _size(most=_MAX_UNFOLDS),
+        "epsilon": _epsilon,
+        "implicit_param_constraints": _BOOL,
+        "input_mapping": _one_of(*MAPPINGS),
+        "output_mapping": _one_of(*MAPPINGS),
+        "mixed_memory": _BOOL,
+    },
+    "wired_cfc": {
+        "input_size": _size(),
+        "units": _size(),
+        "output_size": _size(),
+        "cells": _cells,
+        "mode": _one_of(*CFC_MODES),
+        "mixed_memory": _BOOL,
+        "proj_size": _optional(_size()),
+    },
+    "cfc": {
+        "input_size": _size(),
+        "units": _size(),
+        "output_size": _size(),
+        "mode": _one_of(*CFC_MODES),
+        "activation": _one_of(*CFC_ACTIVATIONS),
+        "backbone_layers": _size(0, _MAX_CELLS),
+        "backbone_units": _size(0),
+        "mixed_memory": _BOOL,
+        "proj_size": _optional(_size()),
+    },
+    "linear": {"input_size": _size(), "output_size": _size(), "bias": _BOOL},
+    "activation": {"function": _one_of(*ACTIVATIONS)},
+}
+
+
+def tensor_shapes(layer: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Return names and shapes of the tensors of a layer, as in its state dict.
+
+    Args:
+        layer: a description whose keys and values are valid, see docs/export.md.
+    """
+    kind = layer["type"]
+    if kind == "activation":
+        return {}
+    inputs = layer["input_size"]
+    if kind == "linear":
+        bias = {"bias": (layer["output_size"],)} if layer["bias"] else {}
+        return {"weight": (layer["output_size"], inputs), **bias}
+    neurons = layer["units"]
+    shapes: dict[str, tuple[int, ...]] = {}
+    if kind == "ltc":
+        shapes = dict.fromkeys(("gleak", "vleak", "cm"), (neurons,))
+        for name in ("sigma", "mu", "w", "erev", "sparsity_mask"):
+            shapes[name] = neurons, neurons
+            shapes[f"sensory_{name}"] = inputs, neurons
+        for side, size in (("input", inputs), ("output", layer["output_size"])):
+            mapping = layer[f"{side}_mapping"]
+            if mapping is not None:
+                shapes[f"{side}_w"] = (size,)
+            if mapping == "affine":
+                shapes[f"{side}_b"] = (size,)
+        read = layer["output_size"]
+    elif kind == "wired_cfc":
+        before = inputs
+        for index, size in enumerate(layer["cells"]):
+            masked = {"sparsity_mask": (size, before + size)}
+            for name, shape in {**masked, **_heads(layer, before + size, size)}.items():
+                shapes[f"layer_{index}.{name}"] = shape
+            before = size
+        read = before
+    else:
+        width = inputs + neurons
+        for index in range(layer["backbone_layers"]):
+            shapes[f"backbone.{2 * index}.weight"] = layer["backbone_units"], width
+            shapes[f"backbone.{2 * index}.bias"] = (layer["backbone_units"],)
+            width = layer["backbone_units"]
+        shapes.update(_heads(layer, width, neurons))
+        read = neurons
+    shapes = {f"rnn_cell.{name}": shape for name, shape in shapes.items()}
+    if layer["mixed_memory"]:
+        shapes["lstm.input_map.weight"] = 4 * neurons, inputs
+        shapes["lstm.input_map.bias"] = (4 * neurons,)
+        shapes["lstm.recurrent_map.weight"] = 4 * neurons, neurons
+    if layer.get("proj_size") is not None:
+        shapes["fc.weight"] = layer["proj_size"], read
+        shapes["fc.bias"] = (layer["proj_size"],)
+    return shapes
+
+
+def _heads(layer: Mapping[str, Any], width: int, size: int) -> dict[str, tuple[int, ...]]:
+    dense = ("ff1",) if layer["mode"] == "pure" else ("ff1", "ff2", "time_a", "time_b")
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name in dense:
+        shapes[f"{name}.weight"], shapes[f"{name}.bias"] = (size, width), (size,)
+    if layer["mode"] == "pure":
+        shapes["w_tau"] = shapes["A"] = 1, size
+    return shapes
+
+
+def check_model(model: Model) -> None:
+    """Raise ModelFileError, a ValueError, that names what is wrong with a model; else do nothing.
+
+    Checked are the keys and values of every layer, that the sizes fit each other, names, shapes
+    and dtypes of the tensors, that all numbers are finite and that masks are 0 or 1.
+    """
+    shapes = check_layers(model.input_size, model.output_size, model.layers)
+    check_names(shapes, model.tensors)
+    for name, shape in shapes.items():
+        _check_tensor(name, model.tensors[name], shape)
+
+
+def check_layers(input_size: Any, output_size: Any, layers: Any) -> dict[str, tuple[int, ...]]:
+    """Check the description of a model; return names and shapes of its tensors."""
+    for name, value in (("input_size", input_size), ("output_size", output_size)):
+        _check_value(name, value, _size())
+    if type(layers) is not list or not 1 <= len(layers) <= _MAX_LAYERS:
+        raise ModelFileError(f"layers: expected a list of 1 to {_MAX_LAYERS} layers")
+    shapes: dict[str, tuple[int, ...]] = {}
+    width = input_size
+    for index, layer in enumerate(layers):
+        where = f"layers[{index}]"
+        _check_layer(where, layer)
+        if layer["type"] != "activation":
+            if layer["input_size"] != width:
+                raise ModelFileError(
+                    f"{where}.input_size: expected {width}, which is what "
+                    f"{f'layers[{index - 1}] gives' if index else 'the model takes'}, got "
+                    f"{layer['input_size']}"
+                )
+            width = layer["output_size"]
+        for name, shape in tensor_shapes(layer).items():
+            shapes[f"layers.{index}.{name}"] = shape
+    if width != output_size:
+        raise ModelFileError(f"output_size: expected {width} as the layers give, got {output_size}")
+    if not any(layer["type"] in RECURRENT for layer in layers):
+        raise ModelFileError(f"layers: expected at least one of {', '.join(RECURRENT)}")
+    total = sum(math.prod(shape) for shape in shapes.values())
+    if total > _MAX_PARAMETERS:
+        raise ModelFileError(f"layers: {total} parameters, expected at most {_MAX_PARAMETERS}")
+    return shapes
+
+
+def _check_layer(where: str, layer: Any) -> None:
+    if not isinstance(layer, dict):
+        raise ModelFileError(f"{where}: expected an object, got {shown(layer)}")
+    kind = layer.get("type")
+    if type(kind) is not str or kind not in _KEYS:
+        raise ModelFileError(f"{where}.type: expected one of {', '.join(_KEYS)}, got {shown(kind)}")
+    checks = _KEYS[kind]
+    check_keys(where, layer, ("type", *checks))
+    for key, check in checks.items():
+        _check_value(f"{where}.{key}", layer[key], check)
+    given, wanted = layer.get("output_size"), None
+    if kind == "ltc" and given > layer["units"]:
+        raise ModelFileError(
+            f"{where}.output_size: expected at most units = {layer['units']}, got {given}"
+        )
+    if kind == "wired_cfc":
+        if sum(layer["cells"]) != layer["units"]:
+            raise ModelFileError(
+                f"{where}.cells: expected sizes whose sum is units = {layer['units']}, got "
+                f"{sum(layer['cells'])}"
+            )
+        wanted = layer["cells"][-1]
+    elif kind == "cfc":
+        if (layer["backbone_layers"] == 0) != (layer["backbone_units"] == 0):
+            raise ModelFileError(
+                f"{where}.backbone_units: expected 0 without backbone layers, else 1 or more, got "
+                f"{layer['backbone_units']} with backbone_layers = {layer['backbone_layers']}"
+            )
+        wanted = layer["units"]
+    if wanted is not None:
+        projected = layer["proj_size"]
+        wanted = wanted if projected is None else projected
+        if given != wanted:
+            raise ModelFileError(f"{where}.output_size: expected {wanted}, got {given}")
+
+
+def check_keys(where: str, found: dict[str, Any], wanted: tuple[str, ...]) -> None:
+    """Check that an object has these keys and no others."""
+    for key in wanted:
+        if key not in found:
+            raise ModelFileError(f"{where}.{key}: missing")
+    for key in found:
+        if key not in wanted:
+            raise ModelFileError(f"{where}: unknown key {shown(key)}")
+
+
+def _check_value(name: str, value: Any, check: _Check) -> None:
+    expected = check(value)
+    if expected is not None:
+        raise ModelFileError(f"{name}: expected {expected}, got {shown(value)}")
+
+
+def check_names(shapes: Mapping[str, Any], names: Iterable[str]) -> None:
+    """Check that there are these tensors and no others."""
+    found = set(names)
+    for name in shapes:
+        if name not in found:
+            raise ModelFileError(f"{name}: this tensor is missing")
+    for name in sorted(found - shapes.keys()):
+        raise ModelFileError(f"{shown(name)}: unknown tensor")
+
+
+def _check_tensor(name: str, tensor: Any, shape: tuple[int, ...]) -> None:
+    if not isinstance(tensor, np.ndarray):
+        raise ModelFileError(f"{name}: expected a numpy array, got {type(tensor).__name__}")
+    if tensor.dtype != np.float32:
+        raise ModelFileError(f"{name}: expected dtype float32, got {tensor.dtype}")
+    check_shape(name, tensor.shape, shape)
+    if not tensor.flags.c_contiguous:
+        raise ModelFileError(f"{name}: expected a C-contiguous array")
+    check_values(name, tensor)
+
+
+def check_shape(name: str, found: tuple[int, ...], wanted: tuple[int, ...]) -> None:
+    """Check the shape of a tensor."""
+    if found != wanted:
+        raise ModelFileError(f"{name}: expected shape {list(wanted)}, got {list(found)}")
+
+
+def check_values(name: str, tensor: np.ndarray) -> None:
+    """Check that numbers are finite, and those of masks 0 or 1."""
+    finite = np.isfinite(tensor)
+    if not finite.all():
+        raise ModelFileError(f"{name}: expected finite numbers, got {tensor[~finite].flat[0]}")
+    if name.endswith("sparsity_mask"):
+        other = (tensor != 0) & (tensor != 1)
+        if other.any():
+            raise ModelFileError(f"{name}: expected 0 and 1 only, got {tensor[other].flat[0]}")
+
+
+def shown(value: Any) -> str:
+    """Return a value as text that fits a message, whatever it is."""
+    try:
+        text = repr(value)
+    except RecursionError:
+        text = type(value).__name__
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,222 @@
+"""The model file: what a trained model is without torch. Reads, checks and writes it.
+
+A file is in the safetensors format. Its metadata holds ``format`` (``"fastltc.model"``),
+``format_version``, ``fastltc`` (the version that wrote it), ``model`` (JSON, the layers in the
+order in which they run) and ``sha256``; its tensors are the parameters, float32, by the names
+that they have in the state dict of the layer, with ``layers.<i>.`` before them. docs/export.md
+describes all of it.
+
+A file is read as if a stranger had written it. Sizes are compared with each other before a tensor
+is read, so that no forged size makes anything allocate more than the file is long.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as _distribution_version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from .._files import write_bytes
+from .model import (
+    Model,
+    ModelFileError,
+    check_keys,
+    check_layers,
+    check_model,
+    check_names,
+    check_shape,
+    check_values,
+    shown,
+)
+
+__all__ = ["FORMAT", "FORMAT_VERSION", "is_model_file", "read_model", "write_model"]
+
+FORMAT = "fastltc.model"
+FORMAT_VERSION = 1
+
+# Far above what any model of this kind needs; they bound what a forged file can ask for.
+_MAX_HEADER = 4 << 20
+_MAX_BYTES = 1 << 31
+_MAX_INTEGER_DIGITS = 20
+
+
+def read_model(path: str | os.PathLike[str]) -> Model:
+    """Read and check a model file.
+
+    Args:
+        path: a file that :func:`fastltc.export` or ``fastltc export`` has written.
+
+    Returns:
+        The model; its arrays are float32, C-contiguous and read-only.
+
+    Raises:
+        ModelFileError: (a ValueError) if the file is truncated, tampered with, of a newer format
+            version, or describes a model that cannot be; the text names file and fault.
+        OSError: if it cannot be opened.
+
+    Example:
+        >>> from fastltc.runtime.model_file import read_model
+        >>> model = read_model("model.safetensors")  # doctest: +SKIP
+        >>> model.layers[0]["type"]  # doctest: +SKIP
+        'ltc'
+    """
+    path = Path(path)
+    _check_file(path)
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return _read(file)
+    except ModelFileError as error:
+        raise ModelFileError(f"{path}: {error}") from None
+    except SafetensorError as error:
+        raise ModelFileError(f"{path}: truncated or damaged safetensors file: {error}") from None
+
+
+def is_model_file(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is of the safetensors format and says that it is a model of fastltc."""
+    try:
+        _check_file(Path(path))
+        with safe_open(Path(path), framework="numpy") as file:
+            return (file.metadata() or {}).get("format") == FORMAT
+    except (ModelFileError, SafetensorError, OSError):
+        return False
+
+
+def write_model(
+    model: Model, path: str | os.PathLike[str], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Check a model and write it, whole or not at all.
+
+    Args:
+        model: what to write.
+        path: the file; one that is there is replaced once the new one is complete.
+        metadata: further entries of the file's metadata, which the reader ignores.
+
+    Raises:
+        ModelFileError: (a ValueError) if the model is not valid, see :func:`check_model`.
+        OSError: if it cannot be written; what was there before is still there.
+    """
+    check_model(model)
+    description = json.dumps(
+        {
+            "input_size": model.input_size,
+            "output_size": model.output_size,
+            "layers": model.layers,
+        },
+        allow_nan=False,
+    )
+    entries = {
+        **(metadata or {}),
+        "format": FORMAT,
+        "format_version": str(FORMAT_VERSION),
+        "fastltc": _own_version(),
+        "model": description,
+        "sha256": _digest(description, model.tensors),
+    }
+    write_bytes(Path(path), save(dict(model.tensors), entries))
+
+
+def _own_version() -> str:
+    try:
+        return _distribution_version("fastltc")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def _check_file(path: Path) -> None:
+    """Check what the library does not: that it is a file, and how long the header claims to be."""
+    with open(path, "rb") as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise ModelFileError(f"{path}: expected a regular file")
+        start = file.read(8)
+    if len(start) < 8:
+        raise ModelFileError(f"{path}: truncated: {len(start)} bytes are no model file")
+    if status.st_size > _MAX_BYTES:
+        raise ModelFileError(f"{path}: {status.st_size} bytes, expected at most {_MAX_BYTES}")
+    header = int.from_bytes(start, "little")
+    if header > min(_MAX_HEADER, status.st_size - 8):
+        raise ModelFileError(
+            f"{path}: truncated or not a safetensors file: its header claims {header} bytes, "
+            f"expected at most {min(_MAX_HEADER, status.st_size - 8)}"
+        )
+
+
+def _read(file: Any) -> Model:
+    metadata = file.metadata() or {}
+    if metadata.get("format") != FORMAT:
+        raise ModelFileError(
+            f"not a model file: its metadata has format {shown(metadata.get('format'))}, expected "
+            f"{FORMAT!r}; `fastltc export` makes model files from run folders and state dicts"
+        )
+    version = metadata.get("format_version", "")
+    if not (version.isascii() and version.isdigit() and len(version) < 9 and int(version) > 0):
+        raise ModelFileError(f"format_version: expected a number, got {shown(version)}")
+    if int(version) > FORMAT_VERSION:
+        raise ModelFileError(
+            f"format_version {version} is newer than {FORMAT_VERSION}, the newest that fastltc "
+            f"{_own_version()} reads; written by fastltc {shown(metadata.get('fastltc'))}"
+        )
+    for key in ("model", "sha256"):
+        if key not in metadata:
+            raise ModelFileError(f"{key}: missing in the metadata")
+    description = _parse(metadata["model"])
+    if not isinstance(description, dict):
+        raise ModelFileError(f"model: expected a JSON object, got {shown(description)}")
+    check_keys("model", description, ("input_size", "output_size", "layers"))
+    shapes = check_layers(**description)
+    check_names(shapes, file.keys())
+    for name, shape in shapes.items():
+        kept = file.get_slice(name)
+        if kept.get_dtype() != "F32":
+            raise ModelFileError(f"{name}: expected dtype F32, got {kept.get_dtype()}")
+        check_shape(name, tuple(kept.get_shape()), shape)
+    tensors = {name: np.ascontiguousarray(file.get_tensor(name)) for name in shapes}
+    if _digest(metadata["model"], tensors) != metadata["sha256"]:
+        raise ModelFileError("the content does not match its sha256: damaged or tampered with")
+    for name, tensor in tensors.items():
+        check_values(name, tensor)
+        tensor.flags.writeable = False
+    return Model(**description, tensors=tensors)
+
+
+def _parse(text: str) -> Any:
+    def integer(digits: str) -> int:
+        # Reading long integers takes a time that grows with the square of their length.
+        if len(digits) > _MAX_INTEGER_DIGITS:
+            raise ModelFileError(f"model: an integer has {len(digits)} digits")
+        return int(digits)
+
+    def constant(name: str) -> float:
+        raise ModelFileError(f"model: {name} is not JSON")
+
+    def object_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            raise ModelFileError("model: an object has a key twice")
+        return found
+
+    try:
+        return json.loads(
+            text, parse_int=integer, parse_constant=constant, object_pairs_hook=object_of
+        )
+    except json.JSONDecodeError as error:
+        raise ModelFileError(f"model: damaged JSON: {error}") from None
+    except RecursionError:
+        raise ModelFileError("model: JSON that is nested too deeply") from None
+
+
+def _digest(description: str, tensors: Mapping[str, np.ndarray]) -> str:
+    digest = hashlib.sha256(description.encode())
+    for name in sorted(tensors):
+        digest.update(np.ascontiguousarray(tensors[name], dtype="<f4").data)
+    return digest.hexdigest()
