@@ -1,0 +1,93 @@
+// What kernels use of the device, and their scalar maths. Compiled by nvcc for the device, and by
+// any C++ compiler for the emulator in tests/emulator, whose cuda_runtime.h takes CUDA's place.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cmath>
+#include <cstdint>
+
+#define FASTLTC_DEVICE __host__ __device__ __forceinline__
+
+// Shared memory of the block: as many bytes as the launch says, or an array of its own.
+#if defined(__CUDACC__)
+#define FASTLTC_SHARED_ARRAY(type, name, count) __shared__ type name[count]
+#else
+#define FASTLTC_SHARED_ARRAY(type, name, count) \
+  static const char name##_key = 0;             \
+  type* const name =                            \
+      static_cast<type*>(fastltc::emulator::static_shared(&name##_key, sizeof(type) * (count)))
+#endif
+
+namespace fastltc::cuda {
+
+inline constexpr int kWarp = 32;
+inline constexpr unsigned kFullMask = 0xffffffffu;
+
+#if defined(__CUDACC__)
+__device__ __forceinline__ unsigned char* dynamic_shared() {
+  extern __shared__ __align__(16) unsigned char fastltc_dynamic_shared[];
+  return fastltc_dynamic_shared;
+}
+#else
+inline unsigned char* dynamic_shared() {
+  return static_cast<unsigned char*>(fastltc::emulator::dynamic_shared());
+}
+#endif
+
+// 1 / (1 + 2^t). float: two special-function operations, error under 3 ULP; 0 where 2^t overflows.
+FASTLTC_DEVICE float sigmoid_exp2(float t) {
+#if defined(__CUDA_ARCH__)
+  float power, result;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(t));
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(power + 1.0f));
+  return result;
+#else
+  return 1.0f / (1.0f + std::exp2(t));
+#endif
+}
+FASTLTC_DEVICE double sigmoid_exp2(double t) { return 1.0 / (1.0 + ::exp2(t)); }
+
+// 1 / x, of a neuron's denominator. float: error of 1 ULP.
+FASTLTC_DEVICE float reciprocal(float x) {
+#if defined(__CUDA_ARCH__)
+  float result;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
+  return result;
+#else
+  return 1.0f / x;
+#endif
+}
+FASTLTC_DEVICE double reciprocal(double x) { return 1.0 / x; }
+
+// Once per parameter and call: plain and accurate.
+FASTLTC_DEVICE float softplus(float x) { return x > 20.0f ? x : ::log1pf(::expf(x)); }
+FASTLTC_DEVICE double softplus(double x) { return x > 20.0 ? x : ::log1p(::exp(x)); }
+FASTLTC_DEVICE float softplus_slope(float x) { return 1.0f / (1.0f + ::expf(-x)); }
+FASTLTC_DEVICE double softplus_slope(double x) { return 1.0 / (1.0 + ::exp(-x)); }
+
+template <typename T>
+inline constexpr T kLog2E = T(1.4426950408889634074);
+
+// The sum over groups of `width` lanes, a power of two, in every lane of the group.
+template <typename T>
+__device__ __forceinline__ T sum_lanes(T value, int width = kWarp) {
+  for (int bits = width / 2; bits > 0; bits /= 2) {
+    value += __shfl_xor_sync(kFullMask, value, bits);
+  }
+  return value;
+}
+
+// The sum over a block of `warps` whole warps, in every thread. `shared` has a place for each warp,
+// and may be used again after the next barrier.
+template <typename T>
+__device__ __forceinline__ T sum_block(T value, T* shared, int warps) {
+  value = sum_lanes(value);
+  if (threadIdx.x % kWarp == 0) shared[threadIdx.x / kWarp] = value;
+  __syncthreads();
+  T total = 0;
+  for (int w = 0; w < warps; ++w) total += shared[w];
+  return total;
+}
+
+}  // namespace fastltc::cuda

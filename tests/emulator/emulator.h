@@ -1,0 +1,83 @@
+// Runs CUDA kernels on the processor, one fiber per CUDA thread, to test them where there is no
+// GPU.
+//
+// A fiber runs until it has to wait for others (__syncthreads, __syncwarp, shuffles) or ends; the
+// schedule says which one is next, and which blocks are resident at once. What a correct kernel
+// computes does not depend on it. Shared memory has its exact size and starts out as NaN.
+//
+// Found: barriers that not everybody reaches (emulator::Error, with who waits where), reads and
+// writes past the end of shared memory (with AddressSanitizer), and, in sources compiled with
+// -fsanitize=thread against race_hooks.cpp, two accesses to one address that no barrier orders.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <functional>
+#include <stdexcept>
+#include <string>
+
+struct dim3 {
+  unsigned x = 1, y = 1, z = 1;
+  constexpr dim3(unsigned x_ = 1, unsigned y_ = 1, unsigned z_ = 1) : x(x_), y(y_), z(z_) {}
+};
+struct uint3 {
+  unsigned x = 0, y = 0, z = 0;
+};
+
+// Of the fiber that runs.
+extern uint3 threadIdx;
+extern uint3 blockIdx;
+extern dim3 blockDim;
+extern dim3 gridDim;
+
+namespace fastltc::emulator {
+
+// A kernel did what it must not: diverged at a barrier, raced, or was launched wrongly.
+class Error : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+enum class Order { forward, reverse, random };
+
+// Blocks one after another, forwards or backwards, or `resident` at once, taking turns at random.
+// Among the warps of a block that can run, the lowest or highest number goes as far as it can
+// before another gets its turn, or it is random; lanes within a warp likewise.
+struct Schedule {
+  Order blocks = Order::forward;
+  Order threads = Order::forward;
+  int resident = 4;
+  uint64_t seed = 1;
+};
+void set_schedule(const Schedule& schedule);
+
+// Runs body() once for every thread of the grid. Throws Error.
+void launch(dim3 grid, dim3 block, std::size_t shared_bytes, const std::function<void()>& body);
+
+// Of the current block.
+void* dynamic_shared();
+void* static_shared(const void* key, std::size_t bytes);
+
+void sync_threads();
+void sync_warp(uint32_t mask);
+// Gives `value` to the others and returns that of lane `source`.
+uint64_t exchange(uint32_t mask, uint64_t value, int source);
+int lane();
+
+// An access of sources compiled with -fsanitize=thread. Throws Error where it races with another.
+void record_access(const void* address, std::size_t bytes, bool is_write);
+// Accesses recorded by kernels so far: 0 where the sources were not compiled for it.
+int64_t recorded_accesses();
+
+template <typename T>
+T exchange_value(uint32_t mask, T value, int source) {
+  static_assert(sizeof(T) <= sizeof(uint64_t));
+  uint64_t bits = 0;
+  std::memcpy(&bits, &value, sizeof(T));
+  bits = exchange(mask, bits, source);
+  std::memcpy(&value, &bits, sizeof(T));
+  return value;
+}
+
+}  // namespace fastltc::emulator

@@ -1,0 +1,68 @@
+// In the place of CUDA's header of that name: what the kernels and launchers use of it, for the
+// emulator.
+#pragma once
+
+#include <cstddef>
+#include <cstring>
+#include <functional>
+
+#include "emulator/emulator.h"
+
+#define __global__
+#define __device__
+#define __host__
+#define __forceinline__ inline __attribute__((always_inline))
+#define __launch_bounds__(...)
+#define __restrict__ __restrict
+
+using cudaStream_t = void*;
+enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidValue = 1 };
+inline const char* cudaGetErrorString(cudaError_t) { return "error of the emulator"; }
+inline cudaError_t cudaGetLastError() { return cudaSuccess; }
+
+struct cudaLaunchConfig_t {
+  dim3 gridDim;
+  dim3 blockDim;
+  std::size_t dynamicSmemBytes = 0;
+  cudaStream_t stream = nullptr;
+  void* attrs = nullptr;
+  unsigned numAttrs = 0;
+};
+
+// Arguments are copied once, as into the constant memory of a launch.
+template <typename... P, typename... A>
+cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(P...),
+                               A&&... arguments) {
+  const auto body = [&] { kernel(arguments...); };
+  fastltc::emulator::launch(config->gridDim, config->blockDim, config->dynamicSmemBytes, body);
+  return cudaSuccess;
+}
+
+inline cudaError_t cudaMemsetAsync(void* to, int value, std::size_t bytes, cudaStream_t) {
+  std::memset(to, value, bytes);
+  return cudaSuccess;
+}
+
+inline void __syncthreads() { fastltc::emulator::sync_threads(); }
+inline void __syncwarp(unsigned mask = 0xffffffffu) { fastltc::emulator::sync_warp(mask); }
+
+template <typename T>
+T __shfl_sync(unsigned mask, T value, int source, int width = 32) {
+  const int lane = fastltc::emulator::lane();
+  const int first = lane & ~(width - 1);
+  return fastltc::emulator::exchange_value(mask, value, first + (source & (width - 1)));
+}
+template <typename T>
+T __shfl_xor_sync(unsigned mask, T value, int bits, int width = 32) {
+  const int lane = fastltc::emulator::lane();
+  const int source = lane ^ bits;
+  const bool inside = source < (lane & ~(width - 1)) + width;
+  return fastltc::emulator::exchange_value(mask, value, inside ? source : lane);
+}
+template <typename T>
+T __shfl_down_sync(unsigned mask, T value, unsigned distance, int width = 32) {
+  const int lane = fastltc::emulator::lane();
+  const int source = lane + static_cast<int>(distance);
+  const bool inside = source < (lane & ~(width - 1)) + width;
+  return fastltc::emulator::exchange_value(mask, value, inside ? source : lane);
+}

@@ -1,0 +1,203 @@
+// The emulator itself: it runs what is right alike in every order, and finds what is wrong.
+#include "emulator/emulator.h"
+
+#include <cmath>
+#include <vector>
+
+#include "cuda/device.h"
+#include "cuda/launch.h"
+#include "emulator/schedules.h"
+#include "support/check.h"
+
+using fastltc::cuda::launch;
+using fastltc::emulator::Error;
+using fastltc::emulator::every_schedule;
+
+namespace {
+
+// Sums of 64 values by shared memory; leaves out a barrier where it is told to.
+void tree_sum_kernel(const float* values, float* sums, bool with_barriers) {
+  float* const shared = reinterpret_cast<float*>(fastltc::cuda::dynamic_shared());
+  const int k = static_cast<int>(threadIdx.x);
+  shared[k] = values[blockIdx.x * blockDim.x + threadIdx.x];
+  if (with_barriers) __syncthreads();
+  for (int half = 32; half > 0; half /= 2) {
+    if (k < half) shared[k] += shared[k + half];
+    if (with_barriers) __syncthreads();
+  }
+  if (k == 0) sums[blockIdx.x] = shared[0];
+}
+
+std::vector<float> tree_sums(bool with_barriers) {
+  std::vector<float> values(5 * 64), sums(5);
+  for (size_t k = 0; k < values.size(); ++k) values[k] = 1.0f / static_cast<float>(k + 1);
+  launch("tree_sum", tree_sum_kernel, 5, 64, 64 * sizeof(float), nullptr, values.data(),
+         sums.data(), with_barriers);
+  return sums;
+}
+
+void shuffles_kernel(int* results) {
+  FASTLTC_SHARED_ARRAY(int, warps, 3);
+  const int k = static_cast<int>(threadIdx.x);
+  const int sum = fastltc::cuda::sum_lanes(k % 32);
+  const int down = __shfl_down_sync(0xffffffffu, k % 32, 5);
+  const int from = __shfl_sync(0xffffffffu, k % 32, 3, 8);
+  const int total = fastltc::cuda::sum_block(1, warps, 3);
+  results[k] = sum + 1000 * down + 100000 * from + 10000000 * total;
+}
+
+void grid_kernel(int* results) {
+  const unsigned at = (blockIdx.z * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x;
+  results[at] = static_cast<int>(100 * blockIdx.z + 10 * blockIdx.y + blockIdx.x);
+}
+
+void divergent_block_kernel() {
+  if (threadIdx.x < 40) __syncthreads();
+  if (threadIdx.x >= 40) __syncwarp();
+  __syncthreads();
+}
+void divergent_warp_kernel() {
+  if (threadIdx.x < 7) {
+    __syncwarp();
+  } else {
+    fastltc::cuda::sum_lanes(1.0f);
+  }
+}
+void missing_lane_kernel() {
+  if (threadIdx.x == 31) return;
+  __syncwarp();
+}
+void no_such_source_kernel(int* result) {
+  if (threadIdx.x < 8) result[0] = __shfl_sync(0xffu, 1, 9);
+}
+// Enough for the others to go on, as on a device.
+void early_end_kernel(int* result) {
+  if (threadIdx.x == 5) return;
+  __syncthreads();
+  if (threadIdx.x == 0) result[0] = 1;
+}
+
+void uninitialised_kernel(float* result) {
+  result[0] = reinterpret_cast<float*>(fastltc::cuda::dynamic_shared())[0];
+}
+
+}  // namespace
+
+TEST(a_correct_kernel_gives_the_same_bits_in_every_order) {
+  std::vector<float> first;
+  for (const auto& schedule : every_schedule()) {
+    fastltc::emulator::set_schedule(schedule);
+    const std::vector<float> sums = tree_sums(true);
+    if (first.empty()) first = sums;
+    CHECK(sums == first);
+  }
+  CHECK_NEAR(first[0], 4.743891, 1e-5);
+}
+
+TEST(shuffles_and_block_sums) {
+  for (const auto& schedule : every_schedule()) {
+    fastltc::emulator::set_schedule(schedule);
+    std::vector<int> results(96);
+    launch("shuffles", shuffles_kernel, 1, 96, 0, nullptr, results.data());
+    for (int k = 0; k < 96; ++k) {
+      const int lane = k % 32, down = lane + 5 < 32 ? lane + 5 : lane, from = lane / 8 * 8 + 3;
+      CHECK(results[k] == 496 + 1000 * down + 100000 * from + 10000000 * 96);
+    }
+  }
+}
+
+TEST(grids_have_three_dimensions) {
+  std::vector<int> results(24);
+  launch("grid", grid_kernel, dim3(4, 3, 2), 1, 0, nullptr, results.data());
+  for (int k = 0; k < 24; ++k) CHECK(results[k] == k / 12 * 100 + k / 4 % 3 * 10 + k % 4);
+}
+
+TEST(barriers_that_not_everybody_reaches_are_found) {
+  for (const auto& schedule : every_schedule()) {
+    fastltc::emulator::set_schedule(schedule);
+    CHECK_THROWS(launch("", divergent_block_kernel, 1, 64, 0, nullptr), Error,
+                 "wait at __syncthreads");
+    CHECK_THROWS(launch("", divergent_warp_kernel, 1, 32, 0, nullptr), Error,
+                 "at different places");
+    CHECK_THROWS(launch("", missing_lane_kernel, 1, 32, 0, nullptr), Error,
+                 "31 threads (first: 0) wait at __syncwarp; 1 threads (first: 31) have reached");
+  }
+  int result = 0;
+  CHECK_THROWS(launch("", no_such_source_kernel, 1, 32, 0, nullptr, &result), Error,
+               "lane 9, which does not take part");
+  // The emulator is as before.
+  launch("", early_end_kernel, 1, 64, 0, nullptr, &result);
+  CHECK(result == 1);
+}
+
+TEST(impossible_launches_are_refused) {
+  CHECK_THROWS(launch("", divergent_block_kernel, 1, 1025, 0, nullptr), Error, "1024");
+  CHECK_THROWS(launch("", divergent_block_kernel, 1, 32, 50000, nullptr), Error, "48 KiB");
+  CHECK_THROWS(launch("", divergent_block_kernel, dim3(1, 70000), 32, 0, nullptr), Error, "grid");
+}
+
+TEST(shared_memory_is_not_zero_at_first) {
+  float result = 0;
+  launch("", uninitialised_kernel, 1, 1, sizeof(float), nullptr, &result);
+  CHECK(std::isnan(result));
+}
+
+// Without instrumentation a race shows as bits that depend on the order.
+TEST(a_racy_kernel_depends_on_the_order) {
+  if (fastltc::emulator::recorded_accesses() > 0) return;
+  std::vector<std::vector<float>> results;
+  for (const auto& schedule : every_schedule()) {
+    fastltc::emulator::set_schedule(schedule);
+    results.push_back(tree_sums(false));
+  }
+  bool same = true;
+  for (const auto& sums : results) same = same && sums == results[0];
+  CHECK(!same);
+}
+
+#if defined(FASTLTC_TEST_RACES)
+namespace {
+
+void warp_only_kernel(int* results, bool across_warps) {
+  int* const shared = reinterpret_cast<int*>(fastltc::cuda::dynamic_shared());
+  const int k = static_cast<int>(threadIdx.x);
+  shared[k] = k;
+  __syncwarp();
+  results[k] = shared[across_warps ? (k + 32) % 64 : k ^ 1];
+}
+void shuffle_for_barrier_kernel(int* results) {
+  int* const shared = reinterpret_cast<int*>(fastltc::cuda::dynamic_shared());
+  const int k = static_cast<int>(threadIdx.x);
+  shared[k] = k;
+  __shfl_xor_sync(0xffffffffu, k, 1);
+  results[k] = shared[k ^ 1];
+}
+void blocks_share_kernel(int* results) {
+  if (threadIdx.x == 0) results[blockIdx.x / 2] = 1;
+}
+
+}  // namespace
+
+TEST(races_are_found_in_every_order) {
+  for (const auto& schedule : every_schedule()) {
+    fastltc::emulator::set_schedule(schedule);
+    CHECK_THROWS(tree_sums(false), Error, "race");
+    std::vector<int> results(64);
+    const size_t shared = 64 * sizeof(int);
+    launch("", warp_only_kernel, 1, 64, shared, nullptr, results.data(), false);
+    CHECK(results[1] == 0);
+    CHECK_THROWS(launch("", warp_only_kernel, 1, 64, shared, nullptr, results.data(), true), Error,
+                 "race");
+    CHECK_THROWS(launch("", shuffle_for_barrier_kernel, 1, 32, shared, nullptr, results.data()),
+                 Error, "race");
+    CHECK_THROWS(launch("", blocks_share_kernel, 4, 32, 0, nullptr, results.data()), Error,
+                 "race: thread 0 of block");
+  }
+}
+
+TEST(accesses_are_recorded) {
+  const int64_t before = fastltc::emulator::recorded_accesses();
+  tree_sums(true);
+  CHECK(fastltc::emulator::recorded_accesses() > before + 5 * 64 * 2);
+}
+#endif
