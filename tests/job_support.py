@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from fastltc.data import medmnist
-from fastltc.data.images import SPLITS
+from fastltc.data import SPLITS, medmnist
 
 # Small and quick, but a full run: every part of the training is passed through.
 QUICK = {"epochs": 1, "batch_size": 256, "units": 14, "threads": 1}
@@ -48,6 +48,16 @@ def real_data(name: str) -> Path:
     """A real data file, or a skip with the reason where this checkout has none."""
     beside = Path(__file__).resolve().parents[2] / "shared" / "data"
     folder = Path(os.environ.get("FASTLTC_TEST_DATA", beside))
-    if not (folder / name).is_file():
+    if not (folder / name).exists():
         pytest.skip(f"no {name}: set FASTLTC_TEST_DATA to the folder that has it")
     return folder / name
+
+
+def write_images(folder: Path, classes: dict[str, int], side: int = 8) -> None:
+    """Writes grey PNG files ``folder/CLASS/INDEX.png``, all different, later classes brighter."""
+    rng = np.random.default_rng([*folder.name.encode()])
+    for level, (name, count) in enumerate(classes.items()):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for index in range(count):
+            pixels = rng.integers(0, 120, (side, side)) + 100 * level
+            Image.fromarray(pixels.astype(np.uint8)).save(folder / name / f"{index}.png")

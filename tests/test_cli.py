@@ -131,7 +131,7 @@ def test_train_breastmnist_names_the_positive_class(
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (["mnits"], "unknown data set 'mnits'; known: digits, breastmnist"),
+        (["mnits"], "unknown data set 'mnits'; known: digits, mnist,"),
         (["breastmnist"], "breastmnist.npz not found. Looked for:"),
         (["breastmnist", "--data-root", "nowhere"], "nowhere does not exist"),
         (["--epochs", "0"], "epochs: expected at least 1, got 0"),

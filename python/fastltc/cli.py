@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .cli_options import DATA_OPTIONS, absolute
+
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from .data import ImageData
+    from .data import DataSet
     from .models import ConvNCP
     from .training import Progress as TrainProgress
     from .training import Run, TrainConfig
@@ -127,6 +129,7 @@ def info(as_json: bool) -> None:
         help="Run folder to make.  [default: runs/DATA, or the next free runs/DATA-2, ...]",
     ),
     click.option("--overwrite", is_flag=True, help="Replace the run that is in --out."),
+    *DATA_OPTIONS,
     click.option("--model", metavar="NAME", help="Model.  [default: conv-ncp]"),
     click.option("--cell", metavar="NAME", help="Recurrent cell.  [default: ltc]"),
     click.option("--units", type=int, metavar="N", help="Neurons of the wiring."),
@@ -145,9 +148,11 @@ def info(as_json: bool) -> None:
 def train(
     data: str, out: Path | None, overwrite: bool, offline: bool, quiet: bool, **options: Any
 ) -> None:
-    """Train a classifier on DATA (digits, breastmnist) into a run folder.
+    """Train a classifier on DATA into a run folder.
 
-    digits needs no download. Defaults that depend on the data are in the run's config.json.
+    DATA is digits (which needs no download), mnist, occupancy, a MedMNIST set (breastmnist, ...),
+    folder:PATH (a folder per class), csv:FILE (images and classes, or a time series) or npz:FILE.
+    Defaults that depend on the data are in the run's config.json.
     Ctrl-C ends training early and leaves a run that can be evaluated.
     """
     from rich.console import Console
@@ -158,9 +163,9 @@ def train(
     if options["data_root"] is not None:
         # So that `evaluate` finds it from another folder.
         options["data_root"] = str(Path(options["data_root"]).expanduser().resolve())
-    config = TrainConfig.for_data(data, **options)
+    config = TrainConfig.for_data(absolute(data), **options)
     console = Console(soft_wrap=True, highlight=False)
-    out = _next_free(Path("runs") / data) if out is None else out
+    out = _next_free(Path("runs") / _short_name(data)) if out is None else out
     view = _TrainView(console, config, quiet=quiet)
     with view:
         run = train_run(
@@ -169,6 +174,11 @@ def train(
     _print_run(console, run)
     if run.metrics["status"] == "interrupted":
         raise click.exceptions.Exit(_INTERRUPTED)
+
+
+def _short_name(data: str) -> str:
+    """A name for a run folder: of folder:photos/lesions only lesions."""
+    return Path(data.partition(":")[2]).expanduser().resolve().stem if ":" in data else data
 
 
 def _next_free(path: Path) -> Path:
@@ -220,7 +230,7 @@ class _TrainView:
         if not self.quiet:
             self.console.print(text, markup=False)
 
-    def start(self, data: ImageData, model: ConvNCP) -> None:
+    def start(self, data: DataSet, model: ConvNCP) -> None:
         from .models import trainable_parameters
 
         sizes = " / ".join(f"{len(split)} {name}" for name, split in data.splits.items())

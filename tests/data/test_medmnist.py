@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import functools
 import http.server
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,14 +44,13 @@ def test_reads_the_splits_as_they_are(tmp_path: Path, monkeypatch: pytest.Monkey
     path = write_medmnist(tmp_path / "breastmnist.npz")
     publish(monkeypatch, path)
     data = load_data("breastmnist", tmp_path)
-    assert data.image_shape == (1, 28, 28)
+    assert data.input_shape == (1, 28, 28)
     assert data.classes == ("malignant", "normal or benign")
     assert data.positive == 1
     assert data.source == str(path)
     with np.load(path) as archive:
         for name, split in data.splits.items():
-            expected = archive[f"{name}_images"].astype(np.float32) / np.float32(255)
-            np.testing.assert_array_equal(split.images[:, 0], expected)
+            np.testing.assert_array_equal(split.inputs[:, 0], archive[f"{name}_images"])
             np.testing.assert_array_equal(split.labels, archive[f"{name}_labels"][:, 0])
 
 
@@ -226,3 +226,125 @@ def test_the_real_file() -> None:
     # Of the 780 images of the source, 210 are malignant.
     labels = np.concatenate([split.labels for split in data.splits.values()])
     assert np.bincount(labels).tolist() == [210, 570]
+
+
+def write_package(folder: Path, **changes: object) -> Path:
+    """A package medmnist whose table is read and whose code would raise."""
+    entry = {
+        "url": "https://example.org/pathmnist.npz",
+        "MD5": "0" * 32,
+        "url_64": "https://example.org/pathmnist_64.npz",
+        "MD5_64": "1" * 32,
+        "task": "multi-class",
+        "label": {"0": "adipose", "1": "mucus"},
+        "n_channels": 3,
+        "n_samples": {"train": 3, "val": 2, "test": 2},
+    }
+    package = folder / "site" / "medmnist"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("raise RuntimeError('torchvision is broken')")
+    (package / "info.py").write_text(
+        f"import os\nINFO = { ({'pathmnist': {**entry, **changes}})!r}\n"
+    )
+    return package.parent
+
+
+@pytest.fixture
+def fresh_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    medmnist._package_table.cache_clear()
+    monkeypatch.delitem(sys.modules, "medmnist", raising=False)
+    yield
+    medmnist._package_table.cache_clear()
+
+
+def test_other_sets_come_from_the_table_of_the_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh_table: None
+) -> None:
+    monkeypatch.syspath_prepend(write_package(tmp_path))
+    record = medmnist.find_record("pathmnist")
+    assert (record.classes, record.channels, record.sizes) == (("adipose", "mucus"), 3, (3, 2, 2))
+    assert record.md5 == "0" * 32
+    larger = medmnist.find_record("pathmnist_64")
+    assert (larger.md5, larger.side, larger.file_name) == ("1" * 32, 64, "pathmnist_64.npz")
+    # Not imported: its code would have raised.
+    assert "medmnist" not in sys.modules
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for split, size in (("train", 3), ("val", 2), ("test", 2)):
+        arrays[f"{split}_images"] = rng.integers(0, 256, (size, 64, 64, 3)).astype(np.uint8)
+        arrays[f"{split}_labels"] = (np.arange(size) % 2).astype(np.uint8)[:, None]
+    path = tmp_path / "pathmnist_64.npz"
+    np.savez(path, **arrays)
+    with pytest.raises(DataError, match="expected md5 1111"):
+        load_data("pathmnist_64", tmp_path)
+    splits = medmnist.read_npz(path, larger)
+    assert splits["train"].inputs.shape == (3, 3, 64, 64)
+    np.testing.assert_array_equal(splits["val"].inputs[1, 2], arrays["val_images"][1, :, :, 2])
+
+
+def test_sets_of_several_labels_are_read_as_such(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh_table: None
+) -> None:
+    monkeypatch.syspath_prepend(
+        write_package(tmp_path, task="multi-label, binary-class", n_channels=1)
+    )
+    record = medmnist.find_record("pathmnist")
+    assert record.multilabel
+    arrays = {}
+    for split, size in (("train", 3), ("val", 2), ("test", 2)):
+        arrays[f"{split}_images"] = np.zeros((size, 28, 28), np.uint8)
+        arrays[f"{split}_labels"] = np.ones((size, 2), np.uint8)
+    np.savez(tmp_path / "some.npz", **arrays)
+    assert medmnist.read_npz(tmp_path / "some.npz", record)["train"].labels.shape == (3, 2)
+
+
+def test_without_the_package_the_remedy_is_named(
+    monkeypatch: pytest.MonkeyPatch, fresh_table: None
+) -> None:
+    monkeypatch.setattr(medmnist.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(DataError, match=r"pip install --no-deps medmnist.*npz:bloodmnist\.npz"):
+        load_data("bloodmnist")
+
+
+def test_a_download_goes_on_where_it_broke_off(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("FASTLTC_OFFLINE")
+    path = write_medmnist(tmp_path / "breastmnist.npz")
+    content = path.read_bytes()
+    half = len(content) // 2
+    asked: list[str | None] = []
+
+    class Breaking(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.headers.get("Range"))
+            start = int(self.headers["Range"][6:-1]) if self.headers.get("Range") else 0
+            self.send_response(206 if start else 200)
+            self.send_header("Content-Length", str(len(content) - start))
+            self.end_headers()
+            # The first answer stops in the middle.
+            self.wfile.write(content[start:] if start else content[:half])
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Breaking) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        publish(monkeypatch, path, f"http://127.0.0.1:{running.server_address[1]}/breastmnist.npz")
+        with pytest.raises(DataError, match=r"Downloading .* failed"):
+            load_data("breastmnist")
+        assert not (cache / "breastmnist.npz").exists()
+        load_data("breastmnist")
+        running.shutdown()
+    assert asked[0] is None
+    # Of what the first answer brought, at most the last chunk comes again.
+    assert asked[1] is not None
+    assert half - (1 << 16) <= int(asked[1].removeprefix("bytes=").removesuffix("-")) <= half
+    assert (cache / "breastmnist.npz").read_bytes() == content
+    assert [file.name for file in cache.iterdir()] == ["breastmnist.npz"]
+
+
+def test_the_real_retinamnist() -> None:
+    data = load_data("retinamnist", real_data("retinamnist.npz"))
+    assert data.input_shape == (3, 28, 28)
+    assert np.bincount(data.splits["test"].labels).tolist() == [174, 46, 92, 68, 20]

@@ -21,7 +21,7 @@ def test_a_data_set_brings_its_defaults_and_options_win() -> None:
 
 
 def test_an_unknown_data_set() -> None:
-    with pytest.raises(DataError, match="unknown data set 'mnits'; known: digits, breastmnist"):
+    with pytest.raises(DataError, match="unknown data set 'mnits'; known: digits, mnist,"):
         TrainConfig.for_data("mnits")
 
 
@@ -38,6 +38,9 @@ def test_an_unknown_data_set() -> None:
         ("gain", float("inf"), "gain: expected a finite number above 0, got inf"),
         ("seed", -1, r"seed: expected 0 to 2\*\*32 - 1, got -1"),
         ("select", "f1", "select: expected one of loss, auc, accuracy, got 'f1'"),
+        ("image_size", 0, "image_size: expected at least 1, got 0"),
+        ("channels", 4, "channels: expected 1 .grey. or 3 .colour., got 4"),
+        ("time_unit", 0.0, "time_unit: expected seconds above 0, got 0.0"),
         ("data", None, "data: expected str, got None"),
         ("epoch", 3, "unknown configuration: epoch"),
     ],

@@ -105,14 +105,14 @@ def test_predictions_on_files_are_those_on_the_data(run: Run, tmp_path: Path) ->
     paths = []
     for index in range(30):
         # 0..16 as 0..255 and back is within half a grey level.
-        pixels = (split.images[index, 0] * 255).round().astype(np.uint8)
+        pixels = (split.inputs[index, 0] * 255).round().astype(np.uint8)
         paths.append(tmp_path / f"{index}.png")
         Image.fromarray(pixels).save(paths[-1])
     checkpoint = run.load_checkpoint()
     found = predict(checkpoint, paths)
     assert [prediction.image.path for prediction in found] == paths
     with torch.no_grad():
-        logits = checkpoint.model(torch.from_numpy(split.images[:30] * 2 - 1))
+        logits = checkpoint.model(torch.from_numpy(split.inputs[:30] * 2 - 1))
     expected = logits.double().softmax(dim=1).numpy()
     scores = [list(prediction.probabilities.values()) for prediction in found]
     np.testing.assert_allclose(scores, expected, atol=0.02)

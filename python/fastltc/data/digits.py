@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from .images import ImageData, Split
+from .sets import DataSet, Split
 
 SPLIT_SEED = 20240
 
 
-def load_digits() -> ImageData:
+def load_digits() -> DataSet:
     """The 1797 digits of scikit-learn, split 70/10/20, stratified by class.
 
     Pixel values 0..16 are scaled to ``[0, 1]``. The split has a fixed seed of its own, so runs
@@ -33,7 +33,7 @@ def load_digits() -> ImageData:
     train, val = train_test_split(
         rest, test_size=180, stratify=labels[rest], random_state=SPLIT_SEED
     )
-    return ImageData(
+    return DataSet(
         name="digits",
         classes=tuple(str(digit) for digit in range(10)),
         splits={

@@ -1,9 +1,8 @@
-"""Images as arrays: the data set a model trains on, and single files for prediction."""
+"""Image files as arrays of the shape that a model was trained on."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,65 +10,21 @@ from numpy.typing import NDArray
 
 from .errors import DataError
 
-SPLITS = ("train", "val", "test")
 
-
-@dataclass(frozen=True)
-class Split:
-    """One split of a data set.
-
-    Args:
-        images: ``[n, C, H, W]``, float32 in ``[0, 1]``.
-        labels: ``[n]``, int64, an index into the data set's ``classes``.
-    """
-
-    images: NDArray[np.float32]
-    labels: NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-
-@dataclass(frozen=True)
-class ImageData:
-    """A classified set of images with its train, validation and test splits.
-
-    Args:
-        name: what ``fastltc train NAME`` calls it.
-        classes: class names; the label is the index.
-        splits: ``train``, ``val`` and ``test``.
-        source: where the images came from, a path or a description.
-        positive: index of the class that F1 is about unless another is asked for; None where
-            no class stands out.
-        remarks: what a reader of the metrics must know about this data.
-    """
-
-    name: str
-    classes: tuple[str, ...]
-    splits: Mapping[str, Split]
-    source: str
-    positive: int | None = None
-    remarks: tuple[str, ...] = field(default=())
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """``(C, H, W)`` of every image."""
-        channels, height, width = self.splits["train"].images.shape[1:]
-        return channels, height, width
-
-
-def normalise(images: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Maps pixel values from ``[0, 1]`` to ``[-1, 1]``, which is what the models are fed.
+def normalise(images: NDArray[np.generic]) -> NDArray[np.float32]:
+    """Maps pixel values to ``[-1, 1]``, which is what the models are fed.
 
     ``y = (x - 0.5) / 0.5``, for training, evaluation and prediction alike.
 
     Args:
-        images: any shape, float32 in ``[0, 1]``.
+        images: any shape, float32 in ``[0, 1]`` or uint8 in 0 to 255.
 
     Returns:
         The same shape, float32.
     """
-    return (images - np.float32(0.5)) / np.float32(0.5)
+    if images.dtype == np.uint8:
+        images = images.astype(np.float32) / np.float32(255)
+    return (images.astype(np.float32, copy=False) - np.float32(0.5)) / np.float32(0.5)
 
 
 @dataclass(frozen=True)
@@ -88,7 +43,7 @@ class ImageFile:
 
 
 def read_image(
-    path: Path | str, image_shape: tuple[int, int, int], *, invert: bool = False
+    path: Path | str, image_shape: tuple[int, ...], *, invert: bool = False
 ) -> ImageFile:
     """Reads one image file and converts it to the shape that a model was trained on.
 

@@ -1,16 +1,17 @@
 """MedMNIST v2 sets: finds, downloads, verifies and reads the published ``.npz`` files.
 
-No code of the ``medmnist`` package is used: it wants torchvision, pandas and scikit-image, and
-hides download errors.
+No code of the ``medmnist`` package is run: it wants torchvision, pandas and scikit-image, makes a
+folder in the user's home when it is imported, and hides download errors. Where it is installed, its
+table of names, labels, checksums and addresses is read as data.
 """
 
 from __future__ import annotations
 
-import hashlib
-import os
+import ast
+import functools
+import importlib.util
 import zipfile
 import zlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import DataError
-from .images import SPLITS, ImageData, Split
+from .fetch import Published, obtain, verify
+from .options import DataOptions
+from .sets import SPLITS, DataSet, Split
 
-OFFLINE_VARIABLE = "FASTLTC_OFFLINE"
-
-# Called with (received, total) bytes.
-Progress = Callable[[int, int], None]
+# The two-dimensional sets of MedMNIST v2.
+NAMES = (
+    "pathmnist",
+    "chestmnist",
+    "dermamnist",
+    "octmnist",
+    "pneumoniamnist",
+    "retinamnist",
+    "breastmnist",
+    "bloodmnist",
+    "tissuemnist",
+    "organamnist",
+    "organcmnist",
+    "organsmnist",
+)
+# Sides in pixels; the larger ones (MedMNIST+) are called NAME_SIDE, as their files are.
+SIDES = (28, 64, 128, 224)
 
 
 @dataclass(frozen=True)
@@ -39,13 +55,16 @@ class Record:
     sizes: tuple[int, int, int]
     positive: int | None
     remarks: tuple[str, ...]
+    side: int = 28
+    multilabel: bool = False
 
     @property
     def file_name(self) -> str:
         return f"{self.name}.npz"
 
 
-# Addresses and checksums as MedMNIST's own description (medmnist/info.py, v2) gives them.
+# Addresses and checksums as MedMNIST's own description (medmnist/info.py, v2) gives them, of the
+# sets that can be had without that package.
 RECORDS = {
     "breastmnist": Record(
         name="breastmnist",
@@ -58,17 +77,88 @@ RECORDS = {
         remarks=(
             "label 0 is malignant, label 1 is normal or benign: published F1 scores are of label 1",
         ),
-    )
+    ),
+    "retinamnist": Record(
+        name="retinamnist",
+        url="https://zenodo.org/record/6496656/files/retinamnist.npz?download=1",
+        md5="bd4c0672f1bba3e3a89f0e4e876791e4",
+        classes=("0", "1", "2", "3", "4"),
+        channels=3,
+        sizes=(1080, 120, 400),
+        positive=None,
+        remarks=("the classes are ordered grades of diabetic retinopathy, 0 none to 4 severest",),
+    ),
 }
 
 
-def load_medmnist(
-    name: str,
-    data_root: Path | str | None = None,
-    *,
-    offline: bool = False,
-    progress: Progress | None = None,
-) -> ImageData:
+def is_medmnist(name: str) -> bool:
+    """Whether a name is that of a two-dimensional set, in any of the published sizes."""
+    base, _, side = name.partition("_")
+    return base in NAMES and (not side or side in map(str, SIDES[1:]))
+
+
+def find_record(name: str) -> Record:
+    """What is published about a set.
+
+    Raises:
+        DataError: the package that has the table is not installed, or it lacks the set.
+    """
+    if name in RECORDS:
+        return RECORDS[name]
+    base, _, side = name.partition("_")
+    table = _package_table()
+    if table is None:
+        raise DataError(
+            f"{name}: labels, checksum and address of this set come with the package medmnist, "
+            "which is not installed. Its table is enough: pip install --no-deps medmnist. "
+            f"A file that you have can also be read as npz:{name}.npz"
+        )
+    suffix = f"_{side}" if side else ""
+    try:
+        entry = table[base]
+        labels = entry["label"]
+        task = entry["task"]
+        return Record(
+            name=name,
+            url=entry[f"url{suffix}"],
+            md5=entry[f"MD5{suffix}"],
+            classes=tuple(labels[str(index)] for index in range(len(labels))),
+            channels=entry["n_channels"],
+            sizes=tuple(entry["n_samples"][split] for split in SPLITS),
+            positive=RECORDS[base].positive if base in RECORDS else _positive(task),
+            remarks=RECORDS[base].remarks if base in RECORDS else (),
+            side=int(side or SIDES[0]),
+            multilabel=task.startswith("multi-label"),
+        )
+    except (KeyError, TypeError) as error:
+        raise DataError(f"{name}: the installed medmnist does not describe it: {error}") from None
+
+
+def _positive(task: str) -> int | None:
+    return 1 if task == "binary-class" else None
+
+
+@functools.cache
+def _package_table() -> dict[str, Any] | None:
+    """The dictionary INFO of medmnist/info.py, without importing the package."""
+    try:
+        spec = importlib.util.find_spec("medmnist")
+    except (ImportError, ValueError):
+        return None
+    if spec is None or spec.origin is None:
+        return None
+    try:
+        tree = ast.parse((Path(spec.origin).parent / "info.py").read_text(encoding="utf-8"))
+        for node in tree.body:
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "INFO":
+                table: dict[str, Any] = ast.literal_eval(node.value)
+                return table
+    except (OSError, SyntaxError, ValueError):
+        return None
+    return None
+
+
+def load_medmnist(name: str, options: DataOptions) -> DataSet:
     """Reads one MedMNIST v2 set with its official split.
 
     The file ``NAME.npz`` is looked for in ``data_root`` (a folder, or the file itself) and then in
@@ -76,10 +166,8 @@ def load_medmnist(
     address into the cache. The MD5 checksum must be the published one.
 
     Args:
-        name: for example ``breastmnist``.
-        data_root: a folder, or the ``.npz`` file itself.
-        offline: never download; the environment variable ``FASTLTC_OFFLINE=1`` says the same.
-        progress: called with the received and the total number of bytes during a download.
+        name: for example ``breastmnist``, or ``breastmnist_64`` for 64x64 pixels.
+        options: ``data_root``, ``offline`` and ``progress`` are used.
 
     Returns:
         The images in ``[0, 1]``; for ``breastmnist`` label 0 is malignant, 1 is normal or benign.
@@ -87,121 +175,22 @@ def load_medmnist(
     Raises:
         DataError: the file is missing, damaged, or cannot be downloaded.
 
-    Source: J. Yang et al., "MedMNIST v2", Scientific Data 10, 41 (2023). CC BY 4.0.
+    Source: J. Yang et al., "MedMNIST v2", Scientific Data 10, 41 (2023). CC BY 4.0, but DermaMNIST
+    CC BY-NC 4.0.
     """
-    record = RECORDS[name]
-    path = _find(record, data_root)
-    if path is None:
-        path = _download(record, data_root, offline, progress)
-    _check_md5(record, path)
-    return ImageData(
+    record = find_record(name)
+    published = Published(record.file_name, record.url, f"md5:{record.md5}")
+    path = obtain(published, options, suffixes=(".npz",))
+    verify(path, f"md5:{record.md5}", record.url)
+    return DataSet(
         name=record.name,
         classes=record.classes,
         splits=read_npz(path, record),
         source=str(path),
         positive=record.positive,
         remarks=record.remarks,
+        multilabel=record.multilabel,
     )
-
-
-def cache_folder() -> Path:
-    """The folder downloads go to: ``FASTLTC_CACHE``, else the platform's cache folder."""
-    import pooch
-
-    return Path(os.environ.get("FASTLTC_CACHE") or pooch.os_cache("fastltc"))
-
-
-def _places(record: Record, data_root: Path | str | None) -> list[Path]:
-    places = []
-    if data_root is not None:
-        root = Path(data_root).expanduser()
-        places.append(root if root.suffix == ".npz" else root / record.file_name)
-    places.append(cache_folder() / record.file_name)
-    return places
-
-
-def _find(record: Record, data_root: Path | str | None) -> Path | None:
-    if data_root is not None:
-        root = Path(data_root).expanduser()
-        if not root.exists():
-            # A mistyped folder must not turn into a download.
-            raise DataError(
-                f"data root {root} does not exist; expected a folder that holds "
-                f"{record.file_name}, or that file"
-            )
-        if root.is_file() and root.suffix != ".npz":
-            raise DataError(f"data root {root}: expected a folder or an .npz file")
-    return next((place for place in _places(record, data_root) if place.is_file()), None)
-
-
-def _is_offline(offline: bool) -> bool:
-    return offline or os.environ.get(OFFLINE_VARIABLE, "0") not in ("", "0")
-
-
-def _download(
-    record: Record, data_root: Path | str | None, offline: bool, progress: Progress | None
-) -> Path:
-    import pooch
-    import requests
-
-    looked = "\n".join(f"  {place}" for place in _places(record, data_root))
-    missing = f"{record.file_name} not found. Looked for:\n{looked}\n"
-    remedy = (
-        f"Get it from {record.url} (md5 {record.md5}) and either put it there or name its folder "
-        "as the data root (--data-root DIR)."
-    )
-    if _is_offline(offline):
-        raise DataError(f"{missing}Downloading is switched off. {remedy}")
-    try:
-        # Pooch receives into a temporary file beside the target and renames it once the checksum
-        # holds.
-        path = pooch.retrieve(
-            record.url,
-            known_hash=f"md5:{record.md5}",
-            fname=record.file_name,
-            path=cache_folder(),
-            downloader=pooch.HTTPDownloader(
-                timeout=30, progressbar=_Bar(progress) if progress else False
-            ),
-        )
-    except (requests.RequestException, OSError) as error:
-        raise DataError(f"{missing}Downloading {record.url} failed: {error}\n{remedy}") from None
-    except ValueError as error:
-        raise DataError(f"{missing}{record.url} gave another file: {error}\n{remedy}") from None
-    return Path(path)
-
-
-class _Bar:
-    """Pooch's progress-bar interface (that of tqdm) in front of a function of two numbers."""
-
-    def __init__(self, progress: Progress) -> None:
-        self.progress = progress
-        self.total = 0
-        self.received = 0
-
-    def update(self, count: int) -> None:
-        # Pooch counts whole chunks, so the last one overshoots.
-        self.received = min(self.received + count, self.total)
-        self.progress(self.received, self.total)
-
-    def reset(self) -> None:
-        self.received = 0
-
-    def close(self) -> None:
-        pass
-
-
-def _check_md5(record: Record, path: Path) -> None:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
-    found = hashlib.md5(content, usedforsecurity=False).hexdigest()
-    if found != record.md5:
-        raise DataError(
-            f"{path}: damaged or another version: expected md5 {record.md5}, got {found} "
-            f"({len(content):,} bytes). Remove it and get it again from {record.url}"
-        )
 
 
 def read_npz(path: Path, record: Record) -> dict[str, Split]:
@@ -250,21 +239,22 @@ def _split(
 ) -> Split:
     if images.ndim == 3:
         images = images[..., None]
-    expected = (size, 28, 28, record.channels)
+    expected = (size, record.side, record.side, record.channels)
     if images.shape != expected or images.dtype != np.uint8:
         raise DataError(
             f"{path}: {name}_images: expected uint8 of shape {expected}, "
             f"got {images.dtype} of shape {images.shape}"
         )
-    if labels.shape != (size, 1) or not np.issubdtype(labels.dtype, np.integer):
+    width = len(record.classes) if record.multilabel else 1
+    if labels.shape != (size, width) or not np.issubdtype(labels.dtype, np.integer):
         raise DataError(
-            f"{path}: {name}_labels: expected integers of shape {(size, 1)}, "
+            f"{path}: {name}_labels: expected integers of shape {(size, width)}, "
             f"got {labels.dtype} of shape {labels.shape}"
         )
-    if labels.min() < 0 or labels.max() >= len(record.classes):
+    largest = 1 if record.multilabel else len(record.classes) - 1
+    if labels.min() < 0 or labels.max() > largest:
         raise DataError(
-            f"{path}: {name}_labels: expected 0 to {len(record.classes) - 1}, "
-            f"got {labels.min()} to {labels.max()}"
+            f"{path}: {name}_labels: expected 0 to {largest}, got {labels.min()} to {labels.max()}"
         )
-    pixels = np.moveaxis(images, -1, 1).astype(np.float32) / np.float32(255.0)
-    return Split(np.ascontiguousarray(pixels), labels[:, 0].astype(np.int64))
+    pixels = np.ascontiguousarray(np.moveaxis(images, -1, 1))
+    return Split(pixels, (labels if record.multilabel else labels[:, 0]).astype(np.int64))

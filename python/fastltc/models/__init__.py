@@ -13,7 +13,7 @@ MODELS = {"conv-ncp": ConvNCP}
 
 def build_model(
     name: str,
-    image_shape: tuple[int, int, int],
+    image_shape: tuple[int, ...],
     classes: int,
     units: int,
     *,

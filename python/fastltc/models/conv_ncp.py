@@ -62,7 +62,7 @@ class ConvNCP(nn.Module):
 
     def __init__(
         self,
-        image_shape: tuple[int, int, int],
+        image_shape: tuple[int, ...],
         classes: int,
         units: int,
         *,

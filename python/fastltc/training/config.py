@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from ..data import data_sets
+from ..data import DataError, DataOptions, find_source
 from .errors import ConfigError
 
 SELECT = ("loss", "auc", "accuracy")
@@ -25,6 +25,9 @@ class TrainConfig:
     Args:
         data: name of the data set.
         data_root: folder (or file) of the data set, None for the cache.
+        image_size, channels, file_column, label_column, split_column, group_column, time_column,
+            window, stride, time_unit, split_seed: how the data is read, see
+            `fastltc.data.DataOptions`.
         model: name of the model.
         cell: recurrent cell of the model.
         units: neurons of the wiring.
@@ -42,6 +45,17 @@ class TrainConfig:
 
     data: str = "digits"
     data_root: str | None = None
+    image_size: int | None = None
+    channels: int | None = None
+    file_column: str | None = None
+    label_column: str | None = None
+    split_column: str | None = None
+    group_column: str | None = None
+    time_column: str | None = None
+    window: int = 32
+    stride: int | None = None
+    time_unit: float | None = None
+    split_seed: int = 0
     model: str = "conv-ncp"
     cell: str = "ltc"
     units: int = 40
@@ -67,10 +81,14 @@ class TrainConfig:
             value = getattr(self, name)
             if not 0 < value < float("inf"):
                 raise ConfigError(f"{name}: expected a finite number above 0, got {value}")
-        for name in ("seed", "wiring_seed"):
+        for name in ("seed", "wiring_seed", "split_seed"):
             value = getattr(self, name)
             if not 0 <= value < 2**32:
                 raise ConfigError(f"{name}: expected 0 to 2**32 - 1, got {value}")
+        try:
+            self.data_options()
+        except DataError as error:
+            raise ConfigError(str(error)) from None
         if self.select not in SELECT:
             raise ConfigError(f"select: expected one of {', '.join(SELECT)}, got {self.select!r}")
 
@@ -82,9 +100,33 @@ class TrainConfig:
             "float": (int, float),
             "str | None": (str, type(None)),
             "int | None": (int, type(None)),
+            "float | None": (int, float, type(None)),
         }[declared]
         if isinstance(value, bool) or not isinstance(value, allowed):
             raise ConfigError(f"{name}: expected {declared}, got {value!r}")
+
+    def data_options(
+        self,
+        data_root: str | None = None,
+        *,
+        offline: bool = False,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> DataOptions:
+        """How `fastltc.data.load_data` is to read the data.
+
+        Args:
+            data_root: where the data is now; None for where it was.
+            offline: never download.
+            progress: called with received and total bytes.
+        """
+        own = {field.name for field in fields(self)}
+        named = {
+            field.name: getattr(self, field.name)
+            for field in fields(DataOptions)
+            if field.name in own
+        }
+        named["data_root"] = self.data_root if data_root is None else data_root
+        return DataOptions(**named, offline=offline, progress=progress)
 
     @classmethod
     def for_data(cls, data: str, **options: Any) -> TrainConfig:
@@ -94,12 +136,9 @@ class TrainConfig:
             ConfigError: an option is unknown or has an impossible value.
             fastltc.data.DataError: the data set is unknown.
         """
-        if data not in _DATA_DEFAULTS:
-            from ..data import DataError
-
-            raise DataError(f"unknown data set {data!r}; known: {', '.join(data_sets())}")
+        find_source(data)
         given = {name: value for name, value in options.items() if value is not None}
-        return cls.from_dict({"data": data, **_DATA_DEFAULTS[data], **given})
+        return cls.from_dict({"data": data, **_DATA_DEFAULTS.get(data, {}), **given})
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainConfig:

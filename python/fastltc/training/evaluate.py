@@ -58,19 +58,17 @@ def evaluate(
     loaded = run.load_checkpoint(checkpoint, device)
     asked = find_class(positive, loaded.classes)
     data = load_data(
-        loaded.config.data,
-        loaded.config.data_root if data_root is None else data_root,
-        offline=offline,
+        loaded.config.data, options=loaded.config.data_options(data_root, offline=offline)
     )
-    if data.classes != loaded.classes or data.image_shape != loaded.image_shape:
+    if data.classes != loaded.classes or data.input_shape != loaded.image_shape:
         raise RunError(
             f"{run.path / checkpoint}: trained for {len(loaded.classes)} classes of images "
-            f"{loaded.image_shape}; {data.name} has {len(data.classes)} of {data.image_shape}"
+            f"{loaded.image_shape}; {data.name} has {len(data.classes)} of {data.input_shape}"
         )
     part = data.splits[split]
     metrics = classification_metrics(
         part.labels,
-        _scores(loaded, part.images),
+        _scores(loaded, part.inputs),
         loaded.classes,
         loaded.positive if asked is None else asked,
     )

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from .. import plots
-from ..data import ImageData, Split, load_data, normalise
+from ..data import DataSet, Split, load_data, normalise
 from ..models import ConvNCP, build_model, trainable_parameters
 from .config import TrainConfig
 from .device import find_device
@@ -40,7 +40,7 @@ class Progress:
         download: with received and total bytes, while a data file is downloaded.
     """
 
-    start: Callable[[ImageData, ConvNCP], None] | None = None
+    start: Callable[[DataSet, ConvNCP], None] | None = None
     batch: Callable[[int], None] | None = None
     epoch: Callable[[dict[str, Any]], None] | None = None
     download: Callable[[int, int], None] | None = None
@@ -89,7 +89,12 @@ def train(
     """
     progress = progress or Progress()
     device = find_device(config.device)
-    data = load_data(config.data, config.data_root, offline=offline, progress=progress.download)
+    data = load_data(
+        config.data, options=config.data_options(offline=offline, progress=progress.download)
+    )
+    if data.kind != "images" or data.multilabel:
+        what = "several labels per image" if data.multilabel else data.kind
+        raise ConfigError(f"model: {config.model} classifies images; {data.name} has {what}")
     asked = find_class(config.positive, data.classes)
     positive = data.positive if asked is None else asked
     if config.threads is not None:
@@ -98,7 +103,7 @@ def train(
     try:
         model = build_model(
             config.model,
-            data.image_shape,
+            data.input_shape,
             len(data.classes),
             config.units,
             cell=config.cell,
@@ -108,7 +113,7 @@ def train(
     except ValueError as error:
         raise ConfigError(str(error)) from None
     # Whether the model runs on the device is known before anything is written.
-    probabilities(model, data.splits["val"].images[:1], device)
+    probabilities(model, data.splits["val"].inputs[:1], device)
     run = Run.create(out, config, overwrite=overwrite)
     session = _Session(config, run, data, model, positive, device)
     try:
@@ -128,7 +133,7 @@ class _Session:
         self,
         config: TrainConfig,
         run: Run,
-        data: ImageData,
+        data: DataSet,
         model: ConvNCP,
         positive: int | None,
         device: torch.device,
@@ -142,7 +147,7 @@ class _Session:
         self.optimizer = torch.optim.Adam(model.parameters(), lr=config.lr)
         # On the CPU on every device, so that the order of the images is the same.
         self.order = torch.Generator().manual_seed(config.seed)
-        self.images = torch.from_numpy(normalise(data.splits["train"].images)).to(device)
+        self.images = torch.from_numpy(normalise(data.splits["train"].inputs)).to(device)
         self.labels = torch.from_numpy(data.splits["train"].labels).to(device)
         self.history: list[dict[str, Any]] = []
         self.best: dict[str, Any] | None = None
@@ -182,7 +187,7 @@ class _Session:
             config=self.config,
             classes=self.data.classes,
             positive=self.positive,
-            image_shape=self.data.image_shape,
+            image_shape=self.data.input_shape,
             epoch=epoch,
             val=logged,
             model=self.model,
@@ -224,7 +229,7 @@ class _Session:
         return loss_sum / count, correct / count
 
     def _metrics(self, split: Split) -> dict[str, Any]:
-        scores = probabilities(self.model, split.images, self.device)
+        scores = probabilities(self.model, split.inputs, self.device)
         return classification_metrics(split.labels, scores, self.data.classes, self.positive)
 
     def _is_best(self, val: dict[str, Any]) -> bool:

@@ -17,13 +17,13 @@ _CHUNK = 512
 
 @torch.no_grad()
 def probabilities(
-    model: nn.Module, images: NDArray[np.float32], device: torch.device
+    model: nn.Module, images: NDArray[np.generic], device: torch.device
 ) -> NDArray[np.float64]:
     """The softmax of the model's logits, in eval mode.
 
     Args:
         model: maps normalised images to logits.
-        images: ``[n, C, H, W]``, float32 in ``[0, 1]``.
+        images: ``[n, C, H, W]``, float32 in ``[0, 1]`` or uint8.
         device: where the model is.
 
     Returns:

@@ -51,7 +51,7 @@ class Checkpoint:
     config: TrainConfig
     classes: tuple[str, ...]
     positive: int | None
-    image_shape: tuple[int, int, int]
+    image_shape: tuple[int, ...]
     epoch: int
     val: dict[str, Any]
     model: ConvNCP

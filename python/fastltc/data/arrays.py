@@ -1,0 +1,175 @@
+"""``npz:FILE``: images, time series or vectors as NumPy arrays."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import DataError
+from .options import DataOptions
+from .partition import partition
+from .sets import SPLITS, DataSet, Split, check_splits
+
+# What the inputs and labels of a split may be called.
+_LAYOUTS = (("{}_images", "{}_labels"), ("x_{}", "y_{}"), ("X_{}", "y_{}"))
+_WHOLE = (("images", "labels"), ("x", "y"), ("X", "y"), ("embeddings", "labels"))
+
+
+def open_npz(path: Path) -> dict[str, NDArray[Any]]:
+    """All arrays of an ``.npz`` file; nothing in it is unpickled.
+
+    Raises:
+        DataError: the file is missing, damaged or holds Python objects; the text names it.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: no such file")
+    if not zipfile.is_zipfile(path):
+        raise DataError(f"{path}: not a readable .npz file: no zip archive")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: np.asarray(archive[name]) for name in archive.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(f"{path}: not a readable .npz file: {error}") from None
+
+
+def load_npz(path: Path, options: DataOptions) -> DataSet:
+    """Reads inputs and labels from an ``.npz`` file.
+
+    Arrays of the splits are ``train_images`` and ``train_labels`` (as MedMNIST has them) or
+    ``x_train`` and ``y_train``, likewise ``val`` and ``test``; or ``images`` and ``labels`` (or
+    ``x`` and ``y``) of all, which are split 70/10/20 here. Images are ``[n, H, W]``,
+    ``[n, H, W, C]`` or ``[n, C, H, W]`` of uint8, or floats in ``[0, 1]``; vectors (embeddings)
+    ``[n, I]``; time series ``[n, T, I]`` of floats with ``train_timespans [n, T]`` beside them.
+    Class names are in ``classes`` where there is such an array of strings.
+
+    Raises:
+        DataError: an array is missing or does not fit; the text names it.
+    """
+    arrays = open_npz(path)
+    whole = next((pair for pair in _WHOLE if pair[0] in arrays and pair[1] in arrays), None)
+    remarks: tuple[str, ...] = ()
+    read: dict[str, tuple[NDArray[Any], NDArray[np.int64], NDArray[np.float32] | None]] = {}
+    layout = next((pair for pair in _LAYOUTS if pair[0].format("train") in arrays), None)
+    if layout is not None:
+        for split in SPLITS:
+            names = [part.format(split) for part in layout]
+            if split == "val" and names[0] not in arrays:
+                continue
+            read[split] = _read(path, arrays, names[0], names[1], f"{split}_timespans")
+        if "val" not in read:
+            where = np.array(
+                partition(read["train"][1].tolist(), (0.9, 0.1, 0.0), options.split_seed)
+            )
+            train = read["train"]
+            for split in ("train", "val"):
+                read[split] = _take(train, where == split)
+            remarks = (
+                f"validation: 10 % of the training examples, stratified, seed {options.split_seed}",
+            )
+    elif whole is not None:
+        everything = _read(path, arrays, whole[0], whole[1], "timespans")
+        where = np.array(partition(everything[1].tolist(), seed=options.split_seed))
+        read = {split: _take(everything, where == split) for split in SPLITS}
+        remarks = (f"split 70/10/20 here, stratified, seed {options.split_seed}",)
+    else:
+        raise DataError(
+            f"{path}: expected train_images and train_labels, x_train and y_train, or images and "
+            f"labels; the file has: {', '.join(arrays) or 'none'}"
+        )
+    shapes = {name: values[0].shape[1:] for name, values in read.items()}
+    if len(set(shapes.values())) != 1:
+        listed = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+        raise DataError(f"{path}: the splits have different shapes: {listed}")
+    largest = max(int(labels.max(initial=0)) for _, labels, _ in read.values())
+    classes = _classes(path, arrays, largest + 1)
+    return check_splits(
+        DataSet(
+            name=f"npz:{path}",
+            classes=classes,
+            splits={name: Split(*read[name]) for name in SPLITS},
+            source=str(path),
+            remarks=remarks,
+            features=(),
+            time_unit=1.0 if any(values[2] is not None for values in read.values()) else 0.0,
+        )
+    )
+
+
+def _take(
+    values: tuple[NDArray[Any], NDArray[np.int64], NDArray[np.float32] | None],
+    chosen: NDArray[np.bool_],
+) -> tuple[NDArray[Any], NDArray[np.int64], NDArray[np.float32] | None]:
+    inputs, labels, timespans = values
+    return inputs[chosen], labels[chosen], None if timespans is None else timespans[chosen]
+
+
+def _read(
+    path: Path, arrays: dict[str, NDArray[Any]], inputs: str, labels: str, timespans: str
+) -> tuple[NDArray[Any], NDArray[np.int64], NDArray[np.float32] | None]:
+    for name in (inputs, labels):
+        if name not in arrays:
+            raise DataError(f"{path}: array {name!r} is missing; the file has: {', '.join(arrays)}")
+    found = arrays[labels]
+    if found.ndim == 2 and found.shape[1] == 1:
+        found = found[:, 0]
+    values = arrays[inputs]
+    if found.ndim not in (1, 2) or not np.issubdtype(found.dtype, np.integer):
+        raise DataError(
+            f"{path}: {labels}: expected integers of shape (n,), (n, 1) or, for time series, "
+            f"(n, T); got {found.dtype} of shape {arrays[labels].shape}"
+        )
+    if len(found) != len(values):
+        raise DataError(f"{path}: {inputs} has {len(values)} examples, {labels} has {len(found)}")
+    if found.size and found.min() < 0:
+        raise DataError(f"{path}: {labels}: expected classes from 0, got {found.min()}")
+    times = None
+    if timespans in arrays:
+        times = arrays[timespans].astype(np.float32)
+        if values.ndim != 3 or times.shape != values.shape[:2]:
+            raise DataError(
+                f"{path}: {timespans}: expected the shape (n, T) of {inputs} {values.shape}, "
+                f"got {times.shape}"
+            )
+        if not np.isfinite(times).all() or times.min(initial=0) < 0:
+            raise DataError(f"{path}: {timespans}: expected numbers from 0, got others")
+    return _inputs(path, inputs, values, series=times is not None), found.astype(np.int64), times
+
+
+def _inputs(path: Path, name: str, values: NDArray[Any], *, series: bool) -> NDArray[Any]:
+    if series or values.ndim == 2:
+        values = values.astype(np.float32)
+        if not np.isfinite(values).all():
+            raise DataError(f"{path}: {name}: has infinite or NaN values")
+        return values
+    if values.ndim == 3:
+        values = values[:, None]
+    elif values.ndim == 4 and values.shape[-1] in (1, 3) and values.shape[1] not in (1, 3):
+        values = np.moveaxis(values, -1, 1)
+    if values.ndim != 4 or values.shape[1] not in (1, 3):
+        raise DataError(
+            f"{path}: {name}: expected images [n, H, W], [n, H, W, C] or [n, C, H, W] with C of 1 "
+            f"or 3, or vectors [n, I]; got shape {values.shape}"
+        )
+    if values.dtype == np.uint8:
+        return np.ascontiguousarray(values)
+    pixels = np.ascontiguousarray(values, dtype=np.float32)
+    if not np.isfinite(pixels).all() or pixels.min(initial=0) < 0 or pixels.max(initial=0) > 1:
+        raise DataError(
+            f"{path}: {name}: expected uint8, or numbers in [0, 1], got {values.dtype} from "
+            f"{values.min():g} to {values.max():g}"
+        )
+    return pixels
+
+
+def _classes(path: Path, arrays: dict[str, NDArray[Any]], count: int) -> tuple[str, ...]:
+    if "classes" not in arrays:
+        return tuple(str(index) for index in range(max(count, 2)))
+    names = tuple(str(name) for name in arrays["classes"].ravel())
+    if len(names) < count:
+        raise DataError(f"{path}: classes: expected {count} names for the labels, got {len(names)}")
+    return names

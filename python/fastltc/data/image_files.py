@@ -1,0 +1,326 @@
+"""Classified image files: a folder per class, or a table of names and labels."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from .errors import DataError
+from .images import read_image
+from .options import DataOptions
+from .partition import partition
+from .sets import SPLITS, DataSet, Split, check_splits, class_names
+from .tables import FILE_NAMES, LABEL_NAMES, SPLIT_NAMES, Table, read_table
+
+# Sides of images that come in several sizes, where none is asked for.
+DEFAULT_SIZE = 64
+
+_SPLIT_WORDS = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+    "test": "test",
+    "testing": "test",
+}
+
+
+@dataclass(frozen=True)
+class Listed:
+    """One image that a folder or a table names.
+
+    Args:
+        name: as the folder or the table has it.
+        path: the file.
+        label: its class.
+        split: ``train``, ``val`` or ``test``; None where the source does not say.
+        group: what must not be in two splits; None where the source does not say.
+    """
+
+    name: str
+    path: Path
+    label: str
+    split: str | None = None
+    group: str | None = None
+
+
+def split_word(text: str) -> str | None:
+    """``train``, ``val`` or ``test`` for the usual words for them, else None."""
+    return _SPLIT_WORDS.get(text.strip().lower())
+
+
+def image_suffixes() -> frozenset[str]:
+    """Endings of file names that Pillow can read, in lower case."""
+    from PIL import Image
+
+    return frozenset(
+        suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN
+    )
+
+
+def list_folder(root: Path) -> list[Listed]:
+    """The images of ``ROOT/CLASS/...`` or of ``ROOT/train/CLASS/...``, ``ROOT/test/CLASS/...``.
+
+    Classes may hold folders of their own. Hidden files and files of other types are left out.
+
+    Raises:
+        DataError: there is no such folder, no class in it, or a class without images.
+    """
+    if not root.is_dir():
+        what = "a file" if root.is_file() else "nothing"
+        raise DataError(f"{root}: expected a folder with a folder per class, got {what}")
+    inside = _folders(root)
+    words = {folder: split_word(folder.name) for folder in inside}
+    if any(words.values()):
+        strange = sorted(folder.name for folder, word in words.items() if word is None)
+        if strange:
+            raise DataError(
+                f"{root}: holds splits and something else: {', '.join(strange)}; expected only "
+                "train, val and test, or only classes"
+            )
+        doubled = [word for word in words.values() if list(words.values()).count(word) > 1]
+        if doubled:
+            raise DataError(f"{root}: holds two folders for the {doubled[0]} split")
+        return [
+            Listed(item.name, item.path, item.label, word)
+            for folder, word in words.items()
+            for item in _classes(root, folder)
+        ]
+    return _classes(root, root)
+
+
+def _folders(root: Path) -> list[Path]:
+    try:
+        return sorted(
+            path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")
+        )
+    except OSError as error:
+        raise DataError(f"{root}: cannot be read: {error.strerror}") from None
+
+
+def _classes(root: Path, folder: Path) -> list[Listed]:
+    suffixes = image_suffixes()
+    found: list[Listed] = []
+    folders = _folders(folder)
+    if not folders:
+        raise DataError(f"{folder}: expected a folder per class, found none")
+    for kind in folders:
+        files = sorted(
+            path
+            for path in kind.rglob("*")
+            if path.suffix.lower() in suffixes and not path.name.startswith(".") and path.is_file()
+        )
+        if not files:
+            raise DataError(f"{kind}: class {kind.name!r} is empty: no image of a known type in it")
+        found.extend(Listed(path.relative_to(root).as_posix(), path, kind.name) for path in files)
+    return found
+
+
+def list_table(path: Path, options: DataOptions) -> list[Listed]:
+    """The images of a CSV file, or of ``train.csv``, ``val.csv`` and ``test.csv`` in a folder.
+
+    Names are relative to ``options.data_root`` where it is given, else to the folder of the table.
+
+    Raises:
+        DataError: a file or a column is missing, or a cell means nothing; the text names it.
+    """
+    if path.is_dir():
+        listed = []
+        for split in SPLITS:
+            if (path / f"{split}.csv").is_file():
+                listed += _rows(read_table(path / f"{split}.csv"), options, split)
+        if not listed:
+            raise DataError(f"{path}: expected train.csv, val.csv and test.csv in it, found none")
+        return listed
+    return _rows(read_table(path), options, None)
+
+
+def _rows(table: Table, options: DataOptions, split: str | None) -> list[Listed]:
+    files = table.need(options.file_column, FILE_NAMES, "names of the images", "--file-column")
+    labels = table.need(options.label_column, LABEL_NAMES, "classes", "--label-column")
+    splits = None
+    if split is None:
+        splits = table.find(options.split_column, SPLIT_NAMES, "splits", "--split-column")
+    groups = table.find(options.group_column, (), "groups", "--group-column")
+    root = table.path.parent if options.data_root is None else Path(options.data_root).expanduser()
+    listed = []
+    for line, row in zip(table.lines, table.rows, strict=True):
+        if not row[files] or not row[labels]:
+            missing = table.columns[files if not row[files] else labels]
+            raise DataError(f"{table.path}, line {line}: column {missing!r} is empty")
+        where = split
+        if splits is not None:
+            where = split_word(row[splits])
+            if where is None:
+                raise DataError(
+                    f"{table.path}, line {line}: column {table.columns[splits]!r}: expected "
+                    f"train, val or test, got {row[splits]!r}"
+                )
+        group = row[groups] if groups is not None else None
+        listed.append(Listed(row[files], root / row[files], row[labels], where, group))
+    return listed
+
+
+def group_by_pattern(listed: Sequence[Listed], pattern: str) -> list[Listed]:
+    """Groups by a regular expression in the name of the file: its first group, else all of it.
+
+    Raises:
+        DataError: no regular expression, or a name that it does not occur in.
+    """
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise DataError(f"--group-pattern {pattern!r}: no regular expression: {error}") from None
+    grouped = []
+    for item in listed:
+        found = compiled.search(Path(item.name).name)
+        if found is None:
+            raise DataError(f"--group-pattern {pattern!r}: does not occur in {item.name}")
+        key = found.group(1) if compiled.groups else found.group(0)
+        grouped.append(Listed(item.name, item.path, item.label, item.split, key))
+    return grouped
+
+
+def complete_splits(
+    listed: Sequence[Listed], seed: int, source: str
+) -> tuple[list[Listed], tuple[str, ...]]:
+    """Makes the splits that the source lacks, and says so.
+
+    Without any, 70/10/20; without validation, 10 % of the training images; without test images
+    the validation split is not touched, and that is an error, because a score on images that chose
+    the checkpoint is none.
+
+    Raises:
+        DataError: there are splits but no training or no test images.
+    """
+    present = {item.split for item in listed}
+    grouped = any(item.group is not None for item in listed)
+    if present == {None}:
+        found = partition(
+            [item.label for item in listed],
+            seed=seed,
+            groups=[item.group for item in listed] if grouped else None,
+        )
+        remark = f"split 70/10/20 here, stratified, seed {seed}"
+        return [_move(item, where) for item, where in zip(listed, found, strict=True)], (remark,)
+    for name in ("train", "test"):
+        if name not in present:
+            raise DataError(
+                f"{source}: has splits but no {name} images; `fastltc split` makes all three"
+            )
+    if "val" in present:
+        return list(listed), ()
+    train = [item for item in listed if item.split == "train"]
+    found = partition(
+        [item.label for item in train],
+        (0.9, 0.1, 0.0),
+        seed,
+        [item.group for item in train] if grouped else None,
+    )
+    moved = [_move(item, where) for item, where in zip(train, found, strict=True)]
+    rest = [item for item in listed if item.split != "train"]
+    remark = f"validation: 10 % of the training images, stratified, seed {seed}"
+    return moved + rest, (remark,)
+
+
+def _move(item: Listed, split: str) -> Listed:
+    return Listed(item.name, item.path, item.label, split, item.group)
+
+
+def load_listed(listed: Sequence[Listed], options: DataOptions, name: str, source: str) -> DataSet:
+    """Reads all images into memory, as uint8.
+
+    Raises:
+        DataError: a file is missing or damaged, a split is empty or has one class only.
+    """
+    listed, remarks = complete_splits(listed, options.split_seed, source)
+    classes = class_names({item.label for item in listed})
+    labels = {item: classes.index(item.label) for item in listed}
+    shape, shape_remarks = _common_shape(listed, options)
+    splits = {}
+    for split in SPLITS:
+        items = [item for item in listed if item.split == split]
+        images = np.empty((len(items), *shape), dtype=np.uint8)
+        for index, item in enumerate(items):
+            pixels = read_image(item.path, shape).pixels
+            images[index] = np.rint(pixels * np.float32(255)).astype(np.uint8)
+        splits[split] = Split(
+            images,
+            np.array([labels[item] for item in items], dtype=np.int64),
+            names=tuple(str(item.path) for item in items),
+        )
+    return check_splits(
+        DataSet(
+            name=name,
+            classes=classes,
+            splits=splits,
+            source=source,
+            remarks=(*remarks, *shape_remarks),
+        )
+    )
+
+
+def _common_shape(
+    listed: Sequence[Listed], options: DataOptions
+) -> tuple[tuple[int, int, int], tuple[str, ...]]:
+    """The shape to read all images in: what is asked for, else what they share."""
+    remarks: tuple[str, ...] = ()
+    sizes, colour = set(), False
+    for item in listed:
+        size, coloured = _peek(item.path)
+        sizes.add(size)
+        colour = colour or coloured
+    channels = options.channels or (3 if colour else 1)
+    if options.image_size is not None:
+        side = options.image_size
+        return (channels, side, side), remarks
+    if len(sizes) == 1:
+        width, height = sizes.pop()
+        return (channels, height, width), remarks
+    remarks = (
+        f"images of {len(sizes)} sizes: all resized to {DEFAULT_SIZE}x{DEFAULT_SIZE} "
+        "(--image-size N for another)",
+    )
+    return (channels, DEFAULT_SIZE, DEFAULT_SIZE), remarks
+
+
+def _peek(path: Path) -> tuple[tuple[int, int], bool]:
+    """Size as shown and whether it is in colour, from the header of an image file."""
+    from PIL import ExifTags, Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as image:
+            turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+            width, height = image.size
+            size = (height, width) if turned else (width, height)
+            return size, image.mode not in ("1", "L", "LA", "La") and image.mode[0] not in "IF"
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except UnidentifiedImageError:
+        raise DataError(f"{path}: not an image of a known type") from None
+    # Damaged headers raise SyntaxError, ValueError, struct.error and others.
+    except Exception as error:
+        raise DataError(f"{path}: unreadable or damaged image: {error}") from None
+
+
+def load_folder(root: Path, options: DataOptions) -> DataSet:
+    """``folder:PATH``: a folder per class, with or without ``train``, ``val`` and ``test``."""
+    return load_listed(list_folder(root), options, f"folder:{root}", str(root))
+
+
+def is_series(path: Path, options: DataOptions) -> bool:
+    """Whether a CSV file is a time series: it has a time column and names no files."""
+    from .tables import TIME_NAMES
+
+    if path.is_dir():
+        return False
+    table = read_table(path)
+    names_files = table.find(options.file_column, FILE_NAMES, "names", "--file-column") is not None
+    timed = table.find(options.time_column, TIME_NAMES, "times", "--time-column") is not None
+    return timed and not names_files

@@ -1,0 +1,60 @@
+"""How a data set is read where its address alone does not say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from .errors import DataError
+
+# Called with (received, total) bytes.
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """Options of `load_data`; each data set takes those that it can use.
+
+    Args:
+        data_root: folder to look for files in first, or the file itself.
+        offline: never download.
+        progress: called with received and total bytes while a file is downloaded.
+        image_size: side of the square that images from files are resized to; None for their own
+            size where all have the same, else 64.
+        channels: 1 (grey) or 3 (RGB) for images from files; None for RGB where any is in colour.
+        file_column: column of a CSV file with the names of the images; None to look for one.
+        label_column: column with the classes; None to look for one.
+        split_column: column with ``train``, ``val`` or ``test``; None to look for one.
+        group_column: column of what must not be in two splits (a patient, a lesion).
+        time_column: column with the time of a row; None to look for one.
+        window: rows of a sequence, T, for time series.
+        stride: rows from the start of one training sequence to the next; None for ``window``.
+        time_unit: seconds that are one unit of ``timespans``; None for the median training step.
+        split_seed: seed of a split that is made here, because the data has none.
+    """
+
+    data_root: Path | str | None = None
+    offline: bool = False
+    progress: Progress | None = None
+    image_size: int | None = None
+    channels: int | None = None
+    file_column: str | None = None
+    label_column: str | None = None
+    split_column: str | None = None
+    group_column: str | None = None
+    time_column: str | None = None
+    window: int = 32
+    stride: int | None = None
+    time_unit: float | None = None
+    split_seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("image_size", "window", "stride"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise DataError(f"{name}: expected at least 1, got {value}")
+        if self.channels not in (None, 1, 3):
+            raise DataError(f"channels: expected 1 (grey) or 3 (colour), got {self.channels}")
+        if self.time_unit is not None and not 0 < self.time_unit < float("inf"):
+            raise DataError(f"time_unit: expected seconds above 0, got {self.time_unit}")

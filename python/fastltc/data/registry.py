@@ -1,0 +1,128 @@
+"""Every source of data, by the name that ``fastltc train NAME`` knows it by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from . import arrays, digits, image_files, medmnist, mnist, series
+from .errors import DataError
+from .options import DataOptions
+from .sets import DataSet
+
+
+@dataclass(frozen=True)
+class Source:
+    """A source of data.
+
+    Args:
+        name: as it is typed; ``folder:PATH`` stands for any path after the colon.
+        about: one line for the user.
+        load: reads it; called with what follows the colon (or the name) and the options.
+    """
+
+    name: str
+    about: str
+    load: Callable[[str, DataOptions], DataSet]
+
+
+def _csv(place: str, options: DataOptions) -> DataSet:
+    path = Path(place).expanduser()
+    first = path / "train.csv" if path.is_dir() else path
+    if image_files.is_series(first, options):
+        return series.load_series(path, options)
+    listed = image_files.list_table(path, options)
+    return image_files.load_listed(listed, options, f"csv:{path}", str(path))
+
+
+SOURCES = {
+    source.name: source
+    for source in (
+        Source(
+            "digits",
+            "1797 digits of 8x8 pixels, in scikit-learn",
+            lambda name, options: digits.load_digits(),
+        ),
+        Source(
+            "mnist",
+            "70,000 digits of 28x28 pixels (idx files or mnist.npz)",
+            lambda name, options: mnist.load_mnist(options),
+        ),
+        Source(
+            "occupancy",
+            "an office with five sensors, as a time series (UCI)",
+            lambda name, options: series.load_occupancy(options),
+        ),
+        *(Source(name, "MedMNIST v2", medmnist.load_medmnist) for name in medmnist.NAMES),
+        Source(
+            "folder:PATH",
+            "images in a folder per class, with or without train, val and test",
+            lambda place, options: image_files.load_folder(Path(place).expanduser(), options),
+        ),
+        Source("csv:FILE", "a list of images and classes, or a time series", _csv),
+        Source(
+            "npz:FILE",
+            "arrays of images, vectors or sequences",
+            lambda place, options: arrays.load_npz(Path(place).expanduser(), options),
+        ),
+    )
+}
+
+
+def data_sets() -> tuple[str, ...]:
+    """Names that `load_data` knows; ``folder:PATH`` stands for any path."""
+    return tuple(SOURCES)
+
+
+def find_source(name: str) -> tuple[Source, str]:
+    """The source of a name, and what it is to be called with.
+
+    Raises:
+        DataError: the name is unknown, or lacks the path after the colon.
+    """
+    prefix, colon, place = name.partition(":")
+    for source in SOURCES.values():
+        kind, takes_path, what = source.name.partition(":")
+        if takes_path and colon and kind == prefix:
+            if not place:
+                raise DataError(f"{name}: expected {kind}:{what}")
+            return source, place
+    if name in SOURCES and not colon:
+        return SOURCES[name], name
+    if medmnist.is_medmnist(name):
+        return SOURCES[name.partition("_")[0]], name
+    raise DataError(f"unknown data set {name!r}; known: {', '.join(data_sets())}")
+
+
+def load_data(
+    name: str,
+    data_root: Path | str | None = None,
+    *,
+    options: DataOptions | None = None,
+    **changes: Any,
+) -> DataSet:
+    """Loads a data set by name.
+
+    Args:
+        name: one of `data_sets`; MedMNIST sets also as ``NAME_64``, ``NAME_128``, ``NAME_224``.
+        data_root: folder (or file) to look in first.
+        options: how to read it; None for the defaults.
+        changes: single fields of `DataOptions` that differ from ``options``.
+
+    Returns:
+        The inputs and labels of all three splits.
+
+    Raises:
+        DataError: the name is unknown, or a file is missing or damaged.
+
+    Example:
+        >>> from fastltc.data import load_data
+        >>> len(load_data("digits").splits["train"])
+        1257
+    """
+    source, place = find_source(name)
+    if data_root is not None:
+        changes["data_root"] = data_root
+    return source.load(place, replace(options or DataOptions(), **changes))

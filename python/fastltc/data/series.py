@@ -1,0 +1,348 @@
+"""Time series in CSV files: rows with a time become sequences with time steps.
+
+Nothing of the future or of another split leaks into a sequence: a file is cut into splits along
+time, sequences lie within one split, and the scales are those of the training rows (the model
+keeps them).
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import DataError
+from .fetch import Published, cache_folder, obtain, verify
+from .options import DataOptions
+from .sets import IGNORED, SPLITS, DataSet, Split, check_splits, class_names
+from .tables import LABEL_NAMES, SPLIT_NAMES, TIME_NAMES, Table, read_table
+
+_SHARES = (0.7, 0.1, 0.2)
+
+OCCUPANCY_URL = "https://archive.ics.uci.edu/static/public/357/occupancy+detection.zip"
+OCCUPANCY_FILES = {
+    "datatraining.txt": "b2c4d0ce2b9e4e453c476f7125ef31aeec2d1f5c7f5572d0e80de3df6521ab56",
+    "datatest.txt": "1b92c7c1b2838963464fa891a610cf3c5db4becb7189189b29b330107a584c7f",
+    "datatest2.txt": "d026d1bd5aeccd4aff4f3b3710d48e40613bd5fc370db7e61bbdcaa50d985095",
+}
+# Validation is the last part of the training file, as a user would have to choose: about a day.
+OCCUPANCY_VALIDATION = 0.2
+
+
+@dataclass(frozen=True)
+class Recording:
+    """Consecutive rows of one file.
+
+    Args:
+        name: of the file, for messages and predictions.
+        times: ``[rows]``, float64, seconds, not decreasing.
+        values: ``[rows, I]``, float32.
+        labels: the class of each row.
+    """
+
+    name: str
+    times: NDArray[np.float64]
+    values: NDArray[np.float32]
+    labels: tuple[str, ...]
+
+    def part(self, start: int, stop: int) -> Recording:
+        """The rows from ``start`` up to ``stop``."""
+        rows = slice(start, stop)
+        return Recording(self.name, self.times[rows], self.values[rows], self.labels[rows])
+
+
+def read_recording(path: Path, options: DataOptions) -> tuple[Recording, tuple[str, ...]]:
+    """Reads a CSV file with a time, a class and numbers in every row.
+
+    Args:
+        path: the file.
+        options: ``time_column`` and ``label_column``, where they have unusual names.
+
+    Returns:
+        The rows, and the names of the columns that are inputs: all that are neither the time nor
+        the class nor the split.
+
+    Raises:
+        DataError: a column is missing, or a cell is not a time or a number; the text names the
+            line.
+    """
+    table = read_table(path)
+    time = table.need(options.time_column, TIME_NAMES, "times", "--time-column")
+    label = _label_column(table, options)
+    split = table.find(options.split_column, SPLIT_NAMES, "splits", "--split-column")
+    inputs = [place for place in range(len(table.columns)) if place not in (time, label, split)]
+    if not inputs:
+        raise DataError(f"{path}: no column left to learn from but the time and the class")
+    values = np.empty((len(table.rows), len(inputs)), dtype=np.float32)
+    for row, (line, cells) in enumerate(zip(table.lines, table.rows, strict=True)):
+        for column, place in enumerate(inputs):
+            try:
+                values[row, column] = float(cells[place])
+            except ValueError:
+                raise DataError(
+                    f"{path}, line {line}: column {table.columns[place]!r}: expected a number, "
+                    f"got {cells[place]!r}"
+                ) from None
+    if not np.isfinite(values).all():
+        row, column = np.argwhere(~np.isfinite(values))[0]
+        raise DataError(
+            f"{path}, line {table.lines[row]}: column {table.columns[inputs[column]]!r}: expected "
+            f"a finite number, got {values[row, column]}"
+        )
+    times = _times(table, time)
+    names = tuple(table.columns[place] for place in inputs)
+    return Recording(str(path), times, values, tuple(table.column(label))), names
+
+
+def _label_column(table: Table, options: DataOptions) -> int:
+    found = table.find(options.label_column, LABEL_NAMES, "classes", "--label-column")
+    if found is not None:
+        return found
+    # The last column is where the class of such files usually is; what it is called is printed.
+    return len(table.columns) - 1
+
+
+def _times(table: Table, place: int) -> NDArray[np.float64]:
+    seconds = np.empty(len(table.rows))
+    for row, (line, cells) in enumerate(zip(table.lines, table.rows, strict=True)):
+        try:
+            seconds[row] = _seconds(cells[place])
+        except ValueError:
+            raise DataError(
+                f"{table.path}, line {line}: column {table.columns[place]!r}: expected seconds or "
+                f"a date and time (2015-02-04 17:51:00), got {cells[place]!r}"
+            ) from None
+    if not np.isfinite(seconds).all():
+        line = table.lines[int(np.argwhere(~np.isfinite(seconds))[0, 0])]
+        raise DataError(f"{table.path}, line {line}: the time is not a finite number")
+    back = np.flatnonzero(np.diff(seconds) < 0)
+    if len(back):
+        line = table.lines[int(back[0]) + 1]
+        raise DataError(
+            f"{table.path}, line {line}: the time is before that of the row above; expected rows "
+            "in the order of time"
+        )
+    return seconds
+
+
+def _seconds(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        moment = datetime.fromisoformat(text)
+        # Naive times are counted on a clock that never jumps.
+        return (moment.replace(tzinfo=None) - datetime(1970, 1, 1)).total_seconds() - (
+            0.0 if moment.tzinfo is None else (moment.utcoffset() or _ZERO).total_seconds()
+        )
+
+
+_ZERO = datetime(1970, 1, 1) - datetime(1970, 1, 1)
+
+
+def sequences(
+    recordings: Sequence[Recording],
+    classes: Sequence[str],
+    window: int,
+    stride: int,
+    time_unit: float,
+    *,
+    split: str,
+) -> Split:
+    """Cuts recordings into sequences of ``window`` rows.
+
+    The last sequence of a recording ends on its last row. Training sequences start every
+    ``stride`` rows and every row of theirs is learned; elsewhere they start every ``window`` rows,
+    and rows that the sequence before has already are not judged again.
+
+    Args:
+        recordings: in the order of time; no sequence crosses from one to the next.
+        classes: the label is the index.
+        window: rows of a sequence, T.
+        stride: rows from one training sequence to the next.
+        time_unit: seconds of one unit of time.
+        split: of which split these recordings are.
+
+    Returns:
+        The split; the time step of the first row of a recording is 1.
+
+    Raises:
+        DataError: a recording is shorter than a sequence.
+    """
+    index = {name: number for number, name in enumerate(classes)}
+    inputs, labels, timespans, names = [], [], [], []
+    for recording in recordings:
+        rows = len(recording.times)
+        if rows < window:
+            raise DataError(
+                f"{recording.name}: its {split} part has {rows} rows, fewer than the window of "
+                f"{window} (--window)"
+            )
+        steps = np.diff(recording.times, prepend=recording.times[0] - time_unit) / time_unit
+        known = np.array([index.get(label, IGNORED) for label in recording.labels])
+        step = stride if split == "train" else window
+        starts = list(range(0, rows - window + 1, step))
+        if starts[-1] + window < rows:
+            starts.append(rows - window)
+        judged = 0
+        for start in starts:
+            rows_of = slice(start, start + window)
+            found = known[rows_of].copy()
+            if split != "train":
+                found[: max(judged - start, 0)] = IGNORED
+            judged = start + window
+            inputs.append(recording.values[rows_of])
+            labels.append(found)
+            timespans.append(steps[rows_of])
+            names.append(f"{recording.name}:{start + 1}")
+    return Split(
+        np.stack(inputs).astype(np.float32),
+        np.stack(labels).astype(np.int64),
+        np.stack(timespans).astype(np.float32),
+        tuple(names),
+    )
+
+
+def _series(
+    name: str,
+    source: str,
+    features: tuple[str, ...],
+    parts: dict[str, list[Recording]],
+    options: DataOptions,
+    remarks: tuple[str, ...],
+    *,
+    positive: int | None = None,
+    class_labels: tuple[str, ...] | None = None,
+) -> DataSet:
+    labels = {label for part in parts.values() for recording in part for label in recording.labels}
+    codes = class_names(labels)
+    steps = np.concatenate([np.diff(recording.times) for recording in parts["train"]])
+    unit = float(np.median(steps)) if options.time_unit is None else options.time_unit
+    if unit <= 0:
+        raise DataError(f"{source}: the median time step is {unit}; give --time-unit SECONDS")
+    window = options.window
+    stride = options.stride or window
+    return check_splits(
+        DataSet(
+            name=name,
+            classes=codes if class_labels is None else class_labels,
+            splits={
+                split: sequences(parts[split], codes, window, stride, unit, split=split)
+                for split in SPLITS
+            },
+            source=source,
+            positive=positive,
+            remarks=(
+                *remarks,
+                f"time steps are in units of {unit:g} s and go from {steps.min() / unit:g} to "
+                f"{steps.max() / unit:g} in the training rows",
+            ),
+            features=features,
+            time_unit=unit,
+        )
+    )
+
+
+def load_series(path: Path, options: DataOptions) -> DataSet:
+    """``csv:FILE`` with a time column: sequences of its rows, split along time.
+
+    The first 70 % of the rows are for training, the next 10 % for validation, the last 20 % for
+    the test; a column ``split`` decides instead where there is one, and a folder with
+    ``train.csv``, ``val.csv`` and ``test.csv`` is read as such.
+
+    Raises:
+        DataError: see `read_recording`; or a split is too short or has one class only.
+    """
+    if path.is_dir():
+        features: tuple[str, ...] = ()
+        parts = {}
+        for split in SPLITS:
+            recording, found = read_recording(path / f"{split}.csv", options)
+            if features and found != features:
+                raise DataError(
+                    f"{path / f'{split}.csv'}: expected the columns {', '.join(features)}, "
+                    f"got {', '.join(found)}"
+                )
+            features = found
+            parts[split] = [recording]
+        return _series(f"csv:{path}", str(path), features, parts, options, ())
+    recording, columns = read_recording(path, options)
+    rows = len(recording.times)
+    first, second = round(_SHARES[0] * rows), round((_SHARES[0] + _SHARES[1]) * rows)
+    parts = {
+        "train": [recording.part(0, first)],
+        "val": [recording.part(first, second)],
+        "test": [recording.part(second, rows)],
+    }
+    remark = "split along time: the first 70 % of the rows, the next 10 %, the last 20 %"
+    return _series(f"csv:{path}", str(path), columns, parts, options, (remark,))
+
+
+def load_occupancy(options: DataOptions) -> DataSet:
+    """Office occupancy by five sensors, one row in 59 to 61 s.
+
+    Training rows are the first 80 % of ``datatraining.txt``, validation rows its last 20 %; the
+    test split is both published test sets together: ``datatest.txt``, recorded before the training
+    span, and ``datatest2.txt``, recorded after it.
+
+    Raises:
+        DataError: a file is missing or another one.
+
+    Source: L. M. Candanedo, V. Feldheim, "Accurate occupancy detection of an office room from
+    light, temperature, humidity and CO2 measurements using statistical learning models", Energy
+    and Buildings 112, 2016 (UCI 357, CC BY 4.0).
+    """
+    read = {}
+    features: tuple[str, ...] = ()
+    for name, path in _occupancy_files(options).items():
+        verify(path, f"sha256:{OCCUPANCY_FILES[name]}", OCCUPANCY_URL)
+        read[name], features = read_recording(path, options)
+    training = read["datatraining.txt"]
+    rows = len(training.times)
+    cut = round((1 - OCCUPANCY_VALIDATION) * rows)
+    return _series(
+        "occupancy",
+        "UCI Occupancy Detection",
+        features,
+        {
+            "train": [training.part(0, cut)],
+            "val": [training.part(cut, rows)],
+            "test": [read["datatest.txt"], read["datatest2.txt"]],
+        },
+        options,
+        (
+            "the two test sets lie before and after the training span; validation is the last "
+            "20 % of the training rows",
+        ),
+        positive=1,
+        class_labels=("free", "occupied"),
+    )
+
+
+def _occupancy_files(options: DataOptions) -> dict[str, Path]:
+    folders = [cache_folder() / "occupancy"]
+    if options.data_root is not None:
+        root = Path(options.data_root).expanduser()
+        if not root.is_dir():
+            raise DataError(
+                f"data root {root}: expected a folder that holds {', '.join(OCCUPANCY_FILES)}"
+            )
+        folders = [root, root / "occupancy", *folders]
+    for folder in folders:
+        if all((folder / name).is_file() for name in OCCUPANCY_FILES):
+            return {name: folder / name for name in OCCUPANCY_FILES}
+    # UCI packs its archives anew, so the files in it are verified instead.
+    archive = obtain(Published("occupancy+detection.zip", OCCUPANCY_URL, None), options)
+    target = folders[-1]
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            target.mkdir(parents=True, exist_ok=True)
+            for name in OCCUPANCY_FILES:
+                opened.extract(name, target)
+    except (OSError, KeyError, zipfile.BadZipFile) as error:
+        raise DataError(f"{archive}: not the archive of {OCCUPANCY_URL}: {error}") from None
+    return {name: target / name for name in OCCUPANCY_FILES}
