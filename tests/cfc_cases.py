@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import fastltc
 from fastltc import reference
 from fastltc.ops import CFC_ACTIVATIONS, CFC_MODES, cfc
-from ltc_cases import assert_all_close, with_gradients
+from ltc_cases import assert_all_close, random_memory, with_gradients
 
 
 @dataclass
@@ -26,10 +26,11 @@ class CfcCase:
     masks: list[Tensor]
     dropout: Tensor | None
     options: dict[str, Any] = field(default_factory=dict)
+    memory: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def leaves(self) -> dict[str, Tensor | None]:
-        return {**self.data, **self.parameters}
+        return {**self.data, **self.parameters, **self.memory}
 
     def with_(self, **changes: Any) -> CfcCase:
         """Return a copy with other data, lengths, dropout or options."""
@@ -49,7 +50,12 @@ class CfcCase:
         def each(tensors: dict[str, Any]) -> dict[str, Any]:
             return {k: None if t is None else change(t) for k, t in tensors.items()}
 
-        return replace(self, data=each(self.data), parameters=each(self.parameters))
+        return replace(
+            self,
+            data=each(self.data),
+            parameters=each(self.parameters),
+            memory=each(self.memory),
+        )
 
     def to(self, dtype: torch.dtype) -> CfcCase:
         case = self.map(lambda t: t.detach().to(dtype))
@@ -76,6 +82,7 @@ def random_cfc(
     h0: bool = True,
     timespans: str | None = "BT",
     lengths: bool = False,
+    memory: bool = False,
     dtype: torch.dtype = torch.float64,
     poison: bool = True,
     **options: Any,
@@ -119,7 +126,7 @@ def random_cfc(
     shape = {"BT": (batch, time), "BTN": (batch, time, neurons), None: None}[timespans]
     data = {
         "x": normal(batch, time, inputs),
-        "h0": normal(batch, neurons) * 0.5 if h0 else None,
+        "h0": normal(batch, neurons * (1 + memory)) * 0.5 if h0 else None,
         "timespans": torch.rand(*shape, dtype=torch.float64) * 2 if shape is not None else None,
     }
     if shape is not None and data["timespans"].numel():
@@ -143,7 +150,8 @@ def random_cfc(
         "return_sequences": True,
         **options,
     }
-    return CfcCase(data, parameters, steps, masks, factors, options).to(dtype)
+    remembered = random_memory(inputs, neurons) if memory else {}
+    return CfcCase(data, parameters, steps, masks, factors, options, remembered).to(dtype)
 
 
 def run_reference(case: CfcCase) -> tuple[Tensor, Tensor]:
@@ -154,6 +162,7 @@ def run_reference(case: CfcCase) -> tuple[Tensor, Tensor]:
         parameters=list(case.parameters.values()),
         masks=case.masks,
         dropout=case.dropout,
+        memory=list(case.memory.values()) or None,
         **options,
     )
 
@@ -164,7 +173,8 @@ def operator_arguments(case: CfcCase) -> tuple[Any, ...]:
 
 
 def run_operator(case: CfcCase) -> tuple[Tensor, Tensor]:
-    return cfc(*operator_arguments(case), dropout=case.dropout, **case.options)
+    memory = list(case.memory.values()) or None
+    return cfc(*operator_arguments(case), dropout=case.dropout, memory=memory, **case.options)
 
 
 def raw_arguments(case: CfcCase, save_states: bool) -> tuple[Any, ...]:
@@ -174,6 +184,7 @@ def raw_arguments(case: CfcCase, save_states: bool) -> tuple[Any, ...]:
     return (
         *operator_arguments(case),
         *(o["layer_sizes"], o["backbone_layers"], *codes, case.dropout),
+        *(case.memory.values() if case.memory else (None, None, None)),
         *(o["return_sequences"], o.get("time_major", False), save_states),
     )
 

@@ -25,10 +25,11 @@ class Case:
     mask: Tensor
     sensory_mask: Tensor
     options: dict[str, Any] = field(default_factory=dict)
+    memory: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def leaves(self) -> dict[str, Tensor | None]:
-        return {**self.data, **self.parameters}
+        return {**self.data, **self.parameters, **self.memory}
 
     def with_(self, **changes: Any) -> Case:
         """Return a copy with other tensors, masks, lengths or options."""
@@ -50,7 +51,12 @@ class Case:
         def cast(tensors: dict[str, Tensor | None]) -> dict[str, Tensor | None]:
             return {k: None if t is None else t.detach().to(dtype) for k, t in tensors.items()}
 
-        return replace(self, data=cast(self.data), parameters=cast(self.parameters))
+        return replace(
+            self,
+            data=cast(self.data),
+            parameters=cast(self.parameters),
+            memory=cast(self.memory),
+        )
 
     def requiring_grad(self) -> Case:
         def leaf(tensors: dict[str, Tensor | None]) -> dict[str, Tensor | None]:
@@ -58,7 +64,21 @@ class Case:
                 k: None if t is None else t.detach().requires_grad_() for k, t in tensors.items()
             }
 
-        return replace(self, data=leaf(self.data), parameters=leaf(self.parameters))
+        return replace(
+            self,
+            data=leaf(self.data),
+            parameters=leaf(self.parameters),
+            memory=leaf(self.memory),
+        )
+
+
+def random_memory(inputs: int, neurons: int) -> dict[str, Tensor]:
+    """Draw the weights of a memory cell."""
+    return {
+        "memory.weight": torch.randn(4 * neurons, inputs, dtype=torch.float64) * 0.5,
+        "memory.bias": torch.randn(4 * neurons, dtype=torch.float64) * 0.5,
+        "memory.recurrent_weight": torch.randn(4 * neurons, neurons, dtype=torch.float64) * 0.5,
+    }
 
 
 def random_case(
@@ -72,6 +92,7 @@ def random_case(
     h0: bool = True,
     timespans: str | None = "BT",
     lengths: bool = False,
+    memory: bool = False,
     maps: str = "iIoO",
     dtype: torch.dtype = torch.float64,
     poison: bool = True,
@@ -114,7 +135,7 @@ def random_case(
     shape = {"BT": (batch, time), "BTN": (batch, time, neurons), None: None}[timespans]
     data = {
         "x": torch.randn(batch, time, inputs, dtype=torch.float64),
-        "h0": uniform(-0.5, 0.8, batch, neurons) if h0 else None,
+        "h0": uniform(-0.5, 0.8, batch, neurons * (1 + memory)) if h0 else None,
         "timespans": uniform(0, 2, *shape) if shape is not None else None,
     }
     if shape is not None and data["timespans"].numel():
@@ -130,7 +151,8 @@ def random_case(
     options.setdefault("epsilon", 1e-8)
     options.setdefault("return_sequences", True)
     options["output_size"] = motors
-    return Case(data, parameters, steps, mask, sensory_mask, options).to(dtype)
+    remembered = random_memory(inputs, neurons) if memory else {}
+    return Case(data, parameters, steps, mask, sensory_mask, options, remembered).to(dtype)
 
 
 def run_reference(case: Case) -> tuple[Tensor, Tensor]:
@@ -141,6 +163,7 @@ def run_reference(case: Case) -> tuple[Tensor, Tensor]:
         **case.parameters,
         mask=case.mask,
         sensory_mask=case.sensory_mask,
+        memory=list(case.memory.values()) or None,
         **options,
     )
 
@@ -162,11 +185,14 @@ def raw_arguments(case: Case, save_states: bool) -> tuple[Any, ...]:
     names = ("output_size", "ode_unfolds", "epsilon", "softplus", "return_sequences")
     options = [case.options[name] for name in names]
     time_major = case.options.get("time_major", False)
-    return (*data, *parameters, synapses, sensory_synapses, *options, time_major, save_states)
+    memory = case.memory.values() if case.memory else (None, None, None)
+    lists = synapses, sensory_synapses
+    return (*data, *parameters, *memory, *lists, *options, time_major, save_states)
 
 
 def run_operator(case: Case) -> tuple[Tensor, Tensor]:
-    return ltc(*operator_arguments(case), **case.options)
+    memory = list(case.memory.values()) or None
+    return ltc(*operator_arguments(case), **case.options, memory=memory)
 
 
 def with_gradients(run: Any, case: Case, weights: tuple[Tensor, Tensor]) -> dict[str, Tensor]:

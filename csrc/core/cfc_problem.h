@@ -32,12 +32,13 @@ struct CfcInputs : SequenceInputs<T> {
 // `states` holds, for every group of as many samples as a register has lanes, [T + 1, N] states,
 // then [T, gates * N + backbone_layers * backbone_units]: each neuron's gates (pure: ff1; else
 // tanh(ff1), tanh(ff2), the interpolation and, with time steps, time_a), then what goes into the
-// backbone's activations. Groups follow each other; the last may be narrower.
+// backbone's activations; then, with mixed memory, the [T, 5N] values that the memory cell keeps.
+// Groups follow each other; the last may be narrower.
 template <typename T>
 struct CfcOutputs {
   SequenceView<T> output;  // [B, T, M], or [B, M] (stride_t unused) when not return_sequences
   bool return_sequences = true;
-  T* hn = nullptr;      // [B, N]
+  T* hn = nullptr;      // [B, state]
   T* states = nullptr;  // null: not kept
 };
 
@@ -45,13 +46,14 @@ template <typename T>
 struct CfcGradients {
   SequenceView<const T> grad_output;  // null: zeros
   bool return_sequences = true;
-  SequenceView<const T> grad_hn;  // [B, N]; null: zeros
+  SequenceView<const T> grad_hn;  // [B, state]; null: zeros
   const T* states = nullptr;
   // Written in full.
   SequenceView<T> x;
   T* h0 = nullptr;            // null: not wanted
   SequenceView<T> timespans;  // contiguous; null: not wanted
   T* const* parameters = nullptr;
+  MemoryGradients<T> memory;  // null where the parameters are
 };
 
 }  // namespace fastltc

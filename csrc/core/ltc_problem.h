@@ -49,12 +49,15 @@ struct LtcInputs : SequenceInputs<T> {
 
 // `states` holds the state before every unfold and the last one, [T * U + 1, N] for every group of
 // as many samples as a register has lanes, so that a group's history is one contiguous stream.
-// Groups follow each other; the last may be narrower. In all (T * U + 1) * N * B values.
+// Groups follow each other; the last may be narrower. In all (T * U + 1) * N * B values. With mixed
+// memory a step adds U + 1 states, of which the first goes into the memory cell, and behind a
+// group's states stand the [T, 5N] values that the memory cell keeps: in all
+// (T * (U + 6) + 1) * N * B.
 template <typename T>
 struct LtcOutputs {
   SequenceView<T> output;  // [B, T, M], or [B, M] (stride_t unused) when not return_sequences
   bool return_sequences = true;
-  T* hn = nullptr;      // [B, N]
+  T* hn = nullptr;      // [B, state]
   T* states = nullptr;  // null: not kept
 };
 
@@ -63,12 +66,12 @@ struct LtcGradients {
   // Given.
   SequenceView<const T> grad_output;  // as LtcOutputs::output; null: zeros
   bool return_sequences = true;
-  SequenceView<const T> grad_hn;  // [B, N]; null: zeros
+  SequenceView<const T> grad_hn;  // [B, state]; null: zeros
   const T* states = nullptr;
   // Written, each as large as what it is the gradient of. All are written in full but the dense
   // [N, N] and [I, N] ones, which the caller has zeroed and of which only synapses are written.
   SequenceView<T> x;
-  T* h0 = nullptr;            // [B, N]; null: not wanted
+  T* h0 = nullptr;            // [B, state]; null: not wanted
   SequenceView<T> timespans;  // contiguous; null: not wanted
   T* gleak = nullptr;
   T* vleak = nullptr;
@@ -85,6 +88,7 @@ struct LtcGradients {
   T* input_b = nullptr;
   T* output_w = nullptr;
   T* output_b = nullptr;
+  MemoryGradients<T> memory;  // null where the parameters are
 };
 
 }  // namespace fastltc

@@ -28,15 +28,33 @@ struct SequenceView {
   int64_t stride_c = 0;
 };
 
+// The LSTM cell of a layer with mixed memory. Rows of its weights: N of the activation, then of the
+// input, forget and output gate.
+template <typename T>
+struct MemoryParameters {
+  const T* weight = nullptr;            // [4N, I] contiguous; null: no memory
+  const T* bias = nullptr;              // [4N]
+  const T* recurrent_weight = nullptr;  // [4N, N]
+};
+template <typename T>
+struct MemoryGradients {
+  T* weight = nullptr;
+  T* bias = nullptr;
+  T* recurrent_weight = nullptr;
+};
+
+// With mixed memory a layer's state is [B, 2N], that of the liquid cell and then the memory; else
+// [B, N]. The same holds for hn and for the gradients of both.
 template <typename T>
 struct SequenceInputs {
   LayerSizes size;
   SequenceView<const T> x;          // [B, T, I]
-  SequenceView<const T> h0;         // [B, N] with stride_c between neurons; null: zeros
+  SequenceView<const T> h0;         // [B, state] with stride_c between neurons; null: zeros
   SequenceView<const T> timespans;  // [B, T] (stride_c = 0) or [B, T, N]; null: 1
   bool timespans_per_neuron = false;
   const int64_t* lengths = nullptr;  // valid steps of each sample; null: T
   int64_t lengths_stride = 0;
+  MemoryParameters<T> memory;
 };
 
 // Runs body(context, i) for i in [0, n), in any order and possibly at once on several threads.

@@ -20,65 +20,14 @@
 #pragma once
 
 #include "core/cfc_problem.h"
+#include "cpu/activations.h"
 #include "cpu/arena.h"
 #include "cpu/dense_rows.h"
 #include "cpu/lane_rows.h"
+#include "cpu/memory_cell.h"
 #include "cpu/simd.h"
 
 namespace fastltc::cpu::FASTLTC_ISA {
-
-template <typename T>
-FASTLTC_INLINE typename Simd<T>::vec sigmoid(typename Simd<T>::vec x) {
-  return Simd<T>::sigmoid_exp2(x * -kLog2E<T>);
-}
-
-template <typename T>
-FASTLTC_INLINE typename Simd<T>::vec tanh(typename Simd<T>::vec x) {
-  return Simd<T>::sigmoid_exp2(x * (T(-2) * kLog2E<T>)) * T(2) - T(1);
-}
-
-FASTLTC_INLINE float erf(float x) { return __builtin_erff(x); }
-FASTLTC_INLINE double erf(double x) { return __builtin_erf(x); }
-
-// The value of a backbone's activation and its slope.
-template <typename T>
-struct Activated {
-  typename Simd<T>::vec value;
-  typename Simd<T>::vec slope;
-};
-
-template <typename T>
-Activated<T> activate(Activation activation, typename Simd<T>::vec x) {
-  using S = Simd<T>;
-  using vec = typename S::vec;
-  switch (activation) {
-    case Activation::silu: {
-      const vec s = sigmoid<T>(x);
-      return {x * s, s * (T(1) + x * (T(1) - s))};
-    }
-    case Activation::relu:
-      return {x <= T(0) ? vec{} : x, x <= T(0) ? vec{} : S::set(T(1))};
-    case Activation::tanh: {
-      const vec y = tanh<T>(x);
-      return {y, T(1) - y * y};
-    }
-    case Activation::gelu: {
-      vec phi;
-      for (int l = 0; l < S::lanes; ++l) {
-        phi[l] = T(0.5) * (T(1) + erf(x[l] * T(0.70710678118654752440)));
-      }
-      // e^(-x^2 / 2) / sqrt(2 pi)
-      const vec density =
-          S::exp2(S::at_least(x * x * (T(-0.5) * kLog2E<T>), -Exp2Constants<T>::bound)) *
-          T(0.39894228040143267794);
-      return {x * phi, phi + x * density};
-    }
-    default: {
-      const vec y = tanh<T>(x * T(0.666));
-      return {y * T(1.7159), (T(1) - y * y) * T(1.7159 * 0.666)};
-    }
-  }
-}
 
 // One product of the layer: a backbone layer, or the heads of a cell.
 template <typename T>
@@ -97,6 +46,7 @@ template <typename T>
 struct CfcPlan {
   int64_t count = 0;
   CfcStage<T>* stages = nullptr;
+  MemoryPlan<T> memory;
   int64_t gates = 0;       // rows of a neuron in its heads
   int64_t kept_gates = 0;  // rows of a neuron that a step keeps
   int64_t kept_rows = 0;
@@ -108,6 +58,7 @@ struct CfcPlan {
     gates = in.mode == CfcMode::pure ? 1 : unit_time ? 3 : 4;
     kept_gates = gates;
     count = in.backbone_layers + in.cells;
+    memory.take(arena, in, with_backward);
     stages = arena.take<CfcStage<T>>(count);
     // Counting runs without memory for the stages, so that their sizes are found twice.
     widest = padded_rows(in.size.I);
@@ -138,7 +89,7 @@ struct CfcPlan {
   }
 
   int64_t history(int64_t steps, int64_t neurons) const {
-    return (steps + 1) * neurons + steps * kept_rows;
+    return (steps + 1) * neurons + steps * kept_rows + memory.kept(steps);
   }
 
   // The first parameter of a cell.
@@ -147,6 +98,7 @@ struct CfcPlan {
   }
 
   void fill(const CfcInputs<T>& in, bool with_backward) {
+    memory.fill(in, with_backward);
     for (int64_t s = 0; s < count; ++s) {
       CfcStage<T>& stage = stages[s];
       PackedWeight<T>& packed = stage.forward;
@@ -183,52 +135,6 @@ struct CfcPlan {
     }
   }
 };
-
-// Rows of lanes to and from the kept values of a group, whose rows are as wide as the group.
-template <typename T>
-FASTLTC_INLINE void keep_rows(T* kept, const T* rows, int64_t count, LaneGroup group) {
-  using S = Simd<T>;
-  for (int64_t c = 0; c < count; ++c) {
-    if (group.valid == S::lanes) {
-      S::store(kept + c * S::lanes, S::load(rows + c * S::lanes));
-    } else {
-      S::store_first(kept + c * group.valid, S::load(rows + c * S::lanes), group.valid);
-    }
-  }
-}
-template <typename T>
-FASTLTC_INLINE void kept_rows(const T* kept, T* rows, int64_t count, LaneGroup group) {
-  using S = Simd<T>;
-  for (int64_t c = 0; c < count; ++c) {
-    if (group.valid == S::lanes) {
-      S::store(rows + c * S::lanes, S::load(kept + c * S::lanes));
-    } else {
-      // As in load_rows: lanes past the valid ones repeat the last sample.
-      for (int l = 0; l < S::lanes; ++l) {
-        rows[c * S::lanes + l] = kept[c * group.valid + (l < group.valid ? l : group.valid - 1)];
-      }
-    }
-  }
-}
-
-template <typename T>
-void clear_rows(T* rows, int64_t count) {
-  for (int64_t k = 0; k < count * Simd<T>::lanes; ++k) rows[k] = T(0);
-}
-
-// Lanes without a sample have no gradient.
-template <typename T>
-void clear_lanes_past(LaneGroup group, int64_t count, T* rows) {
-  if (group.valid == Simd<T>::lanes) return;
-  for (int64_t c = 0; c < count; ++c) {
-    for (int l = group.valid; l < Simd<T>::lanes; ++l) rows[c * Simd<T>::lanes + l] = T(0);
-  }
-}
-
-template <typename T>
-FASTLTC_INLINE Rows<const T> constant(Rows<T> rows, int64_t first_row = 0) {
-  return {rows.data + first_row * Simd<T>::lanes, rows.stride};
-}
 
 // A step's inputs, and which samples of the tile still run.
 template <typename T, int W>
@@ -295,10 +201,12 @@ struct CfcForwardTile {
   Rows<T> kept;     // [kept rows] gates, and what goes into the backbone's activations
   Rows<T> layer;    // [backbone units] the backbone's last activations
   Rows<T> factors;  // [backbone units] of dropout
+  MemoryForward<T, W> memory;
+  Rows<T> recalled;  // [N] what the memory cell makes of h
 
   CfcForwardTile(const CfcInputs<T>& inputs, const CfcOutputs<T>& outputs, const CfcPlan<T>& p,
                  Arena arena)
-      : in(inputs), out(outputs), plan(p) {
+      : in(inputs), out(outputs), plan(p), memory(p.memory) {
     take(arena);
   }
   void take(Arena& arena) {
@@ -309,6 +217,10 @@ struct CfcForwardTile {
     kept.take(arena, W, plan.kept_rows);
     layer.take(arena, W, in.backbone_units);
     factors.take(arena, W, in.dropout == nullptr ? 0 : in.backbone_units);
+    if (plan.memory.present) {
+      memory.take(arena);
+      recalled.take(arena, W, in.size.N);
+    }
   }
 
   void backbone(const CfcStage<T>& stage, int64_t index, int64_t t, const LaneGroup (&group)[W]) {
@@ -381,13 +293,24 @@ struct CfcForwardTile {
       }
       keep(r, 0, h.at(r, 0), N);
     }
+    const bool remembers = plan.memory.present;
+    const int64_t memory_begin = plan.history(in.size.T, N) - plan.memory.kept(in.size.T);
+    if (remembers) memory.start(in, group);
     for (int64_t t = 0; t < tile.steps; ++t) {
       step.load(in, t, group);
+      if (remembers) {
+        memory.step(constant(step.x), constant(h), recalled, memory.kept,
+                    step.all ? nullptr : step.active);
+        for (int r = 0; r < W; ++r) {
+          keep(r, memory_begin + t * kMemoryRows * N, memory.kept.at(r, 0), kMemoryRows * N);
+        }
+      }
+      const Rows<const T> own = constant(remembers ? recalled : h);
       Rows<const T> from = constant(step.x);
       for (int64_t s = 0; s < plan.count; ++s) {
         const CfcStage<T>& stage = plan.stages[s];
-        dense_rows<T, W>(stage.forward, from, stage.inputs, constant(h, stage.state_row), stage.own,
-                         product);
+        dense_rows<T, W>(stage.forward, from, stage.inputs,
+                         {own.data + stage.state_row * L, own.stride}, stage.own, product);
         if (stage.backbone) {
           backbone(stage, s, t, group);
           from = constant(layer);
@@ -419,8 +342,10 @@ struct CfcForwardTile {
         store_rows(out.output, t, M, group[r], product.at(r, 0));
       }
     }
+    const SequenceView<T> hn{out.hn, remembers ? 2 * N : N, 0, 1};
+    if (remembers) memory.write_last(hn, group);
     for (int r = 0; r < W; ++r) {
-      store_rows(SequenceView<T>{out.hn, N, 0, 1}, 0, N, group[r], h.at(r, 0));
+      store_rows(hn, 0, N, group[r], h.at(r, 0));
       // Nobody reads the rest, but outputs of an operator should not be left to chance.
       if (out.states != nullptr) {
         T* const group_states = out.states + history * (first + r * L);
@@ -428,6 +353,8 @@ struct CfcForwardTile {
         clear(group_states + (tile.steps + 1) * N * group[r].valid, left * N * group[r].valid);
         clear(group_states + ((in.size.T + 1) * N + tile.steps * plan.kept_rows) * group[r].valid,
               left * plan.kept_rows * group[r].valid);
+        clear(group_states + (history - plan.memory.kept(left)) * group[r].valid,
+              plan.memory.kept(left) * group[r].valid);
       }
       if (out.return_sequences) {
         zero_steps(out.output, tile.steps, in.size.T, M, group[r]);
@@ -438,12 +365,14 @@ struct CfcForwardTile {
   }
 };
 
-// The sums of one thread: those of each stage's weight and bias, then of w_tau and A.
+// The sums of one thread: those of each stage's weight and bias, then of w_tau and A, then of the
+// memory cell.
 template <typename T>
 struct CfcSums {
   T* stages = nullptr;  // OuterProducts::sums of each stage, one after another
   T* w_tau = nullptr;   // [N] rows of lanes
   T* A = nullptr;       // [N]
+  T* memory = nullptr;
   T* begin = nullptr;
   int64_t count = 0;
 
@@ -453,12 +382,13 @@ struct CfcSums {
       of_stages += OuterProducts<T>::sums_count(list[s].forward.rows, list[s].forward.inputs);
     }
     const int64_t own = in.mode == CfcMode::pure ? in.size.N * Simd<T>::lanes : 0;
-    count = of_stages + 2 * own;
+    count = of_stages + 2 * own + MemoryBackward<T, 1>::sums_count(plan.memory);
     begin = arena.take<T>(count);
     if (begin == nullptr) return;
     stages = begin;
     w_tau = begin + of_stages;
     A = w_tau + own;
+    memory = A + own;
   }
   void clear() {
     for (int64_t k = 0; k < count; ++k) begin[k] = T(0);
@@ -489,10 +419,13 @@ struct CfcBackwardTile {
   Rows<T> factors;    // [backbone units]
   OuterProducts<T>* products = nullptr;  // of each stage
   int64_t places = 0;                    // steps times W that are put by
+  MemoryBackward<T, W> memory;
+  Rows<T> recalled;  // [N] what the memory cell made of h
+  Rows<T> own;       // h or recalled: the state that the cells were given
 
   CfcBackwardTile(const CfcInputs<T>& inputs, const CfcGradients<T>& gradients, const CfcPlan<T>& p,
                   const CfcSums<T>& s, Arena arena)
-      : in(inputs), grad(gradients), plan(p), sums(s) {
+      : in(inputs), grad(gradients), plan(p), sums(s), memory(p.memory, s.memory) {
     take(arena);
   }
   void take(Arena& arena) {
@@ -509,19 +442,15 @@ struct CfcBackwardTile {
     grad_dt.take(arena, W, step.dt_rows);
     grad_y.take(arena, W, padded_rows(in.size.M));
     factors.take(arena, W, in.dropout == nullptr ? 0 : in.backbone_units);
+    memory.take(arena, in.size.T);
+    recalled.take(arena, W, plan.memory.present ? N : 0);
     products = arena.take<OuterProducts<T>>(plan.count);
     int64_t rows = 0;
     for (int64_t s = 0; s < plan.count; ++s) {
       const PackedWeight<T>& weight = plan.stages[s].forward;
       rows += padded_rows(weight.rows) + padded_rows(weight.inputs);
     }
-    // What is put by should stay in the second cache until it is multiplied.
-    constexpr int64_t bytes = 256 * 1024;
-    int64_t steps_put_by = bytes / (rows * W * kVectorBytes + 1);
-    if (steps_put_by > 32) steps_put_by = 32;
-    if (steps_put_by < 1) steps_put_by = 1;
-    if (steps_put_by > in.size.T) steps_put_by = in.size.T;
-    places = steps_put_by * W;
+    places = W * steps_put_by(rows, W, in.size.T);
     T* at = sums.stages;
     for (int64_t s = 0; s < plan.count; ++s) {
       const PackedWeight<T>& weight = plan.stages[s].forward;
@@ -538,12 +467,12 @@ struct CfcBackwardTile {
   void stage_backward(int64_t s, int64_t place, Rows<const T> from) {
     const CfcStage<T>& stage = plan.stages[s];
     for (int r = 0; r < W; ++r) {
-      copy_rows(grad_out.at(r, 0), stage.forward.rows, products[s].left_at(place + r),
-                products[s].rows);
+      copy_rows<T>(grad_out.at(r, 0), stage.forward.rows, products[s].left_at(place + r),
+                   products[s].rows);
       T* const to = products[s].right_at(place + r);
-      copy_rows(from.data + r * from.stride, stage.inputs, to, stage.inputs);
-      copy_rows(h.at(r, stage.state_row), stage.own, to + stage.inputs * S::lanes,
-                products[s].columns - stage.inputs);
+      copy_rows<T>(from.at(r, 0), stage.inputs, to, stage.inputs);
+      copy_rows<T>(own.at(r, stage.state_row), stage.own, to + stage.inputs * S::lanes,
+                   products[s].columns - stage.inputs);
     }
     dense_rows<T, W>(stage.backward, constant(grad_out), stage.forward.rows, {}, 0, grad_in);
     for (int r = 0; r < W; ++r) {
@@ -552,12 +481,6 @@ struct CfcBackwardTile {
         S::store(at, S::load(at) + S::load(grad_in.at(r, stage.inputs + k)));
       }
     }
-  }
-
-  // `count` rows, then zeros up to `padded`.
-  static void copy_rows(const T* from, int64_t count, T* to, int64_t padded) {
-    for (int64_t k = 0; k < count; ++k) S::store(to + k * S::lanes, S::load(from + k * S::lanes));
-    clear_rows(to + count * S::lanes, padded - count);
   }
 
   void cell_backward(const CfcStage<T>& stage, const T* const* parameters) {
@@ -668,6 +591,18 @@ struct CfcBackwardTile {
     }
     const bool has_output = grad.grad_output.data != nullptr;
     if (has_output && !grad.return_sequences) add_output_gradient(0, group);
+    const bool remembers = plan.memory.present;
+    const int64_t memory_begin = history - plan.memory.kept(in.size.T);
+    const auto load_memory = [&](int64_t t) {
+      for (int r = 0; r < W; ++r) {
+        kept_of(r, memory_begin + t * kMemoryRows * N, memory.kept_before.at(r, 0),
+                kMemoryRows * N);
+      }
+    };
+    if (remembers) {
+      memory.start(grad.grad_hn, group);
+      if (tile.steps > 0) load_memory(tile.steps - 1);
+    }
 
     int64_t place = 0;
     for (int64_t t = tile.steps - 1; t >= 0; --t) {
@@ -686,13 +621,19 @@ struct CfcBackwardTile {
         clear_rows(grad_dt.at(r, 0), step.dt_rows);
       }
       if (has_output && grad.return_sequences) add_output_gradient(t, group);
+      own = h;
+      if (remembers) {
+        memory.next_step();
+        memory.output(recalled);
+        own = recalled;
+      }
 
       for (int64_t s = plan.count - 1; s >= 0; --s) {
         const CfcStage<T>& stage = plan.stages[s];
         if (stage.backbone) {
           // The stage after it left the gradient of the activations in grad_in.
           for (int r = 0; r < W; ++r)
-            copy_rows(grad_in.at(r, 0), stage.size, grad_out.at(r, 0), stage.size);
+            copy_rows<T>(grad_in.at(r, 0), stage.size, grad_out.at(r, 0), stage.size);
           backbone_again(s, t, group, {}, grad_out);
         } else {
           cell_backward(stage, in.parameters + plan.first_parameter(in, s - in.backbone_layers));
@@ -712,6 +653,21 @@ struct CfcBackwardTile {
               add(grad_h.at(r, 0), plan.stages[s - 1].state_row + k, S::load(grad_in.at(r, k)));
             }
           }
+        }
+      }
+      if (remembers) {
+        if (t > 0) {
+          load_memory(t - 1);
+        } else {
+          memory.load_first(in, group);
+        }
+        memory.step(constant(grad_next), constant(step.x), constant(h),
+                    step.all ? nullptr : step.active, t == 0);
+        for (int r = 0; r < W; ++r) {
+          for (int64_t i = 0; i < in.size.I; ++i) {
+            add(grad_in.at(r, 0), i, S::load(memory.grad_in.at(r, i)));
+          }
+          copy_rows<T>(memory.grad_in.at(r, in.size.I), N, grad_next.at(r, 0), N);
         }
       }
       for (int r = 0; r < W; ++r) {
@@ -737,9 +693,9 @@ struct CfcBackwardTile {
       }
     }
     if (grad.h0 != nullptr) {
-      for (int r = 0; r < W; ++r) {
-        store_rows(SequenceView<T>{grad.h0, N, 0, 1}, 0, N, group[r], grad_h.at(r, 0));
-      }
+      const SequenceView<T> grad_h0{grad.h0, remembers ? 2 * N : N, 0, 1};
+      for (int r = 0; r < W; ++r) store_rows(grad_h0, 0, N, group[r], grad_h.at(r, 0));
+      if (remembers) memory.write_first(grad_h0, group);
     }
   }
 };
@@ -799,6 +755,7 @@ void write_cfc_gradients(const CfcInputs<T>& in, const CfcGradients<T>& grad,
     }
     if (parts > 0) product.sums += product.sums_count(stage.forward.rows, columns);
   }
+  write_memory_gradients(plan.memory, parts == 0 ? nullptr : sums[0].memory, grad.memory);
 }
 
 }  // namespace fastltc::cpu::FASTLTC_ISA

@@ -11,7 +11,7 @@ namespace {
 // The work of one sample in sigmoids, a dozen multiply-adds counted as one.
 template <typename T>
 int64_t evaluations(const CfcInputs<T>& in, const CfcPlan<T>& plan) {
-  return in.size.T * (plan.multiply_adds / 12 + 3 * in.size.N);
+  return in.size.T * (plan.multiply_adds / 12 + 3 * in.size.N + plan.memory.evaluations());
 }
 
 // Packs the weights into a block of their own, so that all sizes are known after it.

@@ -76,6 +76,16 @@ void dense_rows(const PackedWeight<T>& weight, Rows<const T> first, int64_t firs
   }
 }
 
+// How many steps' factors of outer products are put by, of `rows` rows of a tile: what should stay
+// in the second cache until it is multiplied.
+inline int64_t steps_put_by(int64_t rows, int width, int64_t steps) {
+  constexpr int64_t bytes = 256 * 1024;
+  int64_t count = bytes / (rows * width * kVectorBytes + 1);
+  if (count > 32) count = 32;
+  if (count < 1) count = 1;
+  return count < steps ? count : steps;
+}
+
 // The gradient of a weight is a sum of outer products over samples and steps. Rows of both factors
 // are put by for a number of steps, then a block of 4 x 4 entries runs over them in registers.
 template <typename T>

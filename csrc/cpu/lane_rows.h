@@ -176,4 +176,58 @@ int64_t last_step(const SequenceInputs<T>& in, LaneGroup group) {
   return longest;
 }
 
+// Rows of lanes to and from the kept values of a group, whose rows are as wide as the group.
+template <typename T>
+FASTLTC_INLINE void keep_rows(T* kept, const T* rows, int64_t count, LaneGroup group) {
+  using S = Simd<T>;
+  for (int64_t c = 0; c < count; ++c) {
+    if (group.valid == S::lanes) {
+      S::store(kept + c * S::lanes, S::load(rows + c * S::lanes));
+    } else {
+      S::store_first(kept + c * group.valid, S::load(rows + c * S::lanes), group.valid);
+    }
+  }
+}
+template <typename T>
+FASTLTC_INLINE void kept_rows(const T* kept, T* rows, int64_t count, LaneGroup group) {
+  using S = Simd<T>;
+  for (int64_t c = 0; c < count; ++c) {
+    if (group.valid == S::lanes) {
+      S::store(rows + c * S::lanes, S::load(kept + c * S::lanes));
+    } else {
+      // As in load_rows: lanes past the valid ones repeat the last sample.
+      for (int l = 0; l < S::lanes; ++l) {
+        rows[c * S::lanes + l] = kept[c * group.valid + (l < group.valid ? l : group.valid - 1)];
+      }
+    }
+  }
+}
+
+template <typename T>
+void clear_rows(T* rows, int64_t count) {
+  for (int64_t k = 0; k < count * Simd<T>::lanes; ++k) rows[k] = T(0);
+}
+
+// Lanes without a sample have no gradient.
+template <typename T>
+void clear_lanes_past(LaneGroup group, int64_t count, T* rows) {
+  if (group.valid == Simd<T>::lanes) return;
+  for (int64_t c = 0; c < count; ++c) {
+    for (int l = group.valid; l < Simd<T>::lanes; ++l) rows[c * Simd<T>::lanes + l] = T(0);
+  }
+}
+
+template <typename T>
+FASTLTC_INLINE Rows<const T> constant(Rows<T> rows, int64_t first_row = 0) {
+  return {rows.data + first_row * Simd<T>::lanes, rows.stride};
+}
+
+// `count` rows, then zeros up to `padded`.
+template <typename T>
+FASTLTC_INLINE void copy_rows(const T* from, int64_t count, T* to, int64_t padded) {
+  using S = Simd<T>;
+  for (int64_t k = 0; k < count; ++k) S::store(to + k * S::lanes, S::load(from + k * S::lanes));
+  clear_rows(to + count * S::lanes, padded - count);
+}
+
 }  // namespace fastltc::cpu::FASTLTC_ISA

@@ -12,7 +12,8 @@
 // Layout: a tile is W registers of samples. Everything of a tile is rows of lanes,
 // [W][rows][lanes], the distance between the W parts given as a stride. The states that the forward
 // pass leaves for the backward one have that layout already (core/ltc_problem.h), so full tiles
-// compute in them in place.
+// compute in them in place. With mixed memory the LSTM cell of memory_cell.h makes the first of a
+// step's states, before the unfolds.
 //
 // Plan: a tile's whole sequence runs on one thread; threads take tiles. A synapse's parameters are
 // broadcast, its presynaptic row is a plain load. Bound by the sigmoids: one per synapse, unfold
@@ -27,6 +28,7 @@
 #include "cpu/arena.h"
 #include "cpu/lane_rows.h"
 #include "cpu/ltc_plan.h"
+#include "cpu/memory_cell.h"
 #include "cpu/simd.h"
 
 namespace fastltc::cpu::FASTLTC_ISA {
@@ -175,14 +177,16 @@ struct ForwardTile {
   Rows<T> pong;  // [N]
   Rows<T> hold;  // [N] the state at the start of a step where samples end
   Rows<T> y;     // [M]
+  MemoryForward<T, W> memory;
 
   ForwardTile(const LtcInputs<T>& inputs, const LtcOutputs<T>& outputs, const LtcPlan<T>& p,
               Arena arena)
-      : in(inputs), out(outputs), plan(p) {
+      : in(inputs), out(outputs), plan(p), memory(p.memory) {
     take(arena);
   }
   void take(Arena& arena) {
     step.take(arena, in);
+    if (plan.memory.present) memory.take(arena);
     num.take(arena, W, in.size.N);
     den.take(arena, W, in.size.N);
     ping.take(arena, W, in.size.N);
@@ -262,6 +266,7 @@ struct ForwardTile {
   void run(int64_t first, int valid) {
     constexpr int L = S::lanes;
     const int64_t N = in.size.N, U = in.size.U;
+    const bool remembers = plan.memory.present;
     LaneGroup group[W];
     int64_t steps = 0;
     for (int r = 0; r < W; ++r) {
@@ -271,19 +276,17 @@ struct ForwardTile {
     }
     const bool partial = group[0].valid < L;
     // The states' own rows, or two buffers in turn.
-    const int64_t history = (in.size.T * U + 1) * N;
+    const int64_t history = plan.history(in.size), states = plan.rows_of_states(in.size);
+    const int64_t memory_begin = (in.size.T * states + 1) * N;
     T* const kept = out.states == nullptr ? nullptr : out.states + history * first;
-    const auto keep_partial = [&](Rows<T> v, int64_t unfold) {
+    const auto keep_partial = [&](Rows<T> v, int64_t state) {
       if (kept == nullptr || !partial) return;
-      for (int64_t j = 0; j < N; ++j) {
-        S::store_first(kept + (unfold * N + j) * group[0].valid, S::load(v.at(0, j)),
-                       group[0].valid);
-      }
+      keep_rows(kept + state * N * group[0].valid, v.at(0, 0), N, group[0]);
     };
     const bool in_place = kept != nullptr && !partial;
-    const auto rows_of = [&](int64_t unfold) -> Rows<T> {
-      if (in_place) return {kept + unfold * N * L, history * L};
-      return unfold % 2 == 0 ? ping : pong;
+    const auto rows_of = [&](int64_t state) -> Rows<T> {
+      if (in_place) return {kept + state * N * L, history * L};
+      return state % 2 == 0 ? ping : pong;
     };
 
     Rows<T> v = rows_of(0);
@@ -295,7 +298,9 @@ struct ForwardTile {
       }
     }
     keep_partial(v, 0);
+    if (remembers) memory.start(in, group);
 
+    int64_t state = 0;  // the one that v holds
     for (int64_t t = 0; t < steps; ++t) {
       ActiveLanes<T> active[W] = {};
       bool all = true;
@@ -308,22 +313,37 @@ struct ForwardTile {
       const ActiveLanes<T>* const some = all ? nullptr : active;
       step.load(in, t, group, some);
       if (!all) copy(v, hold);
+      if (remembers) {
+        const Rows<T> next = rows_of(++state);
+        const int64_t at = memory_begin + t * kMemoryRows * N;
+        const Rows<T> keep = in_place ? Rows<T>{kept + at * L, history * L} : memory.kept;
+        memory.step(constant(step.x), constant(v), next, keep, some);
+        keep_partial(next, state);
+        if (kept != nullptr && partial) {
+          keep_rows(kept + at * group[0].valid, keep.at(0, 0), kMemoryRows * N, group[0]);
+        }
+        v = next;
+      }
       sensory_sums<timespans>();
       for (int64_t u = 0; u < U; ++u) {
-        Rows<T> next = rows_of(t * U + u + 1);
+        const Rows<T> next = rows_of(++state);
         unfold<timespans>(v, next);
         if (u == U - 1 && !all) restore_inactive(active, next);
-        keep_partial(next, t * U + u + 1);
+        keep_partial(next, state);
         v = next;
       }
       if (out.return_sequences) write_output(v, t, group, some);
     }
+    const SequenceView<T> hn{out.hn, remembers ? 2 * N : N, 0, 1};
+    if (remembers) memory.write_last(hn, group);
     for (int r = 0; r < W; ++r) {
-      store_rows(SequenceView<T>{out.hn, N, 0, 1}, 0, N, group[r], v.at(r, 0));
+      store_rows(hn, 0, N, group[r], v.at(r, 0));
       // Nobody reads the rest, but outputs of an operator should not be left to chance.
       if (kept != nullptr) {
-        const int64_t written = (steps * U + 1) * N * group[r].valid;
-        clear(kept + r * history * L + written, history * group[r].valid - written);
+        T* const own = kept + r * history * L;
+        const int64_t width = group[r].valid, left = in.size.T - steps;
+        clear(own + (state + 1) * N * width, left * states * N * width);
+        clear(own + (history - plan.memory.kept(left)) * width, plan.memory.kept(left) * width);
       }
       if (out.return_sequences) zero_steps(out.output, steps, in.size.T, in.size.M, group[r]);
     }
@@ -357,6 +377,7 @@ struct LtcSums {
   T* input_b = nullptr;      // [I]
   T* output_w = nullptr;     // [M]
   T* output_b = nullptr;     // [M]
+  T* memory = nullptr;       // OuterProducts::sums of the memory cell
   T* begin = nullptr;
   int64_t count = 0;
 
@@ -372,15 +393,16 @@ struct LtcSums {
                              in.size.I * L,
                              in.size.I * L,
                              in.size.M * L,
-                             in.size.M * L};
+                             in.size.M * L,
+                             MemoryBackward<T, 1>::sums_count(plan.memory)};
     T** const parts[] = {&recurrent, &sensory, &numerator, &denominator, &capacity,
-                         &input_w,   &input_b, &output_w,  &output_b};
+                         &input_w,   &input_b, &output_w,  &output_b,    &memory};
     count = 0;
     for (const int64_t size : sizes) count += size;
     begin = arena.take<T>(count);
     if (begin == nullptr) return;
     T* at = begin;
-    for (int k = 0; k < 9; ++k) {
+    for (int k = 0; k < 10; ++k) {
       *parts[k] = at;
       at += sizes[k];
     }
@@ -413,16 +435,18 @@ struct BackwardTile {
   Rows<T> grad_dt;  // [1] or [N]
   Rows<T> carried;  // [N] the gradients of samples that do not run at this step
   Rows<T> grad_y;   // [M]
-  Rows<T> copied;   // [U + 1][N] the states of a partial tile
+  Rows<T> copied;   // [states of a step + 1][N], of a partial tile
+  MemoryBackward<T, W> memory;
 
   BackwardTile(const LtcInputs<T>& inputs, const LtcGradients<T>& gradients, const LtcPlan<T>& p,
                const LtcSums<T>& s, Arena arena)
-      : in(inputs), grad(gradients), plan(p), sums(s) {
+      : in(inputs), grad(gradients), plan(p), sums(s), memory(p.memory, s.memory) {
     take(arena);
   }
   void take(Arena& arena) {
     const int64_t N = in.size.N, U = in.size.U;
     step.take(arena, in);
+    memory.take(arena, in.size.T);
     num.take(arena, W, N);
     den.take(arena, W, N);
     sensory_kept = arena.take<T>(plan.sensory.count * W * S::lanes);
@@ -434,7 +458,7 @@ struct BackwardTile {
     grad_dt.take(arena, W, step.dt_rows);
     carried.take(arena, W, N);
     grad_y.take(arena, W, in.size.M);
-    copied.take(arena, W, (U + 1) * N);
+    copied.take(arena, W, (plan.rows_of_states(in.size) + 1) * N);
   }
 
   template <Timespans timespans>
@@ -579,6 +603,14 @@ struct BackwardTile {
       add(sums.input_w, i, w);
       add(sums.input_b, i, b);
     }
+    if (plan.memory.present) {
+      for (int r = 0; r < W; ++r) {
+        for (int64_t i = 0; i < in.size.I; ++i) {
+          const vec more = S::load(memory.grad_in.at(r, i));
+          S::store(grad_u.at(r, i), S::load(grad_u.at(r, i)) + more);
+        }
+      }
+    }
     for (int r = 0; r < W; ++r) store_rows(grad.x, t, in.size.I, group[r], grad_u.at(r, 0));
   }
 
@@ -588,7 +620,7 @@ struct BackwardTile {
     const LtcParameters<T>& p = in.parameters;
     for (int r = 0; r < W; ++r) {
       load_rows(grad.grad_output, t, in.size.M, group[r], grad_y.at(r, 0));
-      clear_tail(group[r], in.size.M, grad_y.at(r, 0));
+      clear_lanes_past(group[r], in.size.M, grad_y.at(r, 0));
       if (active != nullptr) overwrite_inactive(active[r], T(0), in.size.M, grad_y.at(r, 0));
     }
     for (int64_t m = 0; m < in.size.M; ++m) {
@@ -605,14 +637,6 @@ struct BackwardTile {
     }
   }
 
-  // Lanes without a sample have no gradient.
-  static void clear_tail(LaneGroup group, int64_t count, T* rows) {
-    if (group.valid == S::lanes) return;
-    for (int64_t c = 0; c < count; ++c) {
-      for (int l = group.valid; l < S::lanes; ++l) rows[c * S::lanes + l] = T(0);
-    }
-  }
-
   template <Timespans timespans>
   void run(int64_t first, int valid) {
     constexpr int L = S::lanes;
@@ -625,25 +649,30 @@ struct BackwardTile {
       if (last > steps) steps = last;
     }
     const bool partial = group[0].valid < L;
-    const int64_t history = (in.size.T * U + 1) * N;
+    const bool remembers = plan.memory.present;
+    const int64_t history = plan.history(in.size), states_of_step = plan.rows_of_states(in.size);
+    const int64_t memory_begin = (in.size.T * states_of_step + 1) * N;
     const T* const kept = grad.states + history * first;
-    // The states before the unfolds of step t and after them.
-    const auto states_of = [&](int64_t t, int64_t unfolds) -> Rows<const T> {
-      if (!partial) return {kept + t * U * N * L, history * L};
-      for (int64_t k = 0; k < (unfolds + 1) * N; ++k) {
-        const T* const row = kept + (t * U * N + k) * group[0].valid;
-        // As in load_rows: lanes past the valid ones repeat the last sample.
-        T* const to = copied.at(0, k);
-        for (int l = 0; l < L; ++l) to[l] = row[l < group[0].valid ? l : group[0].valid - 1];
+    // The state before step t and as many after it as are asked for.
+    const auto states_of = [&](int64_t t, int64_t more) -> Rows<const T> {
+      const int64_t at = t * states_of_step * N;
+      if (!partial) return {kept + at * L, history * L};
+      kept_rows(kept + at * group[0].valid, copied.at(0, 0), (more + 1) * N, group[0]);
+      return constant(copied);
+    };
+    // What the memory cell kept of step t.
+    const auto load_memory = [&](int64_t t, Rows<T> to) {
+      for (int r = 0; r < W; ++r) {
+        const int64_t at = (memory_begin + t * kMemoryRows * N) * group[r].valid;
+        kept_rows(kept + r * history * L + at, to.at(r, 0), kMemoryRows * N, group[r]);
       }
-      return {copied.data, copied.stride};
     };
 
     const Rows<T> last{g.data + U * N * L, g.stride};  // g[U]
     for (int r = 0; r < W; ++r) {
       if (grad.grad_hn.data != nullptr) {
         load_rows(grad.grad_hn, 0, N, group[r], last.at(r, 0));
-        clear_tail(group[r], N, last.at(r, 0));
+        clear_lanes_past(group[r], N, last.at(r, 0));
       } else {
         for (int64_t j = 0; j < N; ++j) S::store(last.at(r, j), vec{});
       }
@@ -654,6 +683,10 @@ struct BackwardTile {
     }
     if (grad.grad_output.data != nullptr && !grad.return_sequences) {
       output_backward(0, group, nullptr, states_of(steps, 0), last);
+    }
+    if (remembers) {
+      memory.start(grad.grad_hn, group);
+      if (steps > 0) load_memory(steps - 1, memory.kept_before);
     }
 
     for (int64_t t = steps - 1; t >= 0; --t) {
@@ -667,7 +700,8 @@ struct BackwardTile {
       }
       const ActiveLanes<T>* const some = all ? nullptr : active;
       if (!all) set_inactive_aside(active, last);
-      const Rows<const T> states = states_of(t, U);
+      const Rows<const T> before = states_of(t, states_of_step);
+      const Rows<const T> states{before.data + (states_of_step - U) * N * L, before.stride};
       if (grad.grad_output.data != nullptr && grad.return_sequences) {
         output_backward(t, group, some, {states.data + U * N * L, states.stride}, last);
       }
@@ -682,6 +716,15 @@ struct BackwardTile {
         neuron_sums<timespans>(states, j, plan.recurrent.column[j + 1] > plan.recurrent.column[j]);
       }
       sensory_backward();
+      if (remembers) {
+        memory.next_step();
+        if (t > 0) {
+          load_memory(t - 1, memory.kept_before);
+        } else {
+          memory.load_first(in, group);
+        }
+        memory.step(constant(g), constant(step.x), before, some, t == 0);
+      }
       input_backward(t, group);
       if constexpr (timespans == Timespans::differentiated) {
         for (int r = 0; r < W; ++r) {
@@ -690,16 +733,16 @@ struct BackwardTile {
       }
       for (int r = 0; r < W; ++r) {
         for (int64_t j = 0; j < N; ++j) {
-          vec before = S::load(g.at(r, j));
-          if (some != nullptr) before = some[r].mask ? before : S::load(carried.at(r, j));
-          S::store(last.at(r, j), before);
+          vec of_before = S::load(remembers ? memory.grad_in.at(r, in.size.I + j) : g.at(r, j));
+          if (some != nullptr) of_before = some[r].mask ? of_before : S::load(carried.at(r, j));
+          S::store(last.at(r, j), of_before);
         }
       }
     }
     if (grad.h0 != nullptr) {
-      for (int r = 0; r < W; ++r) {
-        store_rows(SequenceView<T>{grad.h0, N, 0, 1}, 0, N, group[r], last.at(r, 0));
-      }
+      const SequenceView<T> grad_h0{grad.h0, remembers ? 2 * N : N, 0, 1};
+      for (int r = 0; r < W; ++r) store_rows(grad_h0, 0, N, group[r], last.at(r, 0));
+      if (remembers) memory.write_first(grad_h0, group);
     }
   }
 
@@ -744,6 +787,11 @@ class LtcGradientSums {
     write_rows(&LtcSums<T>::input_b, in.size.I, grad.input_b);
     write_rows(&LtcSums<T>::output_w, in.size.M, grad.output_w);
     write_rows(&LtcSums<T>::output_b, in.size.M, grad.output_b);
+    for (int part = 1; part < parts_; ++part) {
+      const int64_t count = MemoryBackward<T, 1>::sums_count(plan.memory);
+      for (int64_t k = 0; k < count; ++k) sums_[0].memory[k] += sums_[part].memory[k];
+    }
+    write_memory_gradients(plan.memory, parts_ == 0 ? nullptr : sums_[0].memory, grad.memory);
   }
 
  private:

@@ -13,7 +13,8 @@ namespace {
 // Sigmoids of one sample, a neuron's own work counted as one.
 template <typename T>
 int64_t evaluations(const LtcInputs<T>& in, const LtcPlan<T>& plan) {
-  return in.size.T * (plan.recurrent.count * in.size.U + plan.sensory.count + in.size.N);
+  return in.size.T * (plan.recurrent.count * in.size.U + plan.sensory.count + in.size.N +
+                      plan.memory.evaluations());
 }
 
 template <typename T>
@@ -105,7 +106,7 @@ template <typename T>
 bool forward_by_post_lanes(const LtcInputs<T>& in, const LtcOutputs<T>& out, const LtcPlan<T>& plan,
                            const Parallel& parallel) {
   const int64_t B = in.size.B, U = in.size.U;
-  if (out.states != nullptr || B == 0 || B >= Simd<T>::lanes) return false;
+  if (out.states != nullptr || plan.memory.present || B == 0 || B >= Simd<T>::lanes) return false;
   PostLanes<T> lanes;
   Arena counting;
   lanes.take(counting, in);
@@ -139,13 +140,13 @@ template <typename T>
 void ltc_forward(const LtcInputs<T>& in, const LtcOutputs<T>& out, const Parallel& parallel) {
   LtcPlan<T> plan;
   Arena counting;
-  plan.take(counting, in);
+  plan.take(counting, in, false);
   const Partition<T> partition(in.size.B, evaluations(in, plan), parallel.threads);
   const size_t plan_bytes = counting.used();
   const Block plan_block(plan_bytes);
   Arena arena(plan_block.data());
-  plan.take(arena, in);
-  plan.fill(in);
+  plan.take(arena, in, false);
+  plan.fill(in, false);
   if (forward_by_post_lanes(in, out, plan, parallel)) return;
   const size_t tile_bytes = scratch_of<ForwardTile, T>(partition.width(), in, out, plan);
   const Block block(tile_bytes * partition.parts);
@@ -157,7 +158,7 @@ template <typename T>
 void ltc_backward(const LtcInputs<T>& in, const LtcGradients<T>& grad, const Parallel& parallel) {
   LtcPlan<T> plan;
   Arena counting;
-  plan.take(counting, in);
+  plan.take(counting, in, true);
   const Partition<T> partition(in.size.B, evaluations(in, plan), parallel.threads);
   LtcSums<T>* sums = counting.take<LtcSums<T>>(partition.parts);
   for (int64_t k = 0; k < partition.parts; ++k) LtcSums<T>().take(counting, in, plan);
@@ -166,8 +167,8 @@ void ltc_backward(const LtcInputs<T>& in, const LtcGradients<T>& grad, const Par
       scratch_of<BackwardTile, T>(partition.width(), in, grad, plan, LtcSums<T>());
   const Block block(shared_bytes + tile_bytes * partition.parts);
   Arena arena(block.data());
-  plan.take(arena, in);
-  plan.fill(in);
+  plan.take(arena, in, true);
+  plan.fill(in, true);
   plan.scale_weights();
   sums = arena.take<LtcSums<T>>(partition.parts);
   for (int64_t k = 0; k < partition.parts; ++k) {

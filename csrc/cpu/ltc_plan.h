@@ -8,6 +8,7 @@
 
 #include "core/ltc_problem.h"
 #include "cpu/arena.h"
+#include "cpu/memory_cell.h"
 #include "cpu/simd.h"
 
 namespace fastltc::cpu::FASTLTC_ISA {
@@ -67,6 +68,7 @@ template <typename T>
 struct LtcPlan {
   Synapses<T> recurrent;
   Synapses<T> sensory;
+  MemoryPlan<T> memory;
   // Neurons with and without recurrent synapses. Within a step the latter need no sigmoid and their
   // denominator is constant, so each of their unfolds is one multiply-add.
   int32_t* driven = nullptr;
@@ -80,8 +82,9 @@ struct LtcPlan {
   T* leak_denominator = nullptr;  // [N] pos(gleak) + epsilon
   T* scratch = nullptr;           // [2 * the longer list]
 
-  void take(Arena& arena, const LtcInputs<T>& in) {
+  void take(Arena& arena, const LtcInputs<T>& in, bool with_backward) {
     const int64_t N = in.size.N;
+    memory.take(arena, in, with_backward);
     recurrent.take(arena, in.synapses, N);
     sensory.take(arena, in.sensory_synapses, N);
     max_in_degree = 0;
@@ -99,9 +102,17 @@ struct LtcPlan {
         arena.take<T>(2 * (recurrent.count > sensory.count ? recurrent.count : sensory.count));
   }
 
-  void fill(const LtcInputs<T>& in) {
+  // Values of one sample's history, see core/ltc_problem.h.
+  int64_t history(const LayerSizes& size) const {
+    return (size.T * rows_of_states(size) + 1) * size.N + memory.kept(size.T);
+  }
+  // States that a step adds to it.
+  int64_t rows_of_states(const LayerSizes& size) const { return size.U + (memory.present ? 1 : 0); }
+
+  void fill(const LtcInputs<T>& in, bool with_backward) {
     const LtcParameters<T>& p = in.parameters;
     const int64_t N = in.size.N;
+    memory.fill(in, with_backward);
     fill_synapses(recurrent, in.synapses.row, N, p.sigma, p.mu, p.w, p.erev, p.softplus);
     fill_synapses(sensory, in.sensory_synapses.row, N, p.sensory_sigma, p.sensory_mu, p.sensory_w,
                   p.sensory_erev, p.softplus);

@@ -65,7 +65,7 @@ struct Arguments : SequenceArguments {
     check_count(check, "parameters", parameters, 2 * backbone_layers + cells * cell_parameters());
     if (!masks.empty()) check_count(check, "masks", masks, cells);
     check_parameters(check);
-    const double kept = static_cast<double>(gates() + 1) * static_cast<double>(size.N) +
+    const double kept = static_cast<double>(gates() + 6) * static_cast<double>(size.N) +
                         static_cast<double>(backbone_layers) * static_cast<double>(units);
     check_count_of_states(check, kept);
     check_dropout(check);
@@ -131,7 +131,9 @@ struct Arguments : SequenceArguments {
 
   int64_t gates() const { return pure() ? 1 : timespans.has_value() ? 4 : 3; }
   int64_t states_numel() const {
-    return size.B * ((size.T + 1) * size.N + size.T * (gates() * size.N + backbone_layers * units));
+    const int64_t of_memory = has_memory() ? 5 : 0;
+    return size.B * ((size.T + 1) * size.N +
+                     size.T * ((gates() + of_memory) * size.N + backbone_layers * units));
   }
 
   // Calls run(inputs); their arrays live as long as the call.
@@ -168,8 +170,10 @@ std::tuple<Tensor, Tensor, Tensor> cfc_forward(
     const Tensor& x, const OptionalTensor& h0, const OptionalTensor& timespans,
     const OptionalTensor& lengths, Tensors parameters, Tensors masks,
     std::vector<int64_t> layer_sizes, int64_t backbone_layers, int64_t mode, int64_t activation,
-    const OptionalTensor& dropout, bool return_sequences, bool time_major, bool save_states) {
-  Arguments arguments{{x, h0, timespans, lengths},
+    const OptionalTensor& dropout, const OptionalTensor& memory_w, const OptionalTensor& memory_b,
+    const OptionalTensor& memory_recurrent_w, bool return_sequences, bool time_major,
+    bool save_states) {
+  Arguments arguments{{x, h0, timespans, lengths, memory_w, memory_b, memory_recurrent_w},
                       parameters,
                       masks,
                       layer_sizes,
@@ -178,31 +182,26 @@ std::tuple<Tensor, Tensor, Tensor> cfc_forward(
                       activation,
                       dropout};
   arguments.check("fastltc::cfc_forward");
-  const LayerSizes& size = arguments.size;
-  Tensor output = return_sequences ? new_sequence(x, size.B, size.T, size.M, time_major)
-                                   : new_tensor(x, size.B, size.M);
-  Tensor hn = new_tensor(x, size.B, size.N);
-  Tensor states = new_tensor(x, save_states ? arguments.states_numel() : 0);
+  SequenceResults results(arguments, arguments.states_numel(), return_sequences, time_major,
+                          save_states);
   with_dtype(x.scalar_type(), [&](auto zero) {
     using T = decltype(zero);
     CfcOutputs<T> out;
-    out.output = writable<T>(output, return_sequences);
-    out.return_sequences = return_sequences;
-    out.hn = hn.mutable_data_ptr<T>();
-    if (save_states) out.states = states.mutable_data_ptr<T>();
+    results.fill<T>(out);
     arguments.with_inputs<T>(
         [&](const CfcInputs<T>& in) { cpu::cfc_forward(in, out, torch_parallel()); });
   });
-  return {output, hn, states};
+  return {results.output, results.hn, results.states};
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensors> cfc_backward(
+std::tuple<Tensor, Tensor, Tensor, Tensors, Tensor, Tensor, Tensor> cfc_backward(
     const OptionalTensor& grad_output, const OptionalTensor& grad_hn, const Tensor& x,
     const OptionalTensor& h0, const OptionalTensor& timespans, const OptionalTensor& lengths,
     Tensors parameters, Tensors masks, std::vector<int64_t> layer_sizes, int64_t backbone_layers,
-    int64_t mode, int64_t activation, const OptionalTensor& dropout, const Tensor& states,
+    int64_t mode, int64_t activation, const OptionalTensor& dropout, const OptionalTensor& memory_w,
+    const OptionalTensor& memory_b, const OptionalTensor& memory_recurrent_w, const Tensor& states,
     bool return_sequences, bool time_major, bool timespans_grad) {
-  Arguments arguments{{x, h0, timespans, lengths},
+  Arguments arguments{{x, h0, timespans, lengths, memory_w, memory_b, memory_recurrent_w},
                       parameters,
                       masks,
                       layer_sizes,
@@ -212,25 +211,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensors> cfc_backward(
                       dropout};
   const char* const op = "fastltc::cfc_backward";
   arguments.check(op);
-  const LayerSizes& size = arguments.size;
-  const ArgumentCheck check(op, x.scalar_type());
-  if (return_sequences) {
-    check.value("grad_output", grad_output, {size.B, size.T, size.M});
-  } else {
-    check.value("grad_output", grad_output, {size.B, size.M});
-  }
-  check.value("grad_hn", grad_hn, {size.B, size.N});
-  check.value("states", states, {arguments.states_numel()});
-  const Tensor history = as_contiguous(states);
-
-  const auto absent = [&] { return new_tensor(x, 0); };
-  const bool wants_timespans = timespans_grad && timespans.has_value();
-  Tensor grad_x = new_sequence(x, size.B, size.T, size.I, time_major);
-  Tensor grad_h0 = h0.has_value() ? new_tensor(x, size.B, size.N) : absent();
-  Tensor grad_timespans = !wants_timespans ? absent()
-                          : arguments.timespans_per_neuron()
-                              ? new_sequence(x, size.B, size.T, size.N, false)
-                              : new_tensor(x, size.B, size.T);
+  SequenceGradients results(ArgumentCheck(op, x.scalar_type()), arguments, grad_output, grad_hn,
+                            states, arguments.states_numel(), return_sequences, time_major,
+                            timespans_grad);
   Tensors grad_parameters;
   for (const Tensor& parameter : arguments.contiguous) {
     grad_parameters.push_back(parameter.dim() == 1
@@ -242,18 +225,13 @@ std::tuple<Tensor, Tensor, Tensor, Tensors> cfc_backward(
     std::vector<T*> pointers;
     for (Tensor& tensor : grad_parameters) pointers.push_back(tensor.mutable_data_ptr<T>());
     CfcGradients<T> g;
-    if (grad_output.has_value()) g.grad_output = sequence_view<T>(*grad_output, return_sequences);
-    g.return_sequences = return_sequences;
-    if (grad_hn.has_value()) g.grad_hn = sequence_view<T>(*grad_hn, false);
-    g.states = history.const_data_ptr<T>();
-    g.x = writable<T>(grad_x);
-    if (h0.has_value()) g.h0 = grad_h0.mutable_data_ptr<T>();
-    if (wants_timespans) g.timespans = writable<T>(grad_timespans);
+    results.fill<T>(g);
     g.parameters = pointers.data();
     arguments.with_inputs<T>(
         [&](const CfcInputs<T>& in) { cpu::cfc_backward(in, g, torch_parallel()); });
   });
-  return {grad_x, grad_h0, grad_timespans, grad_parameters};
+  return {results.x,         results.h0,        results.timespans, grad_parameters,
+          results.memory[0], results.memory[1], results.memory[2]};
 }
 
 }  // namespace

@@ -68,7 +68,7 @@ struct Arguments : SequenceArguments {
     check.that(size.U <= most, "ode_unfolds", [&] {
       return "expected at most " + std::to_string(most) + ", got " + std::to_string(size.U);
     });
-    check_count_of_states(check, static_cast<double>(size.N) * static_cast<double>(size.U));
+    check_count_of_states(check, static_cast<double>(size.N) * (static_cast<double>(size.U) + 6));
     for (size_t k = 0; k < parameters.size(); ++k) {
       if (parameters[k] == nullptr) continue;
       if (k < 3) {
@@ -129,7 +129,11 @@ struct Arguments : SequenceArguments {
     return {values, values + size.N + 1};
   }
 
-  int64_t states_numel() const { return (size.T * size.U + 1) * size.N * size.B; }
+  int64_t states_numel() const {
+    // See core/ltc_problem.h.
+    const int64_t of_step = has_memory() ? size.U + 6 : size.U;
+    return (size.T * of_step + 1) * size.N * size.B;
+  }
 };
 
 std::tuple<Tensor, Tensor, Tensor> ltc_forward(
@@ -138,12 +142,14 @@ std::tuple<Tensor, Tensor, Tensor> ltc_forward(
     const Tensor& sigma, const Tensor& mu, const Tensor& w, const Tensor& erev,
     const Tensor& sensory_sigma, const Tensor& sensory_mu, const Tensor& sensory_w,
     const Tensor& sensory_erev, const OptionalTensor& input_w, const OptionalTensor& input_b,
-    const OptionalTensor& output_w, const OptionalTensor& output_b, const Tensor& synapses,
-    const Tensor& sensory_synapses, int64_t output_size, int64_t ode_unfolds, double epsilon,
-    bool softplus, bool return_sequences, bool time_major, bool save_states) {
+    const OptionalTensor& output_w, const OptionalTensor& output_b, const OptionalTensor& memory_w,
+    const OptionalTensor& memory_b, const OptionalTensor& memory_recurrent_w,
+    const Tensor& synapses, const Tensor& sensory_synapses, int64_t output_size,
+    int64_t ode_unfolds, double epsilon, bool softplus, bool return_sequences, bool time_major,
+    bool save_states) {
   const auto optional = [](const OptionalTensor& t) { return t.has_value() ? &*t : nullptr; };
   Arguments arguments{
-      {x, h0, timespans, lengths},
+      {x, h0, timespans, lengths, memory_w, memory_b, memory_recurrent_w},
       {&gleak, &vleak, &cm, &sigma, &mu, &w, &erev, &sensory_sigma, &sensory_mu, &sensory_w,
        &sensory_erev, optional(input_w), optional(input_b), optional(output_w), optional(output_b)},
       synapses,
@@ -153,26 +159,20 @@ std::tuple<Tensor, Tensor, Tensor> ltc_forward(
       epsilon,
       softplus};
   arguments.check("fastltc::ltc_forward");
-  const LayerSizes& size = arguments.size;
-  Tensor output = return_sequences ? new_sequence(x, size.B, size.T, size.M, time_major)
-                                   : new_tensor(x, size.B, size.M);
-  Tensor hn = new_tensor(x, size.B, size.N);
-  Tensor states = new_tensor(x, save_states ? arguments.states_numel() : 0);
+  SequenceResults results(arguments, arguments.states_numel(), return_sequences, time_major,
+                          save_states);
   with_dtype(x.scalar_type(), [&](auto zero) {
     using T = decltype(zero);
     LtcOutputs<T> out;
-    out.output = writable<T>(output, return_sequences);
-    out.return_sequences = return_sequences;
-    out.hn = hn.mutable_data_ptr<T>();
-    if (save_states) out.states = states.mutable_data_ptr<T>();
+    results.fill<T>(out);
     cpu::ltc_forward(arguments.inputs<T>(), out, torch_parallel());
   });
-  return {output, hn, states};
+  return {results.output, results.hn, results.states};
 }
 
-using Gradients =
-    std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor,
-               Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
+using Gradients = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor,
+                             Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor,
+                             Tensor, Tensor, Tensor>;
 
 Gradients ltc_backward(const OptionalTensor& grad_output, const OptionalTensor& grad_hn,
                        const Tensor& x, const OptionalTensor& h0, const OptionalTensor& timespans,
@@ -182,12 +182,14 @@ Gradients ltc_backward(const OptionalTensor& grad_output, const OptionalTensor& 
                        const Tensor& sensory_w, const Tensor& sensory_erev,
                        const OptionalTensor& input_w, const OptionalTensor& input_b,
                        const OptionalTensor& output_w, const OptionalTensor& output_b,
-                       const Tensor& synapses, const Tensor& sensory_synapses, const Tensor& states,
-                       int64_t output_size, int64_t ode_unfolds, double epsilon, bool softplus,
-                       bool return_sequences, bool time_major, bool timespans_grad) {
+                       const OptionalTensor& memory_w, const OptionalTensor& memory_b,
+                       const OptionalTensor& memory_recurrent_w, const Tensor& synapses,
+                       const Tensor& sensory_synapses, const Tensor& states, int64_t output_size,
+                       int64_t ode_unfolds, double epsilon, bool softplus, bool return_sequences,
+                       bool time_major, bool timespans_grad) {
   const auto optional = [](const OptionalTensor& t) { return t.has_value() ? &*t : nullptr; };
   Arguments arguments{
-      {x, h0, timespans, lengths},
+      {x, h0, timespans, lengths, memory_w, memory_b, memory_recurrent_w},
       {&gleak, &vleak, &cm, &sigma, &mu, &w, &erev, &sensory_sigma, &sensory_mu, &sensory_w,
        &sensory_erev, optional(input_w), optional(input_b), optional(output_w), optional(output_b)},
       synapses,
@@ -199,28 +201,13 @@ Gradients ltc_backward(const OptionalTensor& grad_output, const OptionalTensor& 
   const char* const op = "fastltc::ltc_backward";
   arguments.check(op);
   const LayerSizes& size = arguments.size;
-  const ArgumentCheck check(op, x.scalar_type());
-  if (return_sequences) {
-    check.value("grad_output", grad_output, {size.B, size.T, size.M});
-  } else {
-    check.value("grad_output", grad_output, {size.B, size.M});
-  }
-  check.value("grad_hn", grad_hn, {size.B, size.N});
-  check.value("states", states, {arguments.states_numel()});
-  const Tensor history = as_contiguous(states);
-
-  const auto absent = [&] { return new_tensor(x, 0); };
-  const bool wants_timespans = timespans_grad && timespans.has_value();
-  Tensor grad_x = new_sequence(x, size.B, size.T, size.I, time_major);
-  Tensor grad_h0 = h0.has_value() ? new_tensor(x, size.B, size.N) : absent();
-  Tensor grad_timespans = !wants_timespans ? absent()
-                          : arguments.timespans_per_neuron()
-                              ? new_sequence(x, size.B, size.T, size.N, false)
-                              : new_tensor(x, size.B, size.T);
+  SequenceGradients results(ArgumentCheck(op, x.scalar_type()), arguments, grad_output, grad_hn,
+                            states, arguments.states_numel(), return_sequences, time_major,
+                            timespans_grad);
   std::array<Tensor, 15> grad;
   for (size_t k = 0; k < grad.size(); ++k) {
     if (arguments.parameters[k] == nullptr) {
-      grad[k] = absent();
+      grad[k] = new_tensor(x, 0);
     } else if (k < 3) {
       grad[k] = new_tensor(x, size.N);
     } else if (k < 7) {
@@ -234,13 +221,7 @@ Gradients ltc_backward(const OptionalTensor& grad_output, const OptionalTensor& 
   with_dtype(x.scalar_type(), [&](auto zero) {
     using T = decltype(zero);
     LtcGradients<T> g;
-    if (grad_output.has_value()) g.grad_output = sequence_view<T>(*grad_output, return_sequences);
-    g.return_sequences = return_sequences;
-    if (grad_hn.has_value()) g.grad_hn = sequence_view<T>(*grad_hn, false);
-    g.states = history.const_data_ptr<T>();
-    g.x = writable<T>(grad_x);
-    if (h0.has_value()) g.h0 = grad_h0.mutable_data_ptr<T>();
-    if (wants_timespans) g.timespans = writable<T>(grad_timespans);
+    results.fill<T>(g);
     T** const pointers[] = {&g.gleak,      &g.vleak,     &g.cm,           &g.sigma,
                             &g.mu,         &g.w,         &g.erev,         &g.sensory_sigma,
                             &g.sensory_mu, &g.sensory_w, &g.sensory_erev, &g.input_w,
@@ -250,9 +231,10 @@ Gradients ltc_backward(const OptionalTensor& grad_output, const OptionalTensor& 
     }
     cpu::ltc_backward(arguments.inputs<T>(), g, torch_parallel());
   });
-  return {grad_x,  grad_h0,  grad_timespans, grad[0],  grad[1],  grad[2],
-          grad[3], grad[4],  grad[5],        grad[6],  grad[7],  grad[8],
-          grad[9], grad[10], grad[11],       grad[12], grad[13], grad[14]};
+  return {results.x,         results.h0,        results.timespans, grad[0],  grad[1],  grad[2],
+          grad[3],           grad[4],           grad[5],           grad[6],  grad[7],  grad[8],
+          grad[9],           grad[10],          grad[11],          grad[12], grad[13], grad[14],
+          results.memory[0], results.memory[1], results.memory[2]};
 }
 
 }  // namespace

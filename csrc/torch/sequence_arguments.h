@@ -5,6 +5,7 @@
 #include <torch/csrc/stable/tensor.h>
 
 #include <algorithm>
+#include <array>
 #include <initializer_list>
 #include <limits>
 #include <optional>
@@ -94,8 +95,17 @@ struct SequenceArguments {
   const OptionalTensor& h0;
   const OptionalTensor& timespans;
   const OptionalTensor& lengths;
+  // The memory cell's [4N, I], [4N] and [4N, N]; all or none.
+  const OptionalTensor& memory_w;
+  const OptionalTensor& memory_b;
+  const OptionalTensor& memory_recurrent_w;
 
   LayerSizes size{};
+  std::array<OptionalTensor, 3> contiguous_memory{};
+
+  bool has_memory() const { return memory_w.has_value(); }
+  // Values of a sample's state.
+  int64_t state_width() const { return has_memory() ? 2 * size.N : size.N; }
 
   // Sets B and T.
   void check_x(const ArgumentCheck& check) {
@@ -121,8 +131,9 @@ struct SequenceArguments {
   }
 
   // All but x, once the sizes are known.
-  void check_sequences(const ArgumentCheck& check) const {
-    check.value("h0", h0, {size.B, size.N});
+  void check_sequences(const ArgumentCheck& check) {
+    check.value("h0", h0, {size.B, state_width()});
+    check_memory(check);
     check_lengths(check);
     if (x.scalar_type() == ScalarType::Float) {
       check_timespans<float>(check);
@@ -142,6 +153,26 @@ struct SequenceArguments {
       in.lengths = lengths->const_data_ptr<int64_t>();
       in.lengths_stride = lengths->stride(0);
     }
+    if (has_memory()) {
+      in.memory.weight = contiguous_memory[0]->const_data_ptr<T>();
+      in.memory.bias = contiguous_memory[1]->const_data_ptr<T>();
+      in.memory.recurrent_weight = contiguous_memory[2]->const_data_ptr<T>();
+    }
+  }
+
+  void check_memory(const ArgumentCheck& check) {
+    check.that(memory_b.has_value() == has_memory(), "memory_b", [] {
+      return std::string("expected a tensor or None as for memory_w, got the other");
+    });
+    check.that(memory_recurrent_w.has_value() == has_memory(), "memory_recurrent_w", [] {
+      return std::string("expected a tensor or None as for memory_w, got the other");
+    });
+    if (!has_memory()) return;
+    check.value("memory_w", memory_w, {4 * size.N, size.I});
+    check.value("memory_b", memory_b, {4 * size.N});
+    check.value("memory_recurrent_w", memory_recurrent_w, {4 * size.N, size.N});
+    contiguous_memory = {as_contiguous(*memory_w), as_contiguous(*memory_b),
+                         as_contiguous(*memory_recurrent_w)};
   }
 
   void check_lengths(const ArgumentCheck& check) const {
@@ -190,6 +221,103 @@ struct SequenceArguments {
       }
     }
   }
+};
+
+// What a forward operator returns.
+struct SequenceResults {
+  Tensor output;
+  Tensor hn;
+  Tensor states;
+
+  SequenceResults(const SequenceArguments& arguments, int64_t states_numel, bool return_sequences,
+                  bool time_major, bool save_states)
+      : output(return_sequences ? new_sequence(arguments.x, arguments.size.B, arguments.size.T,
+                                               arguments.size.M, time_major)
+                                : new_tensor(arguments.x, arguments.size.B, arguments.size.M)),
+        hn(new_tensor(arguments.x, arguments.size.B, arguments.state_width())),
+        states(new_tensor(arguments.x, save_states ? states_numel : 0)),
+        return_sequences_(return_sequences),
+        save_states_(save_states) {}
+
+  // Outputs is LtcOutputs<T> or CfcOutputs<T>.
+  template <typename T, typename Outputs>
+  void fill(Outputs& out) {
+    out.output = writable<T>(output, return_sequences_);
+    out.return_sequences = return_sequences_;
+    out.hn = hn.mutable_data_ptr<T>();
+    if (save_states_) out.states = states.mutable_data_ptr<T>();
+  }
+
+ private:
+  bool return_sequences_;
+  bool save_states_;
+};
+
+// What a backward operator is given besides the arguments of the forward one, and what it returns
+// but for the layer's own parameters. What is not wanted is a tensor without elements.
+struct SequenceGradients {
+  const OptionalTensor& grad_output;
+  const OptionalTensor& grad_hn;
+  Tensor history;
+  Tensor x;
+  Tensor h0;
+  Tensor timespans;
+  std::array<Tensor, 3> memory;
+
+  SequenceGradients(const ArgumentCheck& check, const SequenceArguments& arguments,
+                    const OptionalTensor& of_output, const OptionalTensor& of_hn,
+                    const Tensor& states, int64_t states_numel, bool return_sequences,
+                    bool time_major, bool timespans_grad)
+      : grad_output(of_output), grad_hn(of_hn), return_sequences_(return_sequences) {
+    const LayerSizes& size = arguments.size;
+    const Tensor& like = arguments.x;
+    if (return_sequences) {
+      check.value("grad_output", grad_output, {size.B, size.T, size.M});
+    } else {
+      check.value("grad_output", grad_output, {size.B, size.M});
+    }
+    check.value("grad_hn", grad_hn, {size.B, arguments.state_width()});
+    check.value("states", states, {states_numel});
+    history = as_contiguous(states);
+    wants_h0_ = arguments.h0.has_value();
+    wants_timespans_ = timespans_grad && arguments.timespans.has_value();
+    wants_memory_ = arguments.has_memory();
+    const auto absent = [&] { return new_tensor(like, 0); };
+    x = new_sequence(like, size.B, size.T, size.I, time_major);
+    h0 = wants_h0_ ? new_tensor(like, size.B, arguments.state_width()) : absent();
+    timespans = !wants_timespans_ ? absent()
+                : arguments.timespans_per_neuron()
+                    ? new_sequence(like, size.B, size.T, size.N, false)
+                    : new_tensor(like, size.B, size.T);
+    if (wants_memory_) {
+      memory = {new_tensor(like, 4 * size.N, size.I), new_tensor(like, 4 * size.N),
+                new_tensor(like, 4 * size.N, size.N)};
+    } else {
+      memory = {absent(), absent(), absent()};
+    }
+  }
+
+  // Gradients is LtcGradients<T> or CfcGradients<T>.
+  template <typename T, typename Gradients>
+  void fill(Gradients& g) {
+    if (grad_output.has_value()) g.grad_output = sequence_view<T>(*grad_output, return_sequences_);
+    g.return_sequences = return_sequences_;
+    if (grad_hn.has_value()) g.grad_hn = sequence_view<T>(*grad_hn, false);
+    g.states = history.const_data_ptr<T>();
+    g.x = writable<T>(x);
+    if (wants_h0_) g.h0 = h0.mutable_data_ptr<T>();
+    if (wants_timespans_) g.timespans = writable<T>(timespans);
+    if (!wants_memory_) return;
+    g.memory.weight = memory[0].mutable_data_ptr<T>();
+    g.memory.bias = memory[1].mutable_data_ptr<T>();
+    g.memory.recurrent_weight = memory[2].mutable_data_ptr<T>();
+  }
+
+ private:
+  bool return_sequences_;
+  bool wants_h0_ = false;
+  bool wants_timespans_ = false;
+  bool wants_memory_ = false;
 };
 
 }  // namespace fastltc

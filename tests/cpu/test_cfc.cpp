@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "support/check.h"
+#include "support/memory_cell.h"
 #include "support/parallel.h"
 
 namespace {
@@ -36,8 +37,10 @@ struct Case {
   int timespans = 0;  // 0: none, 1: [B, T], 2: [B, T, N]
   bool lengths = false;
   bool return_sequences = true;
+  bool memory = false;
   int threads = 1;
 
+  int64_t state() const { return memory ? 2 * N() : N(); }
   int64_t N() const {
     int64_t total = 0;
     for (const int64_t size : cells) total += size;
@@ -46,7 +49,8 @@ struct Case {
   int64_t M() const { return cells.back(); }
 };
 
-// All that has a gradient, as vectors of one list: x, h0, time steps, then the parameters.
+// All that has a gradient, as vectors of one list: x, h0, time steps, then the parameters, then the
+// three of the memory cell.
 struct Problem {
   Case c;
   std::vector<std::vector<double>> values;
@@ -67,7 +71,7 @@ struct Problem {
     };
     const int64_t N = c.N();
     add(c.B * c.T * c.I, 1.0);
-    add(c.B * N, 1.0);
+    add(c.B * c.state(), 1.0);
     add(c.timespans == 2 ? c.B * c.T * N : c.timespans == 1 ? c.B * c.T : 0, 1.0);
     for (double& dt : values[2]) dt = 0.1 + uniform(random);
     int64_t from = c.I;
@@ -94,6 +98,11 @@ struct Problem {
       }
       from = size;
     }
+    if (c.memory) {
+      add(4 * N * c.I, 0.5);
+      add(4 * N, 0.5);
+      add(4 * N * N, 0.5);
+    }
     if (c.dropout) {
       factors.resize((c.backbone_layers - 1) * c.B * c.T * c.units);
       for (double& f : factors) f = uniform(random) < 0.5 ? 0.0 : 2.0;
@@ -102,7 +111,7 @@ struct Problem {
       lengths.push_back(std::uniform_int_distribution<int64_t>(0, c.T)(random));
     }
     grad_output.resize(c.B * c.M() * (c.return_sequences ? c.T : 1));
-    grad_hn.resize(c.B * N);
+    grad_hn.resize(c.B * c.state());
     for (double& g : grad_output) g = normal(random);
     for (double& g : grad_hn) g = normal(random);
   }
@@ -134,7 +143,7 @@ void plain_forward(const Problem& p, std::vector<double>& output, std::vector<do
   const Case& c = p.c;
   const int64_t N = c.N(), M = c.M(), outputs = c.return_sequences ? c.T : 1;
   output.assign(c.B * outputs * M, 0.0);
-  hn.assign(c.B * N, 0.0);
+  hn.assign(c.B * c.state(), 0.0);
   const auto dense = [&](int64_t parameter, const std::vector<double>& z, const double* mask) {
     const std::vector<double>& weight = p.values[parameter];
     std::vector<double> y = p.values[parameter + 1];
@@ -147,10 +156,16 @@ void plain_forward(const Problem& p, std::vector<double>& output, std::vector<do
     return y;
   };
   for (int64_t b = 0; b < c.B; ++b) {
-    std::vector<double> h(p.values[1].begin() + b * N, p.values[1].begin() + (b + 1) * N);
+    const auto state0 = p.values[1].begin() + b * c.state();
+    std::vector<double> h(state0, state0 + N), memory(state0 + N, state0 + c.state());
     for (int64_t t = 0; t < p.steps_of(b); ++t) {
       const auto x = p.values[0].begin() + (b * c.T + t) * c.I;
       std::vector<double> input(x, x + c.I), next;
+      if (c.memory) {
+        const auto* const last = p.values.data() + p.values.size();
+        fastltc::test::plain_memory_cell(input.data(), c.I, last[-3].data(), last[-2].data(),
+                                         last[-1].data(), h, memory);
+      }
       int64_t row = 0;
       for (size_t cell = 0; cell < c.cells.size(); ++cell) {
         const int64_t size = c.cells[cell];
@@ -194,7 +209,8 @@ void plain_forward(const Problem& p, std::vector<double>& output, std::vector<do
       }
     }
     if (!c.return_sequences) std::copy(h.end() - M, h.end(), output.begin() + b * M);
-    std::copy(h.begin(), h.end(), hn.begin() + b * N);
+    std::copy(h.begin(), h.end(), hn.begin() + b * c.state());
+    std::copy(memory.begin(), memory.end(), hn.begin() + b * c.state() + N);
   }
 }
 
@@ -227,7 +243,7 @@ struct Call {
     if (c.timespans > 0) poison(values[2], c.timespans == 2 ? N : 1);
     in.size = {c.B, c.T, c.I, N, c.M(), 1};
     in.x = {values[0].data(), c.T * c.I, c.I, 1};
-    in.h0 = {values[1].data(), N, 0, 1};
+    in.h0 = {values[1].data(), c.state(), 0, 1};
     if (c.timespans == 1) in.timespans = {values[2].data(), c.T, 1, 0};
     if (c.timespans == 2) in.timespans = {values[2].data(), c.T * N, N, 1};
     in.timespans_per_neuron = c.timespans == 2;
@@ -243,6 +259,10 @@ struct Call {
     in.activation = c.activation;
     for (size_t k = 3; k < values.size(); ++k) parameters.push_back(values[k].data());
     in.parameters = parameters.data();
+    if (c.memory) {
+      const size_t first = values.size() - 3;
+      in.memory = {values[first].data(), values[first + 1].data(), values[first + 2].data()};
+    }
     for (const auto& mask : masks) mask_pointers.push_back(mask.data());
     if (c.masked) in.masks = mask_pointers.data();
     if (c.dropout) {
@@ -268,8 +288,10 @@ struct Call {
     const int64_t N = c.N(), M = c.M();
     const int64_t gates = c.mode == CfcMode::pure ? 1 : c.timespans == 0 ? 3 : 4;
     output.assign(problem.grad_output.size(), static_cast<T>(kNaN));
-    hn.assign(c.B * N, static_cast<T>(kNaN));
-    const int64_t kept = (c.T + 1) * N + c.T * (gates * N + c.backbone_layers * c.units);
+    hn.assign(c.B * c.state(), static_cast<T>(kNaN));
+    const int64_t of_memory = c.memory ? 5 * N : 0;
+    const int64_t kept =
+        (c.T + 1) * N + c.T * (gates * N + c.backbone_layers * c.units + of_memory);
     states.assign(keep_states ? c.B * kept : 0, static_cast<T>(kNaN));
     CfcOutputs<T> out;
     out.output = {output.data(), (c.return_sequences ? c.T : 1) * M, c.return_sequences ? M : 0, 1};
@@ -300,13 +322,17 @@ struct Call {
     CfcGradients<T> g;
     g.grad_output = {gy.data(), (c.return_sequences ? c.T : 1) * M, c.return_sequences ? M : 0, 1};
     g.return_sequences = c.return_sequences;
-    g.grad_hn = {gh.data(), N, 0, 1};
+    g.grad_hn = {gh.data(), c.state(), 0, 1};
     g.states = states.data();
     g.x = {grad[0].data(), c.T * c.I, c.I, 1};
     g.h0 = grad[1].data();
     if (c.timespans == 1) g.timespans = {grad[2].data(), c.T, 1, 0};
     if (c.timespans == 2) g.timespans = {grad[2].data(), c.T * N, N, 1};
     g.parameters = pointers.data();
+    if (c.memory) {
+      const size_t first = grad.size() - 3;
+      g.memory = {grad[first].data(), grad[first + 1].data(), grad[first + 2].data()};
+    }
     fastltc::cpu::cfc_backward(in, g, fastltc::test::parallel(c.threads));
     return grad;
   }
@@ -318,7 +344,7 @@ std::string text(const Case& c) {
          " backbone" + std::to_string(c.backbone_layers) + " activation" +
          std::to_string(static_cast<int>(c.activation)) + " timespans" +
          std::to_string(c.timespans) + (c.lengths ? " lengths" : "") +
-         (c.return_sequences ? " sequences" : "");
+         (c.return_sequences ? " sequences" : "") + (c.memory ? " memory" : "");
 }
 
 template <typename T>
@@ -395,6 +421,40 @@ TEST(batches_of_every_width) {
   for (const int64_t B : {1, 3, 4, 8, 15, 16, 17, 33, 64, 65, 100}) {
     check({.B = B, .T = 3, .I = 5, .cells = {4, 3, 2}, .masked = true});
   }
+}
+
+TEST(mixed_memory) {
+  for (const CfcMode mode : kModes) {
+    for (const int timespans : {0, 1, 2}) {
+      for (const bool lengths : {false, true}) {
+        check({.B = 18,
+               .T = 5,
+               .I = 3,
+               .cells = {5, 3, 2},
+               .mode = mode,
+               .masked = true,
+               .timespans = timespans,
+               .lengths = lengths,
+               .return_sequences = timespans != 1,
+               .memory = true});
+        check({.B = 65,
+               .T = 3,
+               .I = 2,
+               .cells = {6},
+               .mode = mode,
+               .backbone_layers = 2,
+               .units = 5,
+               .dropout = true,
+               .timespans = timespans,
+               .lengths = lengths,
+               .memory = true,
+               .threads = 2});
+      }
+    }
+  }
+  check({.B = 1, .T = 40, .I = 1, .cells = {1}, .memory = true});
+  check({.B = 0, .T = 3, .I = 2, .cells = {4}, .memory = true});
+  check({.B = 3, .T = 0, .I = 2, .cells = {4}, .memory = true});
 }
 
 TEST(wired_cells) {

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "support/check.h"
+#include "support/memory_cell.h"
 #include "support/parallel.h"
 
 namespace {
@@ -32,7 +33,10 @@ struct Case {
   int timespans = 0;  // 0: none, 1: [B, T], 2: [B, T, N]
   bool lengths = false;
   bool return_sequences = true;
+  bool memory = false;
   int threads = 1;
+
+  int64_t state() const { return memory ? 2 * N : N; }
 };
 
 std::string text(const Case& c) {
@@ -40,13 +44,13 @@ std::string text(const Case& c) {
          " N" + std::to_string(c.N) + " M" + std::to_string(c.M) + " U" + std::to_string(c.U) +
          (c.softplus ? " softplus" : "") + (c.maps ? " maps" : "") +
          (c.initial_state ? " h0" : "") + " timespans" + std::to_string(c.timespans) +
-         (c.lengths ? " lengths" : "") + (c.return_sequences ? " sequences" : "") + " threads" +
-         std::to_string(c.threads);
+         (c.lengths ? " lengths" : "") + (c.return_sequences ? " sequences" : "") +
+         (c.memory ? " memory" : "") + " threads" + std::to_string(c.threads);
 }
 
 // Everything that a gradient exists for, in one vector, so that a direction is a vector too.
 struct Layout {
-  int64_t at[18] = {};
+  int64_t at[21] = {};
   int64_t size = 0;
 };
 enum Part {
@@ -67,14 +71,18 @@ enum Part {
   IN_W,
   IN_B,
   OUT_W,
-  OUT_B
+  OUT_B,
+  MEMORY_W,
+  MEMORY_B,
+  MEMORY_R
 };
 
 Layout layout_of(const Case& c) {
   const int64_t nn = c.N * c.N, in = c.I * c.N;
   const int64_t steps = c.timespans == 2 ? c.B * c.T * c.N : c.timespans == 1 ? c.B * c.T : 0;
-  const int64_t sizes[18] = {c.B * c.T * c.I,
-                             c.B * c.N,
+  const int64_t remembered = c.memory ? 4 * c.N : 0;
+  const int64_t sizes[21] = {c.B * c.T * c.I,
+                             c.B * c.state(),
                              steps,
                              c.N,
                              c.N,
@@ -90,9 +98,12 @@ Layout layout_of(const Case& c) {
                              c.I,
                              c.I,
                              c.M,
-                             c.M};
+                             c.M,
+                             remembered * c.I,
+                             remembered,
+                             remembered * c.N};
   Layout layout;
-  for (int k = 0; k < 18; ++k) {
+  for (int k = 0; k < 21; ++k) {
     layout.at[k] = layout.size;
     layout.size += sizes[k];
   }
@@ -133,7 +144,7 @@ struct Problem {
       lengths.push_back(std::uniform_int_distribution<int64_t>(0, c.T)(random));
     }
     grad_output.resize(c.B * c.M * (c.return_sequences ? c.T : 1));
-    grad_hn.resize(c.B * c.N);
+    grad_hn.resize(c.B * c.state());
     for (double& g : grad_output) g = normal(random);
     for (double& g : grad_hn) g = normal(random);
   }
@@ -174,7 +185,8 @@ struct Call {
     for (Part k : {S_SIGMA, S_MU, S_W, S_EREV}) poison_absent(part(k), c.I, p.sensory);
     in.size = {c.B, c.T, c.I, c.N, c.M, c.U};
     in.x = {part(X), c.T * c.I, c.I, 1};
-    if (c.initial_state) in.h0 = {part(H0), c.N, 0, 1};
+    if (c.initial_state) in.h0 = {part(H0), c.state(), 0, 1};
+    if (c.memory) in.memory = {part(MEMORY_W), part(MEMORY_B), part(MEMORY_R)};
     if (c.timespans == 1) in.timespans = {part(DT), c.T, 1, 0};
     if (c.timespans == 2) in.timespans = {part(DT), c.T * c.N, c.N, 1};
     in.timespans_per_neuron = c.timespans == 2;
@@ -217,8 +229,9 @@ struct Call {
   void forward(bool keep_states) {
     const Case& c = problem.c;
     output.assign(c.B * c.M * (c.return_sequences ? c.T : 1), static_cast<T>(kNaN));
-    hn.assign(c.B * c.N, static_cast<T>(kNaN));
-    states.assign(keep_states ? (c.T * c.U + 1) * c.N * c.B : 0, static_cast<T>(kNaN));
+    hn.assign(c.B * c.state(), static_cast<T>(kNaN));
+    const int64_t of_step = c.memory ? c.U + 6 : c.U;
+    states.assign(keep_states ? (c.T * of_step + 1) * c.N * c.B : 0, static_cast<T>(kNaN));
     LtcOutputs<T> out;
     out.output = {output.data(), (c.return_sequences ? c.T : 1) * c.M, c.M, 1};
     out.return_sequences = c.return_sequences;
@@ -246,7 +259,7 @@ struct Call {
     LtcGradients<T> g;
     g.grad_output = {gy.data(), (c.return_sequences ? c.T : 1) * c.M, c.M, 1};
     g.return_sequences = c.return_sequences;
-    g.grad_hn = {gh.data(), c.N, 0, 1};
+    g.grad_hn = {gh.data(), c.state(), 0, 1};
     g.states = states.data();
     g.x = {part(X), c.T * c.I, c.I, 1};
     if (c.initial_state) g.h0 = part(H0);
@@ -262,6 +275,7 @@ struct Call {
       g.output_w = part(OUT_W);
       g.output_b = part(OUT_B);
     }
+    if (c.memory) g.memory = {part(MEMORY_W), part(MEMORY_B), part(MEMORY_R)};
     fastltc::cpu::ltc_backward(in, g, fastltc::test::parallel(c.threads));
     return grad;
   }
@@ -286,10 +300,13 @@ void plain_forward(const Problem& p, std::vector<double>& output, std::vector<do
   };
   const int64_t outputs = c.return_sequences ? c.T : 1;
   output.assign(c.B * outputs * c.M, 0.0);
-  hn.assign(c.B * c.N, 0.0);
+  hn.assign(c.B * c.state(), 0.0);
   for (int64_t b = 0; b < c.B; ++b) {
-    std::vector<double> v(c.N), next(c.N), u(c.I);
-    for (int64_t j = 0; j < c.N; ++j) v[j] = c.initial_state ? at(H0, b * c.N + j) : 0.0;
+    std::vector<double> v(c.N), next(c.N), u(c.I), memory(c.N);
+    if (c.initial_state) {
+      for (int64_t j = 0; j < c.N; ++j) v[j] = at(H0, b * c.state() + j);
+      for (int64_t j = c.N; j < c.state(); ++j) memory[j - c.N] = at(H0, b * c.state() + j);
+    }
     const auto write = [&](int64_t t) {
       for (int64_t m = 0; m < c.M; ++m) {
         output[(b * outputs + t) * c.M + m] = c.maps ? v[m] * at(OUT_W, m) + at(OUT_B, m) : v[m];
@@ -299,6 +316,12 @@ void plain_forward(const Problem& p, std::vector<double>& output, std::vector<do
       for (int64_t i = 0; i < c.I; ++i) {
         const double x = at(X, (b * c.T + t) * c.I + i);
         u[i] = c.maps ? x * at(IN_W, i) + at(IN_B, i) : x;
+      }
+      if (c.memory) {
+        const double* const values = p.values.data();
+        fastltc::test::plain_memory_cell(
+            values + p.layout.at[X] + (b * c.T + t) * c.I, c.I, values + p.layout.at[MEMORY_W],
+            values + p.layout.at[MEMORY_B], values + p.layout.at[MEMORY_R], v, memory);
       }
       for (int64_t unfold = 0; unfold < c.U; ++unfold) {
         for (int64_t j = 0; j < c.N; ++j) {
@@ -317,7 +340,8 @@ void plain_forward(const Problem& p, std::vector<double>& output, std::vector<do
       if (c.return_sequences) write(t);
     }
     if (!c.return_sequences) write(0);
-    for (int64_t j = 0; j < c.N; ++j) hn[b * c.N + j] = v[j];
+    for (int64_t j = 0; j < c.N; ++j) hn[b * c.state() + j] = v[j];
+    for (int64_t j = c.N; j < c.state(); ++j) hn[b * c.state() + j] = memory[j - c.N];
   }
 }
 
@@ -354,7 +378,8 @@ void check_gradient(const Problem& p, std::mt19937_64& random) {
   for (int64_t k = 0; k < p.layout.size; ++k) {
     const bool time = k >= p.layout.at[DT] && k < p.layout.at[GLEAK];
     const bool skipped = (k >= p.layout.at[H0] && k < p.layout.at[DT] && !p.c.initial_state) ||
-                         (k >= p.layout.at[IN_W] && !p.c.maps) || (time && p.values[k] < 1e-3);
+                         (k >= p.layout.at[IN_W] && k < p.layout.at[MEMORY_W] && !p.c.maps) ||
+                         (time && p.values[k] < 1e-3);
     direction[k] = skipped ? 0.0 : normal(random);
   }
   double expected = 0;
@@ -432,6 +457,39 @@ TEST(options) {
   check({.B = 9, .T = 3, .I = 2, .N = 6, .M = 3, .U = 6, .density = 0.5, .initial_state = false});
   check({.B = 1, .T = 3, .I = 2, .N = 6, .M = 0, .U = 1, .density = 0.5});
   check({.B = 3, .T = 3, .I = 2, .N = 6, .M = 3, .U = 2, .density = 0.0});
+}
+
+TEST(mixed_memory) {
+  for (const int64_t B : {1, 5, 16, 33, 65}) {
+    for (const int timespans : {0, 1, 2}) {
+      for (const bool lengths : {false, true}) {
+        check({.B = B,
+               .T = 5,
+               .I = 3,
+               .N = 7,
+               .M = 2,
+               .U = 2,
+               .density = 0.6,
+               .initial_state = timespans != 1,
+               .timespans = timespans,
+               .lengths = lengths,
+               .return_sequences = B != 5,
+               .memory = true});
+      }
+    }
+  }
+  check({.B = 17, .T = 40, .I = 1, .N = 1, .M = 1, .U = 1, .density = 1.0, .memory = true});
+  check({.B = 3, .T = 0, .I = 2, .N = 4, .M = 2, .U = 2, .density = 0.5, .memory = true});
+  check({.B = 70,
+         .T = 9,
+         .I = 6,
+         .N = 33,
+         .M = 4,
+         .U = 6,
+         .density = 0.5,
+         .maps = false,
+         .memory = true,
+         .threads = 3});
 }
 
 TEST(nothing_to_do) {

@@ -29,6 +29,7 @@ CASES: dict[str, dict[str, Any]] = {
     "pure": {"mode": "pure", "timespans": None},
     "backbone": {"layer_sizes": (5,), "backbone_layers": 3, "dropout": 0.5, "mode": "no_gate"},
     "last step": {"return_sequences": False, "lengths": True},
+    "mixed memory": {"memory": True, "lengths": True},
     "empty batch": {"batch": 0},
     "empty sequence": {"time": 0},
     "float32": {"dtype": torch.float32, "batch": 20},

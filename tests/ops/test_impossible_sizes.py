@@ -48,7 +48,7 @@ def cfc_arguments(time: int, backbone_layers: int) -> tuple[Any, ...]:
     weights = weights[:6] if backbone_layers else weights
     return (
         *(x, None, None, None, weights, [], [8], backbone_layers, 0, 0, None),
-        *(False, False, True),
+        *(None, None, None, False, False, True),
     )
 
 

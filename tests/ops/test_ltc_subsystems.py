@@ -27,6 +27,7 @@ CASES = {
     "plain": {"h0": False, "timespans": None, "maps": ""},
     "everything": {"lengths": True, "timespans": "BTN", "time_major": True},
     "last step": {"return_sequences": False, "lengths": True},
+    "mixed memory": {"memory": True, "lengths": True},
     "empty batch": {"batch": 0},
     "empty sequence": {"time": 0},
     "float32": {"dtype": torch.float32, "batch": 20},

@@ -322,8 +322,9 @@ def test_gradcheck() -> None:
     def registered(*values: Tensor) -> tuple[Tensor, Tensor]:
         options = raw_arguments(case, save_states=True)[-7:]
         x, h0, timespans, *parameters = values
+        memory = None, None, None
         return torch.ops.fastltc.ltc_forward(
-            x, h0, timespans, None, *parameters, *synapses, *options
+            x, h0, timespans, None, *parameters, *memory, *synapses, *options
         )[:2]
 
     assert torch.autograd.gradcheck(registered, tuple(leaves.values()))

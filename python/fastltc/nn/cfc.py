@@ -27,8 +27,8 @@ class CfC(SequenceLayer):
     :class:`WiredCfCCell`, and in ``fc``. M, the number of outputs, is N, or with a wiring the
     number of neurons of its last layer, or ``proj_size``.
 
-    ``torch.compile(fullgraph=True)`` and ``torch.export`` work for any batch and length (with
-    ``mixed_memory`` for a fixed length); ``torch.jit.script`` does not.
+    ``torch.compile(fullgraph=True)`` and ``torch.export`` work for any batch and length;
+    ``torch.jit.script`` does not.
 
     Args:
         input_size: number of inputs, I; with a wiring that is built it may be None.
@@ -36,8 +36,7 @@ class CfC(SequenceLayer):
         proj_size: size of a linear map of the output; none by default.
         return_sequences: return the output of every step, or only that of the last valid one.
         batch_first: input and output are ``[B, T, .]``, else ``[T, B, .]``.
-        mixed_memory: put an LSTM cell before the liquid cell, to remember for longer. It runs
-            step by step.
+        mixed_memory: put an LSTM cell before the liquid cell, to remember for longer.
         mode: ``"default"``, ``"pure"`` (the closed-form solution itself) or ``"no_gate"``.
         activation: of the backbone: ``"lecun_tanh"``, ``"silu"``, ``"relu"``, ``"tanh"`` or
             ``"gelu"``.

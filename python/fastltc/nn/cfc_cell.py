@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -194,6 +195,7 @@ class CfCCell(nn.Module):
         lengths: Tensor | None = None,
         return_sequences: bool = True,
         time_major: bool = False,
+        memory: Sequence[Tensor] | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Run ``[B, T, I]`` inputs of the right shape through the operator."""
         parameters = self._operator_parameters()
@@ -212,7 +214,7 @@ class CfCCell(nn.Module):
             *(x, h0, timespans, lengths, parameters, masks, [self.hidden_size]),
             *(self.backbone_layers, self.mode, self._activation),
             self._dropout_factors(x) if self._dropouts else None,
-            *(return_sequences, time_major),
+            *(return_sequences, time_major, memory),
         )
 
     def _mask(self) -> Tensor | None:

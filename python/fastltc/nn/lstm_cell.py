@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-__all__ = ["LSTMCell"]
+__all__ = ["LSTMCell", "memory_parameters"]
 
 
 class LSTMCell(nn.Module):
@@ -66,3 +68,31 @@ class LSTMCell(nn.Module):
         kept, added = torch.sigmoid(forget_gate + 1.0), torch.sigmoid(input_gate)
         c = c * kept + torch.tanh(activation) * added
         return torch.tanh(c) * torch.sigmoid(output_gate), c
+
+
+def memory_parameters(cell: Any) -> tuple[Tensor, Tensor, Tensor] | None:
+    """Return what the operators take of a memory cell: weight, bias and recurrent weight.
+
+    Args:
+        cell: the layer's ``lstm``.
+
+    Returns:
+        None if it does something else than :class:`LSTMCell`: it or one of its linear layers was
+        replaced, wrapped or hooked, and has to be called.
+    """
+    if not _is_plain(cell, LSTMCell):
+        return None
+    maps = cell.input_map, cell.recurrent_map
+    if not all(_is_plain(linear, nn.Linear) for linear in maps):
+        return None
+    bias = maps[0].bias
+    if bias is None or maps[1].bias is not None:
+        return None
+    return maps[0].weight, bias, maps[1].weight
+
+
+def _is_plain(module: Any, kind: type[nn.Module]) -> bool:
+    if module.__class__ is not kind:
+        return False
+    hooks = "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"
+    return not any(getattr(module, name) for name in hooks)

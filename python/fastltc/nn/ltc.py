@@ -21,16 +21,15 @@ class LTC(SequenceLayer):
     dict are the same, and checkpoints load both ways. What ncps does wrong or refuses is listed
     in docs/compatibility.md. Parameters and masks are in ``rnn_cell``, see :class:`LTCCell`.
 
-    ``torch.compile(fullgraph=True)`` and ``torch.export`` work for any batch and length (with
-    ``mixed_memory`` for a fixed length); ``torch.jit.script`` does not.
+    ``torch.compile(fullgraph=True)`` and ``torch.export`` work for any batch and length;
+    ``torch.jit.script`` does not.
 
     Args:
         input_size: number of inputs, I.
         units: ``ncps.wirings.Wiring``, or the number of neurons of a fully connected one.
         return_sequences: return the output of every step, or only that of the last valid one.
         batch_first: input and output are ``[B, T, .]``, else ``[T, B, .]``.
-        mixed_memory: put an LSTM cell before the liquid cell, to remember for longer. It runs
-            step by step.
+        mixed_memory: put an LSTM cell before the liquid cell, to remember for longer.
         input_mapping: ``"affine"``, ``"linear"`` (no offset) or None.
         output_mapping: the same for the output.
         ode_unfolds: U, solver steps per time step.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -245,6 +245,7 @@ class LTCCell(nn.Module):
         lengths: Tensor | None = None,
         return_sequences: bool = True,
         time_major: bool = False,
+        memory: Sequence[Tensor] | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Run ``[B, T, I]`` inputs of the right shape through the operator."""
         parameters = self._operator_parameters()
@@ -270,6 +271,7 @@ class LTCCell(nn.Module):
             self._implicit_param_constraints,
             return_sequences,
             time_major,
+            memory,
         )
 
     def _operator_parameters(self) -> tuple[Tensor | None, ...]:

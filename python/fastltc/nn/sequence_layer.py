@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from fastltc.nn.checks import check_input_kind, check_state
+from fastltc.nn.lstm_cell import memory_parameters
 from fastltc.nn.timespans import layer_lengths, layer_timespans
 from fastltc.ops.checks import check_lengths_and_timespans
 
@@ -134,10 +135,16 @@ class SequenceLayer(nn.Module):
         lengths: Tensor | None,
         time_major: bool,
     ) -> tuple[Tensor, Any]:
-        if self.use_mixed:
-            return self._run_mixed(x, state, timespans, lengths, time_major)
         cell: Any = self._modules["rnn_cell"]
-        return cell._run(x, state, timespans, lengths, self.return_sequences, time_major)
+        if not self.use_mixed:
+            return cell._run(x, state, timespans, lengths, self.return_sequences, time_major)
+        memory = memory_parameters(self._modules["lstm"])
+        if memory is None:
+            return self._run_mixed(x, state, timespans, lengths, time_major)
+        h0 = None if state is None else torch.cat(state, 1)
+        output, hn = cell._run(x, h0, timespans, lengths, self.return_sequences, time_major, memory)
+        h, c = hn.chunk(2, 1)
+        return output, (h, c)
 
     def _run_mixed(
         self,
@@ -147,7 +154,7 @@ class SequenceLayer(nn.Module):
         lengths: Tensor | None,
         time_major: bool,
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """Run the memory cell and the liquid cell step by step."""
+        """Run a memory cell that the operators do not know and the liquid cell step by step."""
         cell, weight = self.rnn_cell, self.lstm.input_map.weight
         batch, time, _ = x.shape
         dtype, own = x.dtype, weight.dtype

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -156,6 +157,7 @@ class WiredCfCCell(nn.Module):
         lengths: Tensor | None = None,
         return_sequences: bool = True,
         time_major: bool = False,
+        memory: Sequence[Tensor] | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Run ``[B, T, I]`` inputs of the right shape through the operator."""
         modules = self._modules
@@ -171,5 +173,5 @@ class WiredCfCCell(nn.Module):
             check_input_kind(x, weight)
         return cfc(
             *(x, h0, timespans, lengths, parameters, masks, self._sizes),
-            *(0, cell.mode, "lecun_tanh", None, return_sequences, time_major),
+            *(0, cell.mode, "lecun_tanh", None, return_sequences, time_major, memory),
         )

@@ -11,7 +11,7 @@ from torch.autograd import forward_ad
 
 from fastltc._extension import load_operators
 from fastltc.ops.checks import check_cfc_arguments, check_same_device
-from fastltc.ops.ltc import HALF_DTYPES
+from fastltc.ops.ltc import HALF_DTYPES, NO_MEMORY
 
 __all__ = ["CFC_ACTIVATIONS", "CFC_MODES", "cfc"]
 
@@ -42,12 +42,18 @@ def _forward_fake(
     mode: int,
     activation: int,
     dropout: Tensor | None,
+    memory_w: Tensor | None,
+    memory_b: Tensor | None,
+    memory_recurrent_w: Tensor | None,
     return_sequences: bool,
     time_major: bool,
     save_states: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     check_same_device(
-        "fastltc::cfc_forward", x, h0, timespans, lengths, *parameters, *masks, dropout
+        "fastltc::cfc_forward",
+        x,
+        *(h0, timespans, lengths, *parameters, *masks, dropout),
+        *(memory_w, memory_b, memory_recurrent_w),
     )
     batch, time, _ = x.shape
     neurons, motors = sum(layer_sizes), layer_sizes[-1]
@@ -58,12 +64,13 @@ def _forward_fake(
     else:
         output = x.new_empty(batch, time, motors)
     # The state before every step and after the last one; what the cells of a step computed; the
-    # activations of its backbone.
+    # activations of its backbone; what a memory cell keeps.
     units = parameters[0].shape[0] if backbone_layers else 0
     kept = 1 if CFC_MODES[mode] == "pure" else (3 if timespans is None else 4)
-    per_step = (1 + kept) * neurons + backbone_layers * units
+    remembered = 0 if memory_w is None else 5
+    per_step = (1 + kept + remembered) * neurons + backbone_layers * units
     states = x.new_empty(batch * (neurons + time * per_step) if save_states else 0)
-    return output, x.new_empty(batch, neurons), states
+    return output, x.new_empty(batch, neurons if memory_w is None else 2 * neurons), states
 
 
 @torch.library.register_fake("fastltc::cfc_backward")
@@ -81,15 +88,19 @@ def _backward_fake(
     mode: int,
     activation: int,
     dropout: Tensor | None,
+    memory_w: Tensor | None,
+    memory_b: Tensor | None,
+    memory_recurrent_w: Tensor | None,
     states: Tensor,
     return_sequences: bool,
     time_major: bool,
     timespans_grad: bool,
-) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
+) -> tuple[Tensor, Tensor, Tensor, list[Tensor], Tensor, Tensor, Tensor]:
     check_same_device(
         "fastltc::cfc_backward",
         x,
         *(grad_output, grad_hn, h0, timespans, lengths, *parameters, *masks, dropout, states),
+        *(memory_w, memory_b, memory_recurrent_w),
     )
     batch, time, inputs = x.shape
     if time_major:
@@ -101,6 +112,9 @@ def _backward_fake(
         x.new_empty(0 if h0 is None else h0.shape),
         x.new_empty(timespans.shape if timespans is not None and timespans_grad else 0),
         [x.new_empty(parameter.shape) for parameter in parameters],
+        x.new_empty(0 if memory_w is None else memory_w.shape),
+        x.new_empty(0 if memory_b is None else memory_b.shape),
+        x.new_empty(0 if memory_recurrent_w is None else memory_recurrent_w.shape),
     )
 
 
@@ -110,7 +124,7 @@ def _forward_without_autograd(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
         return _forward(*arguments)
 
 
-def _backward_without_autograd(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
+def _backward_without_autograd(*arguments: Any) -> tuple[Any, ...]:
     with torch._C._AutoDispatchBelowAutograd():
         return _backward(*arguments)
 
@@ -127,7 +141,7 @@ def _save(
 
     Args:
         ctx: of the autograd function.
-        data: x, h0, timespans, lengths, dropout.
+        data: x, h0, timespans, lengths, dropout and the three tensors of the memory cell.
         parameters: those of the operator.
         masks: those of the operator.
         states: third result of the forward.
@@ -142,9 +156,10 @@ def _save(
 
 def _gradients(
     ctx: Any, timespans_grad: bool, grad_output: Tensor | None, grad_hn: Tensor | None
-) -> tuple[Tensor | None, Tensor | None, Tensor | None, list[Tensor | None]]:
-    """Return the gradients of x, h0, timespans and the parameters."""
-    x, h0, timespans, lengths, dropout, states, *rest = ctx.saved_tensors
+) -> tuple[Tensor | None, Tensor | None, Tensor | None, list[Tensor | None], list[Tensor | None]]:
+    """Return the gradients of x, h0, timespans and the parameters, and of the memory cell."""
+    x, h0, timespans, lengths, dropout, *rest = ctx.saved_tensors
+    memory, states, rest = rest[:3], rest[3], rest[4:]
     count, _ = ctx.counts
     parameters, masks = rest[:count], rest[count:]
     layer_sizes, backbone_layers, mode, activation, *layout, save_states = ctx.options
@@ -154,26 +169,29 @@ def _gradients(
             "got save_states=False"
         )
     if grad_output is None and grad_hn is None:
-        return None, None, None, [None] * count
+        return None, None, None, [None] * count, [None] * 3
     timespans_grad = timespans_grad and timespans is not None
     arguments = (
         *(grad_output, grad_hn, x, h0, timespans, lengths, parameters, masks, layer_sizes),
-        *(backbone_layers, mode, activation, dropout, states, *layout, timespans_grad),
+        *(backbone_layers, mode, activation, dropout, *memory, states, *layout, timespans_grad),
     )
-    if not torch.is_grad_enabled():
-        grad_x, grad_h0, grad_timespans, grads = _backward_without_autograd(*arguments)
-    elif torch._C._are_functorch_transforms_active():
-        tensors = grad_output, grad_hn, x, h0, timespans, lengths, dropout, states
+    grads: Any
+    grad_memory: Any
+    if torch.is_grad_enabled() and torch._C._are_functorch_transforms_active():
+        tensors = grad_output, grad_hn, x, h0, timespans, lengths, dropout, *memory, states
         grad_x, grad_h0, grad_timespans, *grads = _TransformableBackward.apply(
             (ctx.counts, ctx.options[:-1], timespans_grad), *tensors, *parameters, *masks
         )
+        grads, grad_memory = grads[:count], grads[count:]
     else:
-        grad_x, grad_h0, grad_timespans, grads = _backward(*arguments)
+        backward = _backward if torch.is_grad_enabled() else _backward_without_autograd
+        grad_x, grad_h0, grad_timespans, grads, *grad_memory = backward(*arguments)
     return (
         grad_x,
         None if h0 is None else grad_h0,
         grad_timespans if timespans_grad else None,
         list(grads),
+        [None if p is None else g for p, g in zip(memory, grad_memory, strict=True)],
     )
 
 
@@ -187,17 +205,19 @@ def _no_second_derivative(ctx: Any, *grads: Any) -> None:
 
 def _operator_setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     x, h0, timespans, lengths, parameters, masks, *options = inputs
-    dropout = options.pop(4)
+    tensors = options[4:8]  # dropout and the memory cell
+    del options[4:8]
     states = output[2]
-    _save(ctx, (x, h0, timespans, lengths, dropout), parameters, masks, states, tuple(options))
+    _save(ctx, (x, h0, timespans, lengths, *tensors), parameters, masks, states, tuple(options))
     ctx.mark_non_differentiable(states)
 
 
 def _operator_gradients(
     ctx: Any, grad_output: Tensor | None, grad_hn: Tensor | None, grad_states: Tensor | None
 ) -> tuple[Any, ...]:
-    *data, parameters = _gradients(ctx, ctx.needs_input_grad[2], grad_output, grad_hn)
-    return (*data, None, parameters, [None] * ctx.counts[1], *(None,) * 8)
+    *data, parameters, memory = _gradients(ctx, ctx.needs_input_grad[2], grad_output, grad_hn)
+    masks = [None] * ctx.counts[1]
+    return (*data, None, parameters, masks, *(None,) * 5, *memory, *(None,) * 3)
 
 
 torch.library.register_autograd(
@@ -215,16 +235,17 @@ def _nested(flat: tuple[Any, ...]) -> tuple[Any, ...]:
     Autograd functions see no tensors inside lists.
     """
     (count, _), options, x, h0, timespans, lengths, dropout, *rest = flat
+    memory, rest = rest[:3], rest[3:]
     return (
         *(x, h0, timespans, lengths, rest[:count], rest[count:]),
-        *(*options[:4], dropout, *options[4:]),
+        *(*options[:4], dropout, *memory, *options[4:]),
     )
 
 
 def _flat_gradients(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
     """Return the gradient of every argument of an autograd function."""
-    *data, parameters = _gradients(ctx, ctx.needs_input_grad[4], *grads[:2])
-    return (None, None, *data, None, None, *parameters, *(None,) * ctx.counts[1])
+    *data, parameters, memory = _gradients(ctx, ctx.needs_input_grad[4], *grads[:2])
+    return (None, None, *data, None, None, *memory, *parameters, *(None,) * ctx.counts[1])
 
 
 class _EagerCfC(torch.autograd.Function):
@@ -234,7 +255,7 @@ class _EagerCfC(torch.autograd.Function):
     def forward(ctx: Any, *flat: Any) -> tuple[Tensor, Tensor]:
         arguments = _nested(flat)
         output, hn, states = _forward_without_autograd(*arguments)
-        _save(ctx, flat[2:7], arguments[4], arguments[5], states, flat[1])
+        _save(ctx, flat[2:10], arguments[4], arguments[5], states, flat[1])
         return output, hn
 
     backward = staticmethod(_flat_gradients)
@@ -250,7 +271,7 @@ class _TransformableCfC(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         arguments, states = _nested(inputs), output[2]
-        _save(ctx, inputs[2:7], arguments[4], arguments[5], states, inputs[1])
+        _save(ctx, inputs[2:10], arguments[4], arguments[5], states, inputs[1])
         ctx.mark_non_differentiable(states)
 
     backward = staticmethod(_flat_gradients)
@@ -262,12 +283,12 @@ class _TransformableBackward(torch.autograd.Function):
     @staticmethod
     def forward(*flat: Any) -> tuple[Tensor, ...]:
         (counts, options, timespans_grad), grad_output, grad_hn, *tensors = flat
-        *data, states = tensors[:6]
-        nested = _nested((counts, options, *data, *tensors[6:]))
-        *grads, parameters = _backward_without_autograd(
+        *data, states = tensors[:9]
+        nested = _nested((counts, options, *data, *tensors[9:]))
+        *grads, parameters, grad_w, grad_b, grad_recurrent_w = _backward_without_autograd(
             grad_output, grad_hn, *nested[:-2], states, *nested[-2:], timespans_grad
         )
-        return (*grads, *parameters)
+        return (*grads, *parameters, grad_w, grad_b, grad_recurrent_w)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -290,6 +311,7 @@ def cfc(
     dropout: Tensor | None = None,
     return_sequences: bool = True,
     time_major: bool = False,
+    memory: Sequence[Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     r"""Run a closed-form continuous-time (CfC) layer over a batch of sequences, compiled.
 
@@ -322,6 +344,9 @@ def cfc(
             differentiable.
         return_sequences: return the output of every step, or only that of the last valid one.
         time_major: lay the output out in memory as ``[T, B, M]``; its shape is the same.
+        memory: weight, bias and recurrent weight of the memory cell of mixed memory, see
+            :func:`fastltc.reference.memory_cell`; none by default. The state is then ``[B, 2 N]``:
+            that of the liquid cell and behind it the memory. The same holds for ``hn``.
 
     Returns:
         ``(output, hn)``: ``[B, T, M]`` (or ``[B, M]``) with ``M = layer_sizes[-1]``, and the
@@ -355,6 +380,7 @@ def cfc(
             *(widen(x), widen(h0), widen(timespans), lengths, [widen(p) for p in parameters]),
             *([widen(m) for m in masks], layer_sizes, backbone_layers, mode, activation),
             *(widen(dropout), return_sequences, time_major),
+            memory and [widen(p) for p in memory],
         )
         if torch.is_autocast_enabled(x.device.type):
             return output, hn
@@ -362,17 +388,19 @@ def cfc(
     if mode not in _MODES or activation not in _ACTIVATIONS:
         check_cfc_arguments(
             *(x, h0, timespans, lengths, parameters, masks, layer_sizes, backbone_layers),
-            *(mode, activation, dropout),
+            *(mode, activation, dropout, memory),
         )
     for mask in masks:
         if mask.dtype != dtype:
             masks = [m.to(dtype) for m in masks]
             break
 
+    cell = NO_MEMORY if memory is None else memory
     compiling = torch.compiler.is_compiling()
     needs_grad = torch.is_grad_enabled() and (
         x.requires_grad
         or any(p.requires_grad for p in parameters)
+        or (memory is not None and any(p.requires_grad for p in memory))
         or (h0 is not None and h0.requires_grad)
         or (timespans is not None and timespans.requires_grad)
     )
@@ -392,6 +420,7 @@ def cfc(
                 _MODES[mode],
                 _ACTIVATIONS[activation],
                 dropout,
+                *cell,
                 return_sequences,
                 time_major,
                 needs_grad,
@@ -404,7 +433,7 @@ def cfc(
         output, hn, *_ = function.apply(
             (len(parameters), len(masks)),
             (tuple(layer_sizes), backbone_layers, *codes, return_sequences, time_major, needs_grad),
-            *(x, h0, timespans, lengths, dropout, *parameters, *masks),
+            *(x, h0, timespans, lengths, dropout, *cell, *parameters, *masks),
         )
     except RuntimeError:
         # The operator has refused its arguments. Only now is it worth finding out why, in the
@@ -412,7 +441,7 @@ def cfc(
         if not compiling:
             check_cfc_arguments(
                 *(x, h0, timespans, lengths, parameters, masks, layer_sizes, backbone_layers),
-                *(mode, activation, dropout),
+                *(mode, activation, dropout, memory),
             )
         raise
     return output, hn

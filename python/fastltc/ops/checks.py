@@ -134,12 +134,25 @@ def _check_data(
     lengths: Tensor | None,
     x: Tensor,
     neurons: int,
+    memory: Sequence[Tensor] | None,
 ) -> None:
-    batch, time, _ = x.shape
+    batch, time, inputs = x.shape
     if h0 is not None:
         _expect_tensor("h0", h0)
         _expect_same_kind("h0", h0, x)
-        _expect_shape("h0", h0, "[B, N]", [batch, neurons])
+        if memory is None:
+            _expect_shape("h0", h0, "[B, N]", [batch, neurons])
+        else:
+            _expect_shape("h0", h0, "[B, 2 N]", [batch, 2 * neurons])
+    if memory is not None:
+        if len(memory) != 3:
+            raise ValueError(f"memory: expected three tensors, got {len(memory)}")
+        letters = "[4 N, I]", "[4 N]", "[4 N, N]"
+        columns: tuple[list[int], ...] = [inputs], [], [neurons]
+        for i, tensor in enumerate(memory):
+            _expect_tensor(f"memory[{i}]", tensor)
+            _expect_same_kind(f"memory[{i}]", tensor, x)
+            _expect_shape(f"memory[{i}]", tensor, letters[i], [4 * neurons, *columns[i]])
     if timespans is not None:
         _expect_tensor("timespans", timespans)
         _expect_same_kind("timespans", timespans, x)
@@ -173,6 +186,7 @@ def check_ltc_arguments(
     sensory_synapses: Tensor,
     output_size: int,
     ode_unfolds: int,
+    memory: Sequence[Tensor] | None = None,
 ) -> None:
     """Raise ValueError or TypeError if ``fastltc.ops.ltc`` cannot take these arguments.
 
@@ -186,6 +200,7 @@ def check_ltc_arguments(
         sensory_synapses: the same.
         output_size: the same.
         ode_unfolds: the same.
+        memory: the same.
 
     Raises:
         ValueError: names the argument whose shape or value is wrong, what was expected, what came.
@@ -221,7 +236,7 @@ def check_ltc_arguments(
     for name, parameter in named.items():
         if parameter is not None:
             _expect_shape(name, parameter, *shapes[name])
-    _check_data(h0, timespans, lengths, x, neurons)
+    _check_data(h0, timespans, lengths, x, neurons, memory)
     for name, synapse_list in (("synapses", synapses), ("sensory_synapses", sensory_synapses)):
         _expect_tensor(name, synapse_list)
         if synapse_list.dtype != torch.int32 or synapse_list.dim() != 1:
@@ -249,6 +264,7 @@ def check_cfc_arguments(
     mode: str,
     activation: str,
     dropout: Tensor | None,
+    memory: Sequence[Tensor] | None = None,
 ) -> None:
     """Raise ValueError or TypeError if ``fastltc.ops.cfc`` cannot take these arguments.
 
@@ -264,6 +280,7 @@ def check_cfc_arguments(
         mode: the same.
         activation: the same.
         dropout: the same.
+        memory: the same.
 
     Raises:
         ValueError: names the argument whose shape or value is wrong, what was expected, what came.
@@ -338,6 +355,6 @@ def check_cfc_arguments(
             "[backbone_layers - 1, B, T, units]",
             (backbone_layers - 1, batch, time, units),
         )
-    _check_data(h0, timespans, lengths, x, neurons)
+    _check_data(h0, timespans, lengths, x, neurons, memory)
     check_lengths_and_timespans(lengths, timespans, time)
     _check_device(x)

@@ -12,7 +12,7 @@ from torch.autograd import forward_ad
 from fastltc._extension import load_operators
 from fastltc.ops.checks import check_ltc_arguments, check_same_device
 
-__all__ = ["HALF_DTYPES", "LTC_PARAMETERS", "ltc"]
+__all__ = ["HALF_DTYPES", "LTC_PARAMETERS", "NO_MEMORY", "ltc"]
 
 load_operators()
 _forward = torch.ops.fastltc.ltc_forward.default
@@ -37,8 +37,11 @@ LTC_PARAMETERS = (
 )
 """Names of the parameters, in the order in which the operators take them."""
 
-_TENSORS = 4 + len(LTC_PARAMETERS) + 2
-"""The leading tensor arguments of ``ltc_forward``: data, parameters and synapse lists."""
+_TENSORS = 4 + len(LTC_PARAMETERS) + 3 + 2
+"""The leading tensor arguments of ``ltc_forward``: data, parameters, memory and synapse lists."""
+
+NO_MEMORY = (None, None, None)
+"""What the operators take for the memory cell where there is none."""
 
 HALF_DTYPES = (torch.float16, torch.bfloat16)
 """Dtypes that are stored only; what they take part in is computed in float32."""
@@ -65,6 +68,9 @@ def _forward_fake(
     input_b: Tensor | None,
     output_w: Tensor | None,
     output_b: Tensor | None,
+    memory_w: Tensor | None,
+    memory_b: Tensor | None,
+    memory_recurrent_w: Tensor | None,
     synapses: Tensor,
     sensory_synapses: Tensor,
     output_size: int,
@@ -80,7 +86,8 @@ def _forward_fake(
         x,
         *(h0, timespans, lengths, gleak, vleak, cm, sigma, mu, w, erev),
         *(sensory_sigma, sensory_mu, sensory_w, sensory_erev),
-        *(input_w, input_b, output_w, output_b, synapses, sensory_synapses),
+        *(input_w, input_b, output_w, output_b, memory_w, memory_b, memory_recurrent_w),
+        *(synapses, sensory_synapses),
     )
     batch, time, _ = x.shape
     neurons = cm.shape[0]
@@ -90,9 +97,10 @@ def _forward_fake(
         output = x.new_empty(time, batch, output_size).transpose(0, 1)
     else:
         output = x.new_empty(batch, time, output_size)
-    # Before every unfold and after the last one.
-    states = x.new_empty((time * ode_unfolds + 1) * neurons * batch if save_states else 0)
-    return output, x.new_empty(batch, neurons), states
+    # Before every unfold and after the last one; what a memory cell keeps.
+    of_step = ode_unfolds if memory_w is None else ode_unfolds + 6
+    states = x.new_empty((time * of_step + 1) * neurons * batch if save_states else 0)
+    return output, x.new_empty(batch, neurons if memory_w is None else 2 * neurons), states
 
 
 @torch.library.register_fake("fastltc::ltc_backward")
@@ -118,6 +126,9 @@ def _backward_fake(
     input_b: Tensor | None,
     output_w: Tensor | None,
     output_b: Tensor | None,
+    memory_w: Tensor | None,
+    memory_b: Tensor | None,
+    memory_recurrent_w: Tensor | None,
     synapses: Tensor,
     sensory_synapses: Tensor,
     states: Tensor,
@@ -134,7 +145,8 @@ def _backward_fake(
         x,
         *(grad_output, grad_hn, h0, timespans, lengths, gleak, vleak, cm, sigma, mu, w, erev),
         *(sensory_sigma, sensory_mu, sensory_w, sensory_erev),
-        *(input_w, input_b, output_w, output_b, synapses, sensory_synapses, states),
+        *(input_w, input_b, output_w, output_b, memory_w, memory_b, memory_recurrent_w),
+        *(synapses, sensory_synapses, states),
     )
     batch, time, inputs = x.shape
     if time_major:
@@ -148,7 +160,7 @@ def _backward_fake(
     parameters = (
         *(gleak, vleak, cm, sigma, mu, w, erev),
         *(sensory_sigma, sensory_mu, sensory_w, sensory_erev),
-        *(input_w, input_b, output_w, output_b),
+        *(input_w, input_b, output_w, output_b, memory_w, memory_b, memory_recurrent_w),
     )
     return (
         grad_x,
@@ -295,6 +307,7 @@ def ltc(
     softplus: bool = True,
     return_sequences: bool = True,
     time_major: bool = False,
+    memory: Sequence[Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     r"""Run a liquid time-constant (LTC) layer over a batch of sequences, compiled.
 
@@ -322,6 +335,9 @@ def ltc(
         softplus: whether conductances and capacitance pass through a softplus.
         return_sequences: return the output of every step, or only that of the last valid one.
         time_major: lay the output out in memory as ``[T, B, M]``; its shape is the same.
+        memory: weight, bias and recurrent weight of the memory cell of mixed memory, see
+            :func:`fastltc.reference.memory_cell`; none by default. The state is then ``[B, 2 N]``:
+            that of the liquid cell and behind it the memory. The same holds for ``hn``.
 
     Returns:
         ``(output, hn)``: ``[B, T, M]`` (or ``[B, M]``) and the state after the last valid step,
@@ -353,22 +369,29 @@ def ltc(
     weight_dtype = parameters[0].dtype  # type: ignore[union-attr]  # gleak is never None
     if dtype in HALF_DTYPES or weight_dtype in HALF_DTYPES:
         # Nothing is lost in the way back: autograd rounds the gradients where it casts.
-        data, h0, timespans, *parameters = (
-            t.float() if t is not None and t.dtype in HALF_DTYPES else t
-            for t in (x, h0, timespans, *parameters)
-        )
-        assert data is not None
+        def widen(tensor: Tensor | None) -> Any:
+            return tensor.float() if tensor is not None and tensor.dtype in HALF_DTYPES else tensor
+
         output, hn = ltc(
-            *(data, h0, timespans, lengths, parameters, synapses, sensory_synapses),
-            *(output_size, ode_unfolds, epsilon, softplus, return_sequences, time_major),
+            *(widen(x), widen(h0), widen(timespans), lengths, [widen(p) for p in parameters]),
+            synapses,
+            sensory_synapses,
+            output_size,
+            ode_unfolds,
+            epsilon,
+            softplus,
+            return_sequences,
+            time_major,
+            memory and [widen(p) for p in memory],
         )
         if torch.is_autocast_enabled(x.device.type):
             return output, hn
         return output.to(dtype), hn.to(dtype)
 
+    cell = NO_MEMORY if memory is None else memory
     needs_grad = torch.is_grad_enabled() and (
         x.requires_grad
-        or any(p.requires_grad for p in (h0, timespans, *parameters) if p is not None)
+        or any(p.requires_grad for p in (h0, timespans, *parameters, *cell) if p is not None)
     )
     arguments = (
         x,
@@ -376,6 +399,7 @@ def ltc(
         timespans,
         lengths,
         *parameters,
+        *cell,
         synapses,
         sensory_synapses,
         output_size,
@@ -403,6 +427,7 @@ def ltc(
         check_ltc_arguments(
             *(x, h0, timespans, lengths, parameters, synapses, sensory_synapses, output_size),
             ode_unfolds=ode_unfolds,
+            memory=memory,
         )
         raise
     return output, hn

@@ -2,5 +2,6 @@
 
 from fastltc.reference.cfc import cfc
 from fastltc.reference.ltc import ltc
+from fastltc.reference.memory import memory_cell
 
-__all__ = ["cfc", "ltc"]
+__all__ = ["cfc", "ltc", "memory_cell"]

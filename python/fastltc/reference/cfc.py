@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from fastltc.reference.memory import memory_cell
+
 __all__ = ["cfc"]
 
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -32,6 +34,7 @@ def cfc(
     mode: str = "default",
     activation: str = "lecun_tanh",
     dropout: Tensor | None = None,
+    memory: Sequence[Tensor] | None = None,
     return_sequences: bool = True,
 ) -> tuple[Tensor, Tensor]:
     r"""Run a closed-form continuous-time (CfC) layer over a batch of sequences.
@@ -72,6 +75,9 @@ def cfc(
             ``"relu"``, ``"tanh"`` or ``"gelu"``.
         dropout: what the activations of all backbone layers but the first are multiplied with,
             ``[backbone_layers - 1, B, T, units]``: 0 or ``1 / (1 - p)``; nothing by default.
+        memory: weight, bias and recurrent weight of the memory cell of mixed memory, see
+            :func:`fastltc.reference.memory_cell`; none by default. The state is then ``[B, 2 N]``:
+            that of the liquid cell and behind it the memory. The same holds for ``hn``.
         return_sequences: return the output of every step, or only that of the last valid one.
 
     Returns:
@@ -126,14 +132,19 @@ def cfc(
         r = torch.sigmoid(rate * dt + offset)
         return f1 + r * f2 if mode == "no_gate" else f1 * (1 - r) + r * f2
 
-    h = x.new_zeros(batch, neurons) if h0 is None else h0
+    width = neurons if memory is None else 2 * neurons
+    h, c = (x.new_zeros(batch, width) if h0 is None else h0).tensor_split([neurons], 1)
     outputs = []
     for t in range(time):
         signal = x[:, t]
         after = []
+        v = h
+        if memory is not None:
+            v, remembered = memory_cell(x[:, t], h, c, *memory)
+            c = torch.where(valid[:, t], remembered, c)
         for cell, own, dt in zip(
             cells,
-            h.split(list(layer_sizes), 1),
+            v.split(list(layer_sizes), 1),
             timespans[:, t].split(list(layer_sizes), 1),
             strict=True,
         ):
@@ -148,6 +159,7 @@ def cfc(
         if return_sequences:
             outputs.append(torch.where(valid[:, t], h[:, neurons - motors :], 0))
 
+    hn = torch.cat([h, c], 1)
     if not return_sequences:
-        return h[:, neurons - motors :], h
-    return (torch.stack(outputs, 1) if outputs else x.new_zeros(batch, 0, motors)), h
+        return h[:, neurons - motors :], hn
+    return (torch.stack(outputs, 1) if outputs else x.new_zeros(batch, 0, motors)), hn

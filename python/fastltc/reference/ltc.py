@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus as torch_softplus
+
+from fastltc.reference.memory import memory_cell
 
 __all__ = ["ltc"]
 
@@ -32,6 +36,7 @@ def ltc(
     input_b: Tensor | None = None,
     output_w: Tensor | None = None,
     output_b: Tensor | None = None,
+    memory: Sequence[Tensor] | None = None,
     output_size: int | None = None,
     ode_unfolds: int = 6,
     epsilon: float = 1e-8,
@@ -78,6 +83,9 @@ def ltc(
         input_b: offset of the input map, ``[I]``; none by default.
         output_w: factor of the output map, ``[M]``; none by default.
         output_b: offset of the output map, ``[M]``; none by default.
+        memory: weight, bias and recurrent weight of the memory cell of mixed memory, see
+            :func:`fastltc.reference.memory_cell`; none by default. The state is then ``[B, 2 N]``:
+            that of the liquid cell and behind it the memory. The same holds for ``hn``.
         output_size: M, the number of motor neurons, which come first; N by default.
         ode_unfolds: U, solver steps per time step.
         epsilon: added to the denominator.
@@ -140,7 +148,8 @@ def ltc(
         y = y if output_w is None else y * output_w
         return y if output_b is None else y + output_b
 
-    v = x.new_zeros(batch, neurons) if h0 is None else h0
+    width = neurons if memory is None else 2 * neurons
+    v, c = (x.new_zeros(batch, width) if h0 is None else h0).tensor_split([neurons], 1)
     outputs = []
     for t in range(time):
         u = x[:, t]
@@ -152,6 +161,9 @@ def ltc(
         sensory_current = (sensory_w * sensory_erev * s).sum(1)
         sensory_conductance = (sensory_w * s).sum(1)
         start = v
+        if memory is not None:
+            v, remembered = memory_cell(x[:, t], v, c, *memory)
+            c = torch.where(valid[:, t], remembered, c)
         for _ in range(ode_unfolds):
             s = torch.sigmoid(sigma * (v.unsqueeze(-1) - mu))
             current = leak * vleak + (w * erev * s).sum(1) + sensory_current
@@ -161,6 +173,7 @@ def ltc(
         if return_sequences:
             outputs.append(torch.where(valid[:, t], read_out(v), 0))
 
+    hn = torch.cat([v, c], 1)
     if not return_sequences:
-        return read_out(v), v
-    return (torch.stack(outputs, 1) if outputs else x.new_zeros(batch, 0, motors)), v
+        return read_out(v), hn
+    return (torch.stack(outputs, 1) if outputs else x.new_zeros(batch, 0, motors)), hn

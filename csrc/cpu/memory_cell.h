@@ -1,0 +1,286 @@
+// Mixed memory: an LSTM cell that runs before the liquid cell in every step, on rows of lanes.
+//
+// Maths (Lechner and Hasani, Learning Long-Term Dependencies in Irregularly-Sampled Time Series,
+// 2020), from the state h that the liquid cell left and the input x as given:
+//   a, i, f, o = W x + b + R h
+//   c' = c sigmoid(f + 1) + tanh(a) sigmoid(i)     v = tanh(c') sigmoid(o)
+// v is the state from which the liquid cell goes on.
+//
+// Layout: the gates of a neuron are neighbouring rows of one packed weight, whose inputs are x and
+// then h. A step keeps kMemoryRows rows of each neuron for the backward pass.
+#pragma once
+
+#include "core/sequence.h"
+#include "cpu/activations.h"
+#include "cpu/arena.h"
+#include "cpu/dense_rows.h"
+#include "cpu/lane_rows.h"
+#include "cpu/simd.h"
+
+namespace fastltc::cpu::FASTLTC_ISA {
+
+inline constexpr int64_t kMemoryGates = 4;
+// tanh(a), sigmoid(i), sigmoid(f + 1), sigmoid(o), and the memory c' itself.
+inline constexpr int64_t kMemoryRows = 5;
+
+template <typename T>
+struct MemoryPlan {
+  bool present = false;
+  int64_t inputs = 0;
+  int64_t neurons = 0;
+  PackedWeight<T> forward;
+  PackedWeight<T> backward;  // the transpose
+
+  void take(Arena& arena, const SequenceInputs<T>& in, bool with_backward) {
+    present = in.memory.weight != nullptr;
+    if (!present) return;
+    inputs = in.size.I;
+    neurons = in.size.N;
+    forward.take(arena, kMemoryGates * neurons, inputs + neurons);
+    if (with_backward) backward.take(arena, inputs + neurons, kMemoryGates * neurons);
+  }
+
+  void fill(const SequenceInputs<T>& in, bool with_backward) {
+    if (!present) return;
+    forward.clear();
+    for (int64_t gate = 0; gate < kMemoryGates; ++gate) {
+      for (int64_t j = 0; j < neurons; ++j) {
+        const int64_t from = gate * neurons + j, row = j * kMemoryGates + gate;
+        for (int64_t k = 0; k < inputs; ++k) {
+          forward.at(row, k) = in.memory.weight[from * inputs + k];
+        }
+        for (int64_t k = 0; k < neurons; ++k) {
+          forward.at(row, inputs + k) = in.memory.recurrent_weight[from * neurons + k];
+        }
+        forward.bias[row] = in.memory.bias[from] + (gate == 2 ? T(1) : T(0));
+      }
+    }
+    if (with_backward) backward.transpose_of(forward);
+  }
+
+  // Values of one sample that the backward pass needs.
+  int64_t kept(int64_t steps) const { return present ? steps * kMemoryRows * neurons : 0; }
+  // In sigmoids, a dozen multiply-adds counted as one.
+  int64_t evaluations() const {
+    return present ? kMemoryGates * neurons * (inputs + neurons) / 12 + 5 * neurons : 0;
+  }
+};
+
+template <typename T, int W>
+struct MemoryForward {
+  using S = Simd<T>;
+  using vec = typename S::vec;
+
+  const MemoryPlan<T>& plan;
+  Rows<T> c;        // [N]
+  Rows<T> product;  // [4N]
+  Rows<T> kept;     // [5N], where the step does not write to the caller's
+
+  explicit MemoryForward(const MemoryPlan<T>& p) : plan(p) {}
+  void take(Arena& arena) {
+    const int64_t N = plan.neurons;
+    c.take(arena, W, N);
+    product.take(arena, W, padded_rows(kMemoryGates * N));
+    kept.take(arena, W, kMemoryRows * N);
+  }
+
+  // The memory stands behind the state in h0.
+  void start(const SequenceInputs<T>& in, const LaneGroup (&group)[W]) {
+    const int64_t N = plan.neurons;
+    for (int r = 0; r < W; ++r) {
+      if (in.h0.data != nullptr) {
+        SequenceView<const T> view = in.h0;
+        view.data += N * view.stride_c;
+        load_rows(view, 0, N, group[r], c.at(r, 0));
+      } else {
+        clear(c.at(r, 0), N * S::lanes);
+      }
+    }
+  }
+
+  // One step: x [I] and h [N] in, `next` [N] and the memory out. What the backward pass needs goes
+  // to `keep` [5N]. Samples that do not run (`active` may be null) hold their memory.
+  void step(Rows<const T> x, Rows<const T> h, Rows<T> next, Rows<T> keep,
+            const ActiveLanes<T>* active) {
+    const int64_t N = plan.neurons;
+    dense_rows<T, W>(plan.forward, x, plan.inputs, h, N, product);
+    for (int64_t j = 0; j < N; ++j) {
+      for (int r = 0; r < W; ++r) {
+        const T* const z = product.at(r, j * kMemoryGates);
+        const vec a = tanh<T>(S::load(z));
+        const vec i = sigmoid<T>(S::load(z + S::lanes));
+        const vec f = sigmoid<T>(S::load(z + 2 * S::lanes));
+        const vec o = sigmoid<T>(S::load(z + 3 * S::lanes));
+        const vec before = S::load(c.at(r, j));
+        const vec after = before * f + a * i;
+        T* const to = keep.at(r, j * kMemoryRows);
+        S::store(to, a);
+        S::store(to + S::lanes, i);
+        S::store(to + 2 * S::lanes, f);
+        S::store(to + 3 * S::lanes, o);
+        S::store(to + 4 * S::lanes, after);
+        S::store(next.at(r, j), tanh<T>(after) * o);
+        S::store(c.at(r, j), active == nullptr ? after : active[r].mask ? after : before);
+      }
+    }
+  }
+
+  void write_last(const SequenceView<T>& hn, const LaneGroup (&group)[W]) const {
+    SequenceView<T> view = hn;
+    view.data += plan.neurons * view.stride_c;
+    for (int r = 0; r < W; ++r) store_rows(view, 0, plan.neurons, group[r], c.at(r, 0));
+  }
+};
+
+template <typename T, int W>
+struct MemoryBackward {
+  using S = Simd<T>;
+  using vec = typename S::vec;
+
+  const MemoryPlan<T>& plan;
+  OuterProducts<T> products;
+  Rows<T> kept;         // [5N] of this step
+  Rows<T> kept_before;  // [5N] of the step before, of which the memory is needed
+  Rows<T> grad_c;       // [N] the gradient of the memory after the step, then before it
+  Rows<T> grad_z;       // [4N]
+  Rows<T> grad_in;      // [I + N] of x and of h
+  int64_t places = 0;
+  int64_t place = 0;
+
+  // `sums`: OuterProducts::sums_count(4N, I + N) values.
+  MemoryBackward(const MemoryPlan<T>& p, T* sums) : plan(p) { products.sums = sums; }
+  static int64_t sums_count(const MemoryPlan<T>& plan) {
+    return plan.present ? OuterProducts<T>::sums_count(plan.forward.rows, plan.forward.inputs) : 0;
+  }
+  void take(Arena& arena, int64_t steps) {
+    if (!plan.present) return;
+    const int64_t N = plan.neurons, rows = plan.forward.rows, columns = plan.forward.inputs;
+    kept.take(arena, W, kMemoryRows * N);
+    kept_before.take(arena, W, kMemoryRows * N);
+    grad_c.take(arena, W, N);
+    grad_z.take(arena, W, padded_rows(rows));
+    grad_in.take(arena, W, padded_rows(columns));
+    places = W * steps_put_by(padded_rows(rows) + padded_rows(columns), W, steps);
+    products.take(arena, rows, columns, places);
+  }
+
+  void start(const SequenceView<const T>& grad_hn, const LaneGroup (&group)[W]) {
+    const int64_t N = plan.neurons;
+    place = 0;
+    for (int r = 0; r < W; ++r) {
+      if (grad_hn.data == nullptr) {
+        clear(grad_c.at(r, 0), N * S::lanes);
+        continue;
+      }
+      SequenceView<const T> view = grad_hn;
+      view.data += N * view.stride_c;
+      load_rows(view, 0, N, group[r], grad_c.at(r, 0));
+      clear_lanes_past(group[r], N, grad_c.at(r, 0));
+    }
+  }
+
+  // What was the step before is the step now. The caller loads a new `kept_before`.
+  void next_step() {
+    const Rows<T> spare = kept;
+    kept = kept_before;
+    kept_before = spare;
+  }
+  // Before the first step there is only the initial memory.
+  void load_first(const SequenceInputs<T>& in, const LaneGroup (&group)[W]) {
+    const int64_t N = plan.neurons;
+    for (int r = 0; r < W; ++r) {
+      clear(kept_before.at(r, 0), kMemoryRows * N * S::lanes);
+      if (in.h0.data == nullptr) continue;
+      SequenceView<const T> view = in.h0;
+      view.data += N * view.stride_c;
+      // By way of grad_z, which is free.
+      load_rows(view, 0, N, group[r], grad_z.at(r, 0));
+      for (int64_t j = 0; j < N; ++j) {
+        S::store(kept_before.at(r, j * kMemoryRows + kMemoryRows - 1), S::load(grad_z.at(r, j)));
+      }
+    }
+  }
+
+  // The step's v again.
+  void output(Rows<T> v) const {
+    for (int64_t j = 0; j < plan.neurons; ++j) {
+      for (int r = 0; r < W; ++r) {
+        const T* const from = kept.at(r, j * kMemoryRows);
+        S::store(v.at(r, j), tanh<T>(S::load(from + 4 * S::lanes)) * S::load(from + 3 * S::lanes));
+      }
+    }
+  }
+
+  // One step back: the gradient of v [N] and that of the memory in, those of x and h out, in
+  // `grad_in`, and of the memory before the step. `x` and `h` are what the step was given. The
+  // lanes of samples that do not run come in with a gradient of zero for v; what is wanted of their
+  // memory passes by.
+  void step(Rows<const T> grad_v, Rows<const T> x, Rows<const T> h, const ActiveLanes<T>* active,
+            bool last) {
+    const int64_t N = plan.neurons;
+    for (int64_t j = 0; j < N; ++j) {
+      for (int r = 0; r < W; ++r) {
+        const T* const from = kept.at(r, j * kMemoryRows);
+        const vec a = S::load(from), i = S::load(from + S::lanes);
+        const vec f = S::load(from + 2 * S::lanes), o = S::load(from + 3 * S::lanes);
+        const vec size = tanh<T>(S::load(from + 4 * S::lanes));
+        const vec g = S::load(grad_v.at(r, j));
+        const vec given = S::load(grad_c.at(r, j));
+        const vec carried = active == nullptr ? given : active[r].mask ? given : vec{};
+        const vec gc = carried + g * o * (T(1) - size * size);
+        T* const z = grad_z.at(r, j * kMemoryGates);
+        S::store(z, gc * i * (T(1) - a * a));
+        S::store(z + S::lanes, gc * a * i * (T(1) - i));
+        const vec c = S::load(kept_before.at(r, j * kMemoryRows + kMemoryRows - 1));
+        S::store(z + 2 * S::lanes, gc * c * f * (T(1) - f));
+        S::store(z + 3 * S::lanes, g * size * o * (T(1) - o));
+        const vec before = gc * f;
+        S::store(grad_c.at(r, j), active == nullptr ? before : active[r].mask ? before : given);
+      }
+    }
+    for (int r = 0; r < W; ++r) {
+      copy_rows(grad_z.at(r, 0), plan.forward.rows, products.left_at(place + r), products.rows);
+      T* const to = products.right_at(place + r);
+      copy_rows<T>(x.at(r, 0), plan.inputs, to, plan.inputs);
+      copy_rows<T>(h.at(r, 0), N, to + plan.inputs * S::lanes, products.columns - plan.inputs);
+    }
+    dense_rows<T, W>(plan.backward, constant(grad_z), plan.forward.rows, {}, 0, grad_in);
+    place += W;
+    if (place == places || last) {
+      products.add(place);
+      place = 0;
+    }
+  }
+
+  void write_first(const SequenceView<T>& grad_h0, const LaneGroup (&group)[W]) const {
+    SequenceView<T> view = grad_h0;
+    view.data += plan.neurons * view.stride_c;
+    for (int r = 0; r < W; ++r) store_rows(view, 0, plan.neurons, group[r], grad_c.at(r, 0));
+  }
+};
+
+// Writes the gradients of the memory cell's parameters from the sums of one thread, into which
+// those of the others have been added.
+template <typename T>
+void write_memory_gradients(const MemoryPlan<T>& plan, T* sums, const MemoryGradients<T>& grad) {
+  if (!plan.present) return;
+  const int64_t N = plan.neurons, I = plan.inputs;
+  OuterProducts<T> product;
+  product.rows = padded_rows(plan.forward.rows);
+  product.columns = padded_rows(plan.forward.inputs);
+  product.sums = sums;
+  for (int64_t gate = 0; gate < kMemoryGates; ++gate) {
+    for (int64_t j = 0; j < N; ++j) {
+      const int64_t to = gate * N + j, row = j * kMemoryGates + gate;
+      for (int64_t k = 0; k < I; ++k) {
+        grad.weight[to * I + k] = sums == nullptr ? T(0) : product.weight_sum(row, k);
+      }
+      for (int64_t k = 0; k < N; ++k) {
+        grad.recurrent_weight[to * N + k] = sums == nullptr ? T(0) : product.weight_sum(row, I + k);
+      }
+      grad.bias[to] = sums == nullptr ? T(0) : product.bias_sum(row);
+    }
+  }
+}
+
+}  // namespace fastltc::cpu::FASTLTC_ISA
