@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .cli_data import audit, split
 from .cli_options import DATA_OPTIONS, absolute
 
 if TYPE_CHECKING:
@@ -105,6 +106,10 @@ def main(context: click.Context, traceback: bool) -> None:
     # which on a machine that is not idle takes the cores from the threads they wait for: an epoch
     # of the digits then takes several times longer than on one thread.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+main.add_command(split)
+main.add_command(audit)
 
 
 @main.command()

@@ -7,8 +7,9 @@ program that calls.
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -21,6 +22,8 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from ncps.wirings import Wiring
+
+    from .data.audit import Item, Report
 
 _DPI = 120
 _BLUE = "#1864ab"
@@ -332,6 +335,75 @@ def _synapse(
     # The neurons already span the layout; measuring hundreds of arrows for it takes seconds.
     arrow.set_in_layout(False)
     axes.add_patch(arrow)
+
+
+def leak_pairs(report: Report, most: int = 24) -> list[tuple[Picture, Picture]]:
+    """Of each leak between images one picture of either side, for `contact_sheet`.
+
+    Args:
+        report: of `fastltc.data.audit.audit`.
+        most: pairs at most; each kind of leak has its turn.
+    """
+    by_kind: dict[str, list[tuple[Picture, Picture]]] = {}
+    for cluster in report.clusters:
+        items = [report.items[index] for index in cluster.members]
+        first = items[0]
+        other = next(item for item in items if item.split != first.split)
+        if all(item.path is not None or item.pixels is not None for item in (first, other)):
+            by_kind.setdefault(cluster.kind, []).append(
+                (
+                    Picture(f"{cluster.kind}: {first.split}\n{_short(first.name)}", first),
+                    Picture(f"{other.split}, class {other.label}\n{_short(other.name)}", other),
+                )
+            )
+    turns = itertools.zip_longest(*by_kind.values())
+    return [pair for turn in turns for pair in turn if pair is not None][:most]
+
+
+def _short(name: str, length: int = 26) -> str:
+    return name if len(name) <= length else f"...{name[3 - length :]}"
+
+
+class Picture(NamedTuple):
+    """A captioned image of an audited item."""
+
+    caption: str
+    item: Item
+
+
+def contact_sheet(pairs: Sequence[tuple[Picture, Picture]]) -> bytes:
+    """Pairs of pictures side by side, three pairs to a row.
+
+    Args:
+        pairs: from `leak_pairs`.
+
+    Returns:
+        A PNG file.
+    """
+    from .data.audit import open_picture
+
+    columns = min(3, len(pairs))
+    rows = -(-len(pairs) // columns)
+    figure = Figure(figsize=(4.2 * columns, 2.4 * rows), layout="constrained")
+    grid = figure.subplots(rows, 2 * columns, squeeze=False)
+    for axes in grid.ravel():
+        axes.set_axis_off()
+    for place, pair in enumerate(pairs):
+        row, column = divmod(place, columns)
+        for side, (caption, item) in enumerate(pair):
+            axes = grid[row, 2 * column + side]
+            if item.path is not None:
+                image = open_picture(item.path)
+                image.thumbnail((256, 256))
+                pixels = np.asarray(image.convert("RGB"))
+            else:
+                assert item.pixels is not None
+                pixels = np.moveaxis(
+                    np.broadcast_to(item.pixels, (3, *item.pixels.shape[1:])), 0, -1
+                )
+            axes.imshow(pixels, interpolation="nearest")
+            axes.set_title(caption, fontsize=7)
+    return _png(figure)
 
 
 def _png(figure: Figure) -> bytes:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .audit import shared_groups
 from .errors import DataError
 from .images import read_image
 from .options import DataOptions
@@ -240,6 +241,12 @@ def load_listed(listed: Sequence[Listed], options: DataOptions, name: str, sourc
         DataError: a file is missing or damaged, a split is empty or has one class only.
     """
     listed, remarks = complete_splits(listed, options.split_seed, source)
+    if any(item.group is not None for item in listed):
+        groups = {
+            split: {item.group for item in listed if item.split == split and item.group}
+            for split in SPLITS
+        }
+        remarks = tuple(filter(None, (*remarks, shared_groups(groups))))
     classes = class_names({item.label for item in listed})
     labels = {item: classes.index(item.label) for item in listed}
     shape, shape_remarks = _common_shape(listed, options)

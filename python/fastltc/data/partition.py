@@ -77,28 +77,42 @@ def partition(
     order = np.random.default_rng(seed).permutation(len(open_groups))
     shuffled = [open_groups[number] for number in order]
     shuffled.sort(key=lambda key: -len(members[key]))
+    contents = {key: np.bincount(of[members[key]], minlength=len(kinds)) for key in shuffled}
+    left = sum((counts > 0 for counts in contents.values()), np.zeros(len(kinds), np.int64))
     for key in shuffled:
-        indices = members[key]
-        contents = np.bincount(of[indices], minlength=len(kinds))
-        best = _neediest(wanted, held, contents, asked)
-        held[best] += contents
-        for index in indices:
+        best = _best_split(wanted, held, contents[key], left, asked)
+        held[best] += contents[key]
+        left = left - (contents[key] > 0)
+        for index in members[key]:
             found[index] = SPLITS[best]
     return found
 
 
-def _neediest(
+def _best_split(
     wanted: NDArray[Any],
     held: NDArray[Any],
     contents: NDArray[Any],
+    left: NDArray[Any],
     asked: Sequence[int],
 ) -> int:
-    """The split whose want, relative to what it should hold, is largest in these classes."""
+    """The split that comes closest to what it should hold by taking these classes.
+
+    As long as a class has no more groups left than there are splits without it, only those splits
+    are considered.
+    """
+    present = np.flatnonzero(contents)
+    choices = list(asked)
+    for kind in present:
+        without = [number for number in asked if held[number, kind] == 0]
+        if without and len(without) >= left[kind]:
+            choices = [number for number in choices if number in without] or without
     scores = []
-    for number in asked:
-        lack = (wanted[number] - held[number]) / np.maximum(wanted[number], 1e-9)
-        scores.append((float(lack @ contents) / contents.sum(), wanted[number].sum(), number))
-    return max(scores)[2]
+    for number in choices:
+        error = held[number, present] - wanted[number, present]
+        change = (2 * error + contents[present]) * contents[present]
+        share = np.maximum(wanted[number, present], 1e-9)
+        scores.append((float((change / share).sum()), -wanted[number].sum(), number))
+    return min(scores)[2]
 
 
 def _check_classes(

@@ -6,7 +6,7 @@ import contextlib
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import nn
 
 from .. import plots
 from ..data import DataSet, Split, load_data, normalise
+from ..data.audit import warnings as leak_warnings
 from ..models import ConvNCP, build_model, trainable_parameters
 from .config import TrainConfig
 from .device import find_device
@@ -95,6 +96,7 @@ def train(
     if data.kind != "images" or data.multilabel:
         what = "several labels per image" if data.multilabel else data.kind
         raise ConfigError(f"model: {config.model} classifies images; {data.name} has {what}")
+    data = replace(data, remarks=(*data.remarks, *leak_warnings(data)))
     asked = find_class(config.positive, data.classes)
     positive = data.positive if asked is None else asked
     if config.threads is not None:

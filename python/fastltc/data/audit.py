@@ -1,0 +1,512 @@
+"""Leaks between splits: the same picture, or the same patient, on both sides.
+
+Four kinds, from certain to likely: equal bytes, equal decoded pixels, near duplicates (by a
+perceptual hash, confirmed on the pixels), and a group in two splits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import DataError
+from .partition import partition
+from .sets import SPLITS, DataSet
+from .tables import FILE_NAMES, read_table
+
+KINDS = ("bytes", "pixels", "near", "group")
+WORDS = {
+    "bytes": "equal, byte for byte, to",
+    "pixels": "equal in every pixel to",
+    "near": "nearly equal to",
+    "group": "of the same group as",
+}
+
+# Bits of 64 in which perceptual hashes may differ. Unrelated pictures differ in about 32.
+NEAR_BITS = 6
+# Root mean square difference of 32x32 grey thumbnails, in grey levels, that confirms a near
+# duplicate: hashes of smooth or dark pictures agree by chance.
+NEAR_LEVELS = 5.0
+
+_THUMBNAIL = 32
+_ID_NAMES = ("sha256", "sha1", "md5", "git_blob", "blob", "hash", "checksum", "id", "content")
+
+
+@dataclass(frozen=True)
+class Item:
+    """One example of a split.
+
+    Args:
+        name: what reports call it.
+        split: ``train``, ``val`` or ``test``; empty before there is a split.
+        label: its class.
+        path: the image file, where there is one.
+        pixels: ``[C, H, W]``, uint8, where the image is in memory.
+        content: an id that is equal for equal bytes, where it is known without the file.
+        group: what must not be in two splits.
+    """
+
+    name: str
+    split: str
+    label: str
+    path: Path | None = None
+    pixels: NDArray[np.uint8] | None = field(default=None, compare=False)
+    content: str | None = None
+    group: str | None = None
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Items that are one and the same as far as ``kind`` goes, in more than one split.
+
+    Args:
+        kind: one of `KINDS`.
+        members: places in the list of items; ordered by split, then by name.
+    """
+
+    kind: str
+    members: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Exposure:
+    """How many of a class of a split have their like in an earlier split."""
+
+    kind: str
+    split: str
+    label: str
+    count: int
+    total: int
+    against: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `audit` found.
+
+    Args:
+        items: what was looked at.
+        clusters: leaks; each kind leaves out what a more certain kind has already.
+        exposures: the same, counted per split and class.
+        conflicts: places of items with equal content and different classes.
+        checked: the kinds that were looked for.
+    """
+
+    items: Sequence[Item]
+    clusters: tuple[Cluster, ...]
+    exposures: tuple[Exposure, ...]
+    conflicts: tuple[tuple[int, ...], ...]
+    checked: tuple[str, ...]
+
+    @property
+    def leaks(self) -> bool:
+        """Whether anything is in two splits."""
+        return bool(self.clusters)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+
+        def named(members: Iterable[int]) -> list[dict[str, str]]:
+            return [
+                {"split": item.split, "label": item.label, "name": item.name}
+                for item in (self.items[index] for index in members)
+            ]
+
+        return {
+            "leaks": self.leaks,
+            "checked": list(self.checked),
+            "items": {split: sum(item.split == split for item in self.items) for split in SPLITS},
+            "exposed": [
+                {
+                    "kind": found.kind,
+                    "split": found.split,
+                    "label": found.label,
+                    "count": found.count,
+                    "of": found.total,
+                    "against": found.against,
+                }
+                for found in self.exposures
+            ],
+            "clusters": [
+                {"kind": cluster.kind, "items": named(cluster.members)} for cluster in self.clusters
+            ],
+            "conflicting_labels": [named(members) for members in self.conflicts],
+        }
+
+    def to_text(self, examples: int = 3) -> str:
+        """The report for people.
+
+        Args:
+            examples: clusters of each kind that are shown.
+        """
+        counts = self.to_dict()["items"]
+        lines = ["audited: " + ", ".join(f"{count} {name}" for name, count in counts.items())]
+        names = {"bytes": "equal bytes", "pixels": "equal pixels", "near": "near duplicates"}
+        lines.append("looked for: " + ", ".join(names.get(kind, "groups") for kind in self.checked))
+        for found in self.exposures:
+            lines.append(
+                f"LEAK {found.split}, class {found.label}: {found.count} of {found.total} are "
+                f"{WORDS[found.kind]} {found.against}"
+            )
+        for kind in KINDS:
+            clusters = [cluster for cluster in self.clusters if cluster.kind == kind]
+            for cluster in clusters[:examples]:
+                first: dict[str, int] = {}
+                for index in cluster.members:
+                    first.setdefault(self.items[index].split, index)
+                shown = ", ".join(
+                    f"{split}: {self.items[index].name}" for split, index in first.items()
+                )
+                lines.append(f"  {kind}: {len(cluster.members)} items, such as {shown}")
+            if len(clusters) > examples:
+                lines.append(f"  {kind}: and {len(clusters) - examples} more clusters")
+        for members in self.conflicts[:examples]:
+            shown = ", ".join(
+                f"{self.items[index].name} is {self.items[index].label}" for index in members[:3]
+            )
+            lines.append(f"equal content, different classes: {shown}")
+        if len(self.conflicts) > examples:
+            lines.append(f"and {len(self.conflicts) - examples} more with different classes")
+        if not self.leaks:
+            lines.append("no leak found")
+        return "\n".join(lines)
+
+
+def items_of(data: DataSet) -> list[Item]:
+    """The images of a data set that is in memory."""
+    if data.kind != "images" or data.multilabel:
+        raise DataError(f"{data.name}: images of one class each are audited, got {data.kind}")
+    items = []
+    for split in SPLITS:
+        part = data.splits[split]
+        pixels = part.inputs
+        if pixels.dtype != np.uint8:
+            pixels = np.rint(pixels.astype(np.float32) * np.float32(255)).astype(np.uint8)
+        for index in range(len(part)):
+            name = part.names[index] if part.names else f"{split} {index}"
+            label = data.classes[int(part.labels[index])]
+            items.append(Item(name, split, label, pixels=pixels[index]))
+    return items
+
+
+def with_ids(items: Sequence[Item], path: Path) -> list[Item]:
+    """Items with the content ids of a table, in which equal ids mean equal bytes.
+
+    The files themselves are then not needed.
+
+    Raises:
+        DataError: the table lacks a column, or an item; the text names it.
+    """
+    table = read_table(path)
+    files = table.need(None, FILE_NAMES, "names of the files", "its header")
+    ids = table.need(None, _ID_NAMES, "content ids", "its header")
+    known = {row[files]: row[ids] for row in table.rows}
+    missing = [item.name for item in items if item.name not in known]
+    if missing:
+        raise DataError(f"{path}: no content id for {missing[0]} and {len(missing) - 1} others")
+    return [replace(item, content=known[item.name], path=None) for item in items]
+
+
+def audit(items: Sequence[Item], *, near_bits: int | None = NEAR_BITS) -> Report:
+    """Looks for leaks between the splits of ``items``.
+
+    Args:
+        items: with files, pixels or content ids, and groups where there are any.
+        near_bits: bits in which the perceptual hashes of near duplicates may differ, 0 to 64;
+            None for no search for them.
+
+    Returns:
+        What was found.
+
+    Raises:
+        DataError: a file is missing or damaged.
+
+    Example:
+        >>> items = [Item("a", "train", "1", content="x"), Item("b", "test", "1", content="x")]
+        >>> audit(items).exposures[0].count
+        1
+    """
+    links, checked = _links(items, near_bits)
+    clusters = []
+    seen: set[tuple[int, ...]] = set()
+    for kind in KINDS:
+        for members in links.get(kind, ()):
+            ordered = tuple(
+                sorted(members, key=lambda i: (SPLITS.index(items[i].split), items[i].name))
+            )
+            if len({items[index].split for index in ordered}) > 1 and ordered not in seen:
+                if kind != "group":
+                    seen.add(ordered)
+                clusters.append(Cluster(kind, ordered))
+    conflicts = tuple(
+        tuple(sorted(members))
+        for kind in ("bytes", "pixels")
+        for members in links.get(kind, ())
+        if len({items[index].label for index in members}) > 1
+    )
+    return Report(
+        items,
+        tuple(clusters),
+        _exposures(items, clusters),
+        tuple(dict.fromkeys(conflicts)),
+        checked,
+    )
+
+
+def _exposures(items: Sequence[Item], clusters: Sequence[Cluster]) -> tuple[Exposure, ...]:
+    totals: dict[tuple[str, str], int] = defaultdict(int)
+    for item in items:
+        totals[item.split, item.label] += 1
+    counts: dict[tuple[str, str, str, str], set[int]] = defaultdict(set)
+    surer: set[tuple[int, str]] = set()
+    for kind in KINDS:
+        found: set[tuple[int, str]] = set()
+        for cluster in clusters:
+            if cluster.kind != kind:
+                continue
+            present = {items[index].split for index in cluster.members}
+            for index in cluster.members:
+                item = items[index]
+                for against in SPLITS[: SPLITS.index(item.split)]:
+                    if against in present and (kind == "group" or (index, against) not in surer):
+                        counts[kind, item.split, item.label, against].add(index)
+                        found.add((index, against))
+        if kind != "group":
+            surer |= found
+    return tuple(
+        Exposure(kind, split, label, len(found), totals[split, label], against)
+        for (kind, split, label, against), found in sorted(
+            counts.items(),
+            key=lambda entry: (
+                KINDS.index(entry[0][0]),
+                -SPLITS.index(entry[0][1]),
+                entry[0][2],
+                entry[0][3],
+            ),
+        )
+    )
+
+
+def fix(items: Sequence[Item], *, near_bits: int | None = NEAR_BITS) -> list[Item]:
+    """Puts whatever is linked on one side, and moves nothing else.
+
+    What is linked (duplicates and groups, and duplicates of members of a group) and lies in
+    several splits is allotted anew, so that every split keeps its share of each class as well as
+    that is possible.
+
+    Raises:
+        DataError: a class would be left without examples in a split; it has too few that differ.
+    """
+    components = linked(items, near_bits=near_bits)
+    splits: dict[int, set[str]] = defaultdict(set)
+    for item, component in zip(items, components, strict=True):
+        splits[component].add(item.split)
+    fixed = [
+        item.split if len(splits[component]) == 1 else None
+        for item, component in zip(items, components, strict=True)
+    ]
+    shares = [sum(item.split == split for item in items) / len(items) for split in SPLITS]
+    labels = [item.label for item in items]
+    found = partition(labels, shares, groups=components, fixed=fixed)
+    _check_kept(items, found, components)
+    return [replace(item, split=where) for item, where in zip(items, found, strict=True)]
+
+
+def _check_kept(items: Sequence[Item], found: Sequence[str], components: Sequence[int]) -> None:
+    before = {(item.split, item.label) for item in items}
+    after = {(where, item.label) for item, where in zip(items, found, strict=True)}
+    for split, label in sorted(before - after):
+        distinct = len(
+            {
+                component
+                for item, component in zip(items, components, strict=True)
+                if item.label == label
+            }
+        )
+        raise DataError(
+            f"class {label!r} cannot be in the {split} split without a leak: its examples are "
+            f"{distinct} different ones"
+        )
+
+
+def linked(items: Sequence[Item], *, near_bits: int | None = NEAR_BITS) -> list[int]:
+    """A number for each item that is equal for items which must not be in two splits."""
+    links, _ = _links(items, near_bits)
+    parent = list(range(len(items)))
+
+    def root(index: int) -> int:
+        while parent[index] != index:
+            parent[index] = parent[parent[index]]
+            index = parent[index]
+        return index
+
+    for clusters in links.values():
+        for members in clusters:
+            for index in members[1:]:
+                parent[root(index)] = root(members[0])
+    return [root(index) for index in range(len(items))]
+
+
+def _links(
+    items: Sequence[Item], near_bits: int | None
+) -> tuple[dict[str, list[list[int]]], tuple[str, ...]]:
+    """Lists of linked items (two or more), by kind; and the kinds that were looked for."""
+    if near_bits is not None and not 0 <= near_bits <= 64:
+        raise DataError(f"near: expected 0 to 64 bits, got {near_bits}")
+    links: dict[str, list[list[int]]] = {}
+    checked = []
+    contents: list[Hashable] = [_content(item) for item in items]
+    if any(content is not None for content in contents):
+        checked.append("bytes")
+        links["bytes"] = _equal(contents)
+    decoded = [_decoded(item) for item in items]
+    if any(picture is not None for picture in decoded):
+        checked.append("pixels")
+        links["pixels"] = _equal([None if p is None else p[0] for p in decoded])
+        if near_bits is not None:
+            checked.append("near")
+            links["near"] = _near(decoded, near_bits)
+    if any(item.group is not None for item in items):
+        checked.append("group")
+        links["group"] = _equal([item.group for item in items])
+    return links, tuple(checked)
+
+
+def _equal(keys: Sequence[Hashable]) -> list[list[int]]:
+    places: dict[Hashable, list[int]] = defaultdict(list)
+    for index, key in enumerate(keys):
+        if key is not None:
+            places[key].append(index)
+    return [members for members in places.values() if len(members) > 1]
+
+
+def _content(item: Item) -> str | None:
+    if item.content is not None or item.path is None:
+        return item.content
+    try:
+        return hashlib.sha256(item.path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise DataError(f"{item.path}: cannot be read: {error.strerror}") from None
+
+
+# Digest of the decoded pixels, perceptual hash (64 bits), thumbnail.
+_Picture = tuple[bytes, NDArray[np.uint8], NDArray[np.float32]]
+
+
+def _decoded(item: Item) -> _Picture | None:
+    import imagehash
+    from PIL import Image
+
+    if item.pixels is not None:
+        pixels = item.pixels
+        image = Image.fromarray(pixels[0] if len(pixels) == 1 else np.moveaxis(pixels, 0, -1))
+    elif item.path is not None:
+        image = open_picture(item.path)
+        pixels = np.asarray(image)
+    else:
+        return None
+    digest = hashlib.sha256(repr((image.mode, image.size)).encode() + pixels.tobytes()).digest()
+    grey = image.convert("L")
+    bits = np.packbits(imagehash.phash(grey).hash.ravel())
+    small = grey.resize((_THUMBNAIL, _THUMBNAIL), Image.Resampling.BILINEAR)
+    return digest, bits, np.asarray(small, dtype=np.float32)
+
+
+def open_picture(path: Path) -> Any:
+    """A decoded image file, upright, as a Pillow image.
+
+    Raises:
+        DataError: it is missing or damaged.
+    """
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(path) as opened:
+            opened.load()
+            return ImageOps.exif_transpose(opened)
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    # Pillow's decoders raise SyntaxError, ValueError, struct.error and others on damaged files.
+    except Exception as error:
+        raise DataError(f"{path}: unreadable or damaged image: {error}") from None
+
+
+def _near(decoded: Sequence[_Picture | None], bits: int) -> list[list[int]]:
+    """Near duplicates, each pair of different pictures as a list of two."""
+    # Equal pictures are one here, else a thousand copies would be half a million pairs.
+    first: dict[bytes, int] = {}
+    for index, picture in enumerate(decoded):
+        if picture is not None:
+            first.setdefault(picture[0], index)
+    places = np.array(list(first.values()), dtype=np.int64)
+    pictures = [picture for picture in (decoded[place] for place in places) if picture is not None]
+    if len(pictures) < 2:
+        return []
+    hashes = np.stack([picture[1] for picture in pictures])
+    copies: dict[bytes, list[int]] = defaultdict(list)
+    for index, picture in enumerate(decoded):
+        if picture is not None:
+            copies[picture[0]].append(index)
+    ones = np.array([bin(value).count("1") for value in range(256)], dtype=np.uint8)
+    found = []
+    chunk = max(1, 1 << 22 >> max(len(hashes).bit_length(), 1))
+    for start in range(0, len(hashes), chunk):
+        rows = hashes[start : start + chunk]
+        distance = ones[rows[:, None] ^ hashes[None]].sum(axis=2, dtype=np.uint8)
+        for row, other in np.argwhere(distance <= bits):
+            one = start + int(row)
+            if one >= other:
+                continue
+            difference = pictures[one][2] - pictures[int(other)][2]
+            if float(np.sqrt(np.mean(difference * difference))) <= NEAR_LEVELS:
+                found.append(copies[pictures[one][0]] + copies[pictures[int(other)][0]])
+    return found
+
+
+def warnings(data: DataSet) -> tuple[str, ...]:
+    """The cheap part of the audit, for training: equal inputs in two splits, by a digest of each.
+
+    Returns:
+        A sentence for each split that shares images with an earlier one.
+    """
+    if data.kind != "images":
+        return ()
+    digests = {
+        split: [hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in part.inputs]
+        for split, part in data.splits.items()
+    }
+    sentences = []
+    for place, split in enumerate(SPLITS):
+        for earlier in SPLITS[:place]:
+            known = set(digests[earlier])
+            count = sum(digest in known for digest in digests[split])
+            if count:
+                sentences.append(
+                    f"LEAK: {count} of {len(digests[split])} {split} images are equal, in every "
+                    f"pixel, to {earlier} images; scores on them are too good. "
+                    "See: fastltc audit"
+                )
+    return tuple(sentences)
+
+
+def shared_groups(groups: Mapping[str, set[str]]) -> str:
+    """A sentence about groups that are in two splits; empty where there is none."""
+    shared = sorted(
+        {
+            group
+            for place, split in enumerate(SPLITS)
+            for earlier in SPLITS[:place]
+            for group in groups[split] & groups[earlier]
+        }
+    )
+    if not shared:
+        return ""
+    others = f" and {len(shared) - 1} others" if len(shared) > 1 else ""
+    return f"LEAK: group {shared[0]}{others} in more than one split. See: fastltc audit"
