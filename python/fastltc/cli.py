@@ -1,4 +1,4 @@
-"""The ``fastltc`` command: info, train, evaluate, predict, run.
+"""The ``fastltc`` command: info, train, evaluate, predict, export, run.
 
 Only click is imported here. torch, scikit-learn and matplotlib are imported by the commands that
 need them, so that ``fastltc --help`` answers at once.
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .cli_data import audit, split
+from .cli_export import export
 from .cli_options import DATA_OPTIONS, absolute
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ _INTERRUPTED = 130
 # Errors whose text says all that a user needs, by the module that defines them.
 _USER_ERRORS = {
     "fastltc.data.errors": ("DataError",),
+    "fastltc.exporting.errors": ("ExportError",),
+    "fastltc.runtime.model": ("ModelFileError",),
     "fastltc.training.errors": ("ConfigError", "DivergedError", "RunError"),
 }
 
@@ -465,6 +468,8 @@ def _set_threads(threads: int | None) -> None:
 
     torch.set_num_threads(threads)
 
+
+main.add_command(export)
 
 if __name__ == "__main__":
     main()

@@ -1,0 +1,111 @@
+"""How much flash and RAM generated C takes, by a compiler where there is one."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from .c_source import CSource
+from .errors import ExportError
+
+__all__ = ["Sizes", "find_compiler", "measure"]
+
+_FLAGS = ("-std=c99", "-Os", "-fno-asynchronous-unwind-tables", "-fstack-usage", "-c")
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Bytes, and where the figures are from.
+
+    Args:
+        flash: code and constants.
+        ram: the state of one stream.
+        stack: an upper bound for one call of the step function, without what ``expf`` takes.
+        source: compiler and target, or that the figures were computed.
+    """
+
+    flash: int
+    ram: int
+    stack: int
+    source: str
+
+    def __str__(self) -> str:
+        return (
+            f"flash {self.flash:,} bytes, RAM {self.ram:,} bytes per stream and at most "
+            f"{self.stack:,} of stack ({self.source})"
+        )
+
+
+def find_compiler(name: str | None = None) -> str | None:
+    """Return the path of a C compiler: that named, ``$CC``, or ``gcc`` or ``cc`` if there is one.
+
+    Raises:
+        ExportError: (a ValueError) if the one that is named is not there.
+    """
+    for wanted in (name, os.environ.get("CC")):
+        if wanted:
+            found = shutil.which(wanted)
+            if found is None and wanted is name:
+                raise ExportError(f"compiler: {wanted!r} is not on the PATH")
+            return found
+    return shutil.which("gcc") or shutil.which("cc")
+
+
+def measure(code: CSource, compiler: str | None) -> Sizes:
+    """Compile generated C for size and read the sizes of the object; without a compiler, compute.
+
+    Args:
+        code: what `generate_c` returned.
+        compiler: path of a gcc (also of a cross compiler, as arm-none-eabi-gcc), or None.
+
+    Raises:
+        ExportError: (a ValueError) if the compiler fails; the text has what it says.
+    """
+    size_tool = _size_tool(compiler) if compiler else None
+    if compiler is None or size_tool is None:
+        return Sizes(
+            code.table_bytes,
+            code.state_bytes,
+            code.scratch_bytes,
+            "computed from the tables: constants without code, arrays without frames; no compiler",
+        )
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / f"{code.name}.h").write_text(code.header)
+        (folder / f"{code.name}.c").write_text(code.source)
+        _run([compiler, *_FLAGS, f"{code.name}.c", "-o", "model.o"], folder)
+        table = _run([size_tool, "model.o"], folder).splitlines()[1].split()
+        text, data, bss = (int(number) for number in table[:3])
+        frames = [
+            int(line.split("\t")[1])
+            for path in folder.glob("*.su")
+            for line in path.read_text().splitlines()
+        ]
+        target = _run([compiler, "-dumpmachine"], folder).strip()
+        version = _run([compiler, "-dumpversion"], folder).strip()
+    # No function calls itself, so that no chain of calls is longer than all of them together.
+    return Sizes(
+        flash=text + data,
+        ram=code.state_bytes + bss,
+        stack=sum(frames) if frames else code.scratch_bytes,
+        source=f"size of the object by {Path(compiler).name} {version} -Os for {target}",
+    )
+
+
+def _size_tool(compiler: str) -> str | None:
+    """Return the path of the ``size`` that belongs to a compiler."""
+    path = Path(compiler)
+    own = re.sub(r"(gcc|cc|clang)(-[\d.]+)?$", "size", path.name)
+    return shutil.which(str(path.with_name(own))) or shutil.which(own)
+
+
+def _run(command: list[str], folder: Path) -> str:
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise ExportError(f"compiler: {' '.join(command)} failed: {done.stderr.strip()[:2000]}")
+    return done.stdout

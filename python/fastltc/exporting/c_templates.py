@@ -1,0 +1,487 @@
+"""The C99 that `c_source` puts together: functions that several layers share, and layers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from string import Template
+
+__all__ = [
+    "BLEND",
+    "CFC",
+    "DENSE_CELL",
+    "DENSE_PURE",
+    "HEADER",
+    "HELPERS",
+    "LSTM",
+    "LTC",
+    "MASKED_CELL",
+    "PAIR_LOOP",
+    "PURE_CELL",
+    "PURE_LOOP",
+    "SOURCE",
+    "STEP",
+    "SYNAPSE_LOOP",
+]
+
+
+@dataclass(frozen=True)
+class Helper:
+    """A type or function that layers share, and the names of those it needs."""
+
+    text: str
+    needs: tuple[str, ...] = ()
+
+
+def _each(name: str, expression: str, *needs: str) -> Helper:
+    return Helper(
+        f"""
+/* y may be x. */
+static void {name}_of(const float *x, float *y, size_t size)
+{{
+    size_t i;
+    for (i = 0; i < size; ++i) {{
+        y[i] = {expression};
+    }}
+}}
+""",
+        needs,
+    )
+
+
+# In the order in which they stand in a file.
+HELPERS: dict[str, Helper] = {
+    "neuron": Helper(
+        """
+typedef struct {
+    float capacitance;  /* times the number of unfolds */
+    float leak;         /* conductance, epsilon included */
+    float leak_current; /* conductance times potential */
+} neuron;
+"""
+    ),
+    "synapse": Helper(
+        """
+typedef struct {
+    float slope;
+    float midpoint;
+    float conductance;
+    float current; /* conductance times reversal potential */
+} synapse;
+"""
+    ),
+    "synapse_pair": Helper(
+        """
+typedef struct {
+    float ff1;
+    float ff2;
+} synapse_pair;
+"""
+    ),
+    "clock": Helper(
+        """
+typedef struct {
+    float a;
+    float b;
+} clock_weight;
+"""
+    ),
+    "heads": Helper(
+        """
+typedef struct {
+    float ff1;
+    float ff2;
+    float time_a;
+    float time_b;
+} heads;
+"""
+    ),
+    "absolute": Helper(
+        """
+static float absolute(float x)
+{
+    return x < 0.0f ? -x : x;
+}
+"""
+    ),
+    "sigmoid": Helper(
+        """
+static float sigmoid(float x)
+{
+    return 1.0f / (1.0f + expf(-x));
+}
+"""
+    ),
+    "hyptan": Helper(
+        """
+/* tanh. Near 0 by its series, where 1 - z would cancel. */
+static float hyptan(float x)
+{
+    const float size = absolute(x);
+    if (size < 0.2f) {
+        const float q = x * x;
+        return x * (1.0f - q * (0.333333333f - q * (0.133333333f - q * 0.0539682540f)));
+    } else {
+        const float z = expf(-2.0f * size);
+        const float y = (1.0f - z) / (1.0f + z);
+        return x < 0.0f ? -y : y;
+    }
+}
+""",
+        ("absolute",),
+    ),
+    "gelu": Helper(
+        """
+/* x times the normal distribution function, by a fit of erfc(s) exp(s^2) to 1e-9. */
+static float gelu(float x)
+{
+    const float s = 0.707106781f * absolute(x);
+    const float t = 1.0f / (1.0f + 0.34f * s);
+    const float fit = GELU_FIT;
+    const float tail = 0.5f * x * expf(-s * s) * t * fit;
+    return x < 0.0f ? tail : x - tail;
+}
+""",
+        ("absolute",),
+    ),
+    "softplus": Helper(
+        """
+/* log(1 + exp(x)), the logarithm by the series of 2 atanh(s), s at most 1/3. */
+static float softplus(float x)
+{
+    const float z = expf(-absolute(x));
+    const float s = z / (2.0f + z);
+    const float q = s * s;
+    const float series =
+        1.0f + q * (0.333333333f + q * (0.2f + q * (0.142857143f + q * (0.111111111f
+        + q * (0.0909090909f + q * 0.0769230769f)))));
+    return (x > 0.0f ? x : 0.0f) + 2.0f * s * series;
+}
+""",
+        ("absolute",),
+    ),
+    "dense": Helper(
+        """
+/* y = weight x + bias; bias may be NULL, y may not overlap x. */
+static void dense(const float *weight, const float *bias, const float *x, float *y,
+                  size_t inputs, size_t outputs)
+{
+    size_t i, j;
+    for (j = 0; j < outputs; ++j) {
+        float sum = bias ? bias[j] : 0.0f;
+        for (i = 0; i < inputs; ++i) {
+            sum += weight[i] * x[i];
+        }
+        weight += inputs;
+        y[j] = sum;
+    }
+}
+"""
+    ),
+    "relu_of": _each("relu", "x[i] > 0.0f ? x[i] : 0.0f"),
+    "tanh_of": _each("tanh", "hyptan(x[i])", "hyptan"),
+    "sigmoid_of": _each("sigmoid", "sigmoid(x[i])", "sigmoid"),
+    "silu_of": _each("silu", "x[i] * sigmoid(x[i])", "sigmoid"),
+    "gelu_of": _each("gelu", "gelu(x[i])", "gelu"),
+    "lecun_tanh_of": _each("lecun_tanh", "1.7159f * hyptan(0.666f * x[i])", "hyptan"),
+    "softplus_of": _each("softplus", "softplus(x[i])", "softplus"),
+    "softmax_of": Helper(
+        """
+/* y may be x. */
+static void softmax_of(const float *x, float *y, size_t size)
+{
+    float largest = x[0], sum = 0.0f;
+    size_t i;
+    for (i = 1; i < size; ++i) {
+        largest = x[i] > largest ? x[i] : largest;
+    }
+    for (i = 0; i < size; ++i) {
+        y[i] = expf(x[i] - largest);
+        sum += y[i];
+    }
+    for (i = 0; i < size; ++i) {
+        y[i] /= sum;
+    }
+}
+"""
+    ),
+}
+
+# erfc(s) exp(s^2) = t P(t), t = 1 / (1 + 0.34 s): a weighted least-squares fit for s >= 0.
+_GELU_FIT = (
+    0.18027708,
+    0.30400592,
+    -0.28250377,
+    1.20494428,
+    -1.2448492,
+    1.08442613,
+    -0.24630045,
+)
+
+
+def _horner(coefficients: tuple[float, ...]) -> str:
+    first, *rest = coefficients
+    return f"{first}f" + (f" + t * ({_horner(tuple(rest))})" if rest else "")
+
+
+HELPERS["gelu"] = Helper(
+    HELPERS["gelu"].text.replace("GELU_FIT", "\n        " + _horner(_GELU_FIT)),
+    HELPERS["gelu"].needs,
+)
+
+HEADER = Template("""\
+/*
+ * $facts
+ *
+ *     static ${name}_state state;
+ *     float output[${upper}_OUTPUT_SIZE];
+ *     ${name}_reset(&state);
+ *     for (;;) {
+ *         ... wait for the next observation, dt seconds after the last ...
+ *         if (${name}_step(&state, input, dt, output) == ${upper}_OK) {
+ *             ... use output ...
+ *         }
+ *     }
+ *
+ * C99. Nothing is allocated; of libm only expf is called. One state per stream; a state is used by
+ * one thread at a time. Compile without -ffast-math, which removes the checks for NaN.
+ */
+#ifndef ${upper}_H
+#define ${upper}_H
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define ${upper}_INPUT_SIZE $inputs
+#define ${upper}_OUTPUT_SIZE $outputs
+#define ${upper}_STATE_SIZE $floats
+
+#define ${upper}_OK 0
+#define ${upper}_BAD_INPUT 1 /* an input is NaN or infinite */
+#define ${upper}_BAD_DT 2    /* the time step is negative, NaN or infinite */
+
+/* What a stream carries from step to step: ${upper}_STATE_SIZE floats. */
+typedef struct {
+$members
+} ${name}_state;
+
+/* Sets the state of a stream to zeros, where every sequence starts. */
+void ${name}_reset(${name}_state *state);
+
+/*
+ * Takes one observation, dt seconds after the last one (1 where the training had no time steps).
+ * input: $inputs floats. output: $outputs floats, which may not overlap the input.
+ * Returns ${upper}_OK; with any other result state and output are what they were before.
+ */
+int ${name}_step(${name}_state *state, const float *input, float dt, float *output);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
+""")
+
+SOURCE = Template("""\
+/*
+ * $facts
+ *
+ * See ${name}.h on how to call it.
+ */
+#include "${name}.h"
+
+#include <math.h>
+#include <stddef.h>
+#include <string.h>
+
+$helpers
+$layers
+void ${name}_reset(${name}_state *state)
+{
+    memset(state, 0, sizeof *state);
+}
+
+int ${name}_step(${name}_state *state, const float *input, float dt, float *output)
+{
+$step
+}
+""")
+
+STEP = Template("""\
+$buffers    size_t i;
+    if (!(dt >= 0.0f && dt - dt == 0.0f)) {
+        return ${upper}_BAD_DT;
+    }
+    for (i = 0; i < $inputs; ++i) {
+        if (!(input[i] - input[i] == 0.0f)) {
+            return ${upper}_BAD_INPUT;
+        }
+    }
+$calls
+    return ${upper}_OK;""")
+
+LSTM = Template("""\
+/* x: $inputs inputs. h, c: $neurons each, changed. */
+static void ${name}_lstm(const float *x, float *h, float *c)
+{
+    float z[$width], gates[4 * $neurons];
+    const float *activation = gates, *write = gates + $neurons;
+    const float *keep = gates + 2 * $neurons, *read = gates + 3 * $neurons;
+    size_t j;
+    memcpy(z, x, $inputs * sizeof *z);
+    memcpy(z + $inputs, h, $neurons * sizeof *z);
+    dense(${name}_lstm_weight, ${name}_lstm_bias, z, gates, $width, 4 * $neurons);
+    for (j = 0; j < $neurons; ++j) {
+        c[j] = c[j] * sigmoid(keep[j]) + hyptan(activation[j]) * sigmoid(write[j]);
+        h[j] = hyptan(c[j]) * sigmoid(read[j]);
+    }
+}
+""")
+
+SYNAPSE_LOOP = Template("""\
+for (; s < ${name}_${of}_ends[j]; ++s) {
+    const synapse *q = &${name}_$of[s];
+    const float open = sigmoid(q->slope * ($source[${name}_${of}_from[s]] - q->midpoint));
+    sum_current += q->current * open;
+    sum_conductance += q->conductance * open;
+}
+""")
+
+LTC = Template("""\
+/* x: $inputs inputs. v: $neurons membrane potentials, changed. y: $motors outputs. */
+static void $name(const float *x, float dt, float *v$c, float *y)
+{
+    float current[$neurons], conductance[$neurons], next[$neurons];
+$declared    size_t j, unfold$k$s;
+$memory$mapped$start_sensory    for (j = 0; j < $neurons; ++j) {
+        float sum_current = ${name}_neurons[j].leak_current;
+        float sum_conductance = ${name}_neurons[j].leak;
+$sensory        current[j] = sum_current;
+        conductance[j] = sum_conductance;
+    }
+    /* A time step of 0 holds the potentials. */
+    for (unfold = 0; dt > 0.0f && unfold < $unfolds; ++unfold) {
+$start_recurrent        for (j = 0; j < $neurons; ++j) {
+            const float capacitance = ${name}_neurons[j].capacitance;
+            float sum_current = current[j], sum_conductance = conductance[j];
+$recurrent            next[j] = (capacitance * v[j] + dt * sum_current)
+                / (capacitance + dt * sum_conductance);
+        }
+        memcpy(v, next, sizeof next);
+    }
+    for (j = 0; j < $motors; ++j) {
+        y[j] = $output;
+    }
+}
+""")
+
+BLEND = {
+    "default": "h[j] = f1 * (1.0f - r) + r * f2;",
+    "no_gate": "h[j] = f1 + r * f2;",
+}
+
+PAIR_LOOP = Template("""\
+        for (; s < ${cell}_ends[j]; ++s) {
+            const float signal = z[${cell}_from[s]];
+            f1 += ${cell}_synapses[s].ff1 * signal;
+            f2 += ${cell}_synapses[s].ff2 * signal;
+        }
+""")
+
+MASKED_CELL = Template("""\
+/* x: $inputs inputs. h: $size neurons, changed. */
+static void $cell(const float *x, float dt, float *h)
+{
+    float z[$width];
+    const clock_weight *clock = ${cell}_clocks;
+    size_t j, k$s;
+    memcpy(z, x, $inputs * sizeof *z);
+    memcpy(z + $inputs, h, $size * sizeof *z);
+    for (j = 0; j < $size; ++j) {
+        float f1 = ${cell}_bias[j].ff1, f2 = ${cell}_bias[j].ff2, r;
+        float a = ${cell}_bias[j].time_a, b = ${cell}_bias[j].time_b;
+$loop        for (k = 0; k < $width; ++k, ++clock) {
+            a += clock->a * z[k];
+            b += clock->b * z[k];
+        }
+        f1 = hyptan(f1);
+        f2 = hyptan(f2);
+        r = sigmoid(a * dt + b);
+        $blend
+    }
+}
+""")
+
+PURE_LOOP = Template("""\
+        for (; s < ${cell}_ends[j]; ++s) {
+            f += ${cell}_weight[s] * z[${cell}_from[s]];
+        }
+""")
+
+PURE_CELL = Template("""\
+/* x: $inputs inputs. h: $size neurons, changed. */
+static void $cell(const float *x, float dt, float *h)
+{
+    float z[$width];
+    size_t j$s;
+    memcpy(z, x, $inputs * sizeof *z);
+    memcpy(z + $inputs, h, $size * sizeof *z);
+    for (j = 0; j < $size; ++j) {
+        float f = ${cell}_bias[j];
+$loop        h[j] = ${cell}_a[j]
+            - ${cell}_a[j] * expf(-dt * (${cell}_rate[j] + absolute(f))) * f;
+    }
+}
+""")
+
+DENSE_CELL = Template("""\
+/* x: $inputs inputs. h: $neurons neurons, changed. */
+static void ${name}_cell(const float *x, float dt, float *h)
+{
+    float z[$all]$buffers;
+    const heads *weight = ${name}_heads;
+    size_t j, k;
+$before
+    for (j = 0; j < $neurons; ++j) {
+        float f1 = ${name}_bias[j].ff1, f2 = ${name}_bias[j].ff2, r;
+        float a = ${name}_bias[j].time_a, b = ${name}_bias[j].time_b;
+        for (k = 0; k < $width; ++k, ++weight) {
+            f1 += weight->ff1 * $read[k];
+            f2 += weight->ff2 * $read[k];
+            a += weight->time_a * $read[k];
+            b += weight->time_b * $read[k];
+        }
+        f1 = hyptan(f1);
+        f2 = hyptan(f2);
+        r = sigmoid(a * dt + b);
+        $blend
+    }
+}
+""")
+
+DENSE_PURE = Template("""\
+/* x: $inputs inputs. h: $neurons neurons, changed. */
+static void ${name}_cell(const float *x, float dt, float *h)
+{
+    float z[$all]$buffers;
+    const float *weight = ${name}_weight;
+    size_t j, k;
+$before
+    for (j = 0; j < $neurons; ++j) {
+        float f = ${name}_bias[j];
+        for (k = 0; k < $width; ++k, ++weight) {
+            f += *weight * $read[k];
+        }
+        h[j] = ${name}_a[j]
+            - ${name}_a[j] * expf(-dt * (${name}_rate[j] + absolute(f))) * f;
+    }
+}
+""")
+
+CFC = Template("""\
+static void $name(const float *x, float dt, float *h$c, float *y)
+{
+$memory$calls
+$output
+}
+""")

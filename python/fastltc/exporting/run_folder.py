@@ -1,0 +1,58 @@
+"""From a run folder of ``fastltc train`` to what a model file holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastltc.exporting.describe import Part, describe_parts
+from fastltc.exporting.errors import ExportError
+from fastltc.nn import LTC, CfC
+from fastltc.training import Run
+
+__all__ = ["describe_run"]
+
+
+def describe_run(path: Path, layer: str | None = None, *, checkpoint: str = "best") -> list[Part]:
+    """Return the model of a run, or one liquid layer of it.
+
+    Args:
+        path: the run folder.
+        layer: name of a liquid layer of the model; None for the whole model. A constant factor
+            that the model puts on the outputs of the layer, its ``gain``, is kept as a linear
+            layer behind it.
+        checkpoint: ``"best"`` or ``"last"``.
+
+    Raises:
+        ExportError: (a ValueError) if the model, or the layer, cannot be exported.
+        RunError: (a ValueError) if the run or its checkpoint is missing or damaged.
+    """
+    run = Run.open(path)
+    model: Any = run.load_checkpoint(f"{checkpoint}.pt", "cpu").model
+    liquid = {name: m for name, m in model.named_modules() if isinstance(m, (LTC, CfC))}
+    if layer is None:
+        try:
+            return describe_parts(model)
+        except ExportError as error:
+            known = ", ".join(
+                f"--layer {name} ({type(m).__name__}, {m.input_size} inputs a step)"
+                for name, m in liquid.items()
+            )
+            raise ExportError(
+                f"{path}: the whole model ({run.config.model}) cannot be exported: {error}. "
+                f"Its liquid part can: {known or 'it has none'}. What comes before it, as "
+                "convolutions, has to be computed by other means"
+            ) from None
+    if layer not in liquid:
+        raise ExportError(
+            f"layer: expected one of {', '.join(liquid) or '(this model has none)'}, got {layer!r}"
+        )
+    parts = describe_parts(liquid[layer], layer)
+    gain = float(getattr(model, "gain", 1.0))
+    if gain != 1.0:
+        size = parts[-1].layer["output_size"]
+        described = {"type": "linear", "input_size": size, "output_size": size, "bias": False}
+        parts.append(Part(described, {"weight": np.eye(size, dtype=np.float32) * np.float32(gain)}))
+    return parts

@@ -1,0 +1,217 @@
+"""What a model file holds of a torch module, and what cannot be exported."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import ncps.torch
+import numpy as np
+import pytest
+import torch
+from ncps.wirings import AutoNCP, FullyConnected
+from safetensors import safe_open
+from torch import nn
+from torch.nn.utils import prune
+from torch.nn.utils.parametrizations import weight_norm
+
+import export_cases
+import fastltc
+from fastltc.exporting import ExportError, describe
+from fastltc.exporting.describe import assemble
+from fastltc.runtime import read_model
+
+
+@pytest.mark.parametrize("name", export_cases.MODELS)
+def test_a_file_holds_what_describe_says(name: str, tmp_path: Path) -> None:
+    module = export_cases.make(name)
+    written = fastltc.export(module, tmp_path / "model.safetensors")
+    read = read_model(tmp_path / "model.safetensors")
+    assert read.layers == written.layers
+    assert read.tensors.keys() == written.tensors.keys()
+    for key, tensor in written.tensors.items():
+        assert read.tensors[key].dtype == np.float32
+        assert np.array_equal(read.tensors[key], tensor), key
+    assert list(tmp_path.iterdir()) == [tmp_path / "model.safetensors"]
+
+
+@pytest.mark.parametrize("name", ["ltc of ncps", "wired cfc of ncps", "cfc, pure, no backbone"])
+def test_tensors_are_those_of_the_state_dict(name: str) -> None:
+    module = export_cases.make(name)
+    model = describe(module)
+    state = module.state_dict()
+    assert model.parameters(0).keys() == state.keys()
+    for key, tensor in state.items():
+        assert np.array_equal(model.parameters(0)[key], tensor.numpy()), key
+
+
+def test_modules_of_ncps_are_not_changed() -> None:
+    module = nn.Sequential(ncps.torch.LTC(3, AutoNCP(9, 2)))
+    describe(module)
+    assert type(module[0]) is ncps.torch.LTC
+
+
+def test_metadata_for_people(tmp_path: Path) -> None:
+    module = [fastltc.LTC(4, AutoNCP(9, 2)), nn.Linear(2, 1)]
+    fastltc.export(module, tmp_path / "model.safetensors")
+    with safe_open(tmp_path / "model.safetensors", "numpy") as file:
+        metadata = file.metadata()
+    assert metadata["format"] == "fastltc.model"
+    assert metadata["fastltc"] == fastltc.__version__
+    wiring, nothing = json.loads(metadata["wiring"])
+    assert wiring["class"] == "AutoNCP"
+    assert wiring["neurons"][:2] == ["motor", "motor"]
+    assert {"inter", "command"} <= set(wiring["neurons"])
+    assert len(wiring["neurons"]) == 9
+    assert nothing is None
+
+
+def test_numbers_are_rounded_to_float32() -> None:
+    for dtype in (torch.float64, torch.bfloat16):
+        module = fastltc.CfC(3, 4).to(dtype)
+        model = describe(module)
+        weight = module.rnn_cell.ff1.weight.detach().float().numpy()
+        assert np.array_equal(model.tensors["layers.0.rnn_cell.ff1.weight"], weight)
+
+
+def test_what_is_computed_with_is_exported_of_pruned_and_parametrized_modules() -> None:
+    layer = fastltc.CfC(3, 4, backbone_layers=0)
+    prune.l1_unstructured(layer.rnn_cell.ff1, "weight", 0.5)
+    weight_norm(layer.rnn_cell.ff2)
+    tensors = describe(layer).parameters(0)
+    for key, linear in (("ff1", layer.rnn_cell.ff1), ("ff2", layer.rnn_cell.ff2)):
+        assert np.array_equal(tensors[f"rnn_cell.{key}.weight"], linear.weight.detach().numpy())
+
+
+def test_the_mask_of_a_plain_cell_is_applied() -> None:
+    mask = (np.random.default_rng(0).random((3 + 4, 4)) < 0.5).astype(np.float32)
+    cell = fastltc.CfCCell(3, 4, backbone_layers=0, backbone_units=0, sparsity_mask=mask)
+    weight = describe(cell).tensors["layers.0.rnn_cell.ff2.weight"]
+    assert (weight[mask.T == 0] == 0).all()
+    assert (weight[mask.T == 1] != 0).all()
+
+
+def test_numbers_of_synapses_that_do_not_exist_do_not_matter() -> None:
+    layer = fastltc.LTC(3, AutoNCP(9, 2))
+    with torch.no_grad():
+        layer.rnn_cell.mu[layer.rnn_cell.sparsity_mask == 0] = torch.nan
+    describe(layer)
+    with torch.no_grad():
+        layer.rnn_cell.mu[layer.rnn_cell.sparsity_mask == 1] = torch.nan
+    with pytest.raises(ExportError, match=r"layers\.0\.rnn_cell\.mu: expected finite numbers"):
+        describe(layer)
+
+
+@pytest.mark.parametrize("cell", [
+    lambda: fastltc.LTCCell(AutoNCP(9, 2), 3),
+    lambda: fastltc.WiredCfCCell(3, AutoNCP(9, 2)),
+    lambda: fastltc.CfCCell(3, 4),
+    lambda: ncps.torch.LTCCell(AutoNCP(9, 2), 3),
+])  # fmt: skip
+def test_a_cell_by_itself(cell: Any) -> None:
+    model = describe(cell())
+    assert model.input_size == 3
+    assert model.layers[0]["mixed_memory"] is False
+
+
+def test_return_sequences_and_batch_first_do_not_matter_for_single_steps() -> None:
+    layer = fastltc.LTC(3, AutoNCP(9, 2), return_sequences=False, batch_first=False)
+    assert describe([layer, nn.Linear(2, 1)]).output_size == 1
+
+
+class Policy(nn.Module):
+    """A forward of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(2, 1)
+        self.rnn = fastltc.LTC(5, AutoNCP(9, 2))
+        self.encoder = nn.Linear(3, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.rnn(torch.relu(self.encoder(x)))[0])
+
+
+class SaysWhatItRuns(Policy):
+    def export_layers(self) -> list[nn.Module]:
+        return [self.encoder, nn.ReLU(), self.rnn, self.head]
+
+
+def test_a_module_says_what_it_runs() -> None:
+    kinds = [layer["type"] for layer in describe(SaysWhatItRuns()).layers]
+    assert kinds == ["linear", "activation", "ltc", "linear"]
+    with pytest.raises(ExportError, match=r"module \(Policy\): cannot be exported"):
+        describe(Policy())
+
+
+class Chain(nn.Module):
+    """Layers that may hand tuples to each other."""
+
+    def __init__(self, layers: list[nn.Module], residual: bool = False) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+        self.residual = residual
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for layer in self.layers:
+            y = layer(x)
+            y = y[0] if isinstance(y, tuple) else y
+            x = x + y if self.residual else y
+        return x
+
+
+def test_a_chain_of_layers_is_checked_by_running_it() -> None:
+    layers = [
+        nn.Linear(3, 4),
+        fastltc.CfC(4, 4),
+        fastltc.LTC(4, FullyConnected(4)),
+        nn.Linear(4, 4),
+    ]
+    assert len(describe(Chain(layers)).layers) == 4
+    with pytest.raises(ExportError, match=r"Chain\): does something else than run its layers"):
+        describe(Chain([*layers[1:], nn.Linear(4, 4)], residual=True))
+
+
+class Louder(fastltc.LTC):
+    def forward(self, *arguments: Any, **options: Any) -> Any:
+        output, hn = super().forward(*arguments, **options)
+        return 2 * output, hn
+
+
+class LouderOfNcps(ncps.torch.LTC):
+    pass
+
+
+@pytest.mark.parametrize(("module", "text"), [
+    (lambda: [fastltc.CfC(3, 4), nn.BatchNorm1d(4)], r"1 \(BatchNorm1d\): cannot be exported"),
+    (lambda: nn.Sequential(nn.Sequential(nn.Linear(3, 3), nn.LSTM(3, 4))), r"0\.1 \(LSTM\)"),
+    (lambda: nn.Linear(3, 4), "expected at least one of ltc, wired_cfc, cfc"),
+    (lambda: [nn.Linear(3, 4), fastltc.CfC(5, 4)], r"layers\[1\]\.input_size: expected 4.*got 5"),
+    (lambda: Louder(3, AutoNCP(9, 2)), "Louder.*has a forward of its own"),
+    (lambda: LouderOfNcps(3, AutoNCP(9, 2)), "LouderOfNcps.*a subclass of ncps"),
+    (lambda: [fastltc.CfC(3, 4), nn.GELU(approximate="tanh")], "approximate='none', got 'tanh'"),
+    (lambda: [fastltc.CfC(3, 4), nn.Softmax(dim=1)], "expected dim=-1, the features, got 1"),
+    (lambda: [fastltc.CfC(3, 4), nn.Softplus(beta=2)], "expected beta=1, threshold=20, got 2"),
+    (lambda: [fastltc.CfC(3, 4, return_sequences=False), fastltc.CfC(4, 4)],
+     r"1: reads sequences, but 0 before it has return_sequences=False"),
+    (lambda: [fastltc.CfC(3, 4, batch_first=False), fastltc.CfC(4, 4)], "1: batch_first=True"),
+    (lambda: fastltc.CfC(3, 4).to("meta"), "expected a floating-point tensor with values"),
+    (lambda: 3, "expected a torch.nn.Module or a list of them, got int"),
+    (list, "nothing to export"),
+])  # fmt: skip
+def test_what_cannot_be_exported_is_named(module: Any, text: str) -> None:
+    with pytest.raises(ExportError, match=text):
+        describe(module())
+
+
+def test_a_changed_layer_of_ncps_is_not_exported() -> None:
+    layer = ncps.torch.LTC(3, AutoNCP(9, 2))
+    layer.rnn_cell.make_positive_fn = nn.ReLU()
+    with pytest.raises(ExportError, match="make_positive_fn"):
+        describe([layer])
+
+
+def test_an_activation_alone_is_nothing() -> None:
+    with pytest.raises(ExportError, match="nothing to export"):
+        assemble([])

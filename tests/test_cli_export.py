@@ -1,0 +1,122 @@
+"""The command ``fastltc export``."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from ncps.wirings import AutoNCP
+
+import fastltc
+from fastltc.cli import main
+from fastltc.runtime import read_model
+from fastltc.training import Run
+
+
+def invoke(*arguments: object) -> Result:
+    return CliRunner().invoke(main, ["export", *(str(argument) for argument in arguments)])
+
+
+def fails(result: Result, *texts: str, status: int = 1) -> None:
+    assert result.exit_code == status, result.output
+    for text in texts:
+        assert text in result.stderr
+    assert "Traceback" not in result.output
+
+
+@pytest.fixture
+def state_dict(tmp_path: Path) -> Path:
+    path = tmp_path / "layer.pt"
+    torch.save(fastltc.LTC(4, AutoNCP(9, 2)).state_dict(), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("export") / "run"
+    options = ["--epochs", "1", "--batch-size", "256", "--units", "14", "--threads", "1"]
+    result = CliRunner().invoke(main, ["train", "--out", str(path), *options])
+    assert result.exit_code == 0, result.output
+    return path
+
+
+def test_a_state_dict(state_dict: Path, tmp_path: Path) -> None:
+    out = tmp_path / "model.safetensors"
+    result = invoke(state_dict, "-o", out, "--ode-unfolds", 4, "--epsilon", 1e-6)
+    assert result.exit_code == 0, result.output
+    assert (
+        "taken, as a state dict does not hold them: ode_unfolds=4, epsilon=1e-06" in result.stdout
+    )
+    assert "layer 0: LTC, 9 neurons, 4 unfolds, 4 inputs, 2 outputs" in result.stdout
+    assert read_model(out).layers[0]["ode_unfolds"] == 4
+
+
+def test_all_formats_from_a_model_file(state_dict: Path, tmp_path: Path) -> None:
+    pytest.importorskip("onnx", reason="no onnx: pip install 'fastltc[onnx]'")
+    first = tmp_path / "model.safetensors"
+    assert invoke(state_dict, "-o", first).exit_code == 0
+    again, c, onnx = tmp_path / "again.safetensors", tmp_path / "c", tmp_path / "model.onnx"
+    result = invoke(first, "-o", again, "--c", c, "--name", "pilot", "--onnx", onnx)
+    assert result.exit_code == 0, result.output
+    assert read_model(again).layers == read_model(first).layers
+    assert sorted(path.name for path in c.iterdir()) == ["pilot.c", "pilot.h"]
+    assert re.search(r"pilot\.h, .*pilot\.c: flash [\d,]+ bytes, RAM 36 bytes", result.stdout)
+    assert "opset 17" in result.stdout
+    assert onnx.stat().st_size > 1000
+
+
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="no gcc")
+def test_sizes_say_where_they_are_from(state_dict: Path, tmp_path: Path) -> None:
+    result = invoke(state_dict, "--c", tmp_path / "c", "--cc", "gcc")
+    assert re.search(r"of stack \(size of the object by gcc \d+ -Os for ", result.stdout)
+
+
+def test_the_liquid_layer_of_a_run(run_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "model.safetensors"
+    fails(
+        invoke(run_folder, "-o", out),
+        "the whole model (conv-ncp) cannot be exported",
+        "--layer rnn (LTC, 16 inputs a step)",
+    )
+    assert not out.exists()
+    result = invoke(run_folder, "-o", out, "--layer", "rnn", "--checkpoint", "last")
+    assert result.exit_code == 0, result.output
+    trained = Run.open(run_folder).load_checkpoint("last.pt").model
+    model = read_model(out)
+    weight = trained.rnn.rnn_cell.w.detach().numpy()
+    assert np.array_equal(model.tensors["layers.0.rnn_cell.w"], weight)
+    # The factor that the model has behind its layer.
+    assert np.array_equal(model.tensors["layers.1.weight"], trained.gain * np.eye(10))
+    fails(invoke(run_folder, "-o", out, "--layer", "conv1"), "layer: expected one of rnn")
+    fails(invoke(run_folder, "-o", out, "--epsilon", 1), "--epsilon: a run folder", status=2)
+
+
+def test_the_layer_of_a_checkpoint_file(run_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "model.safetensors"
+    fails(invoke(run_folder / "best.pt", "-o", out), "more than its liquid layer 'rnn'")
+    result = invoke(run_folder / "best.pt", "-o", out, "--layer", "rnn")
+    assert result.exit_code == 0, result.output
+    assert read_model(out).input_size == 16
+
+
+def test_mistakes(state_dict: Path, tmp_path: Path) -> None:
+    out = tmp_path / "model.safetensors"
+    fails(invoke(state_dict), "nothing to write", status=2)
+    fails(invoke(tmp_path / "none.pt", "-o", out), "does not exist", status=2)
+    fails(invoke(tmp_path, "-o", out), "not a run folder")
+    fails(invoke(state_dict, "-o", tmp_path / "no" / "a"), "No such file or directory")
+    fails(invoke(state_dict, "--c", tmp_path / "c", "--name", "a b"), "name: expected a C ident")
+    fails(invoke(state_dict, "--c", tmp_path / "c", "--cc", "no-such-cc"), "is not on the PATH")
+    fails(invoke(state_dict, "-o", out, "--ode-unfolds", 0), "ode_unfolds: expected an integer")
+    fails(invoke(state_dict, "-o", out, "--mode", "pure"), "--mode: no option of", status=2)
+    invoke(state_dict, "-o", out)
+    fails(invoke(out, "-o", out, "--layer", "rnn"), "a model file is exported as it is", status=2)
+    content = bytearray(out.read_bytes())
+    content[-1] ^= 1
+    out.write_bytes(content)
+    fails(invoke(out, "--c", tmp_path / "c"), "damaged or tampered with")
