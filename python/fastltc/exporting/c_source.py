@@ -173,7 +173,10 @@ def in_words(layer: dict[str, Any]) -> str:
 
 def _number(value: float) -> str:
     """Return the shortest C constant that is this float."""
-    single = np.float32(value)
+    with np.errstate(over="ignore"):
+        single = np.float32(value)
+    if not np.isfinite(single):
+        raise ExportError(f"a constant that is made of the parameters, {value:g}, is no float32")
     plain = np.format_float_positional(single, unique=True, trim="0")
     power = np.format_float_scientific(single, unique=True, trim="-", exp_digits=1)
     return f"{min(plain, power, key=len)}f"

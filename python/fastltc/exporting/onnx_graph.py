@@ -175,7 +175,11 @@ class _Body:
         """Add a float32 constant; return its name."""
         self._count += 1
         key = f"{self._prefix}{name}_{self._count}"
-        self.constants[key] = np.ascontiguousarray(values, dtype=np.float32)
+        with np.errstate(over="ignore"):
+            made = np.array(values, dtype=np.float32, order="C")
+        if not np.isfinite(made).all():
+            raise ExportError(f"{name}: made of the parameters, is no float32")
+        self.constants[key] = made
         return key
 
     def integers(self, values: Sequence[int]) -> str:

@@ -121,9 +121,9 @@ def _cells(value: Any) -> str | None:
 
 
 def _epsilon(value: Any) -> str | None:
-    if type(value) in (int, float) and 0 <= value < math.inf:
+    if type(value) in (int, float) and 0 <= value <= 1:
         return None
-    return "a finite number of 0 or more"
+    return "a number from 0 to 1"
 
 
 _BOOL = _one_of(True, False)

@@ -134,20 +134,21 @@ def _own_version() -> str:
 
 def _check_file(path: Path) -> None:
     """Check what the library does not: that it is a file, and how long the header claims to be."""
+    # Before it is opened: opening a pipe waits for somebody to write.
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise ModelFileError(f"{path}: expected a regular file")
     with open(path, "rb") as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise ModelFileError(f"{path}: expected a regular file")
+        size = os.fstat(file.fileno()).st_size
         start = file.read(8)
     if len(start) < 8:
         raise ModelFileError(f"{path}: truncated: {len(start)} bytes are no model file")
-    if status.st_size > _MAX_BYTES:
-        raise ModelFileError(f"{path}: {status.st_size} bytes, expected at most {_MAX_BYTES}")
-    header = int.from_bytes(start, "little")
-    if header > min(_MAX_HEADER, status.st_size - 8):
+    if size > _MAX_BYTES:
+        raise ModelFileError(f"{path}: {size} bytes, expected at most {_MAX_BYTES}")
+    header, most = int.from_bytes(start, "little"), min(_MAX_HEADER, size - 8)
+    if header > most:
         raise ModelFileError(
             f"{path}: truncated or not a safetensors file: its header claims {header} bytes, "
-            f"expected at most {min(_MAX_HEADER, status.st_size - 8)}"
+            f"expected at most {most}"
         )
 
 
