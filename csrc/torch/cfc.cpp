@@ -82,36 +82,44 @@ struct Arguments : SequenceArguments {
 
   void check_parameters(const ArgumentCheck& check) {
     int64_t k = 0;
-    const auto next = [&](const std::string& name, std::initializer_list<int64_t> shape) {
-      check.value(name.c_str(), parameters[k], shape);
+    const auto next = [&](const char* kind, int64_t number, const char* part,
+                          std::initializer_list<int64_t> shape) {
+      check.value_of(
+          [&] { return std::string("parameters: ") + kind + std::to_string(number) + part; },
+          parameters[k], shape);
       contiguous.push_back(as_contiguous(parameters[k]));
       ++k;
     };
+    contiguous.reserve(parameters.size());
     int64_t from = size.I;
     for (int64_t layer = 0; layer < backbone_layers; ++layer) {
-      const std::string name = "parameters: backbone " + std::to_string(layer);
-      check.that(parameters[k].dim() == 2, name.c_str(), [&] {
-        return "expected a weight of two dimensions, got " + shape_text(parameters[k]);
+      check.that(parameters[k].dim() == 2, "parameters", [&] {
+        return "expected the weight of backbone " + std::to_string(layer) +
+               " to have two dimensions, got " + shape_text(parameters[k]);
       });
       const int64_t columns = layer == 0 ? size.I + size.N : units;
       if (layer == 0) units = parameters[k].size(0);
-      next(name + ".weight", {units, columns});
-      next(name + ".bias", {units});
+      next("backbone ", layer, ".weight", {units, columns});
+      next("backbone ", layer, ".bias", {units});
       from = units;
     }
     for (size_t cell = 0; cell < layer_sizes.size(); ++cell) {
       const int64_t neurons = layer_sizes[cell];
       const int64_t columns = backbone_layers > 0 ? units : from + neurons;
-      const std::string name = "parameters: layer " + std::to_string(cell) + " ";
+      const int64_t layer = static_cast<int64_t>(cell);
       if (pure()) {
-        next(name + "ff1.weight", {neurons, columns});
-        next(name + "ff1.bias", {neurons});
-        next(name + "w_tau", {1, neurons});
-        next(name + "A", {1, neurons});
+        next("layer ", layer, " ff1.weight", {neurons, columns});
+        next("layer ", layer, " ff1.bias", {neurons});
+        next("layer ", layer, " w_tau", {1, neurons});
+        next("layer ", layer, " A", {1, neurons});
       } else {
-        for (const char* head : {"ff1", "ff2", "time_a", "time_b"}) {
-          next(name + head + ".weight", {neurons, columns});
-          next(name + head + ".bias", {neurons});
+        constexpr const char* heads[][2] = {{" ff1.weight", " ff1.bias"},
+                                            {" ff2.weight", " ff2.bias"},
+                                            {" time_a.weight", " time_a.bias"},
+                                            {" time_b.weight", " time_b.bias"}};
+        for (const auto& [weight, bias] : heads) {
+          next("layer ", layer, weight, {neurons, columns});
+          next("layer ", layer, bias, {neurons});
         }
       }
       if (!masks.empty()) {

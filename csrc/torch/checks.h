@@ -86,6 +86,15 @@ class ArgumentCheck {
     dtype(name, tensor, dtype_);
     shape(name, tensor, expected);
   }
+  // The same, where the name has to be put together: `name()` does it, and only where it is needed.
+  template <typename Name>
+  void value_of(Name name, const Tensor& tensor, std::initializer_list<int64_t> expected) const {
+    bool same = tensor.dim() == static_cast<int64_t>(expected.size());
+    int64_t d = 0;
+    for (const int64_t size : expected) same = same && tensor.size(d++) == size;
+    if (same && tensor.scalar_type() == dtype_ && tensor.is_cpu()) return;
+    value(name().c_str(), tensor, expected);
+  }
   void value(const char* name, const std::optional<Tensor>& tensor,
              std::initializer_list<int64_t> expected) const {
     if (tensor.has_value()) value(name, *tensor, expected);

@@ -211,9 +211,9 @@ Gradients ltc_backward(const OptionalTensor& grad_output, const OptionalTensor& 
     } else if (k < 3) {
       grad[k] = new_tensor(x, size.N);
     } else if (k < 7) {
-      grad[k] = torch::stable::new_zeros(x, {size.N, size.N});
+      grad[k] = new_zeros(x, size.N, size.N);
     } else if (k < 11) {
-      grad[k] = torch::stable::new_zeros(x, {size.I, size.N});
+      grad[k] = new_zeros(x, size.I, size.N);
     } else {
       grad[k] = new_tensor(x, k < 13 ? size.I : size.M);
     }

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstring>
 #include <initializer_list>
 #include <limits>
 #include <optional>
@@ -63,6 +64,14 @@ inline Tensor new_strided(const Tensor& like, std::initializer_list<int64_t> siz
 inline Tensor new_tensor(const Tensor& like, int64_t n) { return new_strided(like, {n}, {1}); }
 inline Tensor new_tensor(const Tensor& like, int64_t rows, int64_t columns) {
   return new_strided(like, {rows, columns}, {std::max<int64_t>(columns, 1), 1});
+}
+
+// Zeros, [rows, columns].
+inline Tensor new_zeros(const Tensor& like, int64_t rows, int64_t columns) {
+  Tensor result = new_tensor(like, rows, columns);
+  const size_t size = like.scalar_type() == ScalarType::Float ? sizeof(float) : sizeof(double);
+  if (result.numel() > 0) std::memset(result.mutable_data_ptr(), 0, result.numel() * size);
+  return result;
 }
 
 // [B, T, C], stored time first where `time_major`.

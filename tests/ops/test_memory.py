@@ -52,7 +52,7 @@ def test_cfc(size: tuple[int, int, int], lengths: bool, mode: str) -> None:
     )
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(
     batch=st.integers(0, 40),
     time=st.integers(0, 6),
