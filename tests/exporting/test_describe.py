@@ -120,6 +120,12 @@ def test_return_sequences_and_batch_first_do_not_matter_for_single_steps() -> No
     assert describe([layer, nn.Linear(2, 1)]).output_size == 1
 
 
+def test_a_module_that_runs_twice() -> None:
+    shared = nn.Linear(4, 4)
+    model = describe(nn.Sequential(shared, nn.Tanh(), fastltc.CfC(4, 4), shared))
+    assert [layer["type"] for layer in model.layers] == ["linear", "activation", "cfc", "linear"]
+
+
 class Policy(nn.Module):
     """A forward of its own."""
 

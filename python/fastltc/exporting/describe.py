@@ -178,13 +178,13 @@ def _leaves(module: Any, path: str) -> Iterator[tuple[str, nn.Module]]:
                     f"{type(layer).__name__}"
                 )
     elif isinstance(module, nn.Sequential) and kind.forward is nn.Sequential.forward:
-        children = module.named_children()
+        children = module._modules.items()
     elif isinstance(module, _NCPS) and not isinstance(module, _OURS):
         yield path, _as_ours(path, module)
         return
     elif _is_chain(module):
         _check_chain(path, module)
-        children = ((f"layers.{name}", m) for name, m in module.layers.named_children())
+        children = ((f"layers.{name}", m) for name, m in module.layers._modules.items())
     else:
         yield path, module
         return
