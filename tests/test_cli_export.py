@@ -73,7 +73,7 @@ def test_all_formats_from_a_model_file(state_dict: Path, tmp_path: Path) -> None
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="no gcc")
 def test_sizes_say_where_they_are_from(state_dict: Path, tmp_path: Path) -> None:
     result = invoke(state_dict, "--c", tmp_path / "c", "--cc", "gcc")
-    assert re.search(r"of stack \(size of the object by gcc \d+ -Os for ", result.stdout)
+    assert re.search(r"of stack \(size of the object by gcc -Os [\d.]+ for ", result.stdout)
 
 
 def test_the_liquid_layer_of_a_run(run_folder: Path, tmp_path: Path) -> None:

@@ -39,8 +39,9 @@ _LAYER_OPTIONS = (
 )
 @click.option(
     "--cc",
-    metavar="COMPILER",
-    help="C compiler to measure sizes with, as arm-none-eabi-gcc.  [default: $CC, gcc or cc]",
+    metavar="COMMAND",
+    help="Compiler to measure sizes with, as 'arm-none-eabi-gcc -mcpu=cortex-m4'.  [default: $CC, "
+    "gcc or cc]",
 )
 @click.option(
     "--checkpoint",

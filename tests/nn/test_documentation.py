@@ -13,6 +13,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 MODULES = [
+    "fastltc.exporting",
+    "fastltc.exporting.describe",
     "fastltc.nn.cfc",
     "fastltc.nn.cfc_cell",
     "fastltc.nn.lstm_cell",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -41,32 +42,38 @@ class Sizes:
         )
 
 
-def find_compiler(name: str | None = None) -> str | None:
-    """Return the path of a C compiler: that named, ``$CC``, or ``gcc`` or ``cc`` if there is one.
+def find_compiler(command: str | None = None) -> list[str] | None:
+    """Return the command of a C compiler: that given, ``$CC``, or ``gcc`` or ``cc`` if it is there.
+
+    Args:
+        command: a compiler that takes gcc's options, and options of one's own, for example
+            ``arm-none-eabi-gcc -mcpu=cortex-m4``.
 
     Raises:
-        ExportError: (a ValueError) if the one that is named is not there.
+        ExportError: (a ValueError) if the one that is given is not there.
     """
-    for wanted in (name, os.environ.get("CC")):
-        if wanted:
-            found = shutil.which(wanted)
-            if found is None and wanted is name:
-                raise ExportError(f"compiler: {wanted!r} is not on the PATH")
-            return found
-    return shutil.which("gcc") or shutil.which("cc")
+    for wanted in (command, os.environ.get("CC")):
+        words = shlex.split(wanted or "")
+        if words:
+            found = shutil.which(words[0])
+            if found is None and wanted is command:
+                raise ExportError(f"compiler: {words[0]!r} is not on the PATH")
+            return None if found is None else [found, *words[1:]]
+    found = shutil.which("gcc") or shutil.which("cc")
+    return None if found is None else [found]
 
 
-def measure(code: CSource, compiler: str | None) -> Sizes:
+def measure(code: CSource, compiler: list[str] | None) -> Sizes:
     """Compile generated C for size and read the sizes of the object; without a compiler, compute.
 
     Args:
         code: what `generate_c` returned.
-        compiler: path of a gcc (also of a cross compiler, as arm-none-eabi-gcc), or None.
+        compiler: what `find_compiler` returned.
 
     Raises:
         ExportError: (a ValueError) if the compiler fails; the text has what it says.
     """
-    size_tool = _size_tool(compiler) if compiler else None
+    size_tool = _size_tool(compiler[0]) if compiler else None
     if compiler is None or size_tool is None:
         return Sizes(
             code.table_bytes,
@@ -74,11 +81,11 @@ def measure(code: CSource, compiler: str | None) -> Sizes:
             code.scratch_bytes,
             "computed from the tables: constants without code, arrays without frames; no compiler",
         )
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
         (folder / f"{code.name}.h").write_text(code.header)
         (folder / f"{code.name}.c").write_text(code.source)
-        _run([compiler, *_FLAGS, f"{code.name}.c", "-o", "model.o"], folder)
+        _run([*compiler, *_FLAGS, f"{code.name}.c", "-o", "model.o"], folder)
         table = _run([size_tool, "model.o"], folder).splitlines()[1].split()
         text, data, bss = (int(number) for number in table[:3])
         frames = [
@@ -86,14 +93,15 @@ def measure(code: CSource, compiler: str | None) -> Sizes:
             for path in folder.glob("*.su")
             for line in path.read_text().splitlines()
         ]
-        target = _run([compiler, "-dumpmachine"], folder).strip()
-        version = _run([compiler, "-dumpversion"], folder).strip()
+        target = _run([compiler[0], "-dumpmachine"], folder).strip()
+        name = " ".join([Path(compiler[0]).name, *compiler[1:], "-Os"])
+        version = _run([compiler[0], "-dumpversion"], folder).strip()
     # No function calls itself, so that no chain of calls is longer than all of them together.
     return Sizes(
         flash=text + data,
         ram=code.state_bytes + bss,
         stack=sum(frames) if frames else code.scratch_bytes,
-        source=f"size of the object by {Path(compiler).name} {version} -Os for {target}",
+        source=f"size of the object by {name} {version} for {target}",
     )
 
 
