@@ -292,6 +292,7 @@ SOURCE = Template("""\
 
 #include <math.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <string.h>
 
 $helpers

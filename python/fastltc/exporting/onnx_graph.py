@@ -18,6 +18,7 @@ import numpy as np
 
 from .._files import write_bytes
 from ..runtime.model import RECURRENT, Model, check_model
+from ..runtime.model_file import model_digest
 from .errors import ExportError
 
 __all__ = ["OPSET", "build_onnx", "write_onnx"]
@@ -117,7 +118,8 @@ def build_onnx(model: Model) -> Any:
         opset_imports=[onnx.helper.make_opsetid("", OPSET)],
         ir_version=_IR_VERSION,
     )
-    onnx.helper.set_model_props(made, {"fastltc.layers": json.dumps(model.layers)})
+    facts = {"fastltc.layers": json.dumps(model.layers), "fastltc.sha256": model_digest(model)}
+    onnx.helper.set_model_props(made, facts)
     onnx.checker.check_model(made, full_check=True)
     return made
 

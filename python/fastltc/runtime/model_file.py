@@ -39,7 +39,14 @@ from .model import (
     shown,
 )
 
-__all__ = ["FORMAT", "FORMAT_VERSION", "is_model_file", "read_model", "write_model"]
+__all__ = [
+    "FORMAT",
+    "FORMAT_VERSION",
+    "is_model_file",
+    "model_digest",
+    "read_model",
+    "write_model",
+]
 
 FORMAT = "fastltc.model"
 FORMAT_VERSION = 1
@@ -106,14 +113,7 @@ def write_model(
         OSError: if it cannot be written; what was there before is still there.
     """
     check_model(model)
-    description = json.dumps(
-        {
-            "input_size": model.input_size,
-            "output_size": model.output_size,
-            "layers": model.layers,
-        },
-        allow_nan=False,
-    )
+    description = _description(model)
     entries = {
         **(metadata or {}),
         "format": FORMAT,
@@ -123,6 +123,16 @@ def write_model(
         "sha256": _digest(description, model.tensors),
     }
     write_bytes(Path(path), save(dict(model.tensors), entries))
+
+
+def model_digest(model: Model) -> str:
+    """Return the ``sha256`` that the file of a model has."""
+    return _digest(_description(model), model.tensors)
+
+
+def _description(model: Model) -> str:
+    sizes = {"input_size": model.input_size, "output_size": model.output_size}
+    return json.dumps({**sizes, "layers": model.layers}, allow_nan=False)
 
 
 def _own_version() -> str:
