@@ -223,6 +223,33 @@ def test_sizes_by_a_compiler_and_without() -> None:
     assert "gcc -ffunction-sections -Os" in str(tuned)
 
 
+@needs_gcc
+def test_two_models_in_one_program_and_a_header_for_cxx(tmp_path: Path) -> None:
+    for name, module in (("left", fastltc.LTC(2, AutoNCP(7, 1))), ("right", fastltc.CfC(3, 4))):
+        write_c(describe(module), tmp_path, name)
+        compiled(["-c", f"{name}.c"], tmp_path)
+    (tmp_path / "both.cpp").write_text(
+        """
+        #include "left.h"
+        #include "right.h"
+        int main() {
+            left_state left;
+            right_state right;
+            left_reset(&left);
+            right_reset(&right);
+            const float input[RIGHT_INPUT_SIZE] = {1, 2, 3};
+            float output[RIGHT_OUTPUT_SIZE];
+            return left_step(&left, input, 1, output) + right_step(&right, input, 1, output);
+        }
+        """
+    )
+    if shutil.which("g++") is None:
+        pytest.skip("no g++")
+    command = ["g++", "-Wall", "-Wextra", "-Werror", "both.cpp", "left.o", "right.o", "-o", "both"]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    assert subprocess.run([tmp_path / "both"], check=False).returncode == 0
+
+
 def test_a_compiler_that_fails_or_is_not_there() -> None:
     with pytest.raises(ExportError, match="compiler: 'no-such-cc' is not on the PATH"):
         find_compiler("no-such-cc")

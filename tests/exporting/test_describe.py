@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ import fastltc
 from fastltc.exporting import ExportError, describe
 from fastltc.exporting.describe import assemble
 from fastltc.runtime import read_model
+from fastltc.runtime.model import _KEYS, ACTIVATIONS
 
 
 @pytest.mark.parametrize("name", export_cases.MODELS)
@@ -126,6 +128,13 @@ def test_a_module_that_runs_twice() -> None:
     assert [layer["type"] for layer in model.layers] == ["linear", "activation", "cfc", "linear"]
 
 
+@pytest.mark.parametrize("wrap", [torch.compile, nn.DataParallel])
+def test_wrapped_modules(wrap: Any) -> None:
+    layer = fastltc.CfC(3, 4)
+    assert describe([nn.Linear(2, 3), wrap(layer)]).layers[1:] == describe(layer).layers
+    assert describe(wrap(layer)).layers == describe(layer).layers
+
+
 class Policy(nn.Module):
     """A forward of its own."""
 
@@ -216,6 +225,15 @@ def test_a_changed_layer_of_ncps_is_not_exported() -> None:
     layer.rnn_cell.make_positive_fn = nn.ReLU()
     with pytest.raises(ExportError, match="make_positive_fn"):
         describe([layer])
+
+
+def test_the_documentation_has_every_type_key_and_function() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "export.md").read_text(encoding="utf-8")
+    for kind, keys in _KEYS.items():
+        row = next(line for line in text.splitlines() if line.startswith(f"| `{kind}` |"))
+        assert set(re.findall(r"`(\w+)`", row)) >= set(keys)
+    for function in ACTIVATIONS:
+        assert f"`{function}`" in text
 
 
 def test_an_activation_alone_is_nothing() -> None:

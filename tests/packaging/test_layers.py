@@ -128,3 +128,14 @@ def test_python_imports_follow_the_layers() -> None:
             name for name in imported(path) if rank.get(python_layer(name) or "", -1) > rank[own]
         }
         assert not above, f"{path.relative_to(ROOT)} imports {above}"
+
+
+def test_the_runtime_needs_no_torch() -> None:
+    """Nor anything else of the package but what finds its libraries and writes its files."""
+    files = [*(PACKAGE / "runtime").rglob("*.py"), PACKAGE / "_files.py", PACKAGE / "_extension.py"]
+    for path in files:
+        names = imported(path)
+        if path.name != "_extension.py":  # which loads the operators too, when asked to
+            assert not {name.split(".")[0] for name in names} & {"torch", "ncps"}, path
+        own = {python_layer(name) for name in names} - {None}
+        assert own <= {"_extension", "_files", "_runtime", "runtime"}, f"{path} imports {own}"

@@ -167,6 +167,10 @@ def _title(path: str, module: Any) -> str:
 def _leaves(module: Any, path: str) -> Iterator[tuple[str, nn.Module]]:
     """Find the layers in the order in which they run."""
     kind = type(module)
+    inner = _wrapped(module)
+    if inner is not None:
+        yield from _leaves(inner, path)
+        return
     if isinstance(module, (list, tuple, nn.ModuleList)):
         children: Any = enumerate(module)
     elif callable(getattr(module, "export_layers", None)):
@@ -190,6 +194,16 @@ def _leaves(module: Any, path: str) -> Iterator[tuple[str, nn.Module]]:
         return
     for name, child in children:
         yield from _leaves(child, f"{path}.{name}" if path else str(name))
+
+
+def _wrapped(module: Any) -> nn.Module | None:
+    """Return what torch.compile or a data-parallel wrapper has wrapped."""
+    if isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+        return module.module
+    # Not isinstance: the class is in torch._dynamo, which takes seconds to import.
+    if type(module).__name__ == "OptimizedModule":
+        return module._orig_mod
+    return None
 
 
 def _as_ours(path: str, module: nn.Module) -> nn.Module:
