@@ -148,6 +148,28 @@ def test_under_sanitizers(name: str, tmp_path: Path) -> None:
     assert export_cases.difference(output, wanted[0]) < 1e-6
 
 
+@pytest.mark.skipif(
+    not (shutil.which("arm-linux-gnueabihf-gcc") and shutil.which("qemu-arm")),
+    reason="no arm-linux-gnueabihf-gcc, or no qemu-arm",
+)
+@pytest.mark.parametrize("name", ["ltc, mixed memory", "wired cfc", "stack"])
+def test_the_numbers_of_torch_on_arm(name: str, tmp_path: Path) -> None:
+    module = export_cases.make(name)
+    x, timespans = export_cases.random_sequence(export_cases.inputs_of(module), 1, 500)
+    wanted, _ = export_cases.run(module, x, timespans)
+    write_c(describe(module), tmp_path)
+    (tmp_path / "driver.c").write_text(DRIVER)
+    command = ["arm-linux-gnueabihf-gcc", *STRICT, "-Os", "-mthumb", "-static"]
+    command += ["model.c", "driver.c", "-o", "driver", "-lm"]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    observations = torch.cat([timespans[0, :, None], x[0]], 1).contiguous().numpy().tobytes()
+    done = subprocess.run(
+        ["qemu-arm", tmp_path / "driver"], input=observations, capture_output=True, check=True
+    )
+    output = np.frombuffer(done.stdout, dtype=np.float32).reshape(wanted[0].shape)
+    assert export_cases.difference(output, wanted[0]) < 1e-6
+
+
 @needs_gcc
 def test_bad_input_changes_nothing(tmp_path: Path) -> None:
     code = Compiled(fastltc.LTC(3, AutoNCP(9, 2), mixed_memory=True), tmp_path)

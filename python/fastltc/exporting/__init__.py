@@ -7,12 +7,14 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from fastltc.exporting.c_source import write_c
 from fastltc.exporting.describe import assemble, describe, describe_parts, wiring_metadata
 from fastltc.exporting.errors import ExportError
+from fastltc.exporting.onnx_graph import write_onnx
 from fastltc.runtime.model import Model
 from fastltc.runtime.model_file import write_model
 
-__all__ = ["ExportError", "describe", "export"]
+__all__ = ["ExportError", "describe", "export", "write_c", "write_onnx"]
 
 
 def export(module: nn.Module | Sequence[nn.Module], path: str | os.PathLike[str]) -> Model:
