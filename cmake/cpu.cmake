@@ -4,7 +4,8 @@ set(FASTLTC_KERNEL_SOURCES
   csrc/cpu/cfc_kernels.cpp
   csrc/cpu/ltc_kernels.cpp
   csrc/cpu/masked_linear_kernels.cpp
-  csrc/cpu/sigmoid_kernels.cpp)
+  csrc/cpu/sigmoid_kernels.cpp
+  csrc/cpu/stream_kernels.cpp)
 
 set(FASTLTC_ISAS baseline)
 set(FASTLTC_FLAGS_baseline "")
@@ -24,7 +25,8 @@ add_library(fastltc_kernels STATIC
   csrc/cpu/isa.cpp
   csrc/cpu/ltc.cpp
   csrc/cpu/masked_linear.cpp
-  csrc/cpu/sigmoid.cpp)
+  csrc/cpu/sigmoid.cpp
+  csrc/cpu/stream.cpp)
 target_link_libraries(fastltc_kernels PUBLIC fastltc_flags)
 
 # Each kernel source is compiled once per instruction set, into a namespace of that name. -O3: GCC

@@ -36,7 +36,9 @@ target_link_libraries(_C PRIVATE fastltc_kernels
   ${torch_dir}/lib/${CMAKE_SHARED_LIBRARY_PREFIX}torch_cpu${CMAKE_SHARED_LIBRARY_SUFFIX})
 
 pybind11_add_module(_runtime MODULE NO_EXTRAS
-  csrc/runtime/module.cpp)
+  csrc/runtime/module.cpp
+  csrc/runtime/network.cpp
+  csrc/runtime/session.cpp)
 target_include_directories(_runtime PRIVATE ${PROJECT_BINARY_DIR}/generated)
 target_link_libraries(_runtime PRIVATE fastltc_kernels)
 

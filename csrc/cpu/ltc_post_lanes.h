@@ -62,6 +62,7 @@ struct PostLanes {
   using S = Simd<T>;
   static constexpr int L = S::lanes;
 
+  int64_t neurons = 0;
   int64_t registers = 0;
   int64_t driven_registers = 0;
   int32_t* order = nullptr;     // [N] neurons: driven ones by falling in-degree, then leaky ones
@@ -78,7 +79,7 @@ struct PostLanes {
   // Lanes and slots, from the wiring alone. `counting` finds how much memory that takes; the plan's
   // lists of driven and leaky neurons need not be filled for it.
   void take(Arena& arena, const LtcInputs<T>& in) {
-    const int64_t N = in.size.N;
+    const int64_t N = neurons = in.size.N;
     int64_t driven = 0;
     for (int64_t j = 0; j < N; ++j) driven += in.synapses.column[j + 1] > in.synapses.column[j];
     driven_registers = registers_of(driven);
@@ -255,36 +256,32 @@ struct Permute {
   }
 };
 
+// One sample's time step: buffers, sensory sums and unfolds.
 template <typename T>
-struct PostLanesForward {
+struct PostLanesStep {
   using S = Simd<T>;
   using vec = typename S::vec;
   static constexpr int L = S::lanes;
 
-  const LtcInputs<T>& in;
-  const LtcOutputs<T>& out;
   const PostLanes<T>& lanes;
+  int64_t inputs;
   T* u = nullptr;    // [I], padded to two registers
   T* dt = nullptr;   // [registers * L]
   T* num = nullptr;  // [registers * L]; leaky: v' = num + den v
   T* den = nullptr;
-  T* ping = nullptr;  // [registers * L], padded to two registers
-  T* pong = nullptr;
 
-  PostLanesForward(const LtcInputs<T>& inputs, const LtcOutputs<T>& outputs, const PostLanes<T>& l,
-                   Arena arena)
-      : in(inputs), out(outputs), lanes(l) {
-    take(arena);
+  PostLanesStep(const PostLanes<T>& l, int64_t input_count) : lanes(l), inputs(input_count) {}
+
+  // Values of a state, at least two registers.
+  static int64_t state_width(const PostLanes<T>& lanes) {
+    return lanes.registers > 2 ? lanes.registers * L : 2 * L;
   }
   void take(Arena& arena) {
     const int64_t width = lanes.registers * L;
-    const int64_t padded = width > 2 * L ? width : 2 * L;
-    u = arena.take<T>(in.size.I > 2 * L ? in.size.I : 2 * L);
+    u = arena.take<T>(inputs > 2 * L ? inputs : 2 * L);
     dt = arena.take<T>(width);
     num = arena.take<T>(width);
     den = arena.take<T>(width);
-    ping = arena.take<T>(padded);
-    pong = arena.take<T>(padded);
   }
 
   template <typename Source>
@@ -315,7 +312,7 @@ struct PostLanesForward {
   }
 
   template <typename Source>
-  void sensory_sums() {
+  void sensory_sums_from() {
     const Source source(u);
     for (int64_t q = 0; q < lanes.registers; ++q) {
       vec n, d;
@@ -349,6 +346,63 @@ struct PostLanesForward {
     }
   }
 
+  void sensory_sums() {
+    if (Permute<T>::available && inputs <= 2 * L) {
+      sensory_sums_from<Permute<T>>();
+    } else {
+      sensory_sums_from<Gather<T>>();
+    }
+  }
+
+  // Runs the unfolds from v, which ends in one of the two buffers: the one returned.
+  T* solve(T* v, T* other, int64_t unfolds) const {
+    for (int64_t k = 0; k < unfolds; ++k) {
+      if (Permute<T>::available && lanes.registers <= 2) {
+        unfold<Permute<T>>(v, other);
+      } else {
+        unfold<Gather<T>>(v, other);
+      }
+      T* const last = v;
+      v = other;
+      other = last;
+    }
+    return v;
+  }
+
+  // Values of the neurons into their lanes.
+  void spread(const T* values, int64_t stride, T* to) const {
+    const int64_t N = lanes.neurons;
+    for (int64_t j = 0; j < N; ++j) {
+      const int parts = lanes.split[lanes.position[j] / L];
+      for (int part = 0; part < parts; ++part) {
+        to[lanes.position[j] + part * (L / parts)] = values[j * stride];
+      }
+    }
+  }
+};
+
+template <typename T>
+struct PostLanesForward {
+  static constexpr int L = Simd<T>::lanes;
+
+  const LtcInputs<T>& in;
+  const LtcOutputs<T>& out;
+  const PostLanes<T>& lanes;
+  PostLanesStep<T> step;
+  T* ping = nullptr;  // a state, padded to two registers
+  T* pong = nullptr;
+
+  PostLanesForward(const LtcInputs<T>& inputs, const LtcOutputs<T>& outputs, const PostLanes<T>& l,
+                   Arena arena)
+      : in(inputs), out(outputs), lanes(l), step(l, inputs.size.I) {
+    take(arena);
+  }
+  void take(Arena& arena) {
+    step.take(arena);
+    ping = arena.take<T>(step.state_width(lanes));
+    pong = arena.take<T>(step.state_width(lanes));
+  }
+
   void load_inputs(int64_t b, int64_t t) {
     const LtcParameters<T>& p = in.parameters;
     const T* const x = in.x.data + b * in.x.stride_b + t * in.x.stride_t;
@@ -356,24 +410,14 @@ struct PostLanesForward {
       T value = x[i * in.x.stride_c];
       if (p.input_w != nullptr) value *= p.input_w[i];
       if (p.input_b != nullptr) value += p.input_b[i];
-      u[i] = value;
+      step.u[i] = value;
     }
     if (in.timespans.data == nullptr) return;
-    const T* const step = in.timespans.data + b * in.timespans.stride_b + t * in.timespans.stride_t;
+    const T* const dt = in.timespans.data + b * in.timespans.stride_b + t * in.timespans.stride_t;
     if (!in.timespans_per_neuron) {
-      for (int64_t k = 0; k < lanes.registers * L; ++k) dt[k] = step[0];
+      for (int64_t k = 0; k < lanes.registers * L; ++k) step.dt[k] = dt[0];
     } else {
-      spread(step, in.timespans.stride_c, dt);
-    }
-  }
-
-  // Values of the neurons into their lanes.
-  void spread(const T* values, int64_t stride, T* to) const {
-    for (int64_t j = 0; j < in.size.N; ++j) {
-      const int parts = lanes.split[lanes.position[j] / L];
-      for (int part = 0; part < parts; ++part) {
-        to[lanes.position[j] + part * (L / parts)] = values[j * stride];
-      }
+      step.spread(dt, in.timespans.stride_c, step.dt);
     }
   }
 
@@ -392,29 +436,15 @@ struct PostLanesForward {
     const int64_t N = in.size.N;
     const int64_t width = lanes.registers * L;
     const int64_t steps = in.lengths == nullptr ? in.size.T : in.lengths[b * in.lengths_stride];
-    for (int64_t k = 0; k < width || k < 2 * L; ++k) ping[k] = pong[k] = T(0);
-    for (int64_t k = 0; k < width; ++k) dt[k] = T(1);
-    for (int64_t k = in.size.I; k < 2 * L; ++k) u[k] = T(0);
+    for (int64_t k = 0; k < step.state_width(lanes); ++k) ping[k] = pong[k] = T(0);
+    for (int64_t k = 0; k < width; ++k) step.dt[k] = T(1);
+    for (int64_t k = in.size.I; k < 2 * L; ++k) step.u[k] = T(0);
     T* v = ping;
-    T* next = pong;
-    if (in.h0.data != nullptr) spread(in.h0.data + b * in.h0.stride_b, in.h0.stride_c, v);
+    if (in.h0.data != nullptr) step.spread(in.h0.data + b * in.h0.stride_b, in.h0.stride_c, v);
     for (int64_t t = 0; t < steps; ++t) {
       load_inputs(b, t);
-      if (Permute<T>::available && in.size.I <= 2 * L) {
-        sensory_sums<Permute<T>>();
-      } else {
-        sensory_sums<Gather<T>>();
-      }
-      for (int64_t k = 0; k < in.size.U; ++k) {
-        if (Permute<T>::available && lanes.registers <= 2) {
-          unfold<Permute<T>>(v, next);
-        } else {
-          unfold<Gather<T>>(v, next);
-        }
-        T* const last = v;
-        v = next;
-        next = last;
-      }
+      step.sensory_sums();
+      v = step.solve(v, v == ping ? pong : ping, in.size.U);
       if (out.return_sequences) write_output(v, b, t);
     }
     for (int64_t j = 0; j < N; ++j) out.hn[b * N + j] = v[lanes.position[j]];

@@ -8,6 +8,8 @@
 #include "build_info.h"
 #include "cpu/isa.h"
 #include "cpu/sigmoid.h"
+#include "runtime/network.h"
+#include "runtime/session.h"
 
 namespace py = pybind11;
 using fastltc::cpu::Isa;
@@ -59,4 +61,16 @@ PYBIND11_MODULE(_runtime, m) {
       "two accumulations after it, and return how many evaluations that were. Benchmarks time it: "
       "its rate is what no kernel can exceed on this machine.");
   m.def("build_info", &build_info, "Return what this build was made of.");
+
+  using fastltc::runtime::PreparedNetwork;
+  py::class_<PreparedNetwork>(m, "Network")
+      .def(py::init<int64_t, const py::list&, const py::dict&>(), py::arg("input_size"),
+           py::arg("layers"), py::arg("tensors"))
+      .def_property_readonly("input_size",
+                             [](const PreparedNetwork& self) { return self.network().inputs(); })
+      .def_property_readonly("output_size",
+                             [](const PreparedNetwork& self) { return self.network().outputs(); })
+      .def_property_readonly(
+          "state_size", [](const PreparedNetwork& self) { return self.network().state_size(); });
+  fastltc::runtime::add_session(m);
 }

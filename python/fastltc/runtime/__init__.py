@@ -1,8 +1,18 @@
-"""Inference without torch; see docs/export.md for the model file."""
+"""Inference without torch: one observation at a time, the state carried; see docs/runtime.md."""
 
 from __future__ import annotations
 
 from fastltc.runtime.model import Model, ModelFileError, check_model
 from fastltc.runtime.model_file import read_model, write_model
+from fastltc.runtime.session import Network, Session, load
 
-__all__ = ["Model", "ModelFileError", "check_model", "read_model", "write_model"]
+__all__ = [
+    "Model",
+    "ModelFileError",
+    "Network",
+    "Session",
+    "check_model",
+    "load",
+    "read_model",
+    "write_model",
+]

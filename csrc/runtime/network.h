@@ -1,0 +1,26 @@
+// A network prepared from its Python description.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include <cstdint>
+#include <memory>
+
+#include "cpu/stream.h"
+
+namespace fastltc::runtime {
+
+class PreparedNetwork {
+ public:
+  // `input_size`, `layers` and `tensors` are those of fastltc.runtime.Model. Throws ValueError,
+  // naming it, where a key or tensor is missing or does not fit: nothing is read before its size is
+  // known.
+  PreparedNetwork(int64_t input_size, const pybind11::list& layers, const pybind11::dict& tensors);
+
+  const cpu::StreamNetwork& network() const { return *network_; }
+
+ private:
+  std::unique_ptr<const cpu::StreamNetwork> network_;
+};
+
+}  // namespace fastltc::runtime

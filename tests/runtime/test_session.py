@@ -1,0 +1,443 @@
+"""What a session takes, returns and refuses."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import inspect
+import pickle
+import sys
+import weakref
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import fastltc
+from fastltc import runtime
+from fastltc.exporting import describe
+from fastltc.runtime import Network, Session
+from runtime_cases import make_layer, make_session, random_sequence
+
+
+@pytest.fixture
+def network() -> Network:
+    return Network(describe(make_layer("ltc")))
+
+
+def after_some_steps(network: Network, streams: int = 1) -> Session:
+    session = network.session(streams)
+    session.run(*random_sequence(3, streams, network.input_size))
+    return session
+
+
+def test_sizes(network: Network) -> None:
+    session = network.session(3)
+    for sized in (network, session):
+        assert (sized.input_size, sized.output_size, sized.state_size) == (16, 2, 19)
+    assert session.streams == 3
+    assert session.network is network
+    mixed = make_session(make_layer("wired mixed"))
+    assert mixed.state_size == 2 * 19
+    assert repr(session) == "Session(16 inputs, 2 outputs, 19 state values, 3 streams)"
+    assert repr(network) == "Network(16 inputs, 2 outputs, 19 state values)"
+
+
+def test_ways_to_make_one(tmp_path: Path) -> None:
+    layer = make_layer("wired")
+    path = tmp_path / "model.safetensors"
+    fastltc.export(layer, path)
+    x = torch.randn(16).numpy()
+    model = runtime.read_model(path)
+    expected = Session(Network(model)).step(x)
+    for session in (
+        Session.load(path),
+        Session.load(str(path), streams=1),
+        runtime.load(path).session(),
+        Session(model),
+        Session(network=runtime.load(path), streams=1),
+    ):
+        assert isinstance(session, Session)
+        np.testing.assert_array_equal(session.step(x), expected)
+    assert Session.load(path, 5).streams == 5
+
+
+@pytest.mark.parametrize("streams", [1, 3, 40])
+def test_shapes(network: Network, streams: int) -> None:
+    session = network.session(streams)
+    assert session.step(np.zeros((streams, 16), np.float32)).shape == (streams, 2)
+    assert session.run(np.zeros((7, streams, 16), np.float32)).shape == (7, streams, 2)
+    assert session.run(np.zeros((0, streams, 16), np.float32)).shape == (0, streams, 2)
+    assert session.get_state().shape == (streams, 19)
+    if streams == 1:
+        assert session.step(np.zeros(16, np.float32)).shape == (2,)
+        assert session.run(np.zeros((7, 16), np.float32)).shape == (7, 2)
+    assert session.step(np.zeros((streams, 16), np.float32)).dtype == np.float32
+
+
+def test_results_are_new_arrays(network: Network) -> None:
+    session = network.session()
+    x = np.ones(16, np.float32)
+    first = session.step(x)
+    kept = first.copy()
+    second = session.step(-x)
+    assert second is not first
+    np.testing.assert_array_equal(first, kept)
+    state = session.get_state()
+    state[:] = 7
+    assert (session.get_state() != 7).all()
+
+
+def variants(x: np.ndarray) -> list[Any]:
+    wide = np.zeros((*x.shape[:-1], 2 * x.shape[-1]), np.float32)
+    wide[..., ::2] = x
+    unaligned = np.frombuffer(b"\0" + x.tobytes(), np.uint8)[1:].view(np.float32).reshape(x.shape)
+    read_only = x.copy()
+    read_only.flags.writeable = False
+    return [
+        x.astype(np.float64),
+        x.astype(">f4"),
+        wide[..., ::2],
+        np.asfortranarray(x),
+        unaligned,
+        read_only,
+        x.tolist(),
+        torch.from_numpy(x),
+        x.view(type("Sub", (np.ndarray,), {})),
+    ]
+
+
+@pytest.mark.parametrize("streams", [1, 3])
+def test_other_arrays_are_converted(network: Network, streams: int) -> None:
+    x = torch.randn(streams, 16).numpy()
+    dt = np.full(streams, 0.25, np.float32)
+    expected = network.session(streams).step(x, dt)
+    for index, given in enumerate(variants(x)):
+        session = network.session(streams)
+        np.testing.assert_array_equal(session.step(given, 0.25), expected, err_msg=str(index))
+        many = network.session(streams).run([given] if isinstance(given, list) else given[None])
+        assert many.shape == (1, streams, 2)
+    for given in [*variants(dt), np.float64(0.25), np.float32(0.25), np.array(0.25)]:
+        np.testing.assert_array_equal(network.session(streams).step(x, given), expected)
+    whole = network.session().step(np.ones(16, np.float32), 2.0)
+    for given in (np.ones(16, bool), np.ones(16, np.int8), [1] * 16, [True] * 16):
+        np.testing.assert_array_equal(network.session().step(given, 2), whole)
+
+
+@pytest.mark.parametrize(
+    "x",
+    [None, "abc", ["a"] * 16, np.zeros(16, complex), np.full(16, None), {}, object()],
+    ids=lambda x: type(x).__name__,
+)
+def test_what_holds_no_numbers_is_a_type_error(network: Network, x: Any) -> None:
+    session = after_some_steps(network)
+    state = session.get_state()
+    for call in (session.step, session.run, session.set_state):
+        with pytest.raises(TypeError, match=r"(x|xs|state): expected real numbers, got "):
+            call(x)
+    with pytest.raises(TypeError, match="dt: expected real numbers"):
+        session.step(np.zeros(16), x)
+    np.testing.assert_array_equal(session.get_state(), state)
+
+
+ZEROS, NAN, INF = np.zeros, np.nan, np.inf
+
+
+def holding(shape: tuple[int, ...], at: tuple[int, ...], value: float) -> np.ndarray:
+    array = np.zeros(shape, np.float32)
+    array[at] = value
+    return array
+
+
+BAD_STEPS = [
+    ((ZEROS(15),), {}, r"x: expected shape \[16\] or \[1, 16\] for 1 stream, got \[15\]"),
+    ((ZEROS((2, 16)),), {}, r"x: expected .* got \[2, 16\]"),
+    ((ZEROS((1, 1, 16)),), {}, r"x: expected .* got \[1, 1, 16\]"),
+    ((0.0,), {}, r"x: expected .* got \[\]"),
+    ((holding((16,), (3,), NAN),), {}, r"x: expected finite numbers, got nan at \[3\]"),
+    ((holding((1, 16), (0, 15), INF),), {}, r"x: expected finite numbers, got inf at \[0, 15\]"),
+    ((holding((16,), (0,), -INF),), {}, r"x: expected finite numbers, got -inf at \[0\]"),
+    (([1e300] * 16,), {}, r"x: expected finite numbers, got inf at \[0\]"),
+    ((ZEROS(16), -0.5), {}, r"dt: .*not negative.* got -0\.5"),
+    ((ZEROS(16), NAN), {}, "dt: .*got nan"),
+    ((ZEROS(16), INF), {}, "dt: .*got inf"),
+    ((ZEROS(16), 1e300), {}, "dt: .*got inf"),
+    ((ZEROS(16), [-1.0]), {}, "dt: .*got -1"),
+    ((ZEROS(16), [NAN]), {}, "dt: .*got nan"),
+    ((ZEROS(16), [1.0, 1.0]), {}, r"dt: expected a number or shape \[1\], got \[2\]"),
+    ((ZEROS(16), [[1.0]]), {}, r"dt: expected a number or shape \[1\], got \[1, 1\]"),
+    ((ZEROS(16),), {"out": ZEROS(3, np.float32)}, r"out: expected shape \[2\], got \[3\]"),
+    ((ZEROS(16),), {"out": ZEROS((1, 2), np.float32)}, r"out: expected shape \[2\], got \[1, 2\]"),
+    ((ZEROS((1, 16)),), {"out": ZEROS(2, np.float32)}, r"out: expected shape \[1, 2\], got \[2\]"),
+    ((ZEROS(16),), {"out": ZEROS(4, np.float32)[::2]}, "out: expected a C-contiguous array"),
+]
+
+
+@pytest.mark.filterwarnings("ignore:overflow")
+@pytest.mark.parametrize(("arguments", "keywords", "text"), BAD_STEPS)
+def test_bad_steps_leave_the_state(
+    network: Network, arguments: Any, keywords: Any, text: str
+) -> None:
+    session = after_some_steps(network)
+    state = session.get_state()
+    with pytest.raises(ValueError, match=text):
+        session.step(*arguments, **keywords)
+    np.testing.assert_array_equal(session.get_state(), state)
+    twin = network.session()
+    twin.set_state(state)
+    x = torch.randn(16).numpy()
+    np.testing.assert_array_equal(session.step(x, 0.5), twin.step(x, 0.5))
+
+
+BAD_RUNS = [
+    ((ZEROS((4, 2, 15)),), r"xs: expected shape \[T, 2, 16\] for 2 streams, got \[4, 2, 15\]"),
+    ((ZEROS((4, 16)),), r"xs: .*got \[4, 16\]"),
+    ((ZEROS(16),), r"xs: .*got \[16\]"),
+    ((1.0,), r"xs: .*got \[\]"),
+    ((holding((4, 2, 16), (3, 1, 15), NAN),), r"xs: .*got nan at \[3, 1, 15\]"),
+    ((ZEROS((4, 2, 16)), [1, 1, 1]), r"timespans: expected .* T = 4, got \[3\]"),
+    ((ZEROS((4, 2, 16)), ZEROS((4, 3))), r"timespans: .*got \[4, 3\]"),
+    ((ZEROS((4, 2, 16)), [1, 1, 1, -1]), "timespans: .*got -1"),
+    ((ZEROS((4, 2, 16)), holding((4, 2), (3, 1), NAN)), "timespans: .*got nan"),
+    ((ZEROS((4, 2, 16)), -1), "timespans: .*got -1"),
+    ((ZEROS((4, 2, 16)), None, ZEROS((4, 2, 3), np.float32)), r"out: .*\[4, 2, 2\], got"),
+    ((ZEROS((4, 2, 16)), None, ZEROS((3, 2, 2), np.float32)), r"out: .*\[4, 2, 2\], got"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "text"), BAD_RUNS)
+def test_bad_runs_leave_the_state(network: Network, arguments: Any, text: str) -> None:
+    session = after_some_steps(network, 2)
+    state = session.get_state()
+    with pytest.raises(ValueError, match=text):
+        session.run(*arguments)
+    np.testing.assert_array_equal(session.get_state(), state)
+
+
+BAD_STATES = [
+    (ZEROS(18), r"state: expected shape \[1, 19\].*, got \[18\]"),
+    (ZEROS((2, 19)), r"state: .*got \[2, 19\]"),
+    (ZEROS((19, 1)), r"state: .*got \[19, 1\]"),
+    (holding((1, 19), (0, 4), NAN), r"state: .*got nan at \[0, 4\]"),
+    (holding((19,), (18,), INF), r"state: .*got inf at \[18\]"),
+]
+
+
+@pytest.mark.parametrize(("state", "text"), BAD_STATES)
+def test_bad_states_leave_the_state(network: Network, state: Any, text: str) -> None:
+    session = after_some_steps(network)
+    before = session.get_state()
+    with pytest.raises(ValueError, match=text):
+        session.set_state(state)
+    np.testing.assert_array_equal(session.get_state(), before)
+
+
+def test_every_place_of_a_wrong_number_is_found(network: Network) -> None:
+    # One in each lane of each register that checks.
+    for streams in (1, 5):
+        session = network.session(streams)
+        for stream in range(streams):
+            for index in range(16):
+                for value in (NAN, INF, -INF):
+                    x = holding((streams, 16), (stream, index), value)
+                    with pytest.raises(ValueError, match=rf"at \[{stream}, {index}\]"):
+                        session.step(x)
+    for extreme in (np.finfo(np.float32).max, np.finfo(np.float32).tiny, 1e-45, -0.0):
+        network.session().step(np.full(16, extreme, np.float32))
+        network.session().step(np.full(16, -extreme, np.float32))
+
+
+def test_out(network: Network) -> None:
+    session, other = network.session(), network.session()
+    x = torch.randn(4, 16).numpy()
+    out = np.full(2, np.nan, np.float32)
+    assert session.step(x[0], out=out) is out
+    np.testing.assert_array_equal(out, other.step(x[0]))
+    assert session.step(x[1], 0.5, out) is out
+    np.testing.assert_array_equal(out, other.step(x[1], dt=0.5))
+    rows = np.full((2, 2), np.nan, np.float32)
+    assert session.run(x[2:], out=rows) is rows
+    np.testing.assert_array_equal(rows, other.run(x[2:]))
+    part = np.full((3, 2), np.nan, np.float32)
+    session.step(x[0], out=part[1])
+    assert np.isnan(part[[0, 2]]).all()
+    np.testing.assert_array_equal(part[1], other.step(x[0]))
+    assert session.step(x[0], out=None).shape == (2,)
+
+
+@pytest.mark.parametrize("out", [[0.0, 0.0], 1.0, np.zeros(2), np.zeros(2, ">f4"), "out"])
+def test_out_of_another_type(network: Network, out: Any) -> None:
+    session = after_some_steps(network)
+    state = session.get_state()
+    with pytest.raises(TypeError, match="out: expected "):
+        session.step(np.zeros(16, np.float32), out=out)
+    np.testing.assert_array_equal(session.get_state(), state)
+
+
+def test_out_that_cannot_be_written(network: Network) -> None:
+    out = np.zeros(2, np.float32)
+    out.flags.writeable = False
+    with pytest.raises(ValueError, match="out: expected a writeable array"):
+        network.session().step(np.zeros(16, np.float32), out=out)
+    assert not out.any()
+
+
+@pytest.mark.parametrize("streams", [1, 40])
+def test_out_may_overlap_the_input(streams: int) -> None:
+    layer = make_layer("plain relu proj")  # 9 inputs, 1 output
+    x, _ = random_sequence(6, streams, 9)
+    expected = make_session(layer, streams).run(x)
+    for shift in (0, 1, 5, 9 * streams):
+        memory = np.zeros(9 * streams * 7 + 10, np.float32)
+        given = memory[shift : shift + x.size].reshape(x.shape)
+        given[:] = x
+        out = memory[: 6 * streams].reshape(6, streams, 1)
+        make_session(layer, streams).run(given, out=out)
+        np.testing.assert_array_equal(out, expected)
+    square = make_layer("plain")  # 5 inputs, 19 outputs
+    wide, _ = random_sequence(1, streams, 5)
+    memory = np.zeros(24 * streams, np.float32)
+    given, out = memory[: 5 * streams].reshape(wide[0].shape), memory[: 19 * streams]
+    given[:] = wide[0]
+    expected = make_session(square, streams).step(wide[0])
+    make_session(square, streams).step(given, out=out.reshape(streams, 19))
+    np.testing.assert_array_equal(out.reshape(streams, 19), expected)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "keywords", "text"),
+    [
+        ((), {}, r"step\(\) lacks the argument 'x'"),
+        ((), {"dt": 1.0}, r"step\(\) lacks the argument 'x'"),
+        ((ZEROS(16), 1.0, None, 3), {}, r"step\(\) takes at most 3 arguments, got 4"),
+        ((ZEROS(16),), {"timespans": 1.0}, r"step\(\) has no argument 'timespans'"),
+        ((ZEROS(16), 1.0), {"dt": 1.0}, r"step\(\) got 'dt' twice"),
+    ],
+)
+def test_wrong_calls(network: Network, arguments: Any, keywords: Any, text: str) -> None:
+    with pytest.raises(TypeError, match=text):
+        network.session().step(*arguments, **keywords)
+
+
+def test_keywords(network: Network) -> None:
+    x = torch.randn(16).numpy()
+    expected = network.session().step(x, 0.5)
+    out = np.zeros(2, np.float32)
+    np.testing.assert_array_equal(network.session().step(dt=0.5, out=out, x=x), expected)
+    np.testing.assert_array_equal(network.session().run(timespans=0.5, xs=x[None])[0], expected)
+
+
+@pytest.mark.parametrize("streams", [3, 40])
+def test_single_streams_can_be_reset(network: Network, streams: int) -> None:
+    session = after_some_steps(network, streams)
+    state = session.get_state()
+    session.reset(1)
+    state[1] = 0
+    np.testing.assert_array_equal(session.get_state(), state)
+    session.reset(streams=np.array([-1, 0]))
+    state[[0, -1]] = 0
+    np.testing.assert_array_equal(session.get_state(), state)
+    session.reset([])
+    np.testing.assert_array_equal(session.get_state(), state)
+    for bad in (streams, -streams - 1, [0, streams], 2**70):
+        with pytest.raises(IndexError):
+            session.reset(bad)
+    for strange in (1.0, [0.5], "a", [True]):
+        with pytest.raises(TypeError):
+            session.reset(strange)
+    np.testing.assert_array_equal(session.get_state(), state)
+    session.reset(None)
+    assert not session.get_state().any()
+
+
+@pytest.mark.parametrize("streams", [0, -1, 2**40])
+def test_impossible_numbers_of_streams(network: Network, streams: int) -> None:
+    with pytest.raises(ValueError, match=r"streams: expected 1 to \d+, got"):
+        network.session(streams)
+
+
+def test_no_network(network: Network) -> None:
+    for wrong in (None, "model.safetensors", network.session()):
+        with pytest.raises(TypeError, match="network: expected a Network"):
+            Session(wrong)  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="model: expected a Model"):
+            Network(wrong)  # type: ignore[arg-type]
+    with pytest.raises(TypeError):
+        Session(network, 1.5)  # type: ignore[arg-type]
+
+
+def test_a_model_that_is_not_valid(network: Network) -> None:
+    model = describe(make_layer("wired"))
+    model.tensors["layers.0.rnn_cell.layer_1.ff2.bias"] = np.zeros(3, np.float32)
+    with pytest.raises(ValueError, match=r"layers\.0\.rnn_cell\.layer_1\.ff2\.bias"):
+        Network(model)
+
+
+def test_the_library_checks_sizes_by_itself() -> None:
+    from fastltc import _runtime
+
+    for name in ("ltc mixed", "wired mixed", "plain mixed pure", "wired no_gate mixed proj"):
+        model = describe(make_layer(name))
+        for key, tensor in model.tensors.items():
+            for wrong in (tensor[..., :-1], np.zeros((0, 0, 0), np.float32), tensor.astype(float)):
+                with pytest.raises(ValueError, match=key.replace(".", r"\.")):
+                    _runtime.Network(model.input_size, model.layers, {**model.tensors, key: wrong})
+            rest = {other: t for other, t in model.tensors.items() if other != key}
+            with pytest.raises(ValueError, match=f"{key}: this tensor is missing"):
+                _runtime.Network(model.input_size, model.layers, rest)
+        for key in model.layers[0]:
+            layer = {other: value for other, value in model.layers[0].items() if other != key}
+            with pytest.raises(ValueError, match=rf"layers\[0\]\.{key}: missing"):
+                _runtime.Network(model.input_size, [layer], model.tensors)
+        with pytest.raises(ValueError, match="input_size"):
+            _runtime.Network(model.input_size + 1, model.layers, model.tensors)
+    with pytest.raises(ValueError, match="layers: expected at least one"):
+        _runtime.Network(3, [], {})
+
+
+def test_sessions_do_not_copy(network: Network) -> None:
+    session = network.session()
+    for copying in (copy.copy, copy.deepcopy, pickle.dumps):
+        with pytest.raises(TypeError):
+            copying(session)
+
+
+def test_the_network_lives_as_long_as_its_sessions() -> None:
+    network = Network(describe(make_layer("ltc")))
+    session, x = network.session(), torch.randn(16).numpy()
+    expected = network.session().step(x)
+    del network
+    gc.collect()
+    np.testing.assert_array_equal(session.step(x), expected)
+
+
+def test_nothing_leaks(network: Network) -> None:
+    class Sub(Session):
+        pass
+
+    session = Sub(network)
+    gone = weakref.ref(session)
+    x, out = np.zeros(16, np.float32), np.zeros(2, np.float32)
+    before = [sys.getrefcount(o) for o in (x, out, network, np.dtype(np.float32))]
+    for _ in range(1000):
+        session.step(x)
+        session.step(x, 0.5, out)
+        session.step(x.tolist(), [0.5])
+        with pytest.raises(ValueError, match="dt"):
+            session.step(x, -1.0, out)
+        network.session()
+    after = [sys.getrefcount(o) for o in (x, out, network, np.dtype(np.float32))]
+    assert all(abs(a - b) < 20 for a, b in zip(before, after, strict=True))
+    del session
+    gc.collect()
+    assert gone() is None
+
+
+def test_methods_are_documented() -> None:
+    for method in ("step", "run", "reset", "get_state", "set_state", "load"):
+        documentation = inspect.getdoc(getattr(Session, method))
+        assert len(documentation or "") > 40
+    assert str(inspect.signature(Session.step)) == "(self, /, x, dt=1.0, out=None)"
+    assert str(inspect.signature(Session.run)) == "(self, /, xs, timespans=None, out=None)"

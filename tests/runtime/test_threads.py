@@ -1,0 +1,133 @@
+"""Sessions in threads: they share weights, and one is not for two threads at once."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+
+from fastltc.exporting import describe
+from fastltc.runtime import Network, Session
+from runtime_cases import make_layer, random_sequence
+
+
+@pytest.fixture
+def network() -> Network:
+    return Network(describe(make_layer("ltc 70")))
+
+
+@pytest.mark.parametrize("streams", [1, 20])
+def test_sessions_of_one_network_run_in_parallel_threads(network: Network, streams: int) -> None:
+    jobs = [random_sequence(60, streams, 33) for _ in range(8)]
+    expected = [network.session(streams).run(*job) for job in jobs]
+
+    def by_run(job: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+        return network.session(streams).run(*job)
+
+    def by_step(job: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+        session = network.session(streams)
+        return np.stack([session.step(x, dt) for x, dt in zip(*job, strict=True)])
+
+    with ThreadPoolExecutor(8) as pool:
+        for work in (by_run, by_step):
+            for actual, wanted in zip(pool.map(work, jobs), expected, strict=True):
+                np.testing.assert_array_equal(actual, wanted)
+
+
+def long_run(session: Session, started: threading.Event, seconds: float = 2.0) -> float:
+    """Run for about so long in one call; return how long it took."""
+    x = torch.randn(200, session.streams, 33).numpy()
+    begin = time.perf_counter()
+    session.run(x)
+    steps = max(200, int(200 * seconds / (time.perf_counter() - begin)))
+    x = np.ascontiguousarray(np.resize(x, (steps, session.streams, 33)))
+    started.set()
+    begin = time.perf_counter()
+    session.run(x)
+    return time.perf_counter() - begin
+
+
+def test_a_session_in_use_is_refused_to_another_thread(network: Network) -> None:
+    session, other = network.session(8), network.session(8)
+    started = threading.Event()
+    x = np.zeros((8, 33), np.float32)
+    refused: list[str] = []
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(long_run, session, started)
+        started.wait()
+        while not running.done():
+            for call in (
+                lambda: session.step(x),
+                lambda: session.run(x[None]),
+                session.get_state,
+                session.reset,
+                lambda: session.reset(3),
+                lambda: session.set_state(np.zeros((8, 70))),
+            ):
+                try:
+                    call()
+                except RuntimeError as error:
+                    refused.append(str(error))
+            # Others of the same network are free.
+            other.step(x)
+        running.result()
+    assert refused
+    assert all("this session is in use by another thread" in text for text in refused)
+    session.step(x)
+
+
+def test_other_threads_run_python_meanwhile(network: Network) -> None:
+    started = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(long_run, network.session(8), started)
+        started.wait()
+        begin, gaps = time.perf_counter(), []
+        while not running.done():
+            now = time.perf_counter()
+            gaps.append(now - begin)
+            begin = now
+        seconds = running.result()
+    # With the interpreter lock held, one gap would be as long as the run.
+    assert max(gaps) < seconds / 2
+
+
+def test_a_busy_session_raises_and_nothing_is_lost(network: Network) -> None:
+    """Many threads on one session: each call is done whole or refused."""
+    session, steps = network.session(64), 25
+    x = torch.randn(64, 33).numpy()
+    done = []
+
+    def work() -> None:
+        for _ in range(steps):
+            try:
+                session.step(x)
+                done.append(1)
+            except RuntimeError:
+                time.sleep(0.0001)
+
+    with ThreadPoolExecutor(4) as pool:
+        for future in [pool.submit(work) for _ in range(4)]:
+            future.result()
+    twin = network.session(64)
+    for _ in done:
+        twin.step(x)
+    np.testing.assert_array_equal(session.get_state(), twin.get_state())
+
+
+def test_ctrl_c_ends_a_long_run(network: Network) -> None:
+    session = network.session(8)
+    x = np.zeros((400_000, 8, 33), np.float32)
+    out = np.zeros((400_000, 8, 8), np.float32)
+    timer = threading.Timer(0.3, signal.raise_signal, [signal.SIGINT])
+    timer.start()
+    begin = time.perf_counter()
+    with pytest.raises(KeyboardInterrupt):
+        session.run(x, out=out)
+    assert time.perf_counter() - begin < 3
+    timer.join()
+    session.step(x[0])
