@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 from ncps.wirings import AutoNCP
+from safetensors import safe_open
 
 import fastltc
 from fastltc.cli import main
@@ -90,6 +92,8 @@ def test_the_liquid_layer_of_a_run(run_folder: Path, tmp_path: Path) -> None:
     model = read_model(out)
     weight = trained.rnn.rnn_cell.w.detach().numpy()
     assert np.array_equal(model.tensors["layers.0.rnn_cell.w"], weight)
+    with safe_open(out, "numpy") as file:
+        assert json.loads(file.metadata()["outputs"]) == [str(digit) for digit in range(10)]
     # The factor that the model has behind its layer.
     assert np.array_equal(model.tensors["layers.1.weight"], trained.gain * np.eye(10))
     fails(invoke(run_folder, "-o", out, "--layer", "conv1"), "layer: expected one of rnn")

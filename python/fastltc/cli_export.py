@@ -129,8 +129,8 @@ def _load(
             raise click.UsageError(f"{flags}: a run folder knows its options")
         from .exporting.run_folder import describe_run
 
-        parts = describe_run(source, layer, checkpoint=checkpoint)
-        return assemble(parts), wiring_metadata(parts)
+        parts, facts = describe_run(source, layer, checkpoint=checkpoint)
+        return assemble(parts), {**wiring_metadata(parts), **facts}
     if is_model_file(source):
         if flags or layer is not None:
             raise click.UsageError(f"{flags or '--layer'}: a model file is exported as it is")

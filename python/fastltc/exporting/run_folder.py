@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,32 +10,45 @@ import numpy as np
 
 from fastltc.exporting.describe import Part, describe_parts
 from fastltc.exporting.errors import ExportError
+from fastltc.models import ConvNCP
 from fastltc.nn import LTC, CfC
 from fastltc.training import Run
 
 __all__ = ["describe_run"]
 
 
-def describe_run(path: Path, layer: str | None = None, *, checkpoint: str = "best") -> list[Part]:
+def describe_run(
+    path: Path, layer: str | None = None, *, checkpoint: str = "best"
+) -> tuple[list[Part], dict[str, str]]:
     """Return the model of a run, or one liquid layer of it.
 
     Args:
         path: the run folder.
-        layer: name of a liquid layer of the model; None for the whole model. A constant factor
-            that the model puts on the outputs of the layer, its ``gain``, is kept as a linear
-            layer behind it.
+        layer: name of a liquid layer of the model; None for the whole model. Of a convolutional
+            model, the constant factor behind the layer, its ``gain``, is kept as a linear layer.
         checkpoint: ``"best"`` or ``"last"``.
+
+    Returns:
+        The layers, and what a file's metadata may say of the run: ``outputs`` (names of the
+        classes) and, where the run knows them, ``inputs`` (names of the features) and
+        ``time_unit`` (seconds that one unit of a time step is).
 
     Raises:
         ExportError: (a ValueError) if the model, or the layer, cannot be exported.
         RunError: (a ValueError) if the run or its checkpoint is missing or damaged.
     """
     run = Run.open(path)
-    model: Any = run.load_checkpoint(f"{checkpoint}.pt", "cpu").model
+    loaded: Any = run.load_checkpoint(f"{checkpoint}.pt", "cpu")
+    model = loaded.model
+    facts = {"outputs": json.dumps(list(loaded.classes))}
+    if getattr(loaded, "features", ()) and layer is None:
+        facts["inputs"] = json.dumps(list(loaded.features))
+    if getattr(loaded, "time_unit", 0.0):
+        facts["time_unit"] = str(loaded.time_unit)
     liquid = {name: m for name, m in model.named_modules() if isinstance(m, (LTC, CfC))}
     if layer is None:
         try:
-            return describe_parts(model)
+            return describe_parts(model), facts
         except ExportError as error:
             known = ", ".join(
                 f"--layer {name} ({type(m).__name__}, {m.input_size} inputs a step)"
@@ -50,9 +64,9 @@ def describe_run(path: Path, layer: str | None = None, *, checkpoint: str = "bes
             f"layer: expected one of {', '.join(liquid) or '(this model has none)'}, got {layer!r}"
         )
     parts = describe_parts(liquid[layer], layer)
-    gain = float(getattr(model, "gain", 1.0))
-    if gain != 1.0:
+    if isinstance(model, ConvNCP) and model.gain != 1.0:
         size = parts[-1].layer["output_size"]
         described = {"type": "linear", "input_size": size, "output_size": size, "bias": False}
-        parts.append(Part(described, {"weight": np.eye(size, dtype=np.float32) * np.float32(gain)}))
-    return parts
+        weight = np.float32(model.gain) * np.eye(size, dtype=np.float32)
+        parts.append(Part(described, {"weight": weight}))
+    return parts, facts
