@@ -8,17 +8,11 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 
 import fastltc
-from fastltc import runtime
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "stream_sensor_file.py"
-
-pytestmark = pytest.mark.skipif(
-    not hasattr(runtime, "Session"), reason="this installation has no runtime"
-)
 
 
 def run(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:

@@ -98,7 +98,6 @@ def test_no_drift_in_ten_thousand_steps(name: str, tmp_path: Path) -> None:
 
 
 @needs_gcc
-@pytest.mark.skipif(not hasattr(runtime, "Session"), reason="this installation has no runtime")
 @pytest.mark.parametrize("name", export_cases.MODELS)
 def test_the_numbers_of_the_runtime(name: str, tmp_path: Path) -> None:
     code = Compiled(export_cases.make(name), tmp_path)

@@ -170,12 +170,7 @@ TARGETS = {
             reason="no onnx, or no onnxruntime",
         ),
     ),
-    "runtime": pytest.param(
-        run_session,
-        marks=pytest.mark.skipif(
-            not hasattr(runtime, "Session"), reason="this installation has no runtime"
-        ),
-    ),
+    "runtime": run_session,
 }
 
 

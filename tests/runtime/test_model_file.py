@@ -486,9 +486,7 @@ def check_is_sound(model: Model) -> None:
     for index, layer in enumerate(model.layers):
         shapes = {key: tensor.shape for key, tensor in model.parameters(index).items()}
         assert shapes == tensor_shapes(layer)
-    session = getattr(runtime, "Session", None)
-    if session is not None:
-        session(model).step(np.zeros(model.input_size, dtype=np.float32), 0.5)
+    runtime.Session(model).step(np.zeros(model.input_size, dtype=np.float32), 0.5)
 
 
 def mutated(content: bytes, model: Model, path: Path) -> bytes:
