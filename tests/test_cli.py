@@ -138,7 +138,7 @@ def test_train_breastmnist_names_the_positive_class(
         (["--units", "5"], "units: expected at least 13 for 10 classes"),
         (["--positive", "ten"], "positive: no class 'ten'"),
         (["--select", "f2"], "select: expected one of loss, auc, accuracy"),
-        (["--cell", "cfc"], "cell: expected one of ltc, got 'cfc'"),
+        (["--cell", "gru"], "cell: expected one of ltc, cfc, got 'gru'"),
         (["--device", "tpu"], "device: 'tpu' cannot be used here"),
     ],
 )
@@ -176,7 +176,7 @@ def test_evaluate_prints_and_writes(run: Path) -> None:
     result = invoke("evaluate", run, "--split", "val", "--positive", 3)
     assert result.exit_code == 0, result.output
     assert "best checkpoint (epoch 1)" in result.stdout
-    assert "digits val: 180 images" in result.stdout
+    assert "digits val: 180 examples" in result.stdout
     assert "(positive class: 3, label 3)" in result.stdout
     written = json.loads((run / "evaluation-val.json").read_text())
     assert written["positive_class"] == {"label": 3, "name": "3"}

@@ -406,6 +406,118 @@ def contact_sheet(pairs: Sequence[tuple[Picture, Picture]]) -> bytes:
     return _png(figure)
 
 
+def roc_curve(bands: Mapping[str, NDArray[np.float64]], *, title: str = "") -> bytes:
+    """True over false positives, with the 95 % band of the bootstrap.
+
+    Args:
+        bands: ``grid``, ``tpr``, ``tpr_low`` and ``tpr_high``.
+        title: written above.
+
+    Returns:
+        A PNG file.
+    """
+    figure, axes = _square(title)
+    axes.plot([0, 1], [0, 1], color=_GREY, lw=0.8, ls=":")
+    _band(axes, bands, "tpr")
+    axes.set_xlabel("false positive rate")
+    axes.set_ylabel("true positive rate")
+    return _png(figure)
+
+
+def precision_recall(
+    bands: Mapping[str, NDArray[np.float64]], *, share: float, title: str = ""
+) -> bytes:
+    """The best precision that still reaches each recall, with the 95 % band of the bootstrap.
+
+    Args:
+        bands: ``grid``, ``precision``, ``precision_low`` and ``precision_high``.
+        share: of the positive class, which a classifier without any skill has as its precision.
+        title: written above.
+
+    Returns:
+        A PNG file.
+    """
+    figure, axes = _square(title)
+    axes.axhline(share, color=_GREY, lw=0.8, ls=":")
+    _band(axes, bands, "precision")
+    axes.set_xlabel("recall")
+    axes.set_ylabel("precision")
+    return _png(figure)
+
+
+def calibration(measured: Mapping[str, Any], *, title: str = "") -> bytes:
+    """How often the class is true at each level of its probability.
+
+    Args:
+        measured: ``bins`` with ``score``, ``share`` and ``n``, and ``ece``.
+        title: written above.
+
+    Returns:
+        A PNG file.
+    """
+    figure, axes = _square(title)
+    axes.plot([0, 1], [0, 1], color=_GREY, lw=0.8, ls=":")
+    scores = [entry["score"] for entry in measured["bins"]]
+    shares = [entry["share"] for entry in measured["bins"]]
+    counts = np.array([entry["n"] for entry in measured["bins"]], dtype=float)
+    axes.plot(scores, shares, color=_BLUE, lw=1.4)
+    axes.scatter(scores, shares, s=12 + 120 * counts / counts.max(), color=_BLUE, zorder=3)
+    axes.set_xlabel("mean probability")
+    axes.set_ylabel("share of the class")
+    axes.text(0.03, 0.94, f"calibration error {measured['ece']:.3f}", fontsize=10)
+    return _png(figure)
+
+
+def _square(title: str) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(4.8, 4.8), layout="constrained")
+    axes = figure.subplots()
+    axes.set_xlim(-0.01, 1.01)
+    axes.set_ylim(-0.01, 1.01)
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_title(title, fontsize=10)
+    return figure, axes
+
+
+def _band(axes: Axes, bands: Mapping[str, NDArray[np.float64]], name: str) -> None:
+    axes.fill_between(
+        bands["grid"], bands[f"{name}_low"], bands[f"{name}_high"], color=_BLUE, alpha=0.2, lw=0
+    )
+    axes.plot(bands["grid"], bands[name], color=_BLUE, lw=1.8)
+
+
+def comparison(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    """Test metrics of several runs as bars with their deviations, and their parameters.
+
+    Args:
+        rows: of `fastltc.training.compare`.
+
+    Returns:
+        A PNG file.
+    """
+    names = ("auc", "accuracy", "f1", "average_precision")
+    shown = [name for name in names if all(name in row["test"] for row in rows)]
+    figure = Figure(figsize=(2.6 + 2.2 * len(shown) + 2.4, 4.2), layout="constrained")
+    panels = figure.subplots(1, len(shown) + 1)
+    labels = [f"{row['name']}\n{row['model']}" for row in rows]
+    for axes, name in zip(panels, shown, strict=False):
+        means = [row["test"][name]["mean"] for row in rows]
+        errors = [row["test"][name]["std"] for row in rows]
+        axes.bar(range(len(rows)), means, yerr=errors, color=_BLUE, alpha=0.8, capsize=3)
+        low = min(mean - error for mean, error in zip(means, errors, strict=True))
+        axes.set_ylim(max(0.0, low - 0.1), 1.0)
+        axes.set_title({"auc": "AUC", "f1": "F1"}.get(name, name.replace("_", " ")))
+    panels[-1].bar(
+        range(len(rows)), [row["trainable_parameters"] for row in rows], color=_ORANGE, alpha=0.8
+    )
+    panels[-1].set_title("trainable parameters")
+    for axes in panels:
+        axes.set_xticks(range(len(rows)), labels, rotation=60, ha="right", fontsize=7)
+        axes.grid(alpha=0.25, axis="y")
+        axes.spines[["top", "right"]].set_visible(False)
+    return _png(figure)
+
+
 def _png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=_DPI)

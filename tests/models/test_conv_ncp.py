@@ -98,15 +98,15 @@ def test_the_seed_decides_the_parameters() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"name": "conv-lstm"}, "model: expected one of conv-ncp, got 'conv-lstm'"),
-        ({"cell": "gru"}, "cell: expected one of ltc, got 'gru'"),
+        ({"name": "conv-lstm"}, "model: expected one of conv-ncp, .*, got 'conv-lstm'"),
+        ({"cell": "gru"}, "cell: expected one of ltc, cfc, got 'gru'"),
         ({"units": 12, "classes": 10}, "units: expected at least 13 for 10 classes.*got 12"),
         ({"classes": 1}, "classes: expected at least 2, got 1"),
-        ({"image_shape": (1, 6, 28)}, "expected at least 8x8 pixels, got 6x28"),
+        ({"input_shape": (1, 6, 28)}, "expected at least 8x8 pixels, got 6x28"),
     ],
 )
 def test_sizes_that_do_not_fit(changes: dict[str, object], message: str) -> None:
-    arguments = {"name": "conv-ncp", "image_shape": (1, 8, 8), "classes": 3, "units": 12, **changes}
+    arguments = {"name": "conv-ncp", "input_shape": (1, 8, 8), "classes": 3, "units": 12, **changes}
     with pytest.raises(ValueError, match=message):
         build_model(**arguments)
 

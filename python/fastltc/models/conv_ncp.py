@@ -5,12 +5,9 @@ from __future__ import annotations
 from typing import cast
 
 import torch
-from ncps.wirings import AutoNCP
 from torch import nn
 
-from ..nn import LTC
-
-CELLS = ("ltc",)
+from .parts import CELLS, WIRING_SEED, check_classes, liquid_layer, make_wiring
 
 # (channels out, kernel, stride, padding) of the four convolutions. The first row is the published
 # head for 28x28; at 8x8 its strides would leave less than the pooling window, so the second keeps
@@ -21,24 +18,26 @@ _SMALL = 16
 
 
 class ConvNCP(nn.Module):
-    """Classifies images by four convolutions and an LTC layer wired as a neural circuit policy.
+    """Classifies images by four convolutions and a liquid layer wired as a neural circuit policy.
 
-    ``logits = gain * LTC(head(x) read as steps of 16)[last step]``, from a zero state, with
+    ``logits = gain * liquid(head(x) read as steps of 16)[last step]``, from a zero state, with
     ``head = conv1, relu, conv2, bn2, relu, conv3, relu, conv4, bn4, relu, max-pool 2``.
     For 28x28 as for 8x8 images the head gives 512 values, so 32 steps.
 
     A motor neuron's potential stays between its reversal potentials, about -1 and 1 at the start
     of training. With ``gain = 1``, as published, the softmax of two classes therefore stays within
     [0.12, 0.88], and of ten within [0.015, 0.45], until the output map has grown; the gain gives
-    the cross-entropy a range it can work in from the first step on. The output map of the LTC is
-    trained on top of it. (No parameter is added: the state dict is that of the published model.)
+    the cross-entropy a range it can work in from the first step on. The output map of an LTC is
+    trained on top of it; a CfC has none, and its motor neurons stay within -1 and 1 for good. (No
+    parameter is added: the state dict is that of the published model, and its weights load.)
 
     Args:
         image_shape: ``(C, H, W)``; H and W from 8 to 15 take the small head, from 16 on the
             published one.
         classes: number of classes, which is the number of motor neurons.
-        units: neurons of the ``AutoNCP`` wiring, at least ``classes + 3``.
-        cell: ``"ltc"``.
+        units: neurons of the ``AutoNCP`` wiring, at least ``classes + 3``; ``classes + 17`` by
+            default, as published for two classes.
+        cell: ``"ltc"`` or ``"cfc"`` (as published).
         gain: constant factor on the motor neurons' outputs.
         wiring_seed: seed of the wiring (22222 is that of ncps).
 
@@ -54,37 +53,37 @@ class ConvNCP(nn.Module):
         >>> model(torch.zeros(5, 1, 28, 28)).shape
         torch.Size([5, 2])
 
-    Source: the head is that of a public BreastMNIST classifier with CfC; the wiring is
-    M. Lechner et al., "Neural circuit policies enabling auditable autonomy", 2020.
+    Source: the head is that of a public BreastMNIST classifier with CfC (263,048 parameters with
+    19 neurons and two classes); the wiring is M. Lechner et al., "Neural circuit policies enabling
+    auditable autonomy", 2020.
     """
 
+    KINDS = ("images",)
     STEP_FEATURES = 16
 
     def __init__(
         self,
         image_shape: tuple[int, ...],
         classes: int,
-        units: int,
+        units: int | None = None,
         *,
         cell: str = "ltc",
         gain: float = 1.0,
-        wiring_seed: int = 22222,
+        wiring_seed: int = WIRING_SEED,
     ) -> None:
         super().__init__()
         channels, height, width = image_shape
         if cell not in CELLS:
             raise ValueError(f"cell: expected one of {', '.join(CELLS)}, got {cell!r}")
-        if classes < 2:
-            raise ValueError(f"classes: expected at least 2, got {classes}")
-        if units < classes + 3:
-            raise ValueError(
-                f"units: expected at least {classes + 3} for {classes} classes "
-                f"(one motor neuron each, and inter and command neurons), got {units}"
-            )
+        check_classes(classes)
+        if units is None:
+            units = classes + 17
+        self.wiring = make_wiring("ncp", units, classes, 0.0, wiring_seed)
         if min(height, width) < 8:
             raise ValueError(f"image_shape: expected at least 8x8 pixels, got {height}x{width}")
         self.image_shape = (channels, height, width)
         self.gain = float(gain)
+        self.about = f"{cell.upper()} with {units} neurons"
         layers = _HEAD_8 if min(height, width) < _SMALL else _HEAD_28
         convolutions = []
         for out, kernel, stride, padding in layers:
@@ -97,8 +96,7 @@ class ConvNCP(nn.Module):
         self.bn4 = nn.BatchNorm2d(self.conv4.out_channels)
         # 128 channels: always a multiple of the 16 values of a step.
         self.steps = channels * (height // 2) * (width // 2) // self.STEP_FEATURES
-        self.wiring = AutoNCP(units, classes, seed=wiring_seed)
-        self.rnn = LTC(self.STEP_FEATURES, self.wiring, return_sequences=False)
+        self.rnn = liquid_layer(cell, self.STEP_FEATURES, self.wiring, return_sequences=False)
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
         """The sequence that the liquid layer reads, ``[B, steps, 16]``."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from .config import TrainConfig
+from .compare import compare, summarise, train_seeds
+from .config import TrainConfig, read_toml
 from .errors import ConfigError, DeviceError, DivergedError, RunError
 from .evaluate import Prediction, evaluate, predict
 from .loop import Progress, train
 from .metrics import classification_metrics
+from .recipes import describe_recipes, read_recipe, recipe_names
 from .run import Checkpoint, Run
 
 __all__ = [
@@ -20,7 +22,14 @@ __all__ = [
     "RunError",
     "TrainConfig",
     "classification_metrics",
+    "compare",
+    "describe_recipes",
     "evaluate",
     "predict",
+    "read_recipe",
+    "read_toml",
+    "recipe_names",
+    "summarise",
     "train",
+    "train_seeds",
 ]

@@ -1,4 +1,4 @@
-"""Metrics of a finished run, and its answer to single images."""
+"""Metrics of a finished run, and its answer to single files."""
 
 from __future__ import annotations
 
@@ -8,13 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .. import plots
-from ..data import SPLITS, ImageFile, load_data, read_image
+from ..data import SPLITS, DataSet, ImageFile, Split, load_data, read_image
+from ..data.tables import format_table
+from .curves import RECALLS, RESAMPLES, bootstrap, curve_bands
 from .errors import ConfigError, RunError
+from .feed import Feed
 from .files import write_bytes, write_json
-from .metrics import classification_metrics, find_class
-from .predict import probabilities
+from .metrics import classification_metrics, find_class, quick_metrics
+from .predict import judged, probabilities
 from .run import BEST, Checkpoint, Run
 
 
@@ -23,10 +27,13 @@ def evaluate(
     split: str = "test",
     *,
     positive: str | int | None = None,
+    data: str | None = None,
     data_root: str | None = None,
     offline: bool = False,
     checkpoint: str = BEST,
     device: str | None = None,
+    recalls: Sequence[float] = RECALLS,
+    resamples: int = RESAMPLES,
     out: Path | None = None,
 ) -> dict[str, Any]:
     """Evaluates a checkpoint of a run on one split of its data.
@@ -34,19 +41,25 @@ def evaluate(
     Args:
         run: the run.
         split: ``train``, ``val`` or ``test``.
-        positive: class that F1 is about; None for that of the run.
+        positive: class that F1, the curves and the precision at a recall are about; None for that
+            of the run, and of two classes for the second.
+        data: another data set with classes of the same names; None for that of the run.
         data_root: where the data is now; None for where it was.
         offline: do not download the data set.
         checkpoint: ``best.pt`` or ``last.pt``.
         device: None for the device of the run.
-        out: folder for ``evaluation-SPLIT.json`` and ``confusion-SPLIT.png``; None for the run's.
+        recalls: at which the precision is reported.
+        resamples: for the 95 % intervals; 0 for none.
+        out: folder for ``evaluation-SPLIT.json``, ``predictions-SPLIT.csv``,
+            ``confusion-SPLIT.png`` and, with a positive class, ``roc-SPLIT.png``,
+            ``precision-recall-SPLIT.png`` and ``calibration-SPLIT.png``; None for the run's.
 
     Returns:
-        The metrics of `classification_metrics`, preceded by what was evaluated.
+        The metrics of `classification_metrics`, preceded by what was evaluated, and ``intervals``.
 
     Raises:
         RunError: there is no usable checkpoint, or its classes are not those of the data.
-        ConfigError: no such split or class.
+        ConfigError: no such split or class, or an impossible recall.
         fastltc.data.DataError: the data is missing or damaged.
 
     Example:
@@ -55,41 +68,120 @@ def evaluate(
     """
     if split not in SPLITS:
         raise ConfigError(f"split: expected one of {', '.join(SPLITS)}, got {split!r}")
+    for recall in recalls:
+        if not 0 < recall <= 1:
+            raise ConfigError(f"recall: expected above 0 up to 1, got {recall}")
+    if resamples < 0:
+        raise ConfigError(f"resamples: expected at least 0, got {resamples}")
     loaded = run.load_checkpoint(checkpoint, device)
     asked = find_class(positive, loaded.classes)
-    data = load_data(
-        loaded.config.data, options=loaded.config.data_options(data_root, offline=offline)
-    )
-    if data.classes != loaded.classes or data.input_shape != loaded.image_shape:
-        raise RunError(
-            f"{run.path / checkpoint}: trained for {len(loaded.classes)} classes of images "
-            f"{loaded.image_shape}; {data.name} has {len(data.classes)} of {data.input_shape}"
-        )
-    part = data.splits[split]
-    metrics = classification_metrics(
-        part.labels,
-        _scores(loaded, part.inputs),
-        loaded.classes,
-        loaded.positive if asked is None else asked,
-    )
+    name = loaded.config.data if data is None else data
+    options = loaded.config.data_options(data_root, offline=offline)
+    found = load_data(name, options=options)
+    _check_fits(found, loaded, run.path / checkpoint)
+    part = _in_the_classes_of(found, loaded, split)
+    scores = _scores(loaded, part)
+    labels, rows = judged(part.labels, scores)
+    chosen = loaded.positive if asked is None else asked
+    metrics = classification_metrics(labels, rows, loaded.classes, chosen, recalls)
     result = {
         "run": str(run.path),
         "checkpoint": checkpoint,
         "epoch": loaded.epoch,
-        "data": data.name,
+        "data": found.name,
         "split": split,
         **metrics,
     }
+    if resamples:
+        result["intervals"] = bootstrap(
+            labels, rows, lambda drawn, of: quick_metrics(drawn, of, chosen), resamples=resamples
+        )
     folder = run.path if out is None else out
+    pictures = _pictures(loaded, labels, rows, chosen, metrics, f"{found.name}, {split}")
+    table = _predictions(part, scores, loaded.classes)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / f"evaluation-{split}.json", result)
-    picture = plots.confusion_matrix(
-        metrics["confusion_matrix"],
-        loaded.classes,
-        title=f"{data.name}, {split}, epoch {loaded.epoch}",
-    )
-    write_bytes(folder / f"confusion-{split}.png", picture)
+    write_bytes(folder / f"predictions-{split}.csv", table)
+    for kind, picture in pictures.items():
+        write_bytes(folder / f"{kind}-{split}.png", picture)
     return result
+
+
+def _check_fits(data: DataSet, loaded: Checkpoint, path: Path) -> None:
+    strange = [name for name in data.classes if name not in loaded.classes]
+    if strange:
+        raise RunError(
+            f"{path}: the model does not know class {strange[0]!r} of {data.name}; it was trained "
+            f"for {len(loaded.classes)} classes: {', '.join(loaded.classes)}"
+        )
+    ours = loaded.image_shape[1:] if data.kind == "series" else loaded.image_shape
+    theirs = data.input_shape[1:] if data.kind == "series" else data.input_shape
+    if len(loaded.image_shape) != len(data.input_shape) or ours != theirs:
+        raise RunError(
+            f"{path}: trained for inputs of shape {loaded.image_shape}; {data.name} has "
+            f"{data.input_shape}"
+        )
+
+
+def _in_the_classes_of(data: DataSet, loaded: Checkpoint, split: str) -> Split:
+    """A split with the labels that the model uses."""
+    part = data.splits[split]
+    if data.classes == loaded.classes:
+        return part
+    # One more for -1, which stays what it is.
+    place = np.array([*(loaded.classes.index(name) for name in data.classes), -1])
+    return Split(part.inputs, place[part.labels], part.timespans, part.names)
+
+
+def _pictures(
+    loaded: Checkpoint,
+    labels: NDArray[np.int64],
+    scores: NDArray[np.float64],
+    positive: int | None,
+    metrics: dict[str, Any],
+    title: str,
+) -> dict[str, bytes]:
+    title = f"{title}, epoch {loaded.epoch}"
+    made = {
+        "confusion": plots.confusion_matrix(
+            metrics["confusion_matrix"], loaded.classes, title=title
+        )
+    }
+    if positive is None and len(loaded.classes) == 2:
+        positive = 1
+    if positive is None or not 0 < int((labels == positive).sum()) < len(labels):
+        return made
+    bands = curve_bands(labels, scores, positive)
+    title = f"{title}: {loaded.classes[positive]}"
+    made["roc"] = plots.roc_curve(bands, title=title)
+    share = float((labels == positive).mean())
+    made["precision-recall"] = plots.precision_recall(bands, share=share, title=title)
+    if metrics.get("calibration"):
+        made["calibration"] = plots.calibration(metrics["calibration"], title=title)
+    return made
+
+
+def _predictions(part: Split, scores: NDArray[np.float64], classes: Sequence[str]) -> bytes:
+    """One line for each example: what it is called, its class, the answer, the probabilities."""
+    rows = []
+    flat = scores.reshape(len(part), -1, scores.shape[-1])
+    labels = part.labels.reshape(len(part), -1)
+    for index in range(len(part)):
+        name = part.names[index] if part.names else str(index)
+        for step, label in enumerate(labels[index]):
+            if label < 0:
+                continue
+            row = flat[index, step]
+            called = name if labels.shape[1] == 1 else f"{name}+{step}"
+            rows.append(
+                [
+                    called,
+                    classes[label],
+                    classes[int(row.argmax())],
+                    *(f"{value:.6g}" for value in row),
+                ]
+            )
+    return format_table(["name", "class", "predicted", *classes], rows)
 
 
 @dataclass(frozen=True)
@@ -109,6 +201,33 @@ class Prediction:
     probabilities: dict[str, float]
 
 
+def find_images(paths: Sequence[Path | str]) -> list[Path]:
+    """Files as they are, and of folders all images in them, in the order of their names.
+
+    Raises:
+        fastltc.data.DataError: a folder has no image in it.
+    """
+    from ..data import DataError
+    from ..data.image_files import image_suffixes
+
+    found: list[Path] = []
+    for given in paths:
+        path = Path(given)
+        if not path.is_dir():
+            found.append(path)
+            continue
+        suffixes = image_suffixes()
+        inside = sorted(
+            file
+            for file in path.rglob("*")
+            if file.suffix.lower() in suffixes and not file.name.startswith(".")
+        )
+        if not inside:
+            raise DataError(f"{path}: no image of a known type in this folder")
+        found += inside
+    return found
+
+
 def predict(
     checkpoint: Checkpoint, paths: Sequence[Path | str], *, invert: bool = False
 ) -> list[Prediction]:
@@ -116,7 +235,8 @@ def predict(
 
     Args:
         checkpoint: from `Run.load_checkpoint`.
-        paths: image files; see `fastltc.data.read_image` for how each is converted.
+        paths: image files, and folders of them; see `fastltc.data.read_image` for how each is
+            converted.
         invert: exchange dark and light first.
 
     Returns:
@@ -124,6 +244,7 @@ def predict(
 
     Raises:
         fastltc.data.DataError: a file is not a readable image; the text names it.
+        ConfigError: the model does not classify images.
 
     Example:
         >>> from fastltc.training import Run, predict
@@ -131,10 +252,18 @@ def predict(
         >>> predict(checkpoint, ["seven.png"])[0].name  # doctest: +SKIP
         '7'
     """
-    images = [read_image(path, checkpoint.image_shape, invert=invert) for path in paths]
+    if len(checkpoint.image_shape) != 3:
+        raise ConfigError(
+            f"{checkpoint.config.model} does not classify images; for other data: "
+            "fastltc evaluate RUN --data csv:FILE"
+        )
+    images = [
+        read_image(path, checkpoint.image_shape, invert=invert) for path in find_images(paths)
+    ]
     if not images:
         return []
-    scores = _scores(checkpoint, np.stack([image.pixels for image in images]))
+    pixels = np.stack([image.pixels for image in images])
+    scores = _scores(checkpoint, Split(pixels, np.zeros(len(pixels), dtype=np.int64)))
     return [
         Prediction(
             image=image,
@@ -148,6 +277,8 @@ def predict(
     ]
 
 
-def _scores(checkpoint: Checkpoint, images: Any) -> Any:
-    device = next(checkpoint.model.parameters()).device
-    return probabilities(checkpoint.model, images, device)
+def _scores(checkpoint: Checkpoint, split: Split) -> NDArray[np.float64]:
+    model = checkpoint.model
+    tensors = [*model.parameters(), *model.buffers()]
+    feed = Feed(split, tensors[0].device, checkpoint.config.augment_crop)
+    return probabilities(model, feed)

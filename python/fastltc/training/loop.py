@@ -5,29 +5,45 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .. import plots
-from ..data import DataSet, Split, load_data, normalise
+from ..data import IGNORED, DataSet, Split, load_data
 from ..data.audit import warnings as leak_warnings
-from ..models import ConvNCP, build_model, trainable_parameters
+from ..models import (
+    MissingTorchvisionError,
+    build_model,
+    default_model,
+    load_weights,
+    trainable_parameters,
+)
+from . import parallel
+from .augment import make_augment
 from .config import TrainConfig
 from .device import find_device
-from .errors import ConfigError, DivergedError
+from .errors import ConfigError, DivergedError, RunError
+from .feed import Feed
 from .files import write_bytes
 from .interrupts import interrupts_held_back
 from .metrics import classification_metrics, find_class
-from .predict import probabilities
-from .run import BEST, CONFUSION, CURVE, LAST, WIRING, Checkpoint, Run
+from .predict import judged, probabilities
+from .run import BEST, CONFUSION, CURVE, LAST, TENSORBOARD, WIRING, Checkpoint, Run
+from .schedule import Schedule
 
 # What log.jsonl and the best checkpoint keep of the validation metrics.
-_LOGGED = ("loss", "accuracy", "auc", "f1_macro", "f1")
+_LOGGED = ("loss", "accuracy", "auc", "f1_macro", "f1", "average_precision")
+_OPTIMIZERS = {
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "nadam": torch.optim.NAdam,
+}
+_AMP = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -36,12 +52,12 @@ class Progress:
 
     Args:
         start: with the data and the model, before the first step.
-        batch: with the number of images, after each step of the optimizer.
+        batch: with the number of examples, after each step of the optimizer.
         epoch: with the epoch's record (the line of ``log.jsonl``).
         download: with received and total bytes, while a data file is downloaded.
     """
 
-    start: Callable[[DataSet, ConvNCP], None] | None = None
+    start: Callable[[DataSet, nn.Module], None] | None = None
     batch: Callable[[int], None] | None = None
     epoch: Callable[[dict[str, Any]], None] | None = None
     download: Callable[[int, int], None] | None = None
@@ -52,18 +68,24 @@ def train(
     out: Path | str,
     *,
     overwrite: bool = False,
+    resume: bool = False,
     offline: bool = False,
     progress: Progress | None = None,
 ) -> Run:
     """Trains a model, keeps the best checkpoint by a validation metric and tests that one.
 
-    Adam on the cross-entropy, batches in an order drawn anew each epoch. After each epoch the
-    validation split is evaluated and ``last.pt`` written; ``best.pt`` whenever the ``select``
-    metric improves. The test split is evaluated once, at the end, with ``best.pt``. The same
-    configuration and number of threads give the same metrics on the same machine.
+    Cross-entropy, batches in an order drawn anew each epoch. After each epoch the validation split
+    is evaluated and ``last.pt`` written; ``best.pt`` whenever the ``select`` metric improves. The
+    test split is evaluated once, at the end, with ``best.pt``. The same configuration and number
+    of threads give the same metrics on the same machine. Models with a closed form (a reservoir's
+    readout, a probe) are fitted once, which counts as one epoch.
 
     Ctrl-C ends training early: what the finished epochs left stays and can be evaluated, and
-    ``metrics.json`` has the status ``interrupted``.
+    ``metrics.json`` has the status ``interrupted``. ``resume`` goes on from there; on the CPU with
+    the same number of threads it ends on the same bits as a run without the interruption.
+
+    Started by ``torchrun``, each process computes its share of every batch, and only the first
+    writes.
 
     Sets torch's global seed and, where ``config.threads`` is given, its number of threads.
 
@@ -71,6 +93,8 @@ def train(
         config: what to train, on what, and how.
         out: the run folder; made once the data is loaded.
         overwrite: replace an earlier run in that folder.
+        resume: go on with the run in that folder, which has this configuration (``epochs``,
+            ``data_root``, ``threads`` and ``device`` may differ).
         offline: do not download the data set.
         progress: functions to call on the way.
 
@@ -80,7 +104,7 @@ def train(
     Raises:
         fastltc.data.DataError: the data is unknown, missing or damaged.
         ConfigError: an option does not fit the data or this machine.
-        RunError: something is in the place of the run folder.
+        RunError: something is in the place of the run folder, or there is nothing to resume.
         DivergedError: the loss became infinite or NaN.
 
     Example:
@@ -93,39 +117,43 @@ def train(
     data = load_data(
         config.data, options=config.data_options(offline=offline, progress=progress.download)
     )
-    if data.kind != "images" or data.multilabel:
-        what = "several labels per image" if data.multilabel else data.kind
-        raise ConfigError(f"model: {config.model} classifies images; {data.name} has {what}")
+    if data.multilabel:
+        raise ConfigError(f"data: {data.name} has several labels per image, which is not supported")
     data = replace(data, remarks=(*data.remarks, *leak_warnings(data)))
+    if config.model is None:
+        config = replace(config, model=default_model(data.kind))
     asked = find_class(config.positive, data.classes)
     positive = data.positive if asked is None else asked
+    if config.select in ("f1", "average_precision") and positive is None:
+        raise ConfigError(
+            f"select: {config.select} is that of one class; name it (--positive CLASS), or take "
+            "f1_macro"
+        )
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
+    shape = config.model_shape(data.input_shape)
     try:
-        model = build_model(
-            config.model,
-            data.input_shape,
-            len(data.classes),
-            config.units,
-            cell=config.cell,
-            gain=config.gain,
-            wiring_seed=config.wiring_seed,
-        ).to(device)
-    except ValueError as error:
+        assert config.model is not None
+        model = build_model(config.model, shape, len(data.classes), **config.model_options())
+        if config.weights is not None:
+            load_weights(model, config.weights)
+    except (ValueError, MissingTorchvisionError) as error:
         raise ConfigError(str(error)) from None
-    # Whether the model runs on the device is known before anything is written.
-    probabilities(model, data.splits["val"].inputs[:1], device)
-    run = Run.create(out, config, overwrite=overwrite)
-    session = _Session(config, run, data, model, positive, device)
-    try:
-        return session.train(progress)
-    except BaseException as error:
-        session.status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-        # A full disk is the likeliest reason to be here; its error is the one to show.
-        with contextlib.suppress(OSError):
-            session.write_metrics()
-        raise
+    with parallel.processes(device) as group:
+        group.synchronise_batch_norm(model)
+        session = _Session(config, Path(out), data, model.to(device), positive, device, group)
+        # Whether the model runs on the device is known before anything is written.
+        probabilities(model, session.feeds["val"].head(1))
+        session.open(overwrite=overwrite, resume=resume)
+        try:
+            return session.train(progress)
+        except BaseException as error:
+            session.status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+            # A full disk is the likeliest reason to be here; its error is the one to show.
+            with contextlib.suppress(OSError):
+                session.write_metrics()
+            raise
 
 
 class _Session:
@@ -134,57 +162,156 @@ class _Session:
     def __init__(
         self,
         config: TrainConfig,
-        run: Run,
+        out: Path,
         data: DataSet,
-        model: ConvNCP,
+        model: nn.Module,
         positive: int | None,
         device: torch.device,
+        group: parallel.Group,
     ) -> None:
         self.config = config
-        self.run = run
+        self.run = Run(out)
         self.data = data
         self.model = model
         self.positive = positive
         self.device = device
-        self.optimizer = torch.optim.Adam(model.parameters(), lr=config.lr)
-        # On the CPU on every device, so that the order of the images is the same.
+        self.group = group
+        self.closed_form = hasattr(model, "fit")
+        self.feeds = {
+            name: Feed(split, device, config.augment_crop) for name, split in data.splits.items()
+        }
+        self.augment = make_augment(config, data.input_shape)
+        fit_scales: Any = getattr(model, "fit_scales", None)
+        if fit_scales is not None:
+            fit_scales(self.feeds["train"].inputs)
         self.order = torch.Generator().manual_seed(config.seed)
-        self.images = torch.from_numpy(normalise(data.splits["train"].inputs)).to(device)
-        self.labels = torch.from_numpy(data.splits["train"].labels).to(device)
+        if not self.closed_form:
+            self._prepare_optimizer()
         self.history: list[dict[str, Any]] = []
         self.best: dict[str, Any] | None = None
         self.test: dict[str, Any] | None = None
+        self.fitted: dict[str, float] | None = None
         self.status = "running"
+        self.seconds_before = 0.0
         self.started = time.perf_counter()
+        self.board: Any = None
+
+    def _prepare_optimizer(self) -> None:
+        config = self.config
+        # Frozen parameters, such as a wiring's mask, have nothing to learn.
+        trained = [p for p in self.model.parameters() if p.requires_grad]
+        self.optimizer: torch.optim.Optimizer = _OPTIMIZERS[config.optimizer](
+            trained, lr=config.lr, weight_decay=config.weight_decay
+        )
+        steps = -(-len(self.feeds["train"]) // config.batch_size)
+        self.schedule = Schedule(config, self.optimizer, steps)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.amp == "fp16")
+        self.class_weights: Tensor | None = None
+        if config.class_weights == "balanced":
+            labels = self.feeds["train"].labels
+            counts = torch.bincount(labels[labels != IGNORED], minlength=len(self.data.classes))
+            weights = counts.sum() / (len(counts) * counts.clamp(min=1))
+            self.class_weights = weights.float().to(self.device)
+
+    def open(self, *, overwrite: bool, resume: bool) -> None:
+        """Makes the run folder, or takes up the run that is in it."""
+        if not self.group.first:
+            if resume:
+                self._take_up(Run.open(self.run.path))
+            return
+        if resume:
+            self._take_up(Run.open(self.run.path))
+        else:
+            self.run = Run.create(self.run.path, self.config, overwrite=overwrite)
+        if self.config.tensorboard:
+            self.board = _summary_writer(self.run.path / TENSORBOARD)
+
+    def _take_up(self, run: Run) -> None:
+        if self.closed_form:
+            raise RunError(f"{run.path}: a {self.config.model} is fitted at once, not resumed")
+        checkpoint = run.load_checkpoint(LAST, str(self.device))
+        if checkpoint.training is None:
+            raise RunError(f"{run.path / LAST}: has no state to resume from")
+        state = checkpoint.training
+        if self.config.epochs <= checkpoint.epoch:
+            raise RunError(
+                f"{run.path}: has {checkpoint.epoch} epochs already; give --epochs with more"
+            )
+        try:
+            self.model.load_state_dict(checkpoint.model.state_dict())
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.schedule.load(state["schedule"])
+            self.scaler.load_state_dict(state["scaler"])
+            self.order.set_state(state["order"])
+            torch.set_rng_state(state["random"])
+            self.history = state["history"]
+            self.best = state["best"]
+            self.seconds_before = state["seconds"]
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise RunError(f"{run.path / LAST}: damaged checkpoint: {error}") from None
+        run.write_config(self.config)
+        run.write_log(self.history)
 
     def train(self, progress: Progress) -> Run:
         self.write_metrics()
-        if progress.start:
+        if progress.start and self.group.first:
             progress.start(self.data, self.model)
         try:
-            for epoch in range(1, self.config.epochs + 1):
+            for epoch in range(len(self.history) + 1, self._epochs() + 1):
                 record = self._epoch(epoch, progress)
-                if progress.epoch:
+                if progress.epoch and self.group.first:
                     progress.epoch(record)
+                if self._is_stale():
+                    break
             self.status = "finished"
         except KeyboardInterrupt:
             self.status = "interrupted"
-        self._finish()
+        if self.group.first:
+            self._finish()
         return self.run
+
+    def _epochs(self) -> int:
+        return 1 if self.closed_form else self.config.epochs
+
+    def _is_stale(self) -> bool:
+        """Whether the best epoch is too long ago."""
+        patience = self.config.patience
+        if patience is None or self.best is None:
+            return False
+        return len(self.history) - int(self.best["epoch"]) >= patience
 
     def _epoch(self, epoch: int, progress: Progress) -> dict[str, Any]:
         started = time.perf_counter()
-        loss, accuracy = self._optimize(epoch, progress)
-        val = self._metrics(self.data.splits["val"])
+        if self.closed_form:
+            loss, accuracy = self._fit(progress)
+        else:
+            loss, accuracy = self._optimize(epoch, progress)
+        val = self._metrics("val")
         logged = {name: val[name] for name in _LOGGED}
         record = {
             "epoch": epoch,
             "train_loss": loss,
             "train_accuracy": accuracy,
             **{f"val_{name}": value for name, value in logged.items()},
-            "lr": self.config.lr,
+            "lr": 0.0 if self.closed_form else self.optimizer.param_groups[0]["lr"],
             "seconds": time.perf_counter() - started,
         }
+        if not self.closed_form:
+            self.schedule.after_epoch(val["loss"])
+        # All files of an epoch or none.
+        with interrupts_held_back():
+            self.history.append(record)
+            improved = self._is_best(val)
+            if improved:
+                self.best = {"epoch": epoch, **logged}
+            if self.group.first:
+                self._save(epoch, logged, improved=improved)
+                self.run.append_log(record)
+                self.write_metrics()
+                self._write_board(record)
+        return record
+
+    def _save(self, epoch: int, logged: dict[str, Any], *, improved: bool) -> None:
         checkpoint = Checkpoint(
             config=self.config,
             classes=self.data.classes,
@@ -193,49 +320,124 @@ class _Session:
             epoch=epoch,
             val=logged,
             model=self.model,
+            features=self.data.features,
+            time_unit=self.data.time_unit,
         )
-        # All files of an epoch or none.
-        with interrupts_held_back():
-            if self._is_best(val):
-                self.run.save_checkpoint(BEST, checkpoint)
-                self.best = {"epoch": epoch, **logged}
-            self.run.save_checkpoint(LAST, checkpoint)
-            self.run.append_log(record)
-            self.history.append(record)
-            self.write_metrics()
-        return record
+        if improved:
+            self.run.save_checkpoint(BEST, checkpoint)
+        self.run.save_checkpoint(LAST, replace(checkpoint, training=self._state()))
+
+    def _state(self) -> dict[str, Any] | None:
+        """All that decides how training goes on, but for the weights."""
+        if self.closed_form:
+            return None
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state(),
+            "scaler": self.scaler.state_dict(),
+            "order": self.order.get_state(),
+            "random": torch.get_rng_state(),
+            "history": self.history,
+            "best": self.best,
+            "seconds": self._seconds(),
+        }
+
+    def _fit(self, progress: Progress) -> tuple[float, float]:
+        """Fits a model in closed form; its loss and accuracy on the training split."""
+
+        def batches(name: str) -> Iterator[tuple[Tensor, Tensor]]:
+            for inputs, labels in self.feeds[name].chunks():
+                yield inputs[0], labels
+                if progress.batch and name == "train":
+                    progress.batch(len(labels))
+
+        fit: Any = self.model.fit
+        try:
+            self.fitted = fit(lambda: batches("train"), lambda: batches("val"))
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
+        train = self._metrics("train")
+        return train["loss"], train["accuracy"]
 
     def _optimize(self, epoch: int, progress: Progress) -> tuple[float, float]:
         """One pass over the training split; the mean loss and accuracy on the way."""
         self.model.train()
-        count = len(self.labels)
-        loss_sum, correct = 0.0, 0
-        for batch in torch.randperm(count, generator=self.order).split(self.config.batch_size):
-            index = batch.to(self.device)
-            labels = self.labels[index]
-            logits = self.model(self.images[index])
-            loss = nn.functional.cross_entropy(logits, labels)
-            value = loss.item()
+        self.group.seed(self.config.seed, epoch)
+        feed = self.feeds["train"]
+        loss_sum, correct, count = 0.0, 0, 0
+        # Drawn on the CPU on every device, so that the order of the examples is the same.
+        order = torch.randperm(len(feed), generator=self.order)
+        for batch in order.split(self.config.batch_size):
+            self.schedule.before_step()
+            value, right, rows = self._step(feed, batch)
             if not math.isfinite(value):
                 raise DivergedError(
                     f"{self.run.path}: the loss became {value} in epoch {epoch}; try a smaller "
                     f"learning rate than {self.config.lr:g}"
                 )
-            self.optimizer.zero_grad()
-            loss.backward()
-            self.optimizer.step()
-            loss_sum += value * len(batch)
-            correct += int((logits.argmax(dim=1) == labels).sum())
-            if progress.batch:
+            loss_sum += value * rows
+            correct += right
+            count += rows
+            if progress.batch and self.group.first:
                 progress.batch(len(batch))
         return loss_sum / count, correct / count
 
-    def _metrics(self, split: Split) -> dict[str, Any]:
-        scores = probabilities(self.model, split.inputs, self.device)
-        return classification_metrics(split.labels, scores, self.data.classes, self.positive)
+    def _step(self, feed: Feed, batch: Tensor) -> tuple[float, int, int]:
+        """One step of the optimizer: the batch's mean loss, right answers and judged rows."""
+        config = self.config
+        batch = batch.to(self.device)
+        total = self._weight(feed.labels[batch])
+        self.optimizer.zero_grad()
+        loss_sum = torch.zeros((), device=self.device)
+        right = torch.zeros((), dtype=torch.int64, device=self.device)
+        for part in self.group.share(batch).tensor_split(config.accumulate):
+            # Of several processes even one without examples takes part in the sums.
+            if len(part) == 0 and self.group.size == 1:
+                continue
+            labels = feed.labels[part].reshape(-1)
+            inputs = feed.take(part, self.augment)
+            with torch.autocast(
+                self.device.type, _AMP.get(config.amp), enabled=config.amp != "none"
+            ):
+                logits = self.model(*inputs)
+            logits = logits.float().reshape(len(labels), -1)
+            loss = (
+                nn.functional.cross_entropy(
+                    logits,
+                    labels,
+                    weight=self.class_weights,
+                    ignore_index=IGNORED,
+                    reduction="sum",
+                )
+                / total
+            )
+            self.scaler.scale(loss).backward()
+            loss_sum += loss.detach()
+            right += (logits.argmax(dim=1) == labels).sum()
+        loss_value, right_count = self.group.sums(loss_sum, right)
+        if math.isfinite(loss_value):
+            self.group.sum_gradients(self.model)
+            if config.clip_norm is not None:
+                self.scaler.unscale_(self.optimizer)
+                nn.utils.clip_grad_norm_(self.model.parameters(), config.clip_norm)
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        return loss_value, int(right_count), int((feed.labels[batch] != IGNORED).sum())
+
+    def _weight(self, labels: Tensor) -> Tensor:
+        """What the sum of losses over a batch is divided by."""
+        kept = labels[labels != IGNORED]
+        if self.class_weights is None:
+            return torch.tensor(float(max(len(kept), 1)), device=self.device)
+        return self.class_weights[kept].sum().clamp(min=1e-12)
+
+    def _metrics(self, name: str) -> dict[str, Any]:
+        split: Split = self.data.splits[name]
+        labels, scores = judged(split.labels, probabilities(self.model, self.feeds[name]))
+        return classification_metrics(labels, scores, self.data.classes, self.positive)
 
     def _is_best(self, val: dict[str, Any]) -> bool:
-        """Whether ``select`` improved; on equal AUC or accuracy the smaller loss decides."""
+        """Whether ``select`` improved; on an equal score the smaller loss decides."""
         if self.best is None:
             return True
         if self.config.select == "loss":
@@ -247,11 +449,13 @@ class _Session:
         # The status first: whatever happens to the pictures, it is right.
         self.write_metrics()
         path = self.run.path
+        if self.board is not None:
+            self.board.close()
         if self.best is not None:
             best = self.run.load_checkpoint(BEST, str(self.device))
             if self.status == "finished":
                 self.model = best.model
-                self.test = self._metrics(self.data.splits["test"])
+                self.test = self._metrics("test")
                 self.write_metrics()
                 picture = plots.confusion_matrix(
                     self.test["confusion_matrix"],
@@ -263,11 +467,26 @@ class _Session:
                 path / CURVE,
                 plots.training_curve(self.history, best_epoch=best.epoch, title=self.data.name),
             )
-        write_bytes(path / WIRING, plots.wiring_diagram(self.model.wiring))
+        wiring: Any = getattr(self.model, "wiring", None)
+        if wiring is not None:
+            write_bytes(path / WIRING, plots.wiring_diagram(wiring))
+
+    def _seconds(self) -> float:
+        return self.seconds_before + time.perf_counter() - self.started
+
+    def _write_board(self, record: dict[str, Any]) -> None:
+        if self.board is None:
+            return
+        for name, value in record.items():
+            if name != "epoch" and value is not None:
+                self.board.add_scalar(name, value, record["epoch"])
+        self.board.flush()
 
     def write_metrics(self) -> None:
         from .. import __version__
 
+        if not self.group.first:
+            return
         self.run.write_metrics(
             {
                 "status": self.status,
@@ -279,13 +498,25 @@ class _Session:
                 "trainable_parameters": trainable_parameters(self.model),
                 "seed": self.config.seed,
                 "threads": torch.get_num_threads(),
+                "processes": self.group.size,
                 "device": str(self.device),
                 "epochs": len(self.history),
                 "selected_by": f"validation {self.config.select}",
                 "best_epoch": None if self.best is None else self.best["epoch"],
+                "fitted": self.fitted,
                 "val": self.best,
                 "test": self.test,
-                "seconds": time.perf_counter() - self.started,
+                "seconds": self._seconds(),
                 "versions": {"fastltc": __version__, "torch": torch.__version__},
             }
         )
+
+
+def _summary_writer(path: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except (ImportError, RuntimeError, AttributeError) as error:
+        raise ConfigError(
+            f"tensorboard: cannot be imported ({error}): pip install 'fastltc[tensorboard]'"
+        ) from None
+    return SummaryWriter(str(path))

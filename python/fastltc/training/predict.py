@@ -9,25 +9,21 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from ..data import normalise
+from ..data import IGNORED
 from .errors import DeviceError, DivergedError
-
-_CHUNK = 512
+from .feed import Feed
 
 
 @torch.no_grad()
-def probabilities(
-    model: nn.Module, images: NDArray[np.generic], device: torch.device
-) -> NDArray[np.float64]:
+def probabilities(model: nn.Module, feed: Feed) -> NDArray[np.float64]:
     """The softmax of the model's logits, in eval mode.
 
     Args:
-        model: maps normalised images to logits.
-        images: ``[n, C, H, W]``, float32 in ``[0, 1]`` or uint8.
-        device: where the model is.
+        model: maps inputs to logits.
+        feed: the examples, on the device of the model.
 
     Returns:
-        ``[n, classes]``, float64; each row sums to 1.
+        ``[n, classes]``, or for time series ``[n, T, classes]``, float64; the last axis sums to 1.
 
     Raises:
         DivergedError: an output is infinite or NaN.
@@ -36,16 +32,30 @@ def probabilities(
     model.eval()
     chunks = []
     try:
-        for start in range(0, len(images), _CHUNK):
-            chunk = torch.from_numpy(normalise(images[start : start + _CHUNK]))
-            chunks.append(model(chunk.to(device)).double().cpu())
+        for inputs, _ in feed.chunks():
+            chunks.append(model(*inputs).double().cpu())
     # A liquid layer without kernels for that device says so and what to do.
     except NotImplementedError as error:
-        raise DeviceError(f"device: {str(device)!r} cannot be used here: {error}") from None
+        device = str(feed.inputs.device)
+        raise DeviceError(f"device: {device!r} cannot be used here: {error}") from None
     logits = torch.cat(chunks)
     if not logits.isfinite().all():
         raise DivergedError(
             "the model's output is infinite or NaN: training has diverged; train with a smaller "
             "learning rate"
         )
-    return cast("NDArray[np.float64]", logits.softmax(dim=1).numpy())
+    return cast("NDArray[np.float64]", logits.softmax(dim=-1).numpy())
+
+
+def judged(
+    labels: NDArray[np.int64], scores: NDArray[np.float64]
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Labels ``[m]`` and scores ``[m, classes]`` of what is judged: each image, or each row.
+
+    Args:
+        labels: ``[n]`` or ``[n, T]``, where -1 is not judged.
+        scores: of `probabilities`.
+    """
+    flat = labels.reshape(-1)
+    kept = flat != IGNORED
+    return flat[kept], scores.reshape(len(flat), -1)[kept]

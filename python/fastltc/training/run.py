@@ -5,14 +5,15 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
-from ..models import ConvNCP, build_model
+from ..models import MissingTorchvisionError, build_model, default_model
 from .config import TrainConfig
 from .device import find_device
 from .errors import ConfigError, DeviceError, RunError
@@ -26,10 +27,19 @@ LAST = "last.pt"
 CURVE = "training.png"
 CONFUSION = "confusion-test.png"
 WIRING = "wiring.png"
+TENSORBOARD = "tensorboard"
 
 # The only files that overwriting a run removes.
 _WRITTEN = (CONFIG, METRICS, LOG, BEST, LAST, CURVE, WIRING)
-_WRITTEN_PATTERNS = ("confusion-*.png", "evaluation-*.json")
+_WRITTEN_PATTERNS = (
+    "confusion-*.png",
+    "evaluation-*.json",
+    "predictions-*.csv",
+    "roc-*.png",
+    "precision-recall-*.png",
+    "calibration-*.png",
+    f"{TENSORBOARD}/events.out.tfevents.*",
+)
 
 CHECKPOINT_FORMAT = 1
 
@@ -42,10 +52,14 @@ class Checkpoint:
         config: the configuration of the run.
         classes: class names.
         positive: class that F1 is about, or None.
-        image_shape: ``(C, H, W)``.
+        image_shape: ``(C, H, W)`` of the images as they are read, ``(T, I)`` of sequences or
+            ``(I,)`` of vectors.
         epoch: epochs trained.
         val: validation metrics at that epoch.
         model: the module, in eval mode.
+        features: names of the inputs of a time series.
+        time_unit: seconds that are one unit of its timespans.
+        training: what resuming needs besides the weights; None in ``best.pt``.
     """
 
     config: TrainConfig
@@ -54,7 +68,10 @@ class Checkpoint:
     image_shape: tuple[int, ...]
     epoch: int
     val: dict[str, Any]
-    model: ConvNCP
+    model: nn.Module
+    features: tuple[str, ...] = ()
+    time_unit: float = 0.0
+    training: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -135,6 +152,15 @@ class Run:
         with open(self.path / LOG, "a", encoding="utf-8") as file:
             file.write(json.dumps(record, allow_nan=False) + "\n")
 
+    def write_log(self, records: Sequence[Mapping[str, Any]]) -> None:
+        """Writes ``log.jsonl`` anew, with these records."""
+        lines = [json.dumps(record, allow_nan=False) + "\n" for record in records]
+        write_bytes(self.path / LOG, "".join(lines).encode())
+
+    def write_config(self, config: TrainConfig) -> None:
+        """Writes ``config.json`` anew."""
+        write_json(self.path / CONFIG, config.to_dict())
+
     def write_metrics(self, metrics: Mapping[str, Any]) -> None:
         write_json(self.path / METRICS, metrics)
 
@@ -149,6 +175,9 @@ class Run:
             "epoch": checkpoint.epoch,
             "val": checkpoint.val,
             "model": checkpoint.model.state_dict(),
+            "features": list(checkpoint.features),
+            "time_unit": checkpoint.time_unit,
+            "training": checkpoint.training,
         }
         buffer = io.BytesIO()
         torch.save(content, buffer)
@@ -190,31 +219,33 @@ class Run:
                     f"got {content['format']!r}"
                 )
             config = TrainConfig.from_dict(content["config"])
-            channels, height, width = content["image_shape"]
-            model = build_model(
-                config.model,
-                (channels, height, width),
-                len(content["classes"]),
-                config.units,
-                cell=config.cell,
-                gain=config.gain,
-                wiring_seed=config.wiring_seed,
-            )
+            shape = tuple(int(size) for size in content["image_shape"])
+            name = config.model
+            if name is None:
+                name = default_model({3: "images", 2: "series", 1: "vectors"}[len(shape)])
+            # The weights come from the checkpoint, not from their publisher.
+            options = {**config.model_options(), "pretrained": None}
+            model = build_model(name, config.model_shape(shape), len(content["classes"]), **options)
             model.load_state_dict(content["model"])
             target = find_device(config.device if device is None else device)
             checkpoint = Checkpoint(
                 config=config,
                 classes=tuple(content["classes"]),
                 positive=content["positive"],
-                image_shape=(channels, height, width),
+                image_shape=shape,
                 epoch=content["epoch"],
                 val=content["val"],
                 model=model.to(target).eval(),
+                features=tuple(content.get("features", ())),
+                time_unit=content.get("time_unit", 0.0),
+                training=content.get("training"),
             )
         except (RunError, DeviceError):
             raise
         except KeyError as error:
             raise RunError(f"{path}: damaged checkpoint: {error} is missing") from None
+        except MissingTorchvisionError as error:
+            raise RunError(f"{path}: {error}") from None
         except (TypeError, ValueError, RuntimeError, AttributeError) as error:
             raise RunError(f"{path}: damaged checkpoint: {error}") from None
         return checkpoint

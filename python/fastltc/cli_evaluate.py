@@ -1,0 +1,237 @@
+"""The commands around a finished run: ``fastltc evaluate``, ``predict`` and ``compare``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .cli_options import (
+    CHECKPOINT,
+    DATA_ROOT,
+    DEVICE,
+    JSON,
+    OFFLINE,
+    POSITIVE,
+    THREADS,
+    absolute,
+    options,
+    set_threads,
+)
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def print_metrics(console: Console, split: str, metrics: dict[str, Any]) -> None:
+    """Prints the metrics of one split, with intervals where there are any."""
+    auc = "undefined (a class is missing)" if metrics["auc"] is None else f"{metrics['auc']:.4f}"
+    between = {
+        name: f"  [{low:.4f}, {high:.4f}]"
+        for name, (low, high) in metrics.get("intervals", {}).items()
+    }
+    lines = [
+        f"{split}: {metrics['n']} examples"
+        + ("; in [], 95 % intervals of the bootstrap" if between else ""),
+        f"  accuracy  {metrics['accuracy']:.4f}{between.get('accuracy', '')}",
+        f"  AUC       {auc}{between.get('auc', '')}",
+        f"  F1 macro  {metrics['f1_macro']:.4f}",
+    ]
+    positive = metrics["positive_class"]
+    if positive is not None:
+        lines.append(
+            f"  F1        {metrics['f1']:.4f}{between.get('f1', '')}  "
+            f"(positive class: {positive['name']}, label {positive['label']})"
+        )
+    if metrics["average_precision"] is not None:
+        lines.append(
+            f"  average precision  {metrics['average_precision']:.4f}"
+            f"{between.get('average_precision', '')}"
+        )
+        lines += [
+            f"  precision {found['precision']:.4f} at recall >= {found['recall']:g} "
+            f"(reaches {found['reached_recall']:.4f} at threshold {found['threshold']:.4g})"
+            for found in metrics["precision_at_recall"]
+        ]
+        lines.append(f"  calibration error  {metrics['calibration']['ece']:.4f}")
+    console.print("\n".join(lines), markup=False)
+
+
+@click.command()
+@click.argument("run", metavar="RUN", type=click.Path(path_type=Path))
+@options(
+    click.option(
+        "--split",
+        type=click.Choice(["train", "val", "test"]),
+        default="test",
+        show_default=True,
+        help="Part of the data.",
+    ),
+    POSITIVE,
+    CHECKPOINT,
+    click.option("--data", metavar="DATA", help="Other data with classes of the same names."),
+    DATA_ROOT,
+    OFFLINE,
+    click.option(
+        "--recall",
+        "recalls",
+        type=float,
+        multiple=True,
+        default=(0.95, 0.999),
+        show_default=True,
+        help="Recall at which the precision is reported; may be given several times.",
+    ),
+    click.option(
+        "--resamples",
+        type=int,
+        default=1000,
+        show_default=True,
+        metavar="N",
+        help="Of the bootstrap for the 95 % intervals; 0 for none.",
+    ),
+    THREADS,
+    DEVICE,
+    click.option(
+        "--out",
+        type=click.Path(path_type=Path),
+        metavar="DIR",
+        help="Folder for JSON, CSV and pictures.  [default: RUN]",
+    ),
+    JSON,
+)
+def evaluate(
+    run: Path,
+    split: str,
+    checkpoint: str,
+    threads: int | None,
+    out: Path | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Evaluate a RUN: AUC, accuracy, F1, precision at a recall, calibration, with intervals.
+
+    Writes evaluation-SPLIT.json, predictions-SPLIT.csv and pictures: confusion, roc,
+    precision-recall and calibration.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from .training import Run
+    from .training import evaluate as evaluate_run
+
+    set_threads(threads)
+    if options["data"] is not None:
+        options["data"] = absolute(options["data"])
+    result = evaluate_run(Run.open(run), split, checkpoint=f"{checkpoint}.pt", out=out, **options)
+    if as_json:
+        click.echo(json.dumps(result, indent=2))
+        return
+    console = Console(soft_wrap=True, highlight=False)
+    console.print(f"{run}, {checkpoint} checkpoint (epoch {result['epoch']})", markup=False)
+    print_metrics(console, f"{result['data']} {split}", result)
+    names = [entry["name"] for entry in result["per_class"]]
+    table = Table("true \\ predicted", *names, "recall", "precision", "F1", box=None)
+    for entry, row in zip(result["per_class"], result["confusion_matrix"], strict=True):
+        scores = [f"{entry[name]:.3f}" for name in ("recall", "precision", "f1")]
+        table.add_row(entry["name"], *(str(count) for count in row), *scores)
+    console.print(table)
+    folder = run if out is None else out
+    written = sorted(path.name for path in folder.glob(f"*-{split}.*"))
+    console.print(f"written to {folder}: {', '.join(written)}", markup=False)
+
+
+@click.command()
+@click.argument("run", metavar="RUN", type=click.Path(path_type=Path))
+@click.argument(
+    "images", metavar="IMAGE...", nargs=-1, required=True, type=click.Path(path_type=Path)
+)
+@options(
+    click.option(
+        "--invert", is_flag=True, help="Exchange dark and light (digits are light on dark)."
+    ),
+    CHECKPOINT,
+    THREADS,
+    DEVICE,
+    JSON,
+)
+def predict(
+    run: Path,
+    images: tuple[Path, ...],
+    invert: bool,
+    checkpoint: str,
+    threads: int | None,
+    device: str | None,
+    as_json: bool,
+) -> None:
+    """Classify IMAGE files (PNG, JPEG, ...), or all in a folder, with the model of a RUN.
+
+    Each image is converted to the size and the channels of the training images: the whole picture
+    is resized, nothing is cropped, so another aspect ratio is squeezed; transparency becomes
+    black. The output says what was done.
+    """
+    from .training import Run
+    from .training import predict as predict_images
+
+    set_threads(threads)
+    loaded = Run.open(run).load_checkpoint(f"{checkpoint}.pt", device)
+    predictions = predict_images(loaded, images, invert=invert)
+    if as_json:
+        records = [
+            {
+                "file": str(prediction.image.path),
+                "label": prediction.label,
+                "class": prediction.name,
+                "probabilities": prediction.probabilities,
+                "conversion": prediction.image.conversion,
+            }
+            for prediction in predictions
+        ]
+        click.echo(json.dumps(records, indent=2))
+        return
+    for prediction in predictions:
+        probability = prediction.probabilities[prediction.name]
+        converted = prediction.image.conversion
+        click.echo(
+            f"{prediction.image.path}: {prediction.name} ({probability:.3f})"
+            + (f"  [{converted}]" if converted else "")
+        )
+
+
+@click.command()
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Folder for compare.json and compare.png.",
+)
+@JSON
+def compare(runs: tuple[Path, ...], out: Path | None, as_json: bool) -> None:
+    """One table (and figure) of the test metrics of RUN...: runs, or folders of --seeds."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from .training import compare as compare_runs
+
+    rows = compare_runs(runs, out)
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+        return
+    names = ("auc", "accuracy", "f1", "average_precision")
+    shown = [name for name in names if any(name in row["test"] for row in rows)]
+    table = Table("run", "model", "parameters", "runs", *shown, box=None)
+    for row in rows:
+        cells = []
+        for name in shown:
+            found = row["test"].get(name)
+            if found is None:
+                cells.append("-")
+            elif row["n"] > 1:
+                cells.append(f"{found['mean']:.4f} +- {found['std']:.4f}")
+            else:
+                cells.append(f"{found['mean']:.4f}")
+        parameters = f"{row['trainable_parameters']:,}"
+        table.add_row(row["name"], row["model"], parameters, str(row["n"]), *cells)
+    Console(soft_wrap=True, highlight=False).print(table)

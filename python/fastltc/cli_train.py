@@ -1,0 +1,358 @@
+"""The commands that train: ``fastltc train`` and ``fastltc recipes``."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .cli_evaluate import print_metrics
+from .cli_options import (
+    DATA_ROOT,
+    DEVICE,
+    OFFLINE,
+    POSITIVE,
+    THREADS,
+    TRAIN_OPTIONS,
+    absolute,
+    options,
+)
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from torch import nn
+
+    from .data import DataSet
+    from .training import Progress as TrainProgress
+    from .training import Run, TrainConfig
+
+# As shells report a program ended by Ctrl-C.
+_INTERRUPTED = 130
+
+
+@click.command()
+@click.argument("data", required=False)
+@options(
+    DATA_ROOT,
+    OFFLINE,
+    click.option(
+        "--out",
+        type=click.Path(path_type=Path),
+        metavar="RUN",
+        help="Run folder to make.  [default: runs/DATA, or the next free runs/DATA-2, ...]",
+    ),
+    click.option("--overwrite", is_flag=True, help="Replace the run that is in --out."),
+    click.option("--recipe", metavar="NAME", help="Start from a recipe; see: fastltc recipes"),
+    click.option(
+        "--config",
+        "config_file",
+        type=click.Path(path_type=Path),
+        metavar="TOML",
+        help="Start from a file with options of these names (batch_size = 64).",
+    ),
+    click.option(
+        "--resume",
+        type=click.Path(path_type=Path),
+        metavar="RUN",
+        help="Go on with an interrupted run; --epochs, --threads, --device may differ.",
+    ),
+    click.option("--seeds", type=int, metavar="N", help="Train with N seeds; mean and deviation."),
+    *TRAIN_OPTIONS,
+    POSITIVE,
+    THREADS,
+    DEVICE,
+    click.option("--quiet", "-q", is_flag=True, help="Print nothing but the result."),
+)
+def train(
+    data: str | None,
+    out: Path | None,
+    overwrite: bool,
+    offline: bool,
+    quiet: bool,
+    recipe: str | None,
+    config_file: Path | None,
+    resume: Path | None,
+    seeds: int | None,
+    **options: Any,
+) -> None:
+    """Train a classifier on DATA into a run folder.
+
+    DATA is digits (which needs no download), mnist, occupancy, a MedMNIST set (breastmnist, ...),
+    folder:PATH (a folder per class), csv:FILE (images and classes, or a time series) or npz:FILE.
+    Defaults that depend on the data are in the run's config.json.
+    Ctrl-C ends training early and leaves a run that can be evaluated, and resumed.
+    """
+    from dataclasses import replace
+
+    from rich.console import Console
+
+    from .training import Run
+    from .training import train as train_run
+
+    if options["data_root"] is not None:
+        # So that `evaluate` finds it from another folder.
+        options["data_root"] = str(Path(options["data_root"]).expanduser().resolve())
+    if options["weights"] is not None:
+        options["weights"] = str(Path(options["weights"]).expanduser().resolve())
+    console = Console(soft_wrap=True, highlight=False)
+    if resume is not None:
+        _only_for_new(data, out, recipe, config_file, seeds, options)
+        given = {name: value for name, value in options.items() if value is not None}
+        config = replace(Run.open(resume).config, **given)
+        out = resume
+    else:
+        config = _config(data, recipe, config_file, options)
+    if out is None:
+        out = _next_free(Path("runs") / _short_name(config.data))
+    if seeds is not None:
+        _train_seeds(console, config, out, seeds, overwrite, offline, quiet)
+        return
+    view = _TrainView(console, config, quiet=quiet)
+    with view:
+        run = train_run(
+            config,
+            out,
+            overwrite=overwrite,
+            resume=resume is not None,
+            offline=offline,
+            progress=view.callbacks(),
+        )
+    if os.environ.get("RANK", "0") != "0":
+        return  # another process writes
+    _print_run(console, run)
+    if run.metrics["status"] == "interrupted":
+        raise click.exceptions.Exit(_INTERRUPTED)
+
+
+_RESUMABLE = {"epochs", "threads", "device", "data_root"}
+
+
+def _only_for_new(
+    data: str | None,
+    out: Path | None,
+    recipe: str | None,
+    config_file: Path | None,
+    seeds: int | None,
+    options: dict[str, Any],
+) -> None:
+    named: dict[str, Any] = {
+        "DATA": data,
+        "--out": out,
+        "--recipe": recipe,
+        "--config": config_file,
+    }
+    named |= {"--seeds": seeds}
+    named |= {
+        f"--{name.replace('_', '-')}": value
+        for name, value in options.items()
+        if name not in _RESUMABLE
+    }
+    given = next((name for name, value in named.items() if value is not None), None)
+    if given is not None:
+        raise click.UsageError(f"{given} cannot be changed in a run that is resumed")
+
+
+def _config(
+    data: str | None, recipe: str | None, config_file: Path | None, options: dict[str, Any]
+) -> TrainConfig:
+    """The configuration: of a recipe, then a file, then the command line; the last one wins."""
+    from .training import TrainConfig, read_recipe, read_toml
+
+    values: dict[str, Any] = {}
+    if recipe is not None:
+        values |= read_recipe(recipe)
+    if config_file is not None:
+        values |= read_toml(config_file)
+    values.pop("about", None)
+    given = {name: value for name, value in options.items() if value is not None}
+    if "model" in given and given["model"] != values.get("model"):
+        # Options of another model than the recipe's do not go with this one.
+        from .models import MODEL_OPTIONS
+
+        values = {name: value for name, value in values.items() if name not in MODEL_OPTIONS}
+    values |= given
+    named = values.pop("data", "digits")
+    return TrainConfig.for_data(absolute(named if data is None else data), **values)
+
+
+def _train_seeds(
+    console: Console,
+    config: TrainConfig,
+    out: Path,
+    count: int,
+    overwrite: bool,
+    offline: bool,
+    quiet: bool,
+) -> None:
+    from .training import train_seeds
+
+    views: list[_TrainView] = []
+
+    def progress(own: TrainConfig) -> TrainProgress:
+        for view in views:
+            view.bar.stop()
+        view = _TrainView(console, own, quiet=quiet)
+        views.append(view)
+        view.bar.start()
+        view.say(f"seed {own.seed}")
+        return view.callbacks()
+
+    try:
+        summary = train_seeds(
+            config, out, count, overwrite=overwrite, offline=offline, progress=progress
+        )
+    except KeyboardInterrupt:
+        click.echo(f"interrupted: finished seeds are in {out}")
+        raise click.exceptions.Exit(_INTERRUPTED) from None
+    finally:
+        for view in views:
+            view.bar.stop()
+    seeds = f"seeds {summary['seeds'][0]} to {summary['seeds'][-1]}"
+    click.echo(f"{summary['data']}, {summary['model']}, {seeds}, mean and deviation:")
+    for part in ("val", "test"):
+        for name, found in summary[part].items():
+            low, high = min(found["values"]), max(found["values"])
+            click.echo(
+                f"  {part:4s} {name:17s} {found['mean']:.4f} +- {found['std']:.4f}  "
+                f"({low:.4f} to {high:.4f})"
+            )
+    click.echo(f"written to {out}: seeds.json and a run for each seed")
+
+
+@click.command()
+@click.argument("name", required=False)
+def recipes(name: str | None) -> None:
+    """List the recipes that come with the package, or print the one called NAME."""
+    from importlib import resources
+
+    from .training import describe_recipes, read_recipe
+
+    if name is None:
+        for known, about in describe_recipes():
+            click.echo(f"{known:36s} {about}")
+        return
+    read_recipe(name)
+    file = resources.files("fastltc").joinpath("recipes", f"{name}.toml")
+    click.echo(file.read_text(encoding="utf-8"), nl=False)
+
+
+def _short_name(data: str) -> str:
+    """A name for a run folder: of folder:photos/lesions only lesions."""
+    return Path(data.partition(":")[2]).expanduser().resolve().stem if ":" in data else data
+
+
+def _next_free(path: Path) -> Path:
+    candidate, number = path, 1
+    while candidate.exists():
+        number += 1
+        candidate = path.with_name(f"{path.name}-{number}")
+    return candidate
+
+
+class _TrainView:
+    """What `fastltc train` shows: a bar on a terminal, else a line per epoch."""
+
+    def __init__(self, console: Console, config: TrainConfig, *, quiet: bool) -> None:
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self.console = console
+        self.config = config
+        self.quiet = quiet
+        self.bar = Progress(
+            TextColumn("epoch {task.fields[epoch]}"),
+            BarColumn(bar_width=16),
+            TextColumn("{task.percentage:>3.0f} %"),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(compact=True),
+            TextColumn("{task.fields[note]}"),
+            console=console,
+            disable=quiet or not console.is_terminal,
+        )
+        self.task: Any = None
+        self.started = 0.0
+        self.images = 0
+
+    def __enter__(self) -> _TrainView:
+        self.bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.bar.stop()
+
+    def callbacks(self) -> TrainProgress:
+        from .training import Progress
+
+        return Progress(
+            start=self.start, batch=self.batch, epoch=self.epoch, download=self.download
+        )
+
+    def say(self, text: str) -> None:
+        if not self.quiet:
+            self.console.print(text, markup=False)
+
+    def start(self, data: DataSet, model: nn.Module) -> None:
+        from .models import default_model, trainable_parameters
+
+        sizes = " / ".join(f"{len(split)} {name}" for name, split in data.splits.items())
+        self.say(f"{data.name} ({data.source}): {sizes}, {len(data.classes)} classes")
+        for remark in data.remarks:
+            self.say(f"note: {remark}")
+        name = self.config.model or default_model(data.kind)
+        about = getattr(model, "about", "")
+        self.say(f"{name}: {trainable_parameters(model):,} trainable parameters, {about}")
+        epochs = 1 if hasattr(model, "fit") else self.config.epochs
+        total = len(data.splits["train"]) * epochs
+        self.task = self.bar.add_task(
+            "", total=total, epoch=f"1/{self.config.epochs}", rate="", note=""
+        )
+        self.started = time.perf_counter()
+
+    def batch(self, images: int) -> None:
+        self.images += images
+        rate = self.images / max(time.perf_counter() - self.started, 1e-9)
+        self.bar.update(self.task, advance=images, rate=f"{rate:,.0f} images/s")
+
+    def epoch(self, record: dict[str, Any]) -> None:
+        epoch, epochs = record["epoch"], self.config.epochs
+        auc = "-" if record["val_auc"] is None else f"{record['val_auc']:.4f}"
+        # Short enough for the whole bar to fit 80 columns.
+        note = f"val acc {record['val_accuracy']:.3f} auc {auc[:5]}"
+        self.bar.update(self.task, epoch=f"{min(epoch + 1, epochs)}/{epochs}", note=note)
+        if not self.console.is_terminal:
+            self.say(
+                f"epoch {epoch}/{epochs}: training loss {record['train_loss']:.4f}, "
+                f"validation loss {record['val_loss']:.4f}, "
+                f"accuracy {record['val_accuracy']:.4f}, AUC {auc}"
+            )
+
+    def download(self, received: int, total: int) -> None:
+        if self.task is None:
+            self.say("downloading ...")
+            self.task = self.bar.add_task("", epoch="-", rate="", note="download")
+        self.bar.update(self.task, completed=received, total=total)
+
+
+def _print_run(console: Console, run: Run) -> None:
+    metrics = run.metrics
+    if metrics["status"] == "interrupted":
+        if metrics["best_epoch"] is None:
+            text = f"interrupted in the first epoch: {run.path} has no checkpoint"
+        else:
+            text = (
+                f"interrupted after epoch {metrics['epochs']}; best epoch {metrics['best_epoch']} "
+                f"by {metrics['selected_by']}. Try: fastltc evaluate {run.path}, or "
+                f"fastltc train --resume {run.path}"
+            )
+        console.print(text, markup=False)
+        return
+    console.print(
+        f"best epoch {metrics['best_epoch']} of {metrics['epochs']} by {metrics['selected_by']}; "
+        f"{metrics['seconds']:.1f} s on {metrics['threads']} threads",
+        markup=False,
+    )
+    print_metrics(console, "test", metrics["test"])
+    files = ", ".join(sorted(path.name for path in run.path.iterdir()))
+    console.print(f"written to {run.path}: {files}", markup=False)

@@ -1,0 +1,128 @@
+"""Several processes that train one model, as ``torchrun`` starts them.
+
+Each process takes its share of every batch; gradients are summed, not averaged over equal shares,
+and batch norms see the whole batch, so that the result is that of one process up to rounding.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Group:
+    """The processes of a run.
+
+    Args:
+        rank: of this process.
+        size: how many there are.
+    """
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that writes."""
+        return self.rank == 0
+
+    def seed(self, seed: int, epoch: int) -> None:
+        """Gives each of several processes its own draws, for augmentation."""
+        if self.size > 1:
+            torch.manual_seed((seed * 1_000_003 + epoch) * self.size + self.rank)
+
+    def share(self, batch: Tensor) -> Tensor:
+        """The part of a batch that this process computes."""
+        return batch.tensor_split(self.size)[self.rank]
+
+    def sums(self, *values: Tensor) -> list[float]:
+        """Each number summed over the processes."""
+        both = torch.stack([value.double() for value in values])
+        if self.size > 1:
+            dist.all_reduce(both)
+        return [float(value) for value in both]
+
+    def sum_gradients(self, model: nn.Module) -> None:
+        """Sums the gradients of all processes; a process without examples adds nothing."""
+        if self.size == 1:
+            return
+        trained = [p for p in model.parameters() if p.requires_grad]
+        flat = torch.cat(
+            [
+                (torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1).float()
+                for p in trained
+            ]
+        )
+        dist.all_reduce(flat)
+        for parameter, part in zip(trained, flat.split([p.numel() for p in trained]), strict=True):
+            parameter.grad = part.view_as(parameter).to(parameter.dtype)
+
+    def synchronise_batch_norm(self, model: nn.Module) -> None:
+        """Lets batch norms take their statistics over all processes."""
+        if self.size == 1:
+            return
+        for module in model.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                # Torch's SyncBatchNorm is for CUDA only.
+                module.__dict__["forward"] = _BatchNormOverProcesses(module)
+
+
+class _BatchNormOverProcesses:
+    """The forward of a batch norm, with sums over all processes."""
+
+    def __init__(self, module: Any) -> None:
+        self.module = module
+
+    def __call__(self, x: Tensor) -> Tensor:
+        from torch.distributed.nn.functional import all_reduce
+
+        module = self.module
+        if not module.training:
+            return nn.functional.batch_norm(
+                x,
+                module.running_mean,
+                module.running_var,
+                module.weight,
+                module.bias,
+                False,
+                0.0,
+                module.eps,
+            )
+        over = [axis for axis in range(x.ndim) if axis != 1]
+        count = x.new_tensor([x.numel() // x.shape[1]])
+        total = torch.cat([x.sum(over), count])
+        # One message for the sum and the count; its backward is a sum as well.
+        total = all_reduce(total)
+        mean, count = total[:-1] / total[-1], total[-1].detach()
+        shape = [1, -1] + [1] * (x.ndim - 2)
+        centred = x - mean.view(shape)
+        variance = all_reduce(centred.square().sum(over)) / count
+        with torch.no_grad():
+            share = module.momentum
+            module.num_batches_tracked += 1
+            module.running_mean.lerp_(mean.detach(), share)
+            module.running_var.lerp_(variance.detach() * count / (count - 1), share)
+        scaled = centred * torch.rsqrt(variance + module.eps).view(shape)
+        return scaled * module.weight.view(shape) + module.bias.view(shape)
+
+
+@contextmanager
+def processes(device: torch.device) -> Iterator[Group]:
+    """The group that ``torchrun`` has started this process in, or one of a single process."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1 or dist.is_initialized():
+        yield Group(dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else Group()
+        return
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield Group(dist.get_rank(), dist.get_world_size())
+    finally:
+        dist.destroy_process_group()

@@ -1,0 +1,235 @@
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from fastltc.cli import main
+from fastltc.cli_options import SHARED_OPTIONS
+from fastltc.training import Run, TrainConfig
+from job_support import write_images
+
+DENSE = [
+    "--model",
+    "dense",
+    "--epochs",
+    "1",
+    "--batch-size",
+    "256",
+    "--threads",
+    "1",
+    "--lr",
+    "1e-3",
+]
+
+
+def invoke(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def fails(result: Result, *texts: str, status: int = 1) -> None:
+    assert result.exit_code == status, result.output
+    for text in texts:
+        assert text in result.stderr
+    assert "Traceback" not in result.output
+
+
+@pytest.fixture(autouse=True)
+def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("FASTLTC_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("FASTLTC_OFFLINE", "1")
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("train") / "run"
+    assert invoke("train", *DENSE, "--out", path).exit_code == 0
+    return path
+
+
+def test_every_option_of_training_is_one_of_the_command() -> None:
+    names = {parameter.name for parameter in main.commands["train"].params}
+    expected = {field.name for field in fields(TrainConfig)}
+    assert set(SHARED_OPTIONS) <= expected
+    assert expected <= names
+
+
+def test_options_from_a_file_and_the_command_line_wins(tmp_path: Path) -> None:
+    Path("my.toml").write_text(
+        'model = "dense"\nepochs = 3\nbatch_size = 256\nthreads = 1\nlr = 1e-3\n'
+    )
+    result = invoke("train", "digits", "--config", "my.toml", "--epochs", 1, "--out", "run")
+    assert result.exit_code == 0, result.output
+    config = Run.open("run").config
+    assert (config.model, config.epochs, config.batch_size) == ("dense", 1, 256)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("epoch = 3\n", "my.toml: unknown option 'epoch'; known: "),
+        ("epochs = \n", "my.toml: not a TOML file"),
+        ('epochs = "3"\n', "epochs: expected int, got '3'"),
+    ],
+)
+def test_a_bad_file(text: str, message: str) -> None:
+    Path("my.toml").write_text(text)
+    fails(invoke("train", "--config", "my.toml"), message)
+    fails(invoke("train", "--config", "absent.toml"), "absent.toml: cannot be read")
+
+
+def test_recipes_are_listed_and_shown() -> None:
+    result = invoke("recipes")
+    assert result.exit_code == 0
+    assert "breastmnist-cfc-public" in result.stdout
+    assert 'cell = "cfc"' in invoke("recipes", "breastmnist-cfc-public").stdout
+    fails(invoke("recipes", "mnsit"), "recipe: expected one of")
+
+
+def test_a_recipe_is_run_on_other_data() -> None:
+    write_images(Path("photos"), {"cat": 30, "dog": 30}, side=28)
+    result = invoke(
+        "train",
+        "folder:photos",
+        *("--recipe", "breastmnist-cfc-public"),
+        *("--epochs", 1, "--threads", 1, "--out", "run"),
+    )
+    assert result.exit_code == 0, result.output
+    assert "conv-ncp: 263,048 trainable parameters, CFC with 19 neurons" in result.stdout
+    config = Run.open("run").config
+    assert config.data == f"folder:{Path('photos').resolve()}"
+    # Another model leaves the options of the recipe's model behind.
+    result = invoke(
+        "train",
+        "folder:photos",
+        *("--recipe", "breastmnist-cfc-public", "--model", "dense"),
+        *("--epochs", 1, "--threads", 1, "--out", "other"),
+    )
+    assert result.exit_code == 0, result.output
+    assert "dense: 935,298 trainable parameters" in result.stdout
+
+
+def test_resume_by_command(trained: Path) -> None:
+    import shutil
+
+    run = Path(shutil.copytree(trained, "run"))
+    fails(invoke("train", "--resume", run), "has 1 epochs already; give --epochs with more")
+    fails(
+        invoke("train", "--resume", run, "--lr", 1),
+        "--lr cannot be changed in a run that is resumed",
+        status=2,
+    )
+    result = invoke("train", "--resume", run, "--epochs", 2)
+    assert result.exit_code == 0, result.output
+    assert Run.open(run).metrics["epochs"] == 2
+    whole = invoke("train", *DENSE, "--epochs", 2, "--out", "whole")
+    assert whole.exit_code == 0
+    assert Run.open("whole").metrics["test"] == Run.open(run).metrics["test"]
+
+
+def test_seeds_and_compare() -> None:
+    result = invoke("train", *DENSE, "--seeds", 2, "--out", "dense")
+    assert result.exit_code == 0, result.output
+    assert "seeds 0 to 1, mean and deviation" in result.stdout
+    assert "test accuracy" in result.stdout
+    result = invoke(
+        *("train", "--model", "reservoir", "--units", 50, "--reads", 4, "--threads", 1),
+        *("--out", "esn"),
+    )
+    assert result.exit_code == 0, result.output
+    result = invoke("compare", "dense", "esn", "--out", "both")
+    assert result.exit_code == 0, result.output
+    assert "+-" in result.stdout
+    rows = json.loads(Path("both/compare.json").read_text())
+    assert [(row["model"], row["n"]) for row in rows] == [("dense", 2), ("reservoir", 1)]
+    with Image.open("both/compare.png") as picture:
+        assert min(picture.size) > 300
+    fails(invoke("compare", "dense", "absent"), "absent: no such run folder")
+
+
+def test_evaluate_writes_everything(trained: Path) -> None:
+    result = invoke(
+        *("evaluate", trained, "--positive", 8, "--recall", 0.9, "--resamples", 50),
+        *("--out", "result"),
+    )
+    assert result.exit_code == 0, result.output
+    assert "at recall >= 0.9 (reaches" in result.stdout
+    assert "95 % intervals" in result.stdout
+    names = sorted(path.name for path in Path("result").iterdir())
+    assert names == [
+        "calibration-test.png",
+        "confusion-test.png",
+        "evaluation-test.json",
+        "precision-recall-test.png",
+        "predictions-test.csv",
+        "roc-test.png",
+    ]
+    written = json.loads(Path("result/evaluation-test.json").read_text())
+    assert set(written["intervals"]) == {"auc", "accuracy", "f1", "average_precision"}
+    for name, (low, high) in written["intervals"].items():
+        assert low <= written[name] <= high
+    with open("result/predictions-test.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 360
+    right = sum(row["class"] == row["predicted"] for row in rows) / 360
+    assert right == pytest.approx(written["accuracy"])
+    total = sum(float(rows[0][digit]) for digit in "0123456789")
+    assert total == pytest.approx(1, abs=1e-4)
+
+
+def test_evaluate_on_other_data(trained: Path) -> None:
+    write_images(Path("digits"), {str(digit): 10 for digit in range(10)}, side=8)
+    result = invoke("evaluate", trained, "--data", "folder:digits", "--resamples", 0, "--out", "o")
+    assert result.exit_code == 0, result.output
+    write_images(Path("letters"), {"3": 10, "b": 10}, side=8)
+    fails(
+        invoke("evaluate", trained, "--data", "folder:letters", "--out", "p"),
+        "the model does not know class 'b' of folder:",
+    )
+    write_images(Path("large"), {"3": 10, "4": 10}, side=9)
+    fails(
+        invoke("evaluate", trained, "--data", "folder:large", "--out", "p"),
+        "trained for inputs of shape (1, 8, 8)",
+    )
+    assert not Path("p").exists()
+    for arguments, text in (
+        (["--recall", 1.5], "recall: expected above 0 up to 1, got 1.5"),
+        (["--resamples", -1], "resamples: expected at least 0, got -1"),
+    ):
+        fails(invoke("evaluate", trained, *arguments), text)
+
+
+def test_predict_on_a_folder(trained: Path) -> None:
+    write_images(Path("digits"), {"a": 3, "b": 2}, side=8)
+    Path("digits/notes.txt").write_text("x")
+    result = invoke("predict", trained, "digits", "--json")
+    assert result.exit_code == 0, result.output
+    assert len(json.loads(result.stdout)) == 5
+    Path("empty").mkdir()
+    fails(invoke("predict", trained, "empty"), "empty: no image of a known type in this folder")
+
+
+def test_predict_with_a_model_of_something_else(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).normal(size=(60, 3))
+    np.savez("v.npz", x=x, y=(x[:, 0] > 0).astype(int))
+    assert invoke("train", "npz:v.npz", "--threads", 1, "--out", "run").exit_code == 0
+    fails(invoke("predict", "run", "v.npz"), "probe does not classify images")
+
+
+def test_a_model_for_other_data() -> None:
+    fails(
+        invoke("train", "digits", "--model", "series-ltc"),
+        "model: series-ltc takes series, got images; for images: conv-ncp",
+    )
+    fails(invoke("train", "--spectral-radius", 1), "spectral_radius: no option of the model conv")
+    fails(invoke("train", "--weights", "absent.pt"), "absent.pt: no such file")
+    assert list(Path().iterdir()) == []
