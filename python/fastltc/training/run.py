@@ -220,12 +220,15 @@ class Run:
                 )
             config = TrainConfig.from_dict(content["config"])
             shape = tuple(int(size) for size in content["image_shape"])
-            name = config.model
-            if name is None:
-                name = default_model({3: "images", 2: "series", 1: "vectors"}[len(shape)])
+            kind = {3: "images", 2: "series", 1: "vectors"}[len(shape)]
             # The weights come from the checkpoint, not from their publisher.
             options = {**config.model_options(), "pretrained": None}
-            model = build_model(name, config.model_shape(shape), len(content["classes"]), **options)
+            model = build_model(
+                config.model or default_model(kind),
+                config.model_shape(shape),
+                len(content["classes"]),
+                **options,
+            )
             model.load_state_dict(content["model"])
             target = find_device(config.device if device is None else device)
             checkpoint = Checkpoint(
