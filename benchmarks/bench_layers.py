@@ -29,6 +29,8 @@ CFC_TRAINING = {
     "cfc_64": (3, None),
 }
 
+MIXED_TRAINING = {"mixed_auto_ncp_19": (40, None), "cfc_mixed_auto_ncp_19": (40, None)}
+
 CheckedLayers = Callable[[str], tuple[Layers, float]]
 
 
@@ -46,7 +48,7 @@ def stream(layer: Layer) -> Callable[[], object]:
     return partial(layer.module, layer.x.detach(), layer.hx)
 
 
-@pytest.mark.parametrize("name", [*TRAINING, *CFC_TRAINING])
+@pytest.mark.parametrize("name", [*TRAINING, *CFC_TRAINING, *MIXED_TRAINING])
 def test_training_step(
     name: str,
     checked_layers: CheckedLayers,
@@ -56,7 +58,7 @@ def test_training_step(
     compiled_ncps: bool,
 ) -> None:
     layers, error = checked_layers(name)
-    faster, part_of_lstm = (TRAINING | CFC_TRAINING)[name]
+    faster, part_of_lstm = (TRAINING | CFC_TRAINING | MIXED_TRAINING)[name]
     contestants = [
         Contestant("fastltc", layers.fastltc.training_step, threads),
         Contestant("ncps", layers.ncps.training_step, threads),

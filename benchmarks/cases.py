@@ -60,6 +60,10 @@ def _cfc(units: Callable[[], Any]) -> Callable[[Any, int], Any]:
     return lambda package, inputs: package.CfC(inputs, units())
 
 
+def _mixed(kind: str) -> Callable[[Any, int], Any]:
+    return lambda package, inputs: getattr(package, kind)(inputs, AutoNCP(19, 2), mixed_memory=True)
+
+
 _NCP_19 = _ltc(lambda: AutoNCP(19, 2))
 _CFC_NCP_19 = _cfc(lambda: AutoNCP(19, 2))
 
@@ -74,6 +78,10 @@ CASES = {
     "cfc_auto_ncp_19": _case("CfC, AutoNCP(19, 2)", _CFC_NCP_19, 19, 16, 128, 32),
     "cfc_auto_ncp_64": _case("CfC, AutoNCP(64, 8)", _cfc(lambda: AutoNCP(64, 8)), 64, 32, 32, 128),
     "cfc_64": _case("CfC, 64 units, backbone of 128", _cfc(lambda: 64), 64, 32, 64, 64),
+    "mixed_auto_ncp_19": _case("mixed memory, AutoNCP(19, 2)", _mixed("LTC"), 19, 16, 128, 32),
+    "cfc_mixed_auto_ncp_19": _case(
+        "CfC, mixed memory, AutoNCP(19, 2)", _mixed("CfC"), 19, 16, 128, 32
+    ),
     "cfc_one_step": _case("CfC, AutoNCP(19, 2)", _CFC_NCP_19, 19, 16, 1, 1),
 }
 
@@ -112,7 +120,8 @@ class Layer:
         wanted = {name: p for name, p in self.module.named_parameters() if p.requires_grad}
         grads = torch.autograd.grad(output, [self.x, *wanted.values()], self.grad_output)
         yield "output", output.detach()
-        yield "hn", hn.detach()
+        for name, state in zip(("hn", "cn"), hn if isinstance(hn, tuple) else (hn,), strict=False):
+            yield name, state.detach()
         for name, grad in zip(["x", *wanted], grads, strict=True):
             yield f"gradient of {name}", grad
 

@@ -1,6 +1,26 @@
 #include "core/synapse_check.h"
 
 namespace fastltc {
+namespace {
+
+// The same question as the loop that finds the words for the answer, without a branch for each
+// synapse: it is asked in every call. Where rows ascend, the first and the last say all.
+bool rows_are_valid(const int32_t* column, const int32_t* row, int64_t neurons, int64_t rows) {
+  const int64_t count = column[neurons];
+  int32_t descents = 0;
+  for (int64_t k = 1; k < count; ++k) descents += row[k] <= row[k - 1];
+  bool inside = true;
+  for (int64_t j = 0; j < neurons; ++j) {
+    const int32_t begin = column[j], end = column[j + 1];
+    if (begin == end) continue;
+    inside = inside && row[begin] >= 0 && row[end - 1] < rows;
+    // From one column to the next they may descend.
+    if (begin > 0) descents -= row[begin] <= row[begin - 1];
+  }
+  return inside && descents == 0;
+}
+
+}  // namespace
 
 std::string synapse_list_error(const int32_t* list, int64_t values, int64_t neurons, int64_t rows) {
   if (values < neurons + 1) {
@@ -22,6 +42,7 @@ std::string synapse_list_error(const int32_t* list, int64_t values, int64_t neur
     }
   }
   const int32_t* const row = list + neurons + 1;
+  if (rows_are_valid(list, row, neurons, rows)) return {};
   for (int64_t j = 0; j < neurons; ++j) {
     for (int64_t k = list[j]; k < list[j + 1]; ++k) {
       if (row[k] < 0 || row[k] >= rows) {
@@ -36,6 +57,28 @@ std::string synapse_list_error(const int32_t* list, int64_t values, int64_t neur
     }
   }
   return {};
+}
+
+std::string mask_entries_error(const int32_t* list, int64_t values, int64_t outputs,
+                               int64_t inputs) {
+  const int64_t pointers = outputs + 1 + inputs + 1;
+  if (values < pointers || (values - pointers) % 3 != 0) {
+    return "expected " + std::to_string(pointers) + " pointers and three integers for each entry " +
+           "of the mask, got " + std::to_string(values) + " integers";
+  }
+  const int64_t count = (values - pointers) / 3;
+  std::string problem = synapse_list_error(list, outputs + 1 + count, outputs, inputs);
+  if (!problem.empty()) return problem;
+  const int32_t* const by_input = list + outputs + 1 + count;
+  problem = synapse_list_error(by_input, inputs + 1 + count, inputs, outputs);
+  if (!problem.empty()) return "by inputs: " + problem;
+  const int32_t* const place = by_input + inputs + 1 + count;
+  int32_t outside = 0;
+  for (int64_t k = 0; k < count; ++k) outside |= (place[k] < 0) | (place[k] >= count);
+  if (outside == 0) return {};
+  int64_t k = 0;
+  while (place[k] >= 0 && place[k] < count) ++k;
+  return "expected places in [0, " + std::to_string(count) + "), got " + std::to_string(place[k]);
 }
 
 }  // namespace fastltc

@@ -6,9 +6,11 @@
 // a synapse reads is one piece of memory. Blocks are padded with zeros.
 //
 // Plan: threads take outputs (in the gradient of x, inputs), each for the whole batch, so nothing
-// is added up across threads and the result does not depend on their number. A synapse is W
-// multiply-adds with a broadcast weight. Bound by the loads: one for each multiply-add, and the
-// weight's cache lines, which at low densities hold one used value each.
+// is added up across threads and the result does not depend on their number. Weights are packed in
+// the order of the list first, because at low densities each cache line of the matrix holds one or
+// two of them. A synapse is W multiply-adds with a broadcast weight, and reads W registers that
+// stand together. Bound by the second cache, which a block of samples fits into: two cycles a
+// register.
 #include "core/masked_linear_problem.h"
 #include "cpu/arena.h"
 #include "cpu/lane_rows.h"
@@ -48,15 +50,20 @@ struct Blocks {
   }
 };
 
-// To and from rows of samples; part p of n takes its share of the registers.
+// To and from rows of samples; part p of n takes its share of the registers. Samples of wide layers
+// are a multiple of 4 KiB apart, where they share the few places of a cache set: a handful of them
+// at a time go through a few cache lines of theirs.
 template <typename T>
 struct Transposition {
+  using Row = typename TransposeBlock<T>::row;
+  static constexpr int size = TransposeBlock<T>::size;
+  static constexpr int64_t chunk = 64 / static_cast<int64_t>(sizeof(T));
+
   const T* from;
   T* to;
   int64_t stride;
   int64_t batch;
   Blocks<T> blocks;
-  T* scratch;  // [part][rows][lanes]
   int64_t parts;
 
   template <bool into_blocks>
@@ -64,42 +71,96 @@ struct Transposition {
     constexpr int L = Simd<T>::lanes;
     const auto& job = *static_cast<const Transposition*>(context);
     const Blocks<T>& blocks = job.blocks;
-    T* const rows = job.scratch + part * blocks.rows * L;
+    const int64_t step = blocks.width * L;  // between rows
     for (int64_t q = blocks.registers() * part / job.parts;
          q < blocks.registers() * (part + 1) / job.parts; ++q) {
       const int64_t first = q * L;
       T* const at = blocks.row(q / blocks.width, 0) + q % blocks.width * L;
-      if (first >= job.batch) {
-        for (int64_t r = 0; into_blocks && r < blocks.rows; ++r) {
-          Simd<T>::store(at + r * blocks.width * L, typename Simd<T>::vec{});
+      for (int64_t begin = 0; begin < blocks.rows; begin += chunk) {
+        const int64_t end = begin + chunk < blocks.rows ? begin + chunk : blocks.rows;
+        for (int l = 0; l < L; l += size) {
+          int64_t r = begin;
+          if (first + l + size <= job.batch) {
+            for (; r + size <= end; r += size)
+              job.template square<into_blocks>(at, step, first, l, r);
+          }
+          for (; r < end; ++r) {
+            for (int k = l; k < l + size; ++k) {
+              T* const value = at + r * step + k;
+              if (first + k >= job.batch) {
+                if constexpr (into_blocks) *value = T(0);
+              } else if constexpr (into_blocks) {
+                *value = job.from[(first + k) * job.stride + r];
+              } else {
+                job.to[(first + k) * job.stride + r] = *value;
+              }
+            }
+          }
         }
-        continue;
       }
-      const LaneGroup group{first, static_cast<int>(job.batch - first < L ? job.batch - first : L)};
-      if constexpr (into_blocks) {
-        load_rows(SequenceView<const T>{job.from, job.stride, 0, 1}, 0, blocks.rows, group, rows);
-        for (int64_t r = 0; r < blocks.rows; ++r) {
-          for (int l = group.valid; l < L; ++l) rows[r * L + l] = T(0);
-          Simd<T>::store(at + r * blocks.width * L, Simd<T>::load(rows + r * L));
-        }
-      } else {
-        for (int64_t r = 0; r < blocks.rows; ++r) {
-          Simd<T>::store(rows + r * L, Simd<T>::load(at + r * blocks.width * L));
-        }
-        store_rows(SequenceView<T>{job.to, job.stride, 0, 1}, 0, blocks.rows, group, rows);
+    }
+  }
+
+  // `size` samples from l on, `size` rows from r on.
+  template <bool into_blocks>
+  FASTLTC_INLINE void square(T* at, int64_t step, int64_t first, int l, int64_t r) const {
+    Row m[size];
+    for (int k = 0; k < size; ++k) {
+      const T* const source =
+          into_blocks ? from + (first + l + k) * stride + r : at + (r + k) * step + l;
+      m[k] = *reinterpret_cast<const Row*>(source);
+    }
+    TransposeBlock<T>::apply(m);
+    for (int k = 0; k < size; ++k) {
+      T* const target = into_blocks ? at + (r + k) * step + l : to + (first + l + k) * stride + r;
+      *reinterpret_cast<Row*>(target) = m[k];
+    }
+  }
+};
+
+// values[e] = weight of the list's entry e; part p of n takes its share of the outputs.
+template <typename T>
+struct Packing {
+  const MaskedLinear<T>& in;
+  T* values;
+  int64_t parts;
+
+  static void run(void* context, int64_t part) {
+    const auto& job = *static_cast<const Packing*>(context);
+    const MaskedLinear<T>& in = job.in;
+    const MaskEntries& list = in.entries;
+    for (int64_t o = in.O * part / job.parts; o < in.O * (part + 1) / job.parts; ++o) {
+      const T* const weight = in.weight + o * in.I;
+      for (int64_t e = list.first[o]; e < list.first[o + 1]; ++e) {
+        job.values[e] = weight[list.input[e]];
       }
     }
   }
 };
 
-// out row = bias + sum weight * in row, for rows given by a list whose weights lie anywhere.
+// to[k] = from[place[k]]
+template <typename T>
+struct Reordering {
+  const int32_t* place;
+  const T* from;
+  T* to;
+  int64_t count;
+  int64_t parts;
+
+  static void run(void* context, int64_t part) {
+    const auto& job = *static_cast<const Reordering*>(context);
+    for (int64_t k = job.count * part / job.parts; k < job.count * (part + 1) / job.parts; ++k) {
+      job.to[k] = job.from[job.place[k]];
+    }
+  }
+};
+
+// out row = bias + sum weight * in row.
 template <typename T>
 struct Product {
   const int32_t* first;
   const int32_t* index;
-  const T* values;  // of the list's entries, or
-  const T* dense;   // the matrix that they are in, [rows][columns]
-  int64_t columns;
+  const T* values;  // of the list's entries
   const T* bias;
   Blocks<T> in;
   Blocks<T> out;
@@ -113,12 +174,10 @@ struct Product {
       for (int64_t r = begin; r < end; ++r) {
         typename S::vec sum[W];
         for (int k = 0; k < W; ++k) sum[k] = S::set(bias == nullptr ? T(0) : bias[r]);
-        const T* const weight = values == nullptr ? dense + r * columns : nullptr;
         for (int64_t e = first[r]; e < first[r + 1]; ++e) {
           const T* const at = x + static_cast<int64_t>(index[e]) * W * S::lanes;
-          const T w = weight == nullptr ? values[e] : weight[index[e]];
 #pragma GCC unroll 4
-          for (int k = 0; k < W; ++k) sum[k] += S::load(at + k * S::lanes) * w;
+          for (int k = 0; k < W; ++k) sum[k] += S::load(at + k * S::lanes) * values[e];
         }
         for (int k = 0; k < W; ++k) S::store(out.row(block, r) + k * S::lanes, sum[k]);
       }
@@ -147,18 +206,24 @@ struct WeightGradient {
   Blocks<T> g;
   int64_t parts;
 
-  // Four entries at a time, whose sums fold into one register (Simd::add_four).
+  // Four entries at a time, whose sums fold into one register (Simd::add_four) and then into one
+  // value each. An output's gradients are cleared here, just before some of them are written.
   template <int W>
   void rows(int64_t begin, int64_t end) const {
     using S = Simd<T>;
     using vec = typename S::vec;
+    using Row = typename TransposeBlock<T>::row;
+    constexpr int size = TransposeBlock<T>::size;
+    const MaskEntries& list = in.entries;
     alignas(kVectorBytes) T sums[S::sums_per_synapse];
+    alignas(16) T totals[4];
     for (int64_t o = begin; o < end; ++o) {
       T* const to = grad.weight + o * in.I;
-      for (int64_t e = in.first[o]; e < in.first[o + 1]; e += 4) {
-        const int64_t entries = in.first[o + 1] - e < 4 ? in.first[o + 1] - e : 4;
+      clear(to, in.I);
+      for (int64_t e = list.first[o]; e < list.first[o + 1]; e += 4) {
+        const int64_t entries = list.first[o + 1] - e < 4 ? list.first[o + 1] - e : 4;
         int64_t row[4];
-        for (int64_t k = 0; k < 4; ++k) row[k] = in.index[e + (k < entries ? k : 0)];
+        for (int64_t k = 0; k < 4; ++k) row[k] = list.input[e + (k < entries ? k : 0)];
         vec sum[4] = {};
         for (int64_t block = 0; block < x.count; ++block) {
           const T* const from = x.row(block, 0);
@@ -172,13 +237,19 @@ struct WeightGradient {
             }
           }
         }
-        for (int k = 0; k < S::sums_per_synapse; ++k) sums[k] = T(0);
+        clear(sums, S::sums_per_synapse);
         S::add_four(sums, sum[0], sum[1], sum[2], sum[3]);
-        for (int64_t k = 0; k < entries; ++k) {
-          T total = sums[k * S::block];
-          for (int l = 1; l < S::block; ++l) total += sums[k * S::block + l];
-          to[row[k]] = total;
+        for (int k = 0; k < 4; k += size) {
+          Row m[size];
+          for (int n = 0; n < size; ++n) {
+            m[n] = *reinterpret_cast<const Row*>(sums + (k + n) * S::block);
+          }
+          TransposeBlock<T>::apply(m);
+          Row total = m[0];
+          for (int n = 1; n < size; ++n) total += m[n];
+          *reinterpret_cast<Row*>(totals + k) = total;
         }
+        for (int64_t k = 0; k < entries; ++k) to[row[k]] = totals[k];
       }
       if (grad.bias == nullptr) continue;
       vec sum{};
@@ -204,97 +275,72 @@ struct WeightGradient {
 
 // Moves [batch, rows] into blocks, or blocks out.
 template <bool into_blocks, typename T>
-void transpose(const T* from, T* to, int64_t stride, int64_t batch, Blocks<T> blocks, T* scratch,
+void transpose(const T* from, T* to, int64_t stride, int64_t batch, Blocks<T> blocks,
                const Parallel& parallel) {
   const int64_t parts =
-      parts_of(blocks.registers() * blocks.rows * 8, blocks.registers(), parallel.threads);
-  Transposition<T> job{from, to, stride, batch, blocks, scratch, parts};
+      parts_of(blocks.registers() * blocks.rows * 4, blocks.registers(), parallel.threads);
+  Transposition<T> job{from, to, stride, batch, blocks, parts};
   parallel.run(parts, &Transposition<T>::template run<into_blocks>, &job);
 }
-
-template <typename T>
-int64_t scratch_values(const MaskedLinear<T>& in, int threads) {
-  return threads * (in.I > in.O ? in.I : in.O) * Simd<T>::lanes;
-}
-
-// The list by inputs instead of outputs, with its weights.
-template <typename T>
-struct TransposedList {
-  int32_t* first = nullptr;  // [I + 2]
-  int32_t* index = nullptr;
-  T* values = nullptr;
-
-  void take(Arena& arena, const MaskedLinear<T>& in) {
-    first = arena.take<int32_t>(in.I + 2);
-    index = arena.take<int32_t>(in.first[in.O]);
-    values = arena.take<T>(in.first[in.O]);
-  }
-  void fill(const MaskedLinear<T>& in) {
-    // Counting sort; the counts stand two places on, so that filling leaves the starts in place.
-    for (int64_t i = 0; i < in.I + 2; ++i) first[i] = 0;
-    for (int64_t e = 0; e < in.first[in.O]; ++e) ++first[in.index[e] + 2];
-    for (int64_t i = 2; i < in.I + 2; ++i) first[i] += first[i - 1];
-    for (int64_t o = 0; o < in.O; ++o) {
-      for (int64_t e = in.first[o]; e < in.first[o + 1]; ++e) {
-        const int32_t at = first[in.index[e] + 1]++;
-        index[at] = static_cast<int32_t>(o);
-        values[at] = in.weight[o * in.I + in.index[e]];
-      }
-    }
-  }
-};
 
 }  // namespace
 
 template <typename T>
 void masked_linear(const MaskedLinear<T>& in, T* y, const Parallel& parallel) {
+  const MaskEntries& list = in.entries;
   Blocks<T> x, out;
   const auto take = [&](Arena& arena) {
     x.take(arena, in.B, in.I);
     out.take(arena, in.B, in.O);
-    return arena.take<T>(scratch_values(in, parallel.threads));
+    return arena.take<T>(list.first[in.O]);
   };
   Arena counting;
   take(counting);
   const Block block(counting.used());
   Arena arena(block.data());
-  T* const scratch = take(arena);
-  transpose<true>(in.x, static_cast<T*>(nullptr), in.stride_x, in.B, x, scratch, parallel);
-  const int64_t parts = parts_of(in.first[in.O] * x.registers(), in.O, parallel.threads);
-  Product<T> product{in.first, in.index, nullptr, in.weight, in.I, in.bias, x, out, parts};
+  T* const values = take(arena);
+  transpose<true>(in.x, static_cast<T*>(nullptr), in.stride_x, in.B, x, parallel);
+  const int64_t parts = parts_of(list.first[in.O] * x.registers(), in.O, parallel.threads);
+  Packing<T> packing{in, values, parts};
+  parallel.run(parts, &Packing<T>::run, &packing);
+  Product<T> product{list.first, list.input, values, in.bias, x, out, parts};
   parallel.run(parts, &Product<T>::run, &product);
-  transpose<false>(static_cast<const T*>(nullptr), y, in.O, in.B, out, scratch, parallel);
+  transpose<false>(static_cast<const T*>(nullptr), y, in.O, in.B, out, parallel);
 }
 
 template <typename T>
 void masked_linear_backward(const MaskedLinear<T>& in, const MaskedLinearGradients<T>& grad,
                             const Parallel& parallel) {
+  const MaskEntries& list = in.entries;
+  const int64_t entries = list.first[in.O];
   Blocks<T> x, g, grad_x;
-  TransposedList<T> list;
+  T *by_output = nullptr, *by_input = nullptr;  // the weights in both orders
   const auto take = [&](Arena& arena) {
     x.take(arena, in.B, in.I);
     g.take(arena, in.B, in.O);
     grad_x.take(arena, in.B, in.I);
-    list.take(arena, in);
-    return arena.take<T>(scratch_values(in, parallel.threads));
+    by_output = arena.take<T>(entries);
+    by_input = arena.take<T>(entries);
   };
   Arena counting;
   take(counting);
   const Block block(counting.used());
   Arena arena(block.data());
-  T* const scratch = take(arena);
-  transpose<true>(in.x, static_cast<T*>(nullptr), in.stride_x, in.B, x, scratch, parallel);
-  transpose<true>(grad.grad, static_cast<T*>(nullptr), grad.stride, in.B, g, scratch, parallel);
-  list.fill(in);
-  const int64_t work = in.first[in.O] * x.registers();
-  const int64_t by_inputs = parts_of(work, in.I, parallel.threads);
-  Product<T> product{list.first, list.index, list.values, nullptr,  0,
-                     nullptr,    g,          grad_x,      by_inputs};
-  parallel.run(by_inputs, &Product<T>::run, &product);
-  transpose<false>(static_cast<const T*>(nullptr), grad.x, in.I, in.B, grad_x, scratch, parallel);
-  const int64_t by_outputs = parts_of(work, in.O, parallel.threads);
-  WeightGradient<T> weights{in, grad, x, g, by_outputs};
-  parallel.run(by_outputs, &WeightGradient<T>::run, &weights);
+  take(arena);
+  transpose<true>(in.x, static_cast<T*>(nullptr), in.stride_x, in.B, x, parallel);
+  transpose<true>(grad.grad, static_cast<T*>(nullptr), grad.stride, in.B, g, parallel);
+  const int64_t work = entries * x.registers();
+  const int64_t output_parts = parts_of(work, in.O, parallel.threads);
+  const int64_t input_parts = parts_of(work, in.I, parallel.threads);
+  Packing<T> packing{in, by_output, output_parts};
+  parallel.run(output_parts, &Packing<T>::run, &packing);
+  Reordering<T> reordering{list.place, by_output, by_input, entries, input_parts};
+  parallel.run(input_parts, &Reordering<T>::run, &reordering);
+  Product<T> product{list.first_of_input, list.output, by_input, nullptr, g, grad_x, input_parts};
+  parallel.run(input_parts, &Product<T>::run, &product);
+  transpose<false>(static_cast<const T*>(nullptr), grad.x, in.I, in.B, grad_x, parallel);
+  WeightGradient<T> weights{in, grad, x, g, output_parts};
+  parallel.run(output_parts, &WeightGradient<T>::run, &weights);
 }
 
 template void masked_linear(const MaskedLinear<float>&, float*, const Parallel&);

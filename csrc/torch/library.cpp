@@ -36,8 +36,8 @@ STABLE_TORCH_LIBRARY(fastltc, m) {
         "Tensor states, bool return_sequences, bool time_major, bool timespans_grad) -> "
         "(Tensor grad_x, Tensor grad_h0, Tensor grad_timespans, Tensor[] grad_parameters, "
         "Tensor grad_memory_w, Tensor grad_memory_b, Tensor grad_memory_recurrent_w)");
-  m.def("masked_linear(Tensor x, Tensor weight, Tensor? bias, Tensor synapses) -> Tensor");
+  m.def("masked_linear(Tensor x, Tensor weight, Tensor? bias, Tensor entries) -> Tensor");
   m.def(
-      "masked_linear_backward(Tensor grad_output, Tensor x, Tensor weight, Tensor synapses, "
+      "masked_linear_backward(Tensor grad_output, Tensor x, Tensor weight, Tensor entries, "
       "bool bias_grad) -> (Tensor grad_x, Tensor grad_weight, Tensor grad_bias)");
 }

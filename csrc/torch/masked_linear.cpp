@@ -19,7 +19,7 @@ struct Arguments {
   const Tensor& x;
   const Tensor& weight;
   const OptionalTensor& bias;
-  const Tensor& synapses;
+  const Tensor& entries;
 
   int64_t B = 0, I = 0, O = 0;
   std::optional<Tensor> rows{};  // x, with contiguous inputs
@@ -42,14 +42,14 @@ struct Arguments {
     O = weight.size(0);
     check.value("weight", weight, {O, I});
     check.value("bias", bias, {O});
-    check.cpu("synapses", synapses);
-    check.dtype("synapses", synapses, ScalarType::Int);
-    check.that(synapses.dim() == 1, "synapses",
-               [&] { return "expected one dimension, got " + shape_text(synapses); });
-    list = as_contiguous(synapses);
+    check.cpu("entries", entries);
+    check.dtype("entries", entries, ScalarType::Int);
+    check.that(entries.dim() == 1, "entries",
+               [&] { return "expected one dimension, got " + shape_text(entries); });
+    list = as_contiguous(entries);
     const std::string problem =
-        synapse_list_error(list->const_data_ptr<int32_t>(), list->numel(), O, I);
-    check.that(problem.empty(), "synapses", [&] { return problem; });
+        mask_entries_error(list->const_data_ptr<int32_t>(), list->numel(), O, I);
+    check.that(problem.empty(), "entries", [&] { return problem; });
     rows = inner_contiguous(x);
     dense = as_contiguous(weight);
     if (bias.has_value()) offset = as_contiguous(*bias);
@@ -69,15 +69,19 @@ struct Arguments {
     in.stride_x = rows->stride(0);
     in.weight = dense->const_data_ptr<T>();
     if (offset.has_value()) in.bias = offset->const_data_ptr<T>();
-    in.first = list->const_data_ptr<int32_t>();
-    in.index = in.first + O + 1;
+    const int64_t count = (list->numel() - (O + 1) - (I + 1)) / 3;
+    in.entries.first = list->const_data_ptr<int32_t>();
+    in.entries.input = in.entries.first + O + 1;
+    in.entries.first_of_input = in.entries.input + count;
+    in.entries.output = in.entries.first_of_input + I + 1;
+    in.entries.place = in.entries.output + count;
     return in;
   }
 };
 
 Tensor masked_linear(const Tensor& x, const Tensor& weight, const OptionalTensor& bias,
-                     const Tensor& synapses) {
-  Arguments arguments{x, weight, bias, synapses};
+                     const Tensor& entries) {
+  Arguments arguments{x, weight, bias, entries};
   arguments.check("fastltc::masked_linear");
   Tensor y = new_tensor(x, arguments.B, arguments.O);
   with_dtype(x.scalar_type(), [&](auto zero) {
@@ -89,15 +93,15 @@ Tensor masked_linear(const Tensor& x, const Tensor& weight, const OptionalTensor
 
 std::tuple<Tensor, Tensor, Tensor> masked_linear_backward(const Tensor& grad_output,
                                                           const Tensor& x, const Tensor& weight,
-                                                          const Tensor& synapses, bool bias_grad) {
+                                                          const Tensor& entries, bool bias_grad) {
   const char* const op = "fastltc::masked_linear_backward";
   const OptionalTensor no_bias;
-  Arguments arguments{x, weight, no_bias, synapses};
+  Arguments arguments{x, weight, no_bias, entries};
   arguments.check(op);
   ArgumentCheck(op, x.scalar_type()).value("grad_output", grad_output, {arguments.B, arguments.O});
   const Tensor grad_rows = Arguments::inner_contiguous(grad_output);
   Tensor grad_x = new_tensor(x, arguments.B, arguments.I);
-  Tensor grad_weight = torch::stable::new_zeros(x, {arguments.O, arguments.I});
+  Tensor grad_weight = new_tensor(x, arguments.O, arguments.I);
   Tensor grad_bias = new_tensor(x, bias_grad ? arguments.O : 0);
   with_dtype(x.scalar_type(), [&](auto zero) {
     using T = decltype(zero);

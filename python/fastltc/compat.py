@@ -36,9 +36,9 @@ from ncps.wirings import Wiring
 from torch import nn
 
 from fastltc import nn as ours
-from fastltc.nn.wiring import SynapseCache, synapse_list
 from fastltc.ops.checks import check_mask_values
 from fastltc.ops.ltc import LTC_PARAMETERS
+from fastltc.ops.synapses import SynapseCache, synapse_list
 
 __all__ = ["Patch", "SwapReport", "accelerate", "patch_ncps"]
 

@@ -37,3 +37,19 @@ TEST(lists_that_cannot) {
   CHECK(says(error({0, 2, 1, 1}, 1, 2), "ascending presynaptic"));
   CHECK(says(error({0, 2, 1, 0}, 1, 2), "ascending presynaptic"));
 }
+
+TEST(entries_of_a_mask) {
+  const auto problem = [](const std::vector<int32_t>& list) {
+    return fastltc::mask_entries_error(list.data(), static_cast<int64_t>(list.size()), 2, 3);
+  };
+  // Entries (0, 0), (0, 2), (1, 2).
+  CHECK(problem({0, 2, 3, 0, 2, 2, 0, 1, 1, 3, 0, 0, 1, 0, 1, 2}).empty());
+  CHECK(problem({0, 0, 0, 0, 0, 0, 0}).empty());
+  CHECK(says(problem({0, 0, 0, 0, 0, 0}), "expected 7 pointers"));
+  CHECK(says(problem({0, 0, 0, 0, 0, 0, 0, 1}), "three integers for each"));
+  CHECK(says(problem({0, 2, 3, 0, 3, 2, 0, 1, 1, 3, 0, 0, 1, 0, 1, 2}), "[0, 3), got 3"));
+  CHECK(says(problem({0, 2, 3, 0, 2, 2, 0, 1, 1, 3, 0, 0, 2, 0, 1, 2}), "by inputs"));
+  CHECK(says(problem({0, 2, 3, 0, 2, 2, 0, 1, 1, 3, 0, 1, 0, 0, 1, 2}), "by inputs"));
+  CHECK(says(problem({0, 2, 3, 0, 2, 2, 0, 1, 1, 3, 0, 0, 1, 0, 1, 3}), "places in [0, 3), got 3"));
+  CHECK(says(problem({0, 2, 3, 0, 2, 2, 0, 1, 1, 3, 0, 0, 1, -1, 1, 2}), "got -1"));
+}

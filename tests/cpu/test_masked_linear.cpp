@@ -46,10 +46,20 @@ void check(int64_t B, int64_t I, int64_t O, double density, int threads, double 
   in.stride_x = I;
   in.weight = weight.data();
   in.bias = bias.data();
-  in.first = first.data();
-  in.index = index.data();
+  std::vector<int32_t> first_of_input{0}, output, place;
+  for (int64_t i = 0; i < I; ++i) {
+    for (int64_t o = 0; o < O; ++o) {
+      for (int32_t e = first[o]; e < first[o + 1]; ++e) {
+        if (index[e] != i) continue;
+        output.push_back(static_cast<int32_t>(o));
+        place.push_back(e);
+      }
+    }
+    first_of_input.push_back(static_cast<int32_t>(output.size()));
+  }
+  in.entries = {first.data(), index.data(), first_of_input.data(), output.data(), place.data()};
   const T nan = std::numeric_limits<T>::quiet_NaN();
-  std::vector<T> y(B * O, nan), grad_x(B * I, nan), grad_weight(O * I, T(0)), grad_bias(O, nan);
+  std::vector<T> y(B * O, nan), grad_x(B * I, nan), grad_weight(O * I, nan), grad_bias(O, nan);
   fastltc::MaskedLinearGradients<T> grad;
   grad.grad = g.data();
   grad.stride = O;
@@ -100,6 +110,12 @@ TEST(odd_matrices) {
   check<float>(20, 33, 1, 0.5, 3, 1e-3);
   check<double>(3, 0, 4, 0.5, 1, 1e-12);
   check<double>(3, 4, 0, 0.5, 1, 1e-12);
+}
+
+TEST(wide_matrices) {
+  check<double>(33, 150, 40, 0.9, 2, 1e-11);
+  check<float>(70, 200, 30, 1.0, 1, 1e-3);
+  check<float>(130, 129, 257, 0.5, 3, 1e-3);
 }
 
 TEST(threads_share_the_rows) { check<double>(150, 90, 110, 0.4, 3, 1e-11); }

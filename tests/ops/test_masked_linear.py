@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
 
-from fastltc.nn import synapse_list
-from fastltc.ops.masked_linear import masked_linear
+from fastltc.ops import mask_entries, masked_linear
+from fastltc.ops.masked_linear import prefers_entries
 
 
-def problem(batch, inputs, outputs, density, dtype=torch.float64, bias=True):
-    """Return x, weight with NaN off the mask, the mask, bias; all but the mask want gradients."""
+@pytest.fixture(autouse=True, params=["entries", "dense"])
+def way(request, monkeypatch):
+    """Take one way and the other, whatever the sizes."""
+    for name in ("prefers_entries", "_remembered"):
+        module = sys.modules["fastltc.ops.masked_linear"]
+        monkeypatch.setattr(module, name, lambda *_: request.param == "entries")
+    return request.param
+
+
+def problem(batch, inputs, outputs, density, dtype=torch.float64, bias=True, poison=100.0):
+    """Return x, weight with ``poison`` off the mask, the mask, and bias; all but the mask train."""
     mask = torch.rand(outputs, inputs) < density
-    weight = torch.randn(outputs, inputs, dtype=dtype).masked_fill(~mask, torch.nan)
+    weight = torch.randn(outputs, inputs, dtype=dtype).masked_fill(~mask, poison)
     x = torch.randn(*batch, inputs, dtype=dtype, requires_grad=True)
     offset = torch.randn(outputs, dtype=dtype, requires_grad=True) if bias else None
     return x, weight.requires_grad_(), mask, offset
@@ -27,10 +40,12 @@ def dense(x, weight, mask, bias):
 @pytest.mark.parametrize("density", [0.0, 0.1, 0.6, 1.0])
 @pytest.mark.parametrize("sizes", [(1, 1), (5, 33), (64, 31)])
 @pytest.mark.parametrize("bias", [True, False])
-def test_values_and_gradients(batch, density, sizes, bias):
-    x, weight, mask, offset = problem(batch, *sizes, density, bias=bias)
+def test_values_and_gradients(batch, density, sizes, bias, way):
+    # The dense product reads what is off the mask.
+    poison = torch.nan if way == "entries" else 100.0
+    x, weight, mask, offset = problem(batch, *sizes, density, bias=bias, poison=poison)
     wanted = [t for t in (x, weight, offset) if t is not None]
-    y = masked_linear(x, weight, synapse_list(mask.t()), offset)
+    y = masked_linear(x, weight, mask, offset, mask_entries(mask))
     expected = dense(x, weight, mask, offset)
     torch.testing.assert_close(y, expected, rtol=0, atol=1e-12)
     grad = torch.randn_like(y)
@@ -43,7 +58,7 @@ def test_values_and_gradients(batch, density, sizes, bias):
 def test_float32_and_half():
     for dtype, tolerance in ((torch.float32, 1e-4), (torch.bfloat16, 0.1), (torch.float16, 0.02)):
         x, weight, mask, bias = problem((20,), 40, 30, 0.3, torch.float32)
-        y = masked_linear(x.to(dtype), weight.to(dtype), synapse_list(mask.t()), bias.to(dtype))
+        y = masked_linear(x.to(dtype), weight.to(dtype), mask, bias.to(dtype))
         assert y.dtype == dtype
         expected = dense(x, weight, mask, bias)
         torch.testing.assert_close(y.float(), expected, rtol=tolerance, atol=tolerance)
@@ -51,89 +66,131 @@ def test_float32_and_half():
 
 def test_any_strides():
     x, weight, mask, bias = problem((6,), 9, 4, 0.5)
-    synapses = synapse_list(mask.t())
+    entries = mask_entries(mask)
     expected = dense(x, weight, mask, bias)
     spread = torch.empty(12, 18, dtype=x.dtype)[::2, ::2].copy_(x.detach())
     assert torch.equal(
-        masked_linear(spread, weight, synapses, bias), masked_linear(x, weight, synapses, bias)
+        masked_linear(spread, weight, mask, bias, entries),
+        masked_linear(x, weight, mask, bias, entries),
     )
     turned = weight.detach().t().contiguous().t()
-    torch.testing.assert_close(masked_linear(x, turned, synapses, bias), expected)
+    torch.testing.assert_close(masked_linear(x, turned, mask, bias, entries), expected)
     row = x.detach()[:1].expand(5, -1)
     torch.testing.assert_close(
-        masked_linear(row, weight, synapses, bias), dense(row, weight, mask, bias)
+        masked_linear(row, weight, mask, bias, entries), dense(row, weight, mask, bias)
     )
-    y = masked_linear(x, weight, synapses, bias)
+    y = masked_linear(x, weight, mask, bias, entries)
     (grad,) = torch.autograd.grad(y.sum(), x)
     torch.testing.assert_close(grad, torch.autograd.grad(expected.sum(), x)[0])
 
 
-def test_threads_do_not_change_the_bits():
+def test_threads_do_not_change_the_bits(way):
+    if way == "dense":
+        pytest.skip("PyTorch's product makes no such promise")
     x, weight, mask, bias = problem((200,), 300, 200, 0.4, torch.float32)
-    synapses = synapse_list(mask.t())
+    entries = mask_entries(mask)
     threads = torch.get_num_threads()
     results = []
     try:
         for count in (1, 2):
             torch.set_num_threads(count)
-            y = masked_linear(x, weight, synapses, bias)
+            y = masked_linear(x, weight, mask, bias, entries)
             results.append((y, *torch.autograd.grad(y.square().sum(), (x, weight, bias))))
     finally:
         torch.set_num_threads(threads)
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
 
 
-def test_subsystems():
+def test_subsystems(way):
     x, weight, mask, bias = problem((4,), 6, 5, 0.5)
     weight = torch.where(mask, weight, 0.5).detach().requires_grad_()
-    synapses = synapse_list(mask.t())
+    entries = mask_entries(mask)
     # Off the mask the weight has no influence and the analytic gradient is exactly 0.
     assert torch.autograd.gradcheck(
-        lambda x, w, b: masked_linear(x, w, synapses, b), (x, weight, bias)
+        lambda x, w, b: masked_linear(x, w, mask, b, entries), (x, weight, bias)
     )
-    torch.library.opcheck(torch.ops.fastltc.masked_linear.default, (x, weight, bias, synapses))
-    y = masked_linear(x, weight, synapses, bias)
+    torch.library.opcheck(torch.ops.fastltc.masked_linear.default, (x, weight, bias, entries))
+    compiled = torch.compile(masked_linear, fullgraph=True, dynamic=True, backend="aot_eager")
+    for rows in (x, torch.cat([x, x])):
+        torch.testing.assert_close(
+            compiled(rows, weight, mask, bias, entries), dense(rows, weight, mask, bias)
+        )
+    if way == "dense":
+        return
+    y = masked_linear(x, weight, mask, bias, entries)
     (grad,) = torch.autograd.grad(y.sum(), x, create_graph=True)
     with pytest.raises(NotImplementedError, match="second derivative"):
         grad.sum().backward()
     with pytest.raises(NotImplementedError, match="forward-mode"):
-        torch.func.jvp(lambda x: masked_linear(x, weight, synapses), (x,), (torch.ones_like(x),))
+        torch.func.jvp(
+            lambda x: masked_linear(x, weight, mask, None, entries), (x,), (torch.ones_like(x),)
+        )
 
 
 def test_no_features():
     weight, bias = torch.randn(4, 0), torch.randn(4)
-    y = masked_linear(torch.randn(2, 3, 0), weight, synapse_list(torch.ones(0, 4)), bias)
+    y = masked_linear(torch.randn(2, 3, 0), weight, torch.ones(4, 0), bias)
     assert torch.equal(y, bias.expand(2, 3, 4))
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "error", "message"),
     [
-        (lambda a: a.update(x=torch.zeros(3, 7)), r"weight: expected shape \[5, 7\], got \[5, 6\]"),
-        (lambda a: a.update(x=torch.zeros(3, 6, dtype=torch.int64)), "x: expected dtype float32"),
-        (lambda a: a.update(weight=torch.zeros(5, 6).double()), "weight: expected dtype float32"),
-        (lambda a: a.update(bias=torch.zeros(4)), r"bias: expected shape \[5\], got \[4\]"),
-        (lambda a: a.update(synapses=a["synapses"].long()), "synapses: expected dtype int32"),
-        (lambda a: a.update(synapses=a["synapses"][:4]), "synapses: expected at least 6 integers"),
-        (lambda a: a["synapses"].__setitem__(-1, 6), r"presynaptic indices in \[0, 6\), got 6"),
+        ({"x": torch.zeros(3, 7)}, ValueError, r"x: expected shape \[..., I\] with I = 6, got"),
+        ({"x": torch.zeros(())}, ValueError, r"x: expected shape \[..., I\] with I = 6, got \[\]"),
+        ({"x": torch.zeros(3, 6, dtype=torch.int64)}, TypeError, "weight: expected torch.int64"),
+        ({"weight": torch.zeros(5, 6).double()}, TypeError, "weight: expected torch.float32"),
+        ({"weight": torch.zeros(6)}, ValueError, r"weight: expected shape \[O, I\], got \[6\]"),
+        ({"weight": torch.zeros(5, 6, device="meta")}, TypeError, "weight: .* on cpu, where x is"),
+        ({"mask": torch.ones(6, 5)}, ValueError, r"mask: expected shape .* = \[5, 6\], got \[6, 5"),
+        ({"bias": torch.zeros(4)}, ValueError, r"bias: expected shape \[O\] = \[5\], got \[4\]"),
     ],
 )
-def test_bad_arguments_are_named(change, message):
+def test_bad_arguments_are_named(change, error, message):
     arguments = {
         "x": torch.zeros(3, 6),
         "weight": torch.zeros(5, 6),
-        "synapses": synapse_list(torch.ones(6, 5)),
+        "mask": torch.ones(5, 6),
         "bias": torch.zeros(5),
     }
-    change(arguments)
-    with pytest.raises(RuntimeError, match=message):
+    arguments.update(change)
+    with pytest.raises(error, match=message):
         masked_linear(**arguments)
 
 
-def test_devices_are_not_mixed():
-    x, weight, synapses = torch.zeros(3, 6), torch.zeros(5, 6), synapse_list(torch.ones(6, 5))
-    # Some tensors on the meta device: the fake kernel answers.
-    with pytest.raises(
-        RuntimeError, match="expected all tensors on cpu, where x is, got one on meta"
-    ):
-        masked_linear(x, weight.to("meta"), synapses)
+def test_bad_masks_and_lists_are_named():
+    x, weight = torch.zeros(3, 6), torch.zeros(5, 6)
+    with pytest.raises(ValueError, match=r"mask: expected 0 or 1 everywhere, got 0.5"):
+        mask_entries(torch.full((5, 6), 0.5))
+    good = mask_entries(torch.ones(5, 6))
+    call = torch.ops.fastltc.masked_linear
+    with pytest.raises(RuntimeError, match="entries: expected dtype int32"):
+        call(x, weight, None, good.long())
+    with pytest.raises(RuntimeError, match="entries: expected 13 pointers and three integers"):
+        call(x, weight, None, good[:-1])
+    bad = good.clone()
+    bad[-1] = 30
+    with pytest.raises(RuntimeError, match=r"entries: expected places in \[0, 30\), got 30"):
+        call(x, weight, None, bad)
+
+
+@given(
+    batch=st.integers(0, 600),
+    outputs=st.integers(1, 1500),
+    inputs=st.integers(1, 1500),
+    itemsize=st.sampled_from([4, 8]),
+    training=st.booleans(),
+)
+def test_the_fewer_ones_the_rather_are_they_gone_by(batch, outputs, inputs, itemsize, training):
+    chosen = [
+        prefers_entries(batch, ones, outputs, inputs, itemsize, training)
+        for ones in range(0, outputs * inputs + 1, max(1, outputs * inputs // 20))
+    ]
+    assert chosen == sorted(chosen, reverse=True)
+
+
+def test_where_which_way_is_taken():
+    for training in (True, False):
+        assert prefers_entries(128, 52_000, 1024, 1024, training=training)
+        assert not prefers_entries(128, 1024**2, 1024, 1024, training=training)
+        assert not prefers_entries(1, 32, 16, 16, training=training)

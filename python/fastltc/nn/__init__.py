@@ -5,7 +5,17 @@ from fastltc.nn.cfc_cell import CfCCell
 from fastltc.nn.lstm_cell import LSTMCell
 from fastltc.nn.ltc import LTC
 from fastltc.nn.ltc_cell import LTCCell
+from fastltc.nn.masked_linear import MaskedLinear
 from fastltc.nn.wired_cfc_cell import WiredCfCCell
-from fastltc.nn.wiring import synapse_list
+from fastltc.ops.synapses import synapse_list
 
-__all__ = ["CfC", "CfCCell", "LTC", "LSTMCell", "LTCCell", "WiredCfCCell", "synapse_list"]
+__all__ = [
+    "CfC",
+    "CfCCell",
+    "LTC",
+    "LSTMCell",
+    "LTCCell",
+    "MaskedLinear",
+    "WiredCfCCell",
+    "synapse_list",
+]

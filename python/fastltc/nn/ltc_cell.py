@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from fastltc.nn.checks import check_input_kind, check_state
 from fastltc.nn.timespans import cell_timespans
-from fastltc.nn.wiring import SynapseCache, build_wiring, synapse_list
+from fastltc.nn.wiring import build_wiring
 from fastltc.ops.checks import check_timespan_values
 from fastltc.ops.ltc import LTC_PARAMETERS, ltc
+from fastltc.ops.synapses import SynapseCache, synapse_list
 
 __all__ = ["LTCCell"]
 

@@ -2,5 +2,16 @@
 
 from fastltc.ops.cfc import CFC_ACTIVATIONS, CFC_MODES, cfc
 from fastltc.ops.ltc import LTC_PARAMETERS, ltc
+from fastltc.ops.masked_linear import masked_linear
+from fastltc.ops.synapses import mask_entries, synapse_list
 
-__all__ = ["CFC_ACTIVATIONS", "CFC_MODES", "LTC_PARAMETERS", "cfc", "ltc"]
+__all__ = [
+    "CFC_ACTIVATIONS",
+    "CFC_MODES",
+    "LTC_PARAMETERS",
+    "cfc",
+    "ltc",
+    "mask_entries",
+    "masked_linear",
+    "synapse_list",
+]

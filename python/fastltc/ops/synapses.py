@@ -1,0 +1,208 @@
+"""Masks as the operators read them: lists of their ones, kept in step with the masks."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+__all__ = ["SynapseCache", "mask_entries", "plain_tensors", "synapse_list"]
+
+_UNCOUNTED = -1
+"""The version of a tensor that was made in inference mode, where versions are not counted."""
+
+_CHEAP_TO_COMPARE = 64 * 64
+"""Masks of at most this many entries are compared at every call: it takes less than 1 us."""
+
+
+def synapse_list(mask: Tensor | npt.NDArray[Any], name: str = "mask") -> Tensor:
+    """List the synapses of a mask by postsynaptic neuron, as the operators read them.
+
+    The list is that of the compressed sparse columns of the mask::
+
+        list[j] .. list[j + 1]      where the synapses of neuron j begin and end, j = 0 .. N
+        list[N + 1 + s]             presynaptic neuron (or input) of synapse s, ascending per j
+
+    Args:
+        mask: ``[pre, post]``, any dtype, 0 or 1.
+        name: what to call it in errors.
+
+    Returns:
+        int32 tensor of ``N + 1 + (number of synapses)`` entries on the device of the mask.
+
+    Raises:
+        ValueError: if the mask is not a matrix or an entry is neither 0 nor 1.
+
+    Example:
+        >>> import torch
+        >>> from fastltc.nn import synapse_list
+        >>> synapse_list(torch.tensor([[0, 1], [1, 1]])).tolist()
+        [0, 1, 3, 1, 0, 1]
+    """
+    if isinstance(mask, Tensor):
+        device = mask.device
+        # Half types have no numpy counterpart, and 0 and 1 are exact in any.
+        with plain_tensors():
+            entries = _unwrapped(mask).detach().to("cpu", torch.float64).numpy()
+    else:
+        device = torch.device("cpu")
+        entries = np.asarray(mask)
+    if entries.ndim != 2:
+        raise ValueError(f"{name}: expected shape [pre, post], got {list(entries.shape)}")
+    connected = entries == 1
+    strange = np.argwhere(~(connected | (entries == 0)))
+    if len(strange):
+        pre, post = strange[0]
+        raise ValueError(
+            f"{name}: expected 0 or 1 everywhere, got {entries[pre, post]} at [{pre}, {post}] "
+            f"({len(strange)} of {entries.size} entries are neither)"
+        )
+    pointers = np.concatenate([[0], connected.sum(0).cumsum()])
+    presynaptic = np.nonzero(connected.T)[1]
+    synapses = np.concatenate([pointers, presynaptic]).astype(np.int32)
+    with plain_tensors():
+        return torch.from_numpy(synapses).to(device)
+
+
+def mask_entries(mask: Tensor, name: str = "mask") -> Tensor:
+    """List the ones of a mask by output and by input, as the operator reads them.
+
+    ::
+
+        O + 1 pointers          where the entries of each output begin, and the end of the last
+        input of each entry     ascending for each output
+        I + 1 pointers          the same by inputs
+        output of each entry    ascending for each input
+        place of each entry     of this second order in the first
+
+    Args:
+        mask: ``[O, I]``, any dtype, 0 or 1.
+        name: what to call it in errors.
+
+    Returns:
+        int32, ``O + I + 2 + 3 (number of ones)`` integers, on the device of the mask.
+
+    Raises:
+        ValueError: if the mask is not a matrix or an entry is neither 0 nor 1.
+
+    Example:
+        >>> import torch
+        >>> from fastltc.ops import mask_entries
+        >>> mask_entries(torch.tensor([[0, 1], [1, 1]])).tolist()
+        [0, 1, 3, 1, 0, 1, 0, 1, 3, 1, 0, 1, 1, 0, 2]
+    """
+    # Its columns are the outputs of the transposed mask.
+    by_output = synapse_list(mask.t() if mask.dim() == 2 else mask, name)
+    with plain_tensors():
+        outputs, inputs = mask.shape
+        pointers, index = by_output[: outputs + 1], by_output[outputs + 1 :]
+        place = index.argsort(stable=True)
+        of_output = torch.arange(outputs, device=index.device).repeat_interleave(pointers.diff())
+        first = index.new_zeros(inputs + 1)
+        first[1:] = index.bincount(minlength=inputs).cumsum(0)
+        return torch.cat([by_output, first, of_output[place].int(), place.int()])
+
+
+class SynapseCache:
+    """The synapse list of a mask, made anew when the mask has changed.
+
+    A change is noticed by the identity, address and version of the tensor. An in-place edit
+    through ``mask.data`` changes none of them, so the values are compared too, where that costs
+    little beside the call itself; see :meth:`current`.
+
+    Args:
+        synapses: the list to begin with.
+        name: what to call the mask in errors.
+        make: makes the list from the mask and its name.
+    """
+
+    def __init__(
+        self, synapses: Tensor, name: str, make: Callable[[Tensor, str], Tensor] = synapse_list
+    ) -> None:
+        self.synapses = synapses
+        self._name = name
+        self._make = make
+        self._mask: Tensor | None = None
+        self._version = self._address = 0
+        # The memory of the mask. Holding it also keeps its address from being used again.
+        self._memory: npt.NDArray[np.uint8] | None = None
+        self._copy = b""
+        self._before_meta: Tensor | None = None
+
+    def __reduce__(self) -> tuple[type[SynapseCache], tuple[Any, ...]]:
+        """Leave the mask behind when copied or pickled: the copy belongs to another one."""
+        return SynapseCache, (self.synapses, self._name, self._make)
+
+    def current(self, mask: Tensor, thorough: bool) -> Tensor:
+        """Return the synapse list of ``mask``.
+
+        Args:
+            mask: as what the list was made of, 0 or 1.
+            thorough: whether to compare the values of a large mask also (of more than 4096
+                entries; those of a small one always are). Only masks on the CPU are compared.
+
+        Raises:
+            ValueError: if the mask has changed and an entry is neither 0 nor 1.
+        """
+        if mask is self._mask and mask.data_ptr() == self._address:
+            try:
+                version = mask._version
+            except RuntimeError:
+                version = _UNCOUNTED
+            memory = self._memory
+            if version == self._version and (
+                memory is None
+                or (memory.size > _CHEAP_TO_COMPARE and not thorough)
+                or memory.tobytes() == self._copy
+            ):
+                return self.synapses
+        return self.refresh(mask)
+
+    def refresh(self, mask: Tensor) -> Tensor:
+        """Make the list anew, whether the mask seems to have changed or not, and return it."""
+        if mask.is_meta:
+            # There is nothing to read; the list of the wiring holds until there is.
+            self.move(mask.device)
+            return self.synapses
+        self.synapses = self._make(mask, self._name)
+        mask = _unwrapped(mask)
+        self._version = _UNCOUNTED if mask.is_inference() else mask._version
+        self._mask, self._address = mask, mask.data_ptr()
+        self._memory, self._copy = None, b""
+        if mask.device.type == "cpu":
+            bits = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+            with plain_tensors():
+                self._memory = mask.detach().view(bits[mask.element_size()]).numpy()
+            self._copy = self._memory.tobytes()
+        return self.synapses
+
+    def move(self, device: torch.device) -> None:
+        """Move the list to a device; the next call of :meth:`current` reads the mask again."""
+        if self.synapses.device != device:
+            with plain_tensors():
+                if device.type == "meta":
+                    # The way back has nothing to read: to_empty() leaves the mask without values.
+                    self._before_meta = self.synapses
+                elif self.synapses.is_meta and self._before_meta is not None:
+                    self.synapses = self._before_meta
+                self.synapses = self.synapses.to(device)
+        self._mask = None
+
+
+@contextlib.contextmanager
+def plain_tensors() -> Iterator[None]:
+    """Make tensors that serve everywhere, also inside inference mode or ``torch.func.grad``."""
+    with torch._C._DisableFuncTorch(), torch.inference_mode(False):
+        yield
+
+
+def _unwrapped(mask: Tensor) -> Tensor:
+    """Return the tensor that holds the values, inside ``torch.func.grad`` and its like."""
+    while torch._C._functorch.is_functorch_wrapped_tensor(mask):
+        mask = torch._C._functorch.get_unwrapped(mask)
+    return mask
