@@ -16,7 +16,7 @@ from safetensors import safe_open
 
 import fastltc
 from fastltc.cli import main
-from fastltc.runtime import read_model
+from fastltc.runtime import Session, read_model
 from fastltc.training import Run
 
 
@@ -82,7 +82,7 @@ def test_the_liquid_layer_of_a_run(run_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "model.safetensors"
     fails(
         invoke(run_folder, "-o", out),
-        "the whole model (conv-ncp) cannot be exported",
+        "the whole model cannot be exported: module (ConvNCP): cannot be exported",
         "--layer rnn (LTC, 16 inputs a step)",
     )
     assert not out.exists()
@@ -98,6 +98,21 @@ def test_the_liquid_layer_of_a_run(run_folder: Path, tmp_path: Path) -> None:
     assert np.array_equal(model.tensors["layers.1.weight"], trained.gain * np.eye(10))
     fails(invoke(run_folder, "-o", out, "--layer", "conv1"), "layer: expected one of rnn")
     fails(invoke(run_folder, "-o", out, "--epsilon", 1), "--epsilon: a run folder", status=2)
+
+
+def test_the_whole_model_of_a_run(tmp_path: Path) -> None:
+    options = ["--model", "rows-cfc", "--epochs", "1", "--batch-size", "256", "--threads", "1"]
+    trained = CliRunner().invoke(main, ["train", "--out", str(tmp_path / "run"), *options])
+    assert trained.exit_code == 0, trained.output
+    out = tmp_path / "model.safetensors"
+    result = invoke(tmp_path / "run", "-o", out)
+    assert result.exit_code == 0, result.output
+    model = Run.open(tmp_path / "run").load_checkpoint("best.pt").model
+    images = torch.rand(3, 1, 8, 8) * 2 - 1
+    session = Session.load(out, streams=3)
+    for row in images[:, 0].unbind(1):
+        logits = session.step(row.contiguous().numpy())
+    assert np.abs(logits - model(images).detach().numpy()).max() < 1e-5
 
 
 def test_the_layer_of_a_checkpoint_file(run_folder: Path, tmp_path: Path) -> None:

@@ -19,8 +19,10 @@ from torch.nn.utils.parametrizations import weight_norm
 
 import export_cases
 import fastltc
+from fastltc import runtime
 from fastltc.exporting import ExportError, describe
 from fastltc.exporting.describe import assemble
+from fastltc.models import build_model
 from fastltc.runtime import read_model
 from fastltc.runtime.model import _KEYS, ACTIVATIONS
 
@@ -158,6 +160,21 @@ def test_a_module_says_what_it_runs() -> None:
     assert kinds == ["linear", "activation", "ltc", "linear"]
     with pytest.raises(ExportError, match=r"module \(Policy\): cannot be exported"):
         describe(Policy())
+
+
+@pytest.mark.parametrize("cell", ["ltc", "cfc"])
+@pytest.mark.parametrize("wiring", ["full", "ncp"])
+def test_the_models_for_series_and_rows(cell: str, wiring: str) -> None:
+    x, timespans = torch.randn(1, 30, 4) * 5 + 20, torch.rand(1, 30)
+    series = build_model(f"series-{cell}", (30, 4), 3, 12, wiring=wiring)
+    series.fit_scales(x)
+    wanted = series(x, timespans)[0].detach()
+    got = runtime.Session(describe(series)).run(x[0].numpy(), timespans[0].numpy())
+    assert export_cases.difference(got, wanted) < 5e-6
+    rows = build_model(f"rows-{cell}", (1, 8, 8), 3, 12, wiring=wiring)
+    image = torch.randn(1, 1, 8, 8)
+    got = runtime.Session(describe(rows)).run(image[0, 0].numpy())[-1:]
+    assert export_cases.difference(got, rows(image).detach()) < 5e-6
 
 
 class Chain(nn.Module):

@@ -6,11 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import torch
 
 from fastltc.exporting.describe import Part, describe_parts
 from fastltc.exporting.errors import ExportError
 from fastltc.models import ConvNCP
+from fastltc.models.backbones import Backbone
+from fastltc.models.parts import diagonal
 from fastltc.nn import LTC, CfC
 from fastltc.training import Run
 
@@ -37,13 +39,12 @@ def describe_run(
         ExportError: (a ValueError) if the model, or the layer, cannot be exported.
         RunError: (a ValueError) if the run or its checkpoint is missing or damaged.
     """
-    run = Run.open(path)
-    loaded: Any = run.load_checkpoint(f"{checkpoint}.pt", "cpu")
-    model = loaded.model
+    loaded = Run.open(path).load_checkpoint(f"{checkpoint}.pt", "cpu")
+    model: Any = loaded.model
     facts = {"outputs": json.dumps(list(loaded.classes))}
-    if getattr(loaded, "features", ()) and layer is None:
+    if loaded.features and layer is None:
         facts["inputs"] = json.dumps(list(loaded.features))
-    if getattr(loaded, "time_unit", 0.0):
+    if loaded.time_unit:
         facts["time_unit"] = str(loaded.time_unit)
     liquid = {name: m for name, m in model.named_modules() if isinstance(m, (LTC, CfC))}
     if layer is None:
@@ -55,7 +56,7 @@ def describe_run(
                 for name, m in liquid.items()
             )
             raise ExportError(
-                f"{path}: the whole model ({run.config.model}) cannot be exported: {error}. "
+                f"{path}: the whole model cannot be exported: {error}. "
                 f"Its liquid part can: {known or 'it has none'}. What comes before it, as "
                 "convolutions, has to be computed by other means"
             ) from None
@@ -63,10 +64,7 @@ def describe_run(
         raise ExportError(
             f"layer: expected one of {', '.join(liquid) or '(this model has none)'}, got {layer!r}"
         )
-    parts = describe_parts(liquid[layer], layer)
-    if isinstance(model, ConvNCP) and model.gain != 1.0:
-        size = parts[-1].layer["output_size"]
-        described = {"type": "linear", "input_size": size, "output_size": size, "bias": False}
-        weight = np.float32(model.gain) * np.eye(size, dtype=np.float32)
-        parts.append(Part(described, {"weight": weight}))
-    return parts, facts
+    if not isinstance(model, (ConvNCP, Backbone)) or model.gain == 1.0:
+        return describe_parts(liquid[layer], layer), facts
+    gains = torch.full((liquid[layer].output_size,), model.gain)
+    return describe_parts([liquid[layer], diagonal(gains)]), facts

@@ -85,6 +85,21 @@ class Standardise(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return (x - self.mean) / self.deviation
 
+    def export_layers(self) -> list[nn.Module]:
+        """The same as a linear layer, see `fastltc.exporting.describe`."""
+        factor = 1 / self.deviation.double()
+        return [diagonal(factor, -self.mean.double() * factor)]
+
+
+def diagonal(factor: Tensor, offset: Tensor | None = None) -> nn.Linear:
+    """``factor * x + offset`` for every feature, as a linear layer, which can be exported."""
+    layer = nn.Linear(len(factor), len(factor), bias=offset is not None)
+    with torch.no_grad():
+        layer.weight.copy_(torch.diag(factor))
+        if offset is not None:
+            layer.bias.copy_(offset)
+    return layer
+
 
 def check_classes(classes: int) -> None:
     """Raises ValueError for fewer than two classes."""

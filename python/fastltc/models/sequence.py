@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 
-from .parts import WIRING_SEED, Standardise, check_classes, liquid_layer, make_wiring
+from .parts import (
+    WIRING_SEED,
+    Standardise,
+    check_classes,
+    diagonal,
+    liquid_layer,
+    make_wiring,
+)
 
 
 class _Sequence(nn.Module):
@@ -46,6 +54,12 @@ class _Sequence(nn.Module):
         if isinstance(self.readout, nn.Linear):
             return cast(Tensor, self.readout(output))
         return self.gain * output
+
+    def export_layers(self) -> list[nn.Module]:
+        """What runs at every time step, see `fastltc.exporting.describe`."""
+        if isinstance(self.readout, nn.Linear):
+            return [self.rnn, self.readout]
+        return [self.rnn, diagonal(torch.full((self.rnn.output_size,), self.gain))]
 
 
 class Rows(_Sequence):
@@ -162,3 +176,7 @@ class Series(_Sequence):
     def forward(self, rows: Tensor, timespans: Tensor | None = None) -> Tensor:
         output, _ = self.rnn(self.scale(rows), timespans=timespans)
         return self.logits(output)
+
+    def export_layers(self) -> list[nn.Module]:
+        """What runs at every time step, see `fastltc.exporting.describe`."""
+        return [self.scale, *super().export_layers()]
