@@ -13,6 +13,9 @@ from PIL import Image
 
 from fastltc.data import SPLITS, medmnist
 
+# Functions of fastltc.plots that training calls.
+PLOTS = ("training_curve", "confusion_matrix", "wiring_diagram", "wiring_graph", "montage")
+
 # Small and quick, but a full run: every part of the training is passed through.
 QUICK = {"epochs": 1, "batch_size": 256, "units": 14, "threads": 1}
 

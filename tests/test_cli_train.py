@@ -233,3 +233,27 @@ def test_a_model_for_other_data() -> None:
     fails(invoke("train", "--spectral-radius", 1), "spectral_radius: no option of the model conv")
     fails(invoke("train", "--weights", "absent.pt"), "absent.pt: no such file")
     assert list(Path().iterdir()) == []
+
+
+def test_predict_rows_of_a_time_series() -> None:
+    lines = ["time,light,noise,label"]
+    for row in range(300):
+        on = (row // 10) % 2
+        lines.append(f"{60 * row},{100 * on + row % 3},{row % 7},{'on' if on else 'off'}")
+    Path("s.csv").write_text("\n".join(lines))
+    options = ["--epochs", 8, "--batch-size", 8, "--stride", 4, "--window", 10, "--lr", "2e-2"]
+    result = invoke("train", "csv:s.csv", *options, "--threads", 1, "--out", "run", "--units", 8)
+    assert result.exit_code == 0, result.output
+    # Other order of columns, no class, and not a whole number of sequences.
+    text = [f"{line.split(',')[2]},{line.split(',')[1]},{line.split(',')[0]}" for line in lines]
+    Path("new.csv").write_text("\n".join(text[:58]))
+    result = invoke("predict", "run", "new.csv")
+    assert result.exit_code == 0, result.output
+    rows = list(csv.DictReader(result.stdout.splitlines()))
+    assert [float(row["time"]) for row in rows] == [60 * row for row in range(57)]
+    right = [row["class"] == ("on" if (i // 10) % 2 else "off") for i, row in enumerate(rows)]
+    assert np.mean(right) > 0.9
+    Path("short.csv").write_text("\n".join(text[:6]))
+    assert len(json.loads(invoke("predict", "run", "short.csv", "--json").stdout)) == 5
+    Path("bad.csv").write_text("time,light\n0,1\n")
+    fails(invoke("predict", "run", "bad.csv"), "bad.csv: no column 'noise'")

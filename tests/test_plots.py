@@ -117,3 +117,37 @@ def test_pictures_leave_pyplot_alone() -> None:
     import subprocess
 
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_graph_has_cyan_command_neurons_and_both_signs() -> None:
+    wiring = AutoNCP(19, 2)
+    with pytest.raises(ValueError, match="expected a built wiring"):
+        plots.wiring_graph(wiring)
+    wiring.build(16)
+    graph = plots.wiring_graph(wiring, title="AutoNCP")
+    for color in (BLUE, ORANGE, CYAN):
+        assert share(graph, color) > 1e-3
+
+
+def test_the_montage_shows_each_class_in_its_row() -> None:
+    images = np.zeros((20, 1, 6, 6), np.uint8)
+    labels = np.arange(20) % 2
+    images[labels == 1] = 255
+    sheet = pixels(plots.montage(images, labels, ["dark", "light"], each=5))
+    height, width = sheet.shape[:2]
+    upper = sheet[: height // 2, width // 3 :].mean()
+    lower = sheet[height // 2 :, width // 3 :].mean()
+    assert lower - upper > 100
+
+
+def test_curves_and_calibration_are_pictures() -> None:
+    grid = np.linspace(0, 1, 11)
+    bands = {"grid": grid}
+    for name in ("tpr", "precision"):
+        bands |= {name: grid, f"{name}_low": grid * 0.9, f"{name}_high": grid}
+    for picture in (
+        plots.roc_curve(bands, title="x"),
+        plots.precision_recall(bands, share=0.4),
+        plots.calibration({"bins": [{"score": 0.2, "share": 0.3, "n": 5}], "ece": 0.1}),
+    ):
+        assert share(picture, BLUE) > 1e-4

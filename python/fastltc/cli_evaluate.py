@@ -24,6 +24,8 @@ from .cli_options import (
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from .training import Checkpoint
+
 
 def print_metrics(console: Console, split: str, metrics: dict[str, Any]) -> None:
     """Prints the metrics of one split, with intervals where there are any."""
@@ -167,6 +169,9 @@ def predict(
 ) -> None:
     """Classify IMAGE files (PNG, JPEG, ...), or all in a folder, with the model of a RUN.
 
+    With a model of time series, classify the rows of a CSV file, which needs no class; the
+    answer is a CSV table.
+
     Each image is converted to the size and the channels of the training images: the whole picture
     is resized, nothing is cropped, so another aspect ratio is squeezed; transparency becomes
     black. The output says what was done.
@@ -176,6 +181,9 @@ def predict(
 
     set_threads(threads)
     loaded = Run.open(run).load_checkpoint(f"{checkpoint}.pt", device)
+    if len(loaded.image_shape) == 2:
+        _predict_rows(loaded, images, as_json)
+        return
     predictions = predict_images(loaded, images, invert=invert)
     if as_json:
         records = [
@@ -197,6 +205,33 @@ def predict(
             f"{prediction.image.path}: {prediction.name} ({probability:.3f})"
             + (f"  [{converted}]" if converted else "")
         )
+
+
+def _predict_rows(loaded: Checkpoint, files: tuple[Path, ...], as_json: bool) -> None:
+    from .data.tables import format_table
+    from .training import predict_series
+
+    found = {str(path): predict_series(loaded, path) for path in files}
+    if as_json:
+        records = [
+            {
+                "file": file,
+                "time": row.time,
+                "class": row.name,
+                "probabilities": row.probabilities,
+            }
+            for file, rows in found.items()
+            for row in rows
+        ]
+        click.echo(json.dumps(records, indent=2))
+        return
+    table = [
+        [file, f"{row.time:g}", row.name, *(f"{p:.4f}" for p in row.probabilities.values())]
+        for file, rows in found.items()
+        for row in rows
+    ]
+    header = ["file", "time", "class", *loaded.classes]
+    click.echo(format_table(header, table).decode(), nl=False)
 
 
 @click.command()

@@ -245,6 +245,116 @@ def wiring_diagram(wiring: Wiring, *, title: str | None = None) -> bytes:
     return _png(figure)
 
 
+def wiring_graph(wiring: Wiring, *, title: str = "") -> bytes:
+    """The neurons of a built wiring as a graph: connected ones close together (Kamada-Kawai).
+
+    Command neurons are cyan; solid lines are excitatory synapses, dashed ones inhibitory.
+
+    Args:
+        wiring: any ``ncps.wirings.Wiring`` that has been built.
+        title: written above.
+
+    Returns:
+        A PNG file.
+
+    Raises:
+        ValueError: the wiring is not built.
+
+    Source: T. Kamada, S. Kawai, "An algorithm for drawing general undirected graphs", 1989.
+    """
+    import networkx
+
+    if not wiring.is_built():
+        raise ValueError("wiring: expected a built wiring; call wiring.build(input_dim) first")
+    synapses = _synapses(wiring)
+    graph = networkx.DiGraph()
+    kinds = {neuron: kind for kind, layer in _layers(wiring) for neuron in layer}
+    graph.add_nodes_from(kinds)
+    graph.add_edges_from((source, target) for source, target, _ in synapses)
+    places = networkx.kamada_kawai_layout(graph.to_undirected())
+    figure = Figure(figsize=(8, 8), layout="constrained")
+    axes = figure.subplots()
+    size = float(np.clip(9000 / len(kinds), 30, 300))
+    for excitatory, style in ((True, "solid"), (False, "dashed")):
+        edges = [edge[:2] for edge in synapses if (edge[2] > 0) == excitatory]
+        networkx.draw_networkx_edges(
+            graph,
+            places,
+            edgelist=edges,
+            ax=axes,
+            style=style,
+            edge_color=_BLUE if excitatory else _ORANGE,
+            alpha=float(np.clip((150 / max(len(synapses), 1)) ** 0.5, 0.15, 0.8)),
+            node_size=size,
+            arrowsize=7,
+            connectionstyle="arc3,rad=0.06",
+        )
+    handles = []
+    for kind, color in _FILL.items():
+        chosen = [neuron for neuron, own in kinds.items() if own == kind]
+        if not chosen:
+            continue
+        x, y = zip(*(places[neuron] for neuron in chosen), strict=True)
+        handles.append(
+            axes.scatter(
+                x,
+                y,
+                s=size,
+                color=color,
+                edgecolors="#343a40",
+                linewidths=0.8,
+                zorder=3,
+                label=f"{kind} ({len(chosen)})",
+            )
+        )
+    axes.set_axis_off()
+    axes.legend(handles=handles, frameon=False, loc="upper right")
+    axes.set_title(title, fontsize=12)
+    return _png(figure)
+
+
+def montage(
+    images: NDArray[np.generic],
+    labels: NDArray[np.int64],
+    classes: Sequence[str],
+    *,
+    each: int = 8,
+    most: int = 12,
+    title: str = "",
+) -> bytes:
+    """Examples of every class, a row for each.
+
+    Args:
+        images: ``[n, C, H, W]``, uint8, or float32 in ``[0, 1]``; C of 1 or 3.
+        labels: ``[n]``.
+        classes: class names.
+        each: images of a class.
+        most: classes that are shown.
+        title: written above.
+
+    Returns:
+        A PNG file.
+    """
+    rows = min(len(classes), most)
+    figure = Figure(figsize=(0.9 * each + 1.8, 0.95 * rows + 0.5), layout="constrained")
+    grid = figure.subplots(rows, each, squeeze=False)
+    for row in range(rows):
+        chosen = np.flatnonzero(labels == row)[:each]
+        for column, axes in enumerate(grid[row]):
+            axes.set_xticks([])
+            axes.set_yticks([])
+            axes.spines[:].set_visible(False)
+            if column < len(chosen):
+                pixels = np.moveaxis(images[chosen[column]], 0, -1)
+                limit = 255 if images.dtype == np.uint8 else 1
+                shown = pixels[..., 0] if pixels.shape[-1] == 1 else pixels
+                axes.imshow(shown, cmap="gray", vmin=0, vmax=limit, interpolation="nearest")
+        grid[row][0].set_ylabel(_wrapped(classes[row]), rotation=0, ha="right", va="center")
+    if title:
+        figure.suptitle(title, fontsize=11)
+    return _png(figure)
+
+
 # ("sensory", index) or ("neuron", index)
 _Neuron = tuple[str, int]
 

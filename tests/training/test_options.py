@@ -30,14 +30,14 @@ from fastltc.training import (
 from fastltc.training.augment import make_augment
 from fastltc.training.feed import Feed
 from fastltc.training.schedule import Schedule
-from job_support import QUICK, real_data
+from job_support import PLOTS, QUICK, real_data
 
 DENSE = {"model": "dense", "epochs": 2, "batch_size": 256, "threads": 1, "lr": 1e-3}
 
 
 @pytest.fixture(autouse=True)
 def few_pictures(monkeypatch: pytest.MonkeyPatch) -> Any:
-    for name in ("training_curve", "confusion_matrix", "wiring_diagram"):
+    for name in PLOTS:
         monkeypatch.setattr(plots, name, lambda *arguments, **options: b"")
     before = torch.get_num_threads()
     yield

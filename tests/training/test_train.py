@@ -26,9 +26,15 @@ from fastltc.training import (
     evaluate,
     train,
 )
-from job_support import QUICK, publish, real_data, write_medmnist
+from job_support import PLOTS, QUICK, publish, real_data, write_medmnist
 
-PICTURES = ("training.png", "confusion-test.png", "wiring.png")
+PICTURES = (
+    "training.png",
+    "confusion-test.png",
+    "wiring.png",
+    "wiring-graph.png",
+    "examples.png",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +47,7 @@ def threads() -> Any:
 @pytest.fixture
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pictures take longer than an epoch; one test is enough to see that they are there."""
-    for name in ("training_curve", "confusion_matrix", "wiring_diagram"):
+    for name in PLOTS:
         monkeypatch.setattr(plots, name, lambda *arguments, **options: b"")
 
 

@@ -78,6 +78,26 @@ def read_recording(path: Path, options: DataOptions) -> tuple[Recording, tuple[s
     inputs = [place for place in range(len(table.columns)) if place not in (time, label, split)]
     if not inputs:
         raise DataError(f"{path}: no column left to learn from but the time and the class")
+    names = tuple(table.columns[place] for place in inputs)
+    values, times = _numbers(table, inputs), _times(table, time)
+    return Recording(str(path), times, values, tuple(table.column(label))), names
+
+
+def read_unlabelled(path: Path, features: Sequence[str], options: DataOptions) -> Recording:
+    """Reads the named columns and the time of a CSV file; the class of every row is empty.
+
+    Raises:
+        DataError: a column is missing, or a cell is not a time or a number.
+    """
+    table = read_table(path)
+    time = table.need(options.time_column, TIME_NAMES, "times", "--time-column")
+    inputs = [table.need(name, (), "inputs", "an input of the model") for name in features]
+    values, times = _numbers(table, inputs), _times(table, time)
+    return Recording(str(path), times, values, ("",) * len(times))
+
+
+def _numbers(table: Table, inputs: Sequence[int]) -> NDArray[np.float32]:
+    path = table.path
     values = np.empty((len(table.rows), len(inputs)), dtype=np.float32)
     for row, (line, cells) in enumerate(zip(table.lines, table.rows, strict=True)):
         for column, place in enumerate(inputs):
@@ -94,9 +114,7 @@ def read_recording(path: Path, options: DataOptions) -> tuple[Recording, tuple[s
             f"{path}, line {table.lines[row]}: column {table.columns[inputs[column]]!r}: expected "
             f"a finite number, got {values[row, column]}"
         )
-    times = _times(table, time)
-    names = tuple(table.columns[place] for place in inputs)
-    return Recording(str(path), times, values, tuple(table.column(label))), names
+    return values
 
 
 def _label_column(table: Table, options: DataOptions) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from .compare import compare, summarise, train_seeds
 from .config import TrainConfig, read_toml
 from .errors import ConfigError, DeviceError, DivergedError, RunError
-from .evaluate import Prediction, evaluate, predict
+from .evaluate import Prediction, RowPrediction, evaluate, predict, predict_series
 from .loop import Progress, train
 from .metrics import classification_metrics
 from .recipes import describe_recipes, read_recipe, recipe_names
@@ -18,6 +18,7 @@ __all__ = [
     "DivergedError",
     "Prediction",
     "Progress",
+    "RowPrediction",
     "Run",
     "RunError",
     "TrainConfig",
@@ -26,6 +27,7 @@ __all__ = [
     "describe_recipes",
     "evaluate",
     "predict",
+    "predict_series",
     "read_recipe",
     "read_toml",
     "recipe_names",

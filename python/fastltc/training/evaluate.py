@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from .. import plots
 from ..data import SPLITS, DataSet, ImageFile, Split, load_data, read_image
+from ..data.series import read_unlabelled, sequences
 from ..data.tables import format_table
 from .curves import RECALLS, RESAMPLES, bootstrap, curve_bands
 from .errors import ConfigError, RunError
@@ -274,6 +275,56 @@ def predict(
             },
         )
         for image, row in zip(images, scores, strict=True)
+    ]
+
+
+@dataclass(frozen=True)
+class RowPrediction:
+    """The class of one row of a time series.
+
+    Args:
+        time: seconds since the first row.
+        name: the most probable class.
+        probabilities: by class name.
+    """
+
+    time: float
+    name: str
+    probabilities: dict[str, float]
+
+
+def predict_series(checkpoint: Checkpoint, path: Path | str) -> list[RowPrediction]:
+    """Classifies every row of a CSV file with a time column, from it and the rows before it.
+
+    The file is cut into sequences as in evaluation; scales and the unit of time are those of the
+    checkpoint. Of a file shorter than a sequence all rows are one.
+
+    Args:
+        checkpoint: from `Run.load_checkpoint`, of a model for time series.
+        path: the file; it needs the columns of the training file but for the class.
+
+    Raises:
+        fastltc.data.DataError: a column is missing or a cell is no number; the text names it.
+        ConfigError: the model does not classify time series.
+    """
+    if len(checkpoint.image_shape) != 2 or not checkpoint.features:
+        raise ConfigError(f"{checkpoint.config.model} does not classify the rows of CSV files")
+    path = Path(path)
+    recording = read_unlabelled(path, checkpoint.features, checkpoint.config.data_options())
+    rows = len(recording.times)
+    window = min(checkpoint.image_shape[0], rows)
+    # The class of a row is unknown: one that the sequences keep where a row is judged.
+    split = sequences([recording], [""], window, window, checkpoint.time_unit, split="test")
+    _, scores = judged(split.labels, _scores(checkpoint, split))
+    return [
+        RowPrediction(
+            time=float(time - recording.times[0]),
+            name=checkpoint.classes[int(row.argmax())],
+            probabilities={
+                name: float(value) for name, value in zip(checkpoint.classes, row, strict=True)
+            },
+        )
+        for time, row in zip(recording.times, scores, strict=True)
     ]
 
 

@@ -33,7 +33,18 @@ from .files import write_bytes
 from .interrupts import interrupts_held_back
 from .metrics import classification_metrics, find_class
 from .predict import judged, probabilities
-from .run import BEST, CONFUSION, CURVE, LAST, TENSORBOARD, WIRING, Checkpoint, Run
+from .run import (
+    BEST,
+    CONFUSION,
+    CURVE,
+    EXAMPLES,
+    GRAPH,
+    LAST,
+    TENSORBOARD,
+    WIRING,
+    Checkpoint,
+    Run,
+)
 from .schedule import Schedule
 
 # What log.jsonl and the best checkpoint keep of the validation metrics.
@@ -470,6 +481,13 @@ class _Session:
         wiring: Any = getattr(self.model, "wiring", None)
         if wiring is not None:
             write_bytes(path / WIRING, plots.wiring_diagram(wiring))
+            write_bytes(path / GRAPH, plots.wiring_graph(wiring, title=str(self.config.model)))
+        if self.data.kind == "images":
+            train = self.data.splits["train"]
+            picture = plots.montage(
+                train.inputs, train.labels, self.data.classes, title=self.data.name
+            )
+            write_bytes(path / EXAMPLES, picture)
 
     def _seconds(self) -> float:
         return self.seconds_before + time.perf_counter() - self.started

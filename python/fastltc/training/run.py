@@ -27,10 +27,12 @@ LAST = "last.pt"
 CURVE = "training.png"
 CONFUSION = "confusion-test.png"
 WIRING = "wiring.png"
+GRAPH = "wiring-graph.png"
+EXAMPLES = "examples.png"
 TENSORBOARD = "tensorboard"
 
 # The only files that overwriting a run removes.
-_WRITTEN = (CONFIG, METRICS, LOG, BEST, LAST, CURVE, WIRING)
+_WRITTEN = (CONFIG, METRICS, LOG, BEST, LAST, CURVE, WIRING, GRAPH, EXAMPLES)
 _WRITTEN_PATTERNS = (
     "confusion-*.png",
     "evaluation-*.json",
