@@ -96,6 +96,14 @@ def test_the_mask_of_a_plain_cell_is_applied() -> None:
     assert (weight[mask.T == 1] != 0).all()
 
 
+def test_the_mask_of_a_masked_linear_layer_is_applied() -> None:
+    mask = torch.rand(4, 3) < 0.5
+    layer = fastltc.MaskedLinear(3, 4, mask)
+    tensors = describe([layer, fastltc.CfC(4, 2)]).parameters(0)
+    assert np.array_equal(tensors["weight"], torch.where(mask, layer.weight, 0).detach().numpy())
+    assert np.array_equal(tensors["bias"], layer.bias.detach().numpy())
+
+
 def test_numbers_of_synapses_that_do_not_exist_do_not_matter() -> None:
     layer = fastltc.LTC(3, AutoNCP(9, 2))
     with torch.no_grad():

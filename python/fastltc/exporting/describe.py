@@ -15,16 +15,17 @@ from torch import Tensor, nn
 
 from fastltc.compat import _NCPS, _OURS, accelerate
 from fastltc.exporting.errors import ExportError
-from fastltc.nn import LTC, CfC, CfCCell, LTCCell, WiredCfCCell
+from fastltc.nn import LTC, CfC, CfCCell, LTCCell, MaskedLinear, WiredCfCCell
 from fastltc.nn.cfc_cell import LeCun
 from fastltc.runtime.model import Model, ModelFileError, check_model, tensor_shapes
 
 __all__ = ["describe", "describe_parts", "wiring_metadata"]
 
 SUPPORTED = (
-    "LTC, CfC and their cells (of fastltc and of ncps), nn.Linear, nn.ReLU, nn.Tanh, nn.Sigmoid, "
-    "nn.SiLU, nn.GELU, nn.Softplus, nn.Softmax(dim=-1), nn.Identity, nn.Dropout, nn.Sequential and "
-    "nn.ModuleList of these, and modules that say by a method export_layers() what they run"
+    "LTC, CfC and their cells (of fastltc and of ncps), nn.Linear, MaskedLinear, nn.ReLU, nn.Tanh, "
+    "nn.Sigmoid, nn.SiLU, nn.GELU, nn.Softplus, nn.Softmax(dim=-1), nn.Identity, nn.Dropout, "
+    "nn.Sequential and nn.ModuleList of these, and modules that say by a method export_layers() "
+    "what they run"
 )
 
 _ACTIVATIONS: dict[type, str] = {
@@ -232,9 +233,9 @@ def _check_chain(path: str, module: Any) -> None:
     leaves = [leaf for _, leaf in _leaves(twin.layers, "")]
     width = next(
         (
-            leaf.in_features if isinstance(leaf, nn.Linear) else leaf.input_size
+            leaf.input_size if isinstance(leaf, (LTC, CfC)) else leaf.in_features
             for leaf in leaves
-            if isinstance(leaf, (nn.Linear, LTC, CfC))
+            if isinstance(leaf, (nn.Linear, MaskedLinear, LTC, CfC))
         ),
         None,
     )
@@ -274,6 +275,7 @@ def _describe_leaf(path: str, module: Any) -> list[Part]:
     describe_one: Any
     for known, describe_one in (
         (nn.Linear, _describe_linear),
+        (MaskedLinear, _describe_masked_linear),
         (LTC, _describe_ltc),
         (CfC, _describe_cfc),
         (LTCCell, _describe_ltc_cell),
@@ -312,6 +314,12 @@ def _describe_linear(title: str, module: nn.Linear) -> Part:
     tensors = {"weight": module.weight, **({"bias": module.bias} if bias else {})}
     sizes = {"input_size": module.in_features, "output_size": module.out_features}
     return Part({"type": "linear", **sizes, "bias": bias}, tensors)  # type: ignore[arg-type]
+
+
+def _describe_masked_linear(title: str, module: Any) -> Part:
+    part = _describe_linear(title, module)
+    part.tensors["weight"] = torch.where(module.mask != 0, module.weight, 0)  # type: ignore[assignment]
+    return part
 
 
 def _describe_ltc(title: str, module: LTC) -> Part:
