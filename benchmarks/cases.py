@@ -83,6 +83,8 @@ CASES = {
         "CfC, mixed memory, AutoNCP(19, 2)", _mixed("CfC"), 19, 16, 128, 32
     ),
     "cfc_one_step": _case("CfC, AutoNCP(19, 2)", _CFC_NCP_19, 19, 16, 1, 1),
+    "streams_64": _case("AutoNCP(19, 2)", _NCP_19, 19, 16, 64, 1),
+    "cfc_streams_64": _case("CfC, AutoNCP(19, 2)", _CFC_NCP_19, 19, 16, 64, 1),
 }
 
 

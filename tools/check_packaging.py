@@ -11,7 +11,8 @@ Cases:
     editable  pip install -e . --no-build-isolation
     dist      python -m build: an sdist with every source, and the wheel made from it
     setup     python setup.py bdist_wheel gives the same wheel
-    runtime   the wheel in an environment without torch: the torch-free part imports
+    runtime   the wheel in an environment without torch: the torch-free part imports, and a session
+              of fastltc.runtime steps, with numpy and safetensors only
     repair    auditwheel repair --exclude libtorch_cpu.so gives a manylinux wheel, nothing bundled
     versions  that same wheel works on each torch of --run-on
 """
@@ -35,6 +36,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 SMOKE_TEST = ROOT / "tools" / "smoke_test.py"
+SMOKE_RUNTIME = ROOT / "tools" / "smoke_runtime.py"
 BUILD_TOOLS = ["scikit-build-core", "pybind11>=3", "cmake>=3.25", "ninja", "setuptools", "wheel"]
 # Files of the repository that a source distribution leaves out.
 NOT_IN_SDIST = (".ci/",)
@@ -260,6 +262,9 @@ class Checks:
             expect("No module named 'torch'" in str(error), f"unclear error: {error}")
         else:
             raise CheckError("the operators were loaded without torch")
+        # The dependencies of that part, and of no other.
+        environment.pip("numpy", "safetensors")
+        environment.run(SMOKE_RUNTIME)
 
     @functools.cached_property
     def repaired_wheel(self) -> Path:

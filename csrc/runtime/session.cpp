@@ -30,10 +30,10 @@ namespace {
 
 using Shape = std::initializer_list<int64_t>;
 
-// Work from which on other threads may run Python meanwhile, in cycles: some 10 us. Giving the
+// Work from which on other threads may run Python meanwhile, in cycles: some 3 us. Giving the
 // interpreter lock away for less gains nothing, and getting it back can take as long as another
 // thread likes to run, 5 ms by default.
-constexpr int64_t kWorthUnlocking = 40000;
+constexpr int64_t kWorthUnlocking = 10000;
 // After about so many cycles a sequence looks for Ctrl-C.
 constexpr int64_t kBetweenSignals = 200000000;
 

@@ -72,7 +72,7 @@ class Session(_runtime.Session):
 
     A session may be used by one thread at a time, else it raises ``RuntimeError``; sessions of one
     network share its weights and may run in parallel threads. The interpreter lock is released
-    during calls whose work takes more than about 10 us.
+    during calls whose work takes more than about 3 us.
 
     Args:
         network: a :class:`Network`, or a :class:`Model` to make one of.
