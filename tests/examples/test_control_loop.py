@@ -12,9 +12,11 @@ import pytest
 import fastltc
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "control_loop.py"
-WITHOUT_TORCH = (
-    "import runpy, sys; sys.modules['torch'] = None; runpy.run_path({!r}, run_name={!r})"
-)
+WITHOUT_TORCH = """
+import runpy, sys
+sys.modules["torch"] = None
+runpy.run_path({!r}, run_name="__main__")
+"""
 
 
 def run(folder: Path, *command: object) -> subprocess.CompletedProcess[str]:
