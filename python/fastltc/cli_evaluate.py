@@ -134,8 +134,11 @@ def evaluate(
     console.print(f"{run}, {checkpoint} checkpoint (epoch {result['epoch']})", markup=False)
     print_metrics(console, f"{result['data']} {split}", result)
     names = [entry["name"] for entry in result["per_class"]]
+    counts = result["confusion_matrix"]
+    if counts is None:
+        counts, names = [[] for _ in names], []
     table = Table("true \\ predicted", *names, "recall", "precision", "F1", box=None)
-    for entry, row in zip(result["per_class"], result["confusion_matrix"], strict=True):
+    for entry, row in zip(result["per_class"], counts, strict=True):
         scores = [f"{entry[name]:.3f}" for name in ("recall", "precision", "f1")]
         table.add_row(entry["name"], *(str(count) for count in row), *scores)
     console.print(table)
@@ -199,6 +202,10 @@ def predict(
         click.echo(json.dumps(records, indent=2))
         return
     for prediction in predictions:
+        if loaded.multilabel:
+            listed = ", ".join(f"{name} {p:.3f}" for name, p in prediction.probabilities.items())
+            click.echo(f"{prediction.image.path}: {prediction.name or 'none'} ({listed})")
+            continue
         probability = prediction.probabilities[prediction.name]
         converted = prediction.image.conversion
         click.echo(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
-from fastltc.data import DataError, load_data
+from fastltc.data import DataError, DataSet, Split, load_data
 from fastltc.data.audit import Item, audit, fix, items_of, warnings, with_ids
 from fastltc.data.image_files import group_by_pattern, list_table
 from fastltc.data.options import DataOptions
@@ -187,3 +187,17 @@ def test_the_real_breastmnist_leaks_a_little() -> None:
     assert len(report.conflicts) == 1
     near = sum(e.count for e in report.exposures if e.kind == "near" and e.against == "train")
     assert near > 30
+
+
+def test_images_of_several_labels_are_audited_too() -> None:
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (4, 1, 8, 8)).astype(np.uint8)
+    labels = np.array([[1, 1], [0, 0], [1, 1], [1, 0]])
+    parts = {
+        name: Split(images[i : i + 2], labels[i : i + 2]) for name, i in (("train", 0), ("val", 2))
+    }
+    parts["test"] = Split(images[:1], labels[:1])
+    data = DataSet("chest", ("mass", "hernia"), parts, "memory", multilabel=True)
+    assert found(audit(items_of(data), near_bits=None)) == {
+        ("pixels", "test", "mass; hernia", 1, "train")
+    }

@@ -181,8 +181,8 @@ class Report:
 
 def items_of(data: DataSet) -> list[Item]:
     """The images of a data set that is in memory."""
-    if data.kind != "images" or data.multilabel:
-        raise DataError(f"{data.name}: images of one class each are audited, got {data.kind}")
+    if data.kind != "images":
+        raise DataError(f"{data.name}: images are audited, got {data.kind}")
     items = []
     for split in SPLITS:
         part = data.splits[split]
@@ -191,9 +191,15 @@ def items_of(data: DataSet) -> list[Item]:
             pixels = np.rint(pixels.astype(np.float32) * np.float32(255)).astype(np.uint8)
         for index in range(len(part)):
             name = part.names[index] if part.names else f"{split} {index}"
-            label = data.classes[int(part.labels[index])]
+            label = _label(part.labels[index], data)
             items.append(Item(name, split, label, pixels=pixels[index]))
     return items
+
+
+def _label(label: NDArray[np.int64], data: DataSet) -> str:
+    if not data.multilabel:
+        return data.classes[int(label)]
+    return "; ".join(data.classes[place] for place in np.flatnonzero(label)) or "none"
 
 
 def with_ids(items: Sequence[Item], path: Path) -> list[Item]:

@@ -144,6 +144,8 @@ def bootstrap(
 def resampled(labels: NDArray[np.int64], count: int, seed: int) -> list[NDArray[np.int64]]:
     """Indices of resamples with replacement, each with as many of every class as there are."""
     rng = np.random.default_rng(seed)
+    if labels.ndim == 2:  # of several labels there are no classes to keep
+        return [rng.integers(0, len(labels), len(labels)) for _ in range(count)]
     places = [np.flatnonzero(labels == label) for label in np.unique(labels)]
     return [
         np.concatenate([rng.choice(place, len(place)) for place in places]) for _ in range(count)
@@ -178,6 +180,9 @@ def curve_bands(
     seed: int = 0,
 ) -> dict[str, NDArray[np.float64]]:
     """`curve_points` with ``tpr_low``, ``tpr_high``, ``precision_low`` and ``precision_high``."""
+    if labels.ndim == 2:
+        labels, score = labels[:, positive], scores[:, positive]
+        scores, positive = np.stack([1 - score, score], axis=1), 1
     points = curve_points(labels == positive, scores[:, positive])
     drawn: dict[str, list[NDArray[np.float64]]] = {"tpr": [], "precision": []}
     for index in resampled(labels, resamples, seed):

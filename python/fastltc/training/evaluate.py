@@ -115,6 +115,8 @@ def _check_fits(data: DataSet, loaded: Checkpoint, path: Path) -> None:
             f"{path}: the model does not know class {strange[0]!r} of {data.name}; it was trained "
             f"for {len(loaded.classes)} classes: {', '.join(loaded.classes)}"
         )
+    if data.multilabel != loaded.multilabel or (data.multilabel and data.classes != loaded.classes):
+        raise RunError(f"{path}: trained for other labels than those of {data.name}")
     ours = loaded.image_shape[1:] if data.kind == "series" else loaded.image_shape
     theirs = data.input_shape[1:] if data.kind == "series" else data.input_shape
     if len(loaded.image_shape) != len(data.input_shape) or ours != theirs:
@@ -143,20 +145,22 @@ def _pictures(
     title: str,
 ) -> dict[str, bytes]:
     title = f"{title}, epoch {loaded.epoch}"
-    made = {
-        "confusion": plots.confusion_matrix(
+    made = {}
+    if metrics["confusion_matrix"] is not None:
+        made["confusion"] = plots.confusion_matrix(
             metrics["confusion_matrix"], loaded.classes, title=title
         )
-    }
-    if positive is None and len(loaded.classes) == 2:
+    if positive is None and len(loaded.classes) == 2 and not loaded.multilabel:
         positive = 1
-    if positive is None or not 0 < int((labels == positive).sum()) < len(labels):
+    if positive is None:
+        return made
+    truth = labels[:, positive] == 1 if loaded.multilabel else labels == positive
+    if truth.all() or not truth.any():
         return made
     bands = curve_bands(labels, scores, positive)
     title = f"{title}: {loaded.classes[positive]}"
     made["roc"] = plots.roc_curve(bands, title=title)
-    share = float((labels == positive).mean())
-    made["precision-recall"] = plots.precision_recall(bands, share=share, title=title)
+    made["precision-recall"] = plots.precision_recall(bands, share=float(truth.mean()), title=title)
     if metrics.get("calibration"):
         made["calibration"] = plots.calibration(metrics["calibration"], title=title)
     return made
@@ -165,6 +169,13 @@ def _pictures(
 def _predictions(part: Split, scores: NDArray[np.float64], classes: Sequence[str]) -> bytes:
     """One line for each example: what it is called, its class, the answer, the probabilities."""
     rows = []
+    header = ["name", "class", "predicted", *classes]
+    if scores.ndim == 2 and part.labels.ndim == 2:
+        for index, row in enumerate(scores):
+            name = part.names[index] if part.names else str(index)
+            true = _several(part.labels[index], classes)
+            rows.append([name, true, _several(row, classes), *(f"{p:.6g}" for p in row)])
+        return format_table(header, rows)
     flat = scores.reshape(len(part), -1, scores.shape[-1])
     labels = part.labels.reshape(len(part), -1)
     for index in range(len(part)):
@@ -182,7 +193,12 @@ def _predictions(part: Split, scores: NDArray[np.float64], classes: Sequence[str
                     *(f"{value:.6g}" for value in row),
                 ]
             )
-    return format_table(["name", "class", "predicted", *classes], rows)
+    return format_table(header, rows)
+
+
+def _several(row: NDArray[Any], classes: Sequence[str]) -> str:
+    """The labels of one example, from a probability of 0.5 on."""
+    return "; ".join(name for name, value in zip(classes, row, strict=True) if value >= 0.5)
 
 
 @dataclass(frozen=True)
@@ -192,7 +208,7 @@ class Prediction:
     Args:
         image: the file and how it was converted.
         label: index of the most probable class.
-        name: its name.
+        name: its name; of several labels all from a probability of 0.5 on, which may be none.
         probabilities: by class name.
     """
 
@@ -269,7 +285,11 @@ def predict(
         Prediction(
             image=image,
             label=int(row.argmax()),
-            name=checkpoint.classes[int(row.argmax())],
+            name=(
+                _several(row, checkpoint.classes)
+                if checkpoint.multilabel
+                else checkpoint.classes[int(row.argmax())]
+            ),
             probabilities={
                 name: float(value) for name, value in zip(checkpoint.classes, row, strict=True)
             },
@@ -332,4 +352,4 @@ def _scores(checkpoint: Checkpoint, split: Split) -> NDArray[np.float64]:
     model = checkpoint.model
     tensors = [*model.parameters(), *model.buffers()]
     feed = Feed(split, tensors[0].device, checkpoint.config.augment_crop)
-    return probabilities(model, feed)
+    return probabilities(model, feed, multilabel=checkpoint.multilabel)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import plots
-from ..data import IGNORED, DataSet, Split, load_data
+from ..data import DataSet, Split, load_data
 from ..data.audit import warnings as leak_warnings
 from ..models import (
     MissingTorchvisionError,
@@ -32,6 +32,7 @@ from .feed import Feed
 from .files import write_bytes
 from .interrupts import interrupts_held_back
 from .metrics import classification_metrics, find_class
+from .objective import Objective
 from .predict import judged, probabilities
 from .run import (
     BEST,
@@ -128,8 +129,6 @@ def train(
     data = load_data(
         config.data, options=config.data_options(offline=offline, progress=progress.download)
     )
-    if data.multilabel:
-        raise ConfigError(f"data: {data.name} has several labels per image, which is not supported")
     data = replace(data, remarks=(*data.remarks, *leak_warnings(data)))
     if config.model is None:
         config = replace(config, model=default_model(data.kind))
@@ -151,6 +150,8 @@ def train(
             load_weights(model, config.weights)
     except (ValueError, MissingTorchvisionError) as error:
         raise ConfigError(str(error)) from None
+    if data.multilabel and hasattr(model, "fit"):
+        raise ConfigError(f"model: {config.model} knows no several labels; {data.name} has them")
     with parallel.processes(device) as group:
         group.synchronise_batch_norm(model)
         session = _Session(config, Path(out), data, model.to(device), positive, device, group)
@@ -217,12 +218,12 @@ class _Session:
         steps = -(-len(self.feeds["train"]) // config.batch_size)
         self.schedule = Schedule(config, self.optimizer, steps)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.amp == "fp16")
-        self.class_weights: Tensor | None = None
-        if config.class_weights == "balanced":
-            labels = self.feeds["train"].labels
-            counts = torch.bincount(labels[labels != IGNORED], minlength=len(self.data.classes))
-            weights = counts.sum() / (len(counts) * counts.clamp(min=1))
-            self.class_weights = weights.float().to(self.device)
+        self.objective = Objective(
+            self.feeds["train"].labels,
+            len(self.data.classes),
+            multilabel=self.data.multilabel,
+            balanced=config.class_weights == "balanced",
+        )
 
     def open(self, *, overwrite: bool, resume: bool) -> None:
         """Makes the run folder, or takes up the run that is in it."""
@@ -333,6 +334,7 @@ class _Session:
             model=self.model,
             features=self.data.features,
             time_unit=self.data.time_unit,
+            multilabel=self.data.multilabel,
         )
         if improved:
             self.run.save_checkpoint(BEST, checkpoint)
@@ -375,7 +377,7 @@ class _Session:
         self.model.train()
         self.group.seed(self.config.seed, epoch)
         feed = self.feeds["train"]
-        loss_sum, correct, count = 0.0, 0, 0
+        loss_sum, correct, count = 0.0, 0.0, 0
         # Drawn on the CPU on every device, so that the order of the examples is the same.
         order = torch.randperm(len(feed), generator=self.order)
         for batch in order.split(self.config.batch_size):
@@ -393,38 +395,28 @@ class _Session:
                 progress.batch(len(batch))
         return loss_sum / count, correct / count
 
-    def _step(self, feed: Feed, batch: Tensor) -> tuple[float, int, int]:
+    def _step(self, feed: Feed, batch: Tensor) -> tuple[float, float, int]:
         """One step of the optimizer: the batch's mean loss, right answers and judged rows."""
         config = self.config
         batch = batch.to(self.device)
-        total = self._weight(feed.labels[batch])
+        total = self.objective.divisor(feed.labels[batch])
         self.optimizer.zero_grad()
         loss_sum = torch.zeros((), device=self.device)
-        right = torch.zeros((), dtype=torch.int64, device=self.device)
+        right = torch.zeros((), dtype=torch.float64, device=self.device)
         for part in self.group.share(batch).tensor_split(config.accumulate):
             # Of several processes even one without examples takes part in the sums.
             if len(part) == 0 and self.group.size == 1:
                 continue
-            labels = feed.labels[part].reshape(-1)
             inputs = feed.take(part, self.augment)
             with torch.autocast(
                 self.device.type, _AMP.get(config.amp), enabled=config.amp != "none"
             ):
                 logits = self.model(*inputs)
-            logits = logits.float().reshape(len(labels), -1)
-            loss = (
-                nn.functional.cross_entropy(
-                    logits,
-                    labels,
-                    weight=self.class_weights,
-                    ignore_index=IGNORED,
-                    reduction="sum",
-                )
-                / total
-            )
+            loss, found = self.objective.sums(logits, feed.labels[part])
+            loss = loss / total
             self.scaler.scale(loss).backward()
             loss_sum += loss.detach()
-            right += (logits.argmax(dim=1) == labels).sum()
+            right += found
         loss_value, right_count = self.group.sums(loss_sum, right)
         if math.isfinite(loss_value):
             self.group.sum_gradients(self.model)
@@ -433,18 +425,12 @@ class _Session:
                 nn.utils.clip_grad_norm_(self.model.parameters(), config.clip_norm)
             self.scaler.step(self.optimizer)
             self.scaler.update()
-        return loss_value, int(right_count), int((feed.labels[batch] != IGNORED).sum())
-
-    def _weight(self, labels: Tensor) -> Tensor:
-        """What the sum of losses over a batch is divided by."""
-        kept = labels[labels != IGNORED]
-        if self.class_weights is None:
-            return torch.tensor(float(max(len(kept), 1)), device=self.device)
-        return self.class_weights[kept].sum().clamp(min=1e-12)
+        return loss_value, right_count, self.objective.count(feed.labels[batch])
 
     def _metrics(self, name: str) -> dict[str, Any]:
         split: Split = self.data.splits[name]
-        labels, scores = judged(split.labels, probabilities(self.model, self.feeds[name]))
+        scores = probabilities(self.model, self.feeds[name], multilabel=self.data.multilabel)
+        labels, scores = judged(split.labels, scores)
         return classification_metrics(labels, scores, self.data.classes, self.positive)
 
     def _is_best(self, val: dict[str, Any]) -> bool:
@@ -468,12 +454,13 @@ class _Session:
                 self.model = best.model
                 self.test = self._metrics("test")
                 self.write_metrics()
-                picture = plots.confusion_matrix(
-                    self.test["confusion_matrix"],
-                    self.data.classes,
-                    title=f"{self.data.name}, test, epoch {best.epoch}",
-                )
-                write_bytes(path / CONFUSION, picture)
+                if self.test["confusion_matrix"] is not None:
+                    picture = plots.confusion_matrix(
+                        self.test["confusion_matrix"],
+                        self.data.classes,
+                        title=f"{self.data.name}, test, epoch {best.epoch}",
+                    )
+                    write_bytes(path / CONFUSION, picture)
             write_bytes(
                 path / CURVE,
                 plots.training_curve(self.history, best_epoch=best.epoch, title=self.data.name),
@@ -482,7 +469,7 @@ class _Session:
         if wiring is not None:
             write_bytes(path / WIRING, plots.wiring_diagram(wiring))
             write_bytes(path / GRAPH, plots.wiring_graph(wiring, title=str(self.config.model)))
-        if self.data.kind == "images":
+        if self.data.kind == "images" and not self.data.multilabel:
             train = self.data.splits["train"]
             picture = plots.montage(
                 train.inputs, train.labels, self.data.classes, title=self.data.name

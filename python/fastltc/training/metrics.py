@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from .curves import RECALLS, score_metrics
 from .errors import ConfigError
+from .multilabel import multilabel_metrics
 
 
 def find_class(name: str | int | None, classes: Sequence[str]) -> int | None:
@@ -52,7 +53,8 @@ def classification_metrics(
     classes of one against the rest.
 
     Args:
-        labels: ``[n]``, the true classes.
+        labels: ``[n]``, the true classes; for several labels ``[n, classes]`` of 0 and 1, see
+            `fastltc.training.multilabel.multilabel_metrics`.
         probabilities: ``[n, classes]``, rows sum to 1.
         classes: class names.
         positive: the class that ``f1`` is about, None where none stands out.
@@ -70,6 +72,8 @@ def classification_metrics(
         >>> metrics["auc"], round(metrics["f1"], 3)
         (1.0, 0.667)
     """
+    if labels.ndim == 2:
+        return multilabel_metrics(labels, probabilities, classes, positive, recalls)
     from sklearn.metrics import (
         accuracy_score,
         confusion_matrix,
@@ -133,6 +137,8 @@ def quick_metrics(
     labels: NDArray[np.int64], probabilities: NDArray[np.float64], positive: int | None
 ) -> dict[str, float | None]:
     """AUC, accuracy, F1 and average precision, quick enough for a thousand resamples."""
+    if labels.ndim == 2:
+        return _quick_multilabel(labels, probabilities, positive)
     predicted = probabilities.argmax(axis=1)
     found: dict[str, float | None] = {
         "auc": _auc_by_ranks(labels, probabilities),
@@ -144,6 +150,23 @@ def quick_metrics(
         found["f1"] = 2 * both / max(int(truth.sum() + taken.sum()), 1)
         if truth.any():
             found["average_precision"] = _average_precision(truth, probabilities[:, positive])
+    return found
+
+
+def _quick_multilabel(
+    labels: NDArray[np.int64], probabilities: NDArray[np.float64], positive: int | None
+) -> dict[str, float | None]:
+    predicted = probabilities >= 0.5
+    two = np.stack([1 - probabilities, probabilities], axis=-1)
+    areas = [_auc_by_ranks(labels[:, k], two[:, k]) for k in range(labels.shape[1])]
+    known = [area for area in areas if area is not None]
+    found: dict[str, float | None] = {
+        "auc": float(np.mean(known)) if known else None,
+        "accuracy": float((predicted == labels).mean()),
+    }
+    if positive is not None:
+        of_class = quick_metrics(labels[:, positive], two[:, positive], 1)
+        found |= {name: of_class[name] for name in ("f1", "average_precision") if name in of_class}
     return found
 
 

@@ -15,15 +15,17 @@ from .feed import Feed
 
 
 @torch.no_grad()
-def probabilities(model: nn.Module, feed: Feed) -> NDArray[np.float64]:
-    """The softmax of the model's logits, in eval mode.
+def probabilities(model: nn.Module, feed: Feed, *, multilabel: bool = False) -> NDArray[np.float64]:
+    """The softmax of the model's logits (of labels: the sigmoid of each), in eval mode.
 
     Args:
         model: maps inputs to logits.
         feed: the examples, on the device of the model.
+        multilabel: each example may have several labels.
 
     Returns:
-        ``[n, classes]``, or for time series ``[n, T, classes]``, float64; the last axis sums to 1.
+        ``[n, classes]``, or for time series ``[n, T, classes]``, float64; the last axis sums to 1
+        but for several labels.
 
     Raises:
         DivergedError: an output is infinite or NaN.
@@ -44,7 +46,8 @@ def probabilities(model: nn.Module, feed: Feed) -> NDArray[np.float64]:
             "the model's output is infinite or NaN: training has diverged; train with a smaller "
             "learning rate"
         )
-    return cast("NDArray[np.float64]", logits.softmax(dim=-1).numpy())
+    scores = logits.sigmoid() if multilabel else logits.softmax(dim=-1)
+    return cast("NDArray[np.float64]", scores.numpy())
 
 
 def judged(
@@ -53,9 +56,11 @@ def judged(
     """Labels ``[m]`` and scores ``[m, classes]`` of what is judged: each image, or each row.
 
     Args:
-        labels: ``[n]`` or ``[n, T]``, where -1 is not judged.
+        labels: ``[n]``, ``[n, T]``, where -1 is not judged, or ``[n, classes]`` of several labels.
         scores: of `probabilities`.
     """
+    if scores.ndim == 2 and labels.ndim == 2:
+        return labels, scores
     flat = labels.reshape(-1)
     kept = flat != IGNORED
     return flat[kept], scores.reshape(len(flat), -1)[kept]

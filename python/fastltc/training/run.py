@@ -61,6 +61,7 @@ class Checkpoint:
         model: the module, in eval mode.
         features: names of the inputs of a time series.
         time_unit: seconds that are one unit of its timespans.
+        multilabel: each example may have several of the classes.
         training: what resuming needs besides the weights; None in ``best.pt``.
     """
 
@@ -73,6 +74,7 @@ class Checkpoint:
     model: nn.Module
     features: tuple[str, ...] = ()
     time_unit: float = 0.0
+    multilabel: bool = False
     training: dict[str, Any] | None = None
 
 
@@ -179,6 +181,7 @@ class Run:
             "model": checkpoint.model.state_dict(),
             "features": list(checkpoint.features),
             "time_unit": checkpoint.time_unit,
+            "multilabel": checkpoint.multilabel,
             "training": checkpoint.training,
         }
         buffer = io.BytesIO()
@@ -243,6 +246,7 @@ class Run:
                 model=model.to(target).eval(),
                 features=tuple(content.get("features", ())),
                 time_unit=content.get("time_unit", 0.0),
+                multilabel=content.get("multilabel", False),
                 training=content.get("training"),
             )
         except (RunError, DeviceError):

@@ -1,0 +1,63 @@
+"""What training minimises: cross-entropy of one class, or of several labels at once."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ..data import IGNORED
+
+
+class Objective:
+    """The loss of a batch as a sum and what it is divided by, so that parts of a batch add up.
+
+    Args:
+        labels: of the training split: ``[n]``, ``[n, T]`` with -1 for rows that do not count, or
+            with ``multilabel`` ``[n, classes]`` of 0 and 1.
+        classes: number of classes.
+        multilabel: each example has any number of classes; the loss is the mean of the binary
+            cross-entropies.
+        balanced: weigh classes by their inverse frequency, or each label's positive examples so
+            that they count as much as the others.
+    """
+
+    def __init__(
+        self, labels: Tensor, classes: int, *, multilabel: bool = False, balanced: bool = False
+    ) -> None:
+        self.multilabel = multilabel
+        self.weights: Tensor | None = None
+        if balanced and multilabel:
+            positive = labels.sum(dim=0)
+            self.weights = ((len(labels) - positive) / positive.clamp(min=1)).float()
+        elif balanced:
+            counts = torch.bincount(labels[labels != IGNORED], minlength=classes)
+            self.weights = (counts.sum() / (classes * counts.clamp(min=1))).float()
+
+    def divisor(self, labels: Tensor) -> Tensor:
+        """What the sum of the losses of a batch is divided by."""
+        if self.multilabel:
+            return torch.tensor(float(max(labels.numel(), 1)), device=labels.device)
+        kept = labels[labels != IGNORED]
+        if self.weights is None:
+            return torch.tensor(float(max(len(kept), 1)), device=labels.device)
+        return self.weights[kept].sum().clamp(min=1e-12)
+
+    def count(self, labels: Tensor) -> int:
+        """How many answers a batch has: its images, or the rows that count."""
+        return len(labels) if self.multilabel else int((labels != IGNORED).sum())
+
+    def sums(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """The sum of the losses, and of right answers (of labels: their share of the classes)."""
+        logits = logits.float()
+        if self.multilabel:
+            loss = nn.functional.binary_cross_entropy_with_logits(
+                logits, labels.float(), pos_weight=self.weights, reduction="sum"
+            )
+            right = ((logits > 0) == labels.bool()).double().mean(dim=1).sum()
+            return loss, right
+        flat = labels.reshape(-1)
+        logits = logits.reshape(len(flat), -1)
+        loss = nn.functional.cross_entropy(
+            logits, flat, weight=self.weights, ignore_index=IGNORED, reduction="sum"
+        )
+        return loss, (logits.argmax(dim=1) == flat).sum().double()
