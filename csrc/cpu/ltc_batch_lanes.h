@@ -251,7 +251,7 @@ struct ForwardTile {
     const LtcParameters<T>& p = in.parameters;
     for (int r = 0; r < W; ++r) {
       for (int64_t m = 0; m < in.size.M; ++m) {
-        vec value = S::load(v.at(r, m));
+        vec value = S::load(v.at(r, plan.motor[m]));
         if (p.output_w != nullptr) value *= p.output_w[m];
         if (p.output_b != nullptr) value += p.output_b[m];
         if (active != nullptr) value = active[r].mask ? value : vec{};
@@ -627,10 +627,11 @@ struct BackwardTile {
       vec w{}, b{};
       for (int r = 0; r < W; ++r) {
         vec gy = S::load(grad_y.at(r, m));
-        w += gy * S::load(after.at(r, m));
+        w += gy * S::load(after.at(r, plan.motor[m]));
         b += gy;
         if (p.output_w != nullptr) gy *= p.output_w[m];
-        S::store(grad_after.at(r, m), S::load(grad_after.at(r, m)) + gy);
+        T* const to = grad_after.at(r, plan.motor[m]);
+        S::store(to, S::load(to) + gy);
       }
       add(sums.output_w, m, w);
       add(sums.output_b, m, b);
@@ -810,13 +811,15 @@ class LtcGradientSums {
   void write_synapses(const Synapses<T>& list, const int32_t* rows, Part part, const T* sigma,
                       const T* mu, const T* w, const T* erev, T* grad_sigma, T* grad_mu, T* grad_w,
                       T* grad_erev) {
-    const int64_t N = in.size.N;
+    const int64_t N = in.size.N, columns = N / in.nets;
     T* const slope = plan.scratch;
     for (int64_t k = 0; k < list.count; ++k) slope[k] = T(1);
     if (in.parameters.softplus) {
       T* const raw = plan.scratch + list.count;
       for (int64_t j = 0; j < N; ++j) {
-        for (int64_t k = list.column[j]; k < list.column[j + 1]; ++k) raw[k] = w[rows[k] * N + j];
+        for (int64_t k = list.column[j]; k < list.column[j + 1]; ++k) {
+          raw[k] = w[rows[k] * columns + j % columns];
+        }
       }
       multiply_by_positive_slope(slope, raw, list.count);
     }
@@ -829,7 +832,7 @@ class LtcGradientSums {
             for (int l = 0; l < S::block; ++l) total[q] += four[q * S::block + l];
           }
         }
-        const int64_t at = rows[k] * N + j;
+        const int64_t at = rows[k] * columns + j % columns;
         // See LtcPlan::scale_weights.
         const T P = total[0], Q = total[1], H = plan.unscale * total[2],
                 HV = plan.unscale * total[3];

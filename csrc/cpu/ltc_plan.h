@@ -73,6 +73,7 @@ struct LtcPlan {
   // denominator is constant, so each of their unfolds is one multiply-add.
   int32_t* driven = nullptr;
   int32_t* leaky = nullptr;
+  int32_t* motor = nullptr;  // [M] the neuron of each output
   int64_t driven_count = 0;
   int64_t leaky_count = 0;
   int64_t max_in_degree = 0;
@@ -94,6 +95,7 @@ struct LtcPlan {
     }
     driven = arena.take<int32_t>(N);
     leaky = arena.take<int32_t>(N);
+    motor = arena.take<int32_t>(in.size.M);
     gleak = arena.take<T>(N);
     capacity = arena.take<T>(N);
     leak_numerator = arena.take<T>(N);
@@ -113,9 +115,14 @@ struct LtcPlan {
     const LtcParameters<T>& p = in.parameters;
     const int64_t N = in.size.N;
     memory.fill(in, with_backward);
-    fill_synapses(recurrent, in.synapses.row, N, p.sigma, p.mu, p.w, p.erev, p.softplus);
-    fill_synapses(sensory, in.sensory_synapses.row, N, p.sensory_sigma, p.sensory_mu, p.sensory_w,
-                  p.sensory_erev, p.softplus);
+    const int64_t outputs = in.size.M / in.nets;
+    for (int64_t m = 0; m < in.size.M; ++m) {
+      motor[m] = static_cast<int32_t>(m / outputs * (N / in.nets) + m % outputs);
+    }
+    const int64_t columns = N / in.nets;
+    fill_synapses(recurrent, in.synapses.row, N, columns, p.sigma, p.mu, p.w, p.erev, p.softplus);
+    fill_synapses(sensory, in.sensory_synapses.row, N, columns, p.sensory_sigma, p.sensory_mu,
+                  p.sensory_w, p.sensory_erev, p.softplus);
     driven_count = leaky_count = 0;
     for (int64_t j = 0; j < N; ++j) {
       if (recurrent.column[j + 1] > recurrent.column[j]) {
@@ -154,19 +161,22 @@ struct LtcPlan {
     }
   }
 
-  void fill_synapses(Synapses<T>& list, const int32_t* row, int64_t N, const T* sigma, const T* mu,
-                     const T* w, const T* erev, bool softplus) {
+  // `columns`: neurons of one layer.
+  void fill_synapses(Synapses<T>& list, const int32_t* row, int64_t N, int64_t columns,
+                     const T* sigma, const T* mu, const T* w, const T* erev, bool softplus) {
     T* positive = scratch;
     for (int64_t j = 0; j < N; ++j) {
+      const int64_t column = j % columns;
       for (int64_t k = list.column[j]; k < list.column[j + 1]; ++k) {
         list.offset[k] = row[k] * Simd<T>::lanes;
-        positive[k] = w[row[k] * N + j];
+        positive[k] = w[row[k] * columns + column];
       }
     }
     if (softplus) make_positive(positive, list.count);
     for (int64_t j = 0; j < N; ++j) {
+      const int64_t column = j % columns;
       for (int64_t k = list.column[j]; k < list.column[j + 1]; ++k) {
-        const int64_t at = row[k] * N + j;
+        const int64_t at = row[k] * columns + column;
         const T slope = sigma[at] * kLog2E<T>;
         list.parameters[k] = {-slope, slope * mu[at], positive[k] * erev[at], positive[k]};
       }

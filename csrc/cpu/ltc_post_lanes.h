@@ -70,7 +70,8 @@ struct PostLanes {
   int32_t* split = nullptr;     // [registers] lanes that a neuron takes
   Slots<T> recurrent;
   Slots<T> sensory;
-  T* capacity = nullptr;  // [registers * L], in the order of positions
+  const int32_t* motor = nullptr;  // [M] the neuron of each output
+  T* capacity = nullptr;           // [registers * L], in the order of positions
   T* leak_numerator = nullptr;
   T* leak_denominator = nullptr;
 
@@ -150,6 +151,7 @@ struct PostLanes {
   }
 
   void fill(const LtcInputs<T>& in, const LtcPlan<T>& plan) {
+    motor = plan.motor;
     for (int64_t k = 0; k < registers * L; ++k) {
       // Lanes without a neuron hold v = 0.
       capacity[k] = T(1);
@@ -184,11 +186,13 @@ struct PostLanes {
     for (int64_t k = 0; k < count * L; ++k) slots.index[k] = -1;
     for (int64_t j = 0; j < in.size.N; ++j) {
       const int64_t q = position[j] / L;
-      const int parts = split[q];
+      // One, two or four lanes: no division for each synapse.
+      const int64_t parts = split[q], shift = parts >> 1, distance = L >> shift;
+      const int64_t first_slot = slots.begin[q], first_lane = position[j] % L;
       for (int64_t k = wiring.column[j]; k < wiring.column[j + 1]; ++k) {
         const int64_t nth = k - wiring.column[j];
-        const int64_t slot = slots.begin[q] + nth / parts;
-        const int64_t lane = position[j] % L + (nth % parts) * (L / parts);
+        const int64_t slot = first_slot + (nth >> shift);
+        const int64_t lane = first_lane + (nth & (parts - 1)) * distance;
         T* const at = slots.parameters + slot * 4 * L + lane;
         at[0] = list.parameters[k].a;
         at[L] = list.parameters[k].b;
@@ -198,16 +202,16 @@ struct PostLanes {
       }
     }
     for (int64_t slot = 0; slot < count; ++slot) {
-      // Padding reads what the first synapse of the slot reads, so that full slots stay uniform.
+      // Padding reads what one of the slot's synapses reads, so that full slots stay uniform.
       typename S::I* const index = slots.index + slot * L;
-      typename S::I first = 0;
-      for (int l = L - 1; l >= 0; --l) first = index[l] >= 0 ? index[l] : first;
-      bool same = true;
+      typename S::I one = 0;
+      for (int l = 0; l < L; ++l) one = index[l] > one ? index[l] : one;
+      int different = 0;
       for (int l = 0; l < L; ++l) {
-        if (index[l] < 0) index[l] = first;
-        same = same && index[l] == first;
+        index[l] = index[l] < 0 ? one : index[l];
+        different |= index[l] != one;
       }
-      slots.uniform[slot] = same;
+      slots.uniform[slot] = different == 0;
     }
   }
 };
@@ -425,7 +429,7 @@ struct PostLanesForward {
     const LtcParameters<T>& p = in.parameters;
     T* const y = out.output.data + b * out.output.stride_b + t * out.output.stride_t;
     for (int64_t m = 0; m < in.size.M; ++m) {
-      T value = v[lanes.position[m]];
+      T value = v[lanes.position[lanes.motor[m]]];
       if (p.output_w != nullptr) value *= p.output_w[m];
       if (p.output_b != nullptr) value += p.output_b[m];
       y[m * out.output.stride_c] = value;

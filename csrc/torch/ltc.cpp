@@ -32,6 +32,8 @@ struct Arguments : SequenceArguments {
   double epsilon;
   bool softplus;
 
+  bool stacked = false;
+  int64_t nets = 1;
   std::array<std::optional<Tensor>, 17> contiguous{};  // the parameters, then the synapse lists
 
   static constexpr std::array<const char*, 15> names = {
@@ -42,25 +44,36 @@ struct Arguments : SequenceArguments {
   void check(const char* op) {
     const ArgumentCheck check(op, x.scalar_type());
     check_x(check);
-    check.that(parameters[0]->dim() == 1, "gleak",
-               [&] { return "expected shape [N], got " + shape_text(*parameters[0]); });
-    size.N = parameters[0]->size(0);
-    size.M = output_size;
+    // Stacked parameters are those of several layers beside each other.
+    stacked = parameters[0]->dim() == 2;
+    check.that(stacked || parameters[0]->dim() == 1, "gleak", [&] {
+      return "expected shape [N], or [K, N] of K layers, got " + shape_text(*parameters[0]);
+    });
+    nets = stacked ? parameters[0]->size(0) : 1;
+    check.that(nets >= 1, "gleak", [] { return std::string("expected at least one layer"); });
+    const int64_t neurons = parameters[0]->size(stacked ? 1 : 0);
     size.U = ode_unfolds;
     check.that(size.U >= 1, "ode_unfolds",
                [&] { return "expected at least 1, got " + std::to_string(size.U); });
-    check.that(size.M >= 0 && size.M <= size.N, "output_size", [&] {
-      return "expected 0 to " + std::to_string(size.N) + " (the neurons), got " +
-             std::to_string(size.M);
+    check.that(output_size >= 0 && output_size <= neurons, "output_size", [&] {
+      return "expected 0 to " + std::to_string(neurons) + " (the neurons), got " +
+             std::to_string(output_size);
     });
-    check.that(parameters[7]->dim() == 2, "sensory_sigma",
-               [&] { return "expected shape [I, N], got " + shape_text(*parameters[7]); });
-    size.I = parameters[7]->size(0);
+    check.that(parameters[7]->dim() == (stacked ? 3 : 2), "sensory_sigma", [&] {
+      return std::string("expected shape ") + (stacked ? "[K, I, N]" : "[I, N]") + ", got " +
+             shape_text(*parameters[7]);
+    });
+    const int64_t inputs = parameters[7]->size(stacked ? 1 : 0);
+    const int64_t most = std::numeric_limits<int32_t>::max() / 64;
+    check.that(nets <= most, "gleak",
+               [&] { return "expected at most " + std::to_string(most) + " layers"; });
+    size.N = nets * (neurons < most ? neurons : most + 1);
+    size.I = nets * (inputs < most ? inputs : most + 1);
+    size.M = nets * output_size;
     check.that(x.size(2) == size.I, "x", [&] {
       return "expected " + std::to_string(size.I) + " features (the rows of sensory_sigma), got " +
              std::to_string(x.size(2)) + " in shape " + shape_text(x);
     });
-    const int64_t most = std::numeric_limits<int32_t>::max() / 64;
     check.that(size.N <= most, "gleak",
                [&] { return "expected at most " + std::to_string(most) + " neurons"; });
     check.that(size.I <= most, "x",
@@ -72,21 +85,31 @@ struct Arguments : SequenceArguments {
     for (size_t k = 0; k < parameters.size(); ++k) {
       if (parameters[k] == nullptr) continue;
       if (k < 3) {
-        check.value(names[k], *parameters[k], {size.N});
+        check_parameter(check, k, {neurons});
       } else if (k < 7) {
-        check.value(names[k], *parameters[k], {size.N, size.N});
+        check_parameter(check, k, {neurons, neurons});
       } else if (k < 11) {
-        check.value(names[k], *parameters[k], {size.I, size.N});
+        check_parameter(check, k, {inputs, neurons});
       } else if (k < 13) {
-        check.value(names[k], *parameters[k], {size.I});
+        check_parameter(check, k, {inputs});
       } else {
-        check.value(names[k], *parameters[k], {size.M});
+        check_parameter(check, k, {output_size});
       }
       contiguous[k] = as_contiguous(*parameters[k]);
     }
+    check.that(!stacked || !has_memory(), "memory_w",
+               [] { return std::string("expected None for several layers, got a tensor"); });
     contiguous[15] = check_synapses(check, "synapses", synapses, size.N);
     contiguous[16] = check_synapses(check, "sensory_synapses", sensory_synapses, size.I);
     check_sequences(check);
+  }
+
+  void check_parameter(const ArgumentCheck& check, size_t k,
+                       std::initializer_list<int64_t> shape) const {
+    if (!stacked) return check.value(names[k], *parameters[k], shape);
+    const int64_t* const sizes = shape.begin();
+    if (shape.size() == 1) return check.value(names[k], *parameters[k], {nets, sizes[0]});
+    check.value(names[k], *parameters[k], {nets, sizes[0], sizes[1]});
   }
 
   Tensor check_synapses(const ArgumentCheck& check, const char* name, const Tensor& list,
@@ -121,6 +144,7 @@ struct Arguments : SequenceArguments {
     in.parameters.softplus = softplus;
     in.synapses = synapse_list(*contiguous[15]);
     in.sensory_synapses = synapse_list(*contiguous[16]);
+    in.nets = nets;
     return in;
   }
 
@@ -206,17 +230,10 @@ Gradients ltc_backward(const OptionalTensor& grad_output, const OptionalTensor& 
                             timespans_grad);
   std::array<Tensor, 15> grad;
   for (size_t k = 0; k < grad.size(); ++k) {
-    if (arguments.parameters[k] == nullptr) {
-      grad[k] = new_tensor(x, 0);
-    } else if (k < 3) {
-      grad[k] = new_tensor(x, size.N);
-    } else if (k < 7) {
-      grad[k] = new_zeros(x, size.N, size.N);
-    } else if (k < 11) {
-      grad[k] = new_zeros(x, size.I, size.N);
-    } else {
-      grad[k] = new_tensor(x, k < 13 ? size.I : size.M);
-    }
+    // Of the matrices only the synapses are written.
+    grad[k] = arguments.parameters[k] == nullptr
+                  ? new_tensor(x, 0)
+                  : new_like(*arguments.parameters[k], k >= 3 && k < 11);
   }
   with_dtype(x.scalar_type(), [&](auto zero) {
     using T = decltype(zero);

@@ -66,11 +66,18 @@ inline Tensor new_tensor(const Tensor& like, int64_t rows, int64_t columns) {
   return new_strided(like, {rows, columns}, {std::max<int64_t>(columns, 1), 1});
 }
 
-// Zeros, [rows, columns].
-inline Tensor new_zeros(const Tensor& like, int64_t rows, int64_t columns) {
-  Tensor result = new_tensor(like, rows, columns);
+// A contiguous tensor of the shape of another, which has one to three dimensions.
+inline Tensor new_like(const Tensor& like, bool zeroed) {
+  const int64_t dim = like.dim();
+  const int64_t n0 = like.size(0), n1 = dim > 1 ? like.size(1) : 1, n2 = dim > 2 ? like.size(2) : 1;
+  const int64_t s1 = std::max<int64_t>(n2, 1), s0 = std::max<int64_t>(n1, 1) * s1;
+  Tensor result = dim == 1   ? new_strided(like, {n0}, {1})
+                  : dim == 2 ? new_strided(like, {n0, n1}, {std::max<int64_t>(n1, 1), 1})
+                             : new_strided(like, {n0, n1, n2}, {s0, s1, 1});
   const size_t size = like.scalar_type() == ScalarType::Float ? sizeof(float) : sizeof(double);
-  if (result.numel() > 0) std::memset(result.mutable_data_ptr(), 0, result.numel() * size);
+  if (zeroed && result.numel() > 0) {
+    std::memset(result.mutable_data_ptr(), 0, result.numel() * size);
+  }
   return result;
 }
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from fastltc.nn import CfCCell as CfCCell
     from fastltc.nn import LTCCell as LTCCell
     from fastltc.nn import MaskedLinear as MaskedLinear
+    from fastltc.nn import ParallelLTC as ParallelLTC
     from fastltc.nn import WiredCfCCell as WiredCfCCell
 
 # Everything is imported at first use, so that the parts that need no torch import where none is
@@ -26,6 +27,7 @@ _EXPORTS: dict[str, str] = {
     "CfCCell": "fastltc.nn",
     "WiredCfCCell": "fastltc.nn",
     "MaskedLinear": "fastltc.nn",
+    "ParallelLTC": "fastltc.nn",
     "accelerate": "fastltc.compat",
     "patch_ncps": "fastltc.compat",
     "export": "fastltc.exporting",

@@ -492,6 +492,127 @@ TEST(mixed_memory) {
          .threads = 3});
 }
 
+// Three layers beside each other against the same layers alone, with and without kept states.
+TEST(layers_beside_each_other) {
+  constexpr int64_t K = 3, T = 4, I = 3, N = 7, M = 2, U = 3;
+  std::mt19937_64 random(fastltc::test::seed());
+  for (const int64_t B : {1, 3, 18}) {
+    std::vector<Problem> alone;
+    for (int64_t k = 0; k < K; ++k) {
+      alone.emplace_back(
+          Case{.B = B, .T = T, .I = I, .N = N, .M = M, .U = U, .density = 0.5, .timespans = 1},
+          random);
+      alone[k].values.assign(alone[0].values.begin(), alone[0].values.end());
+      std::normal_distribution<double> normal;
+      for (Part part : {X, H0, SIGMA, MU, EREV, S_MU, OUT_W}) {
+        for (int64_t n = alone[k].layout.at[part]; n < alone[k].layout.at[part + 1]; ++n) {
+          alone[k].values[n] += 0.3 * normal(random);
+        }
+      }
+    }
+    // The values of a part one layer after another: all of a layer, or row by row of a sequence.
+    const auto stacked = [&](Part part) {
+      std::vector<double> all;
+      const int64_t size = alone[0].layout.at[part + 1] - alone[0].layout.at[part];
+      const int64_t rows = part == X ? B * T : part == H0 ? B : 1;
+      for (int64_t row = 0; row < rows; ++row) {
+        for (const Problem& p : alone) {
+          const auto at = p.values.begin() + p.layout.at[part] + row * (size / rows);
+          all.insert(all.end(), at, at + size / rows);
+        }
+      }
+      return all;
+    };
+    std::vector<std::vector<double>> parts;
+    for (int part = X; part <= OUT_B; ++part) parts.push_back(stacked(static_cast<Part>(part)));
+    const auto lists = [&](const std::vector<int32_t> Problem::* list, int64_t rows) {
+      std::vector<int32_t> pointers{0}, row;
+      for (int64_t k = 0; k < K; ++k) {
+        const std::vector<int32_t>& one = alone[k].*list;
+        for (int64_t j = 0; j < N; ++j) {
+          for (int32_t s = one[j]; s < one[j + 1]; ++s) {
+            row.push_back(static_cast<int32_t>(one[N + 1 + s] + k * rows));
+          }
+          pointers.push_back(static_cast<int32_t>(row.size()));
+        }
+      }
+      pointers.insert(pointers.end(), row.begin(), row.end());
+      return pointers;
+    };
+    const std::vector<int32_t> synapses = lists(&Problem::synapses, N);
+    const std::vector<int32_t> sensory = lists(&Problem::sensory, I);
+
+    LtcInputs<double> in;
+    in.size = {B, T, K * I, K * N, K * M, U};
+    in.nets = K;
+    in.x = {parts[X].data(), T * K * I, K * I, 1};
+    in.h0 = {parts[H0].data(), K * N, 0, 1};
+    in.timespans = {parts[DT].data(), T, 1, 0};
+    const auto of = [&](Part part) { return parts[part].data(); };
+    in.parameters = {of(GLEAK), of(VLEAK),   of(CM),    of(SIGMA), of(MU),     of(W),
+                     of(EREV),  of(S_SIGMA), of(S_MU),  of(S_W),   of(S_EREV), of(IN_W),
+                     of(IN_B),  of(OUT_W),   of(OUT_B), 1e-8,      true};
+    in.synapses = {synapses.data(), synapses.data() + K * N + 1};
+    in.sensory_synapses = {sensory.data(), sensory.data() + K * N + 1};
+    for (const bool keep_states : {true, false}) {
+      std::vector<double> output(B * T * K * M, kNaN), hn(B * K * N, kNaN);
+      std::vector<double> states(keep_states ? (T * U + 1) * K * N * B : 0, kNaN);
+      LtcOutputs<double> out;
+      out.output = {output.data(), T * K * M, K * M, 1};
+      out.hn = hn.data();
+      if (keep_states) out.states = states.data();
+      fastltc::cpu::ltc_forward(in, out, fastltc::test::parallel(2));
+      std::vector<std::vector<double>> grads;
+      for (const auto& part : parts) grads.emplace_back(part.size(), 0.0);
+      if (keep_states) {
+        // The gradient of the sum of all outputs and states.
+        const std::vector<double> ones(std::max(output.size(), hn.size()), 1.0);
+        LtcGradients<double> g;
+        g.grad_output = {ones.data(), T * K * M, K * M, 1};
+        g.grad_hn = {ones.data(), K * N, 0, 1};
+        g.states = states.data();
+        g.x = {grads[X].data(), T * K * I, K * I, 1};
+        g.h0 = grads[H0].data();
+        double** const dense[] = {&g.gleak,      &g.vleak,     &g.cm,           &g.sigma,
+                                  &g.mu,         &g.w,         &g.erev,         &g.sensory_sigma,
+                                  &g.sensory_mu, &g.sensory_w, &g.sensory_erev, &g.input_w,
+                                  &g.input_b,    &g.output_w,  &g.output_b};
+        for (int k = 0; k < 15; ++k) *dense[k] = grads[GLEAK + k].data();
+        fastltc::cpu::ltc_backward(in, g, fastltc::test::parallel(2));
+      }
+      for (int64_t k = 0; k < K; ++k) {
+        Problem& p = alone[k];
+        p.grad_output.assign(p.grad_output.size(), 1.0);
+        p.grad_hn.assign(p.grad_hn.size(), 1.0);
+        Call<double> call(p);
+        call.forward(keep_states);
+        double worst = 0;
+        const auto compare = [&](double got, double expected) {
+          if (!(std::abs(got - expected) <= worst)) worst = std::abs(got - expected);
+        };
+        for (int64_t row = 0; row < B * T; ++row) {
+          for (int64_t m = 0; m < M; ++m) {
+            compare(output[(row * K + k) * M + m], call.output[row * M + m]);
+          }
+        }
+        for (int64_t b = 0; b < B; ++b) {
+          for (int64_t j = 0; j < N; ++j) compare(hn[(b * K + k) * N + j], call.hn[b * N + j]);
+        }
+        if (keep_states) {
+          const std::vector<double> expected = call.backward();
+          for (Part part : {GLEAK, CM, SIGMA, W, EREV, S_MU, S_W, IN_W, OUT_W, OUT_B}) {
+            const int64_t size = p.layout.at[part + 1] - p.layout.at[part];
+            for (int64_t n = 0; n < size; ++n) {
+              compare(grads[part][k * size + n], expected[p.layout.at[part] + n]);
+            }
+          }
+        }
+        CHECK_NEAR(worst, 0.0, 1e-12);
+      }
+    }
+  }
+}
+
 TEST(nothing_to_do) {
   check({.B = 0, .T = 3, .I = 2, .N = 4, .M = 2, .U = 2, .density = 0.5});
   check({.B = 3, .T = 0, .I = 2, .N = 4, .M = 2, .U = 2, .density = 0.5});

@@ -6,6 +6,7 @@ from fastltc.nn.lstm_cell import LSTMCell
 from fastltc.nn.ltc import LTC
 from fastltc.nn.ltc_cell import LTCCell
 from fastltc.nn.masked_linear import MaskedLinear
+from fastltc.nn.parallel_ltc import ParallelLTC
 from fastltc.nn.wired_cfc_cell import WiredCfCCell
 from fastltc.ops.synapses import synapse_list
 
@@ -16,6 +17,7 @@ __all__ = [
     "LSTMCell",
     "LTCCell",
     "MaskedLinear",
+    "ParallelLTC",
     "WiredCfCCell",
     "synapse_list",
 ]

@@ -3,7 +3,7 @@
 from fastltc.ops.cfc import CFC_ACTIVATIONS, CFC_MODES, cfc
 from fastltc.ops.ltc import LTC_PARAMETERS, ltc
 from fastltc.ops.masked_linear import masked_linear
-from fastltc.ops.synapses import mask_entries, synapse_list
+from fastltc.ops.synapses import mask_entries, stacked_synapse_list, synapse_list
 
 __all__ = [
     "CFC_ACTIVATIONS",
@@ -13,5 +13,6 @@ __all__ = [
     "ltc",
     "mask_entries",
     "masked_linear",
+    "stacked_synapse_list",
     "synapse_list",
 ]

@@ -219,14 +219,21 @@ def check_ltc_arguments(
         _expect_same_kind(name, parameter, x)
     cm = named["cm"]
     assert cm is not None
-    neurons = cm.shape[0] if cm.dim() else 0
+    stacked = cm.dim() == 2
+    count = cm.shape[0] if stacked else 1
+    neurons = cm.shape[-1] if cm.dim() else 0
+    if inputs % max(count, 1):
+        raise ValueError(
+            f"x: expected a multiple of {count} features, as many as there are layers, got {inputs}"
+        )
+    inputs //= max(count, 1)
     if not 0 < output_size <= neurons:
         raise ValueError(
             f"output_size: expected 1 to the number of neurons, {neurons}, got {output_size}"
         )
     if ode_unfolds < 1:
         raise ValueError(f"ode_unfolds: expected 1 or more, got {ode_unfolds}")
-    shapes = {
+    shapes: dict[str, tuple[str, list[int]]] = {
         **dict.fromkeys(LTC_PARAMETERS[:3], ("[N]", [neurons])),
         **dict.fromkeys(LTC_PARAMETERS[3:7], ("[N, N]", [neurons, neurons])),
         **dict.fromkeys(LTC_PARAMETERS[7:11], ("[I, N]", [inputs, neurons])),
@@ -235,7 +242,13 @@ def check_ltc_arguments(
     }
     for name, parameter in named.items():
         if parameter is not None:
-            _expect_shape(name, parameter, *shapes[name])
+            letters, shape = shapes[name]
+            if stacked:
+                letters, shape = f"[K, {letters[1:]}", [count, *shape]
+            _expect_shape(name, parameter, letters, shape)
+    if stacked and memory is not None:
+        raise ValueError("memory: expected None for several layers, got tensors")
+    neurons *= count
     _check_data(h0, timespans, lengths, x, neurons, memory)
     for name, synapse_list in (("synapses", synapses), ("sensory_synapses", sensory_synapses)):
         _expect_tensor(name, synapse_list)

@@ -90,7 +90,9 @@ def _forward_fake(
         *(synapses, sensory_synapses),
     )
     batch, time, _ = x.shape
-    neurons = cm.shape[0]
+    # Stacked parameters are those of several layers beside each other.
+    neurons = cm.numel()
+    output_size = output_size * cm.shape[0] if cm.dim() == 2 else output_size
     if not return_sequences:
         output = x.new_empty(batch, output_size)
     elif time_major:
@@ -325,8 +327,12 @@ def ltc(
             ``t = lengths[b]`` on the state is held and the output is 0.
         parameters: the tensors named by ``LTC_PARAMETERS``, in that order: ``[N]`` three times,
             ``[N, N]`` four times, ``[I, N]`` four times, then the maps, each of which may be
-            None: ``[I]`` twice and ``[M]`` twice.
-        synapses: int32, as :func:`fastltc.nn.synapse_list` makes it from the ``[N, N]`` mask.
+            None: ``[I]`` twice and ``[M]`` twice. Or all of them stacked, ``[K, N]`` and so on: K
+            layers beside each other, with no synapses between them. x then is ``[B, T, K I]``,
+            states are ``[B, K N]`` and outputs ``[B, T, K M]``, one layer after another; see
+            :class:`fastltc.ParallelLTC`. Without ``memory``.
+        synapses: int32, as :func:`fastltc.nn.synapse_list` makes it from the ``[N, N]`` mask, or
+            :func:`fastltc.ops.stacked_synapse_list` from several.
             Parameters of missing synapses are never read and have a gradient of exactly 0.
         sensory_synapses: the same of the ``[I, N]`` mask.
         output_size: M, the number of motor neurons, which come first.

@@ -11,7 +11,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-__all__ = ["SynapseCache", "mask_entries", "plain_tensors", "synapse_list"]
+__all__ = [
+    "SynapseCache",
+    "mask_entries",
+    "plain_tensors",
+    "stacked_synapse_list",
+    "synapse_list",
+]
 
 _UNCOUNTED = -1
 """The version of a tensor that was made in inference mode, where versions are not counted."""
@@ -67,6 +73,35 @@ def synapse_list(mask: Tensor | npt.NDArray[Any], name: str = "mask") -> Tensor:
     synapses = np.concatenate([pointers, presynaptic]).astype(np.int32)
     with plain_tensors():
         return torch.from_numpy(synapses).to(device)
+
+
+def stacked_synapse_list(masks: Tensor, name: str = "masks") -> Tensor:
+    """List the synapses of several layers beside each other, which have none between them.
+
+    Args:
+        masks: ``[K, pre, post]``, any dtype, 0 or 1.
+        name: what to call them in errors.
+
+    Returns:
+        As :func:`synapse_list` makes it from the ``[K pre, K post]`` matrix with the masks on its
+        diagonal.
+
+    Raises:
+        ValueError: if an entry is neither 0 nor 1.
+
+    Example:
+        >>> import torch
+        >>> from fastltc.ops import stacked_synapse_list
+        >>> stacked_synapse_list(torch.ones(2, 1, 1)).tolist()
+        [0, 1, 2, 0, 1]
+    """
+    count, rows, columns = masks.shape
+    lists = [synapse_list(mask, f"{name}[{k}]") for k, mask in enumerate(masks)]
+    with plain_tensors():
+        degrees = [synapses[: columns + 1].diff() for synapses in lists]
+        pointers = lists[0].new_zeros(count * columns + 1)
+        pointers[1:] = torch.cat(degrees).cumsum(0)
+        return torch.cat([pointers, *(s[columns + 1 :] + k * rows for k, s in enumerate(lists))])
 
 
 def mask_entries(mask: Tensor, name: str = "mask") -> Tensor:

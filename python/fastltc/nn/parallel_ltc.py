@@ -1,0 +1,311 @@
+"""Many LTC layers of one shape, run side by side in one operator call."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fastltc.nn.checks import check_input_kind, check_state
+from fastltc.nn.ltc import LTC
+from fastltc.nn.timespans import layer_lengths
+from fastltc.ops.checks import check_timespan_values
+from fastltc.ops.ltc import HALF_DTYPES, LTC_PARAMETERS, ltc
+from fastltc.ops.synapses import SynapseCache, stacked_synapse_list
+
+__all__ = ["ParallelLTC"]
+
+_OPTIONS = ("_ode_unfolds", "_epsilon", "_implicit_param_constraints")
+
+
+class ParallelLTC(nn.Module):
+    r"""K independent LTC layers of one shape, run in one call.
+
+    For many small networks, as one per device or sensor: an operator call costs more than a step
+    of such a network takes, and here they share one. Each layer has its own input, state,
+    parameters and wiring; there is nothing between them. The results are those of the layers.
+
+    The parameters are copies, stacked: ``gleak`` is ``[K, N]``, ``sigma`` ``[K, N, N]``, and so on
+    with the names of :class:`LTCCell`; the masks are buffers. :meth:`layer` and :meth:`load_layer`
+    take one out and put one in.
+
+    Args:
+        layers: K layers, at least one, that agree in sizes, maps, options, dtype and device. Their
+            wirings may differ. None has ``mixed_memory``.
+
+    Raises:
+        TypeError: if one is no :class:`LTC`.
+        ValueError: if there is none, or they do not agree, or one has mixed memory.
+
+    Example:
+        >>> import torch
+        >>> from fastltc import LTC, ParallelLTC
+        >>> from fastltc.wirings import AutoNCP
+        >>> nets = ParallelLTC([LTC(16, AutoNCP(19, 2)) for _ in range(10)])
+        >>> output, hn = nets(torch.randn(10, 1, 32, 16))
+        >>> output.shape, hn.shape
+        (torch.Size([10, 1, 32, 2]), torch.Size([10, 1, 19]))
+    """
+
+    sparsity_mask: Tensor
+    sensory_sparsity_mask: Tensor
+
+    def __init__(self, layers: Iterable[LTC]) -> None:
+        super().__init__()
+        nets = list(layers)
+        _check_alike(nets)
+        cells = [net.rnn_cell for net in nets]
+        # What layer() copies; in a tuple, so that its parameters are not those of this module.
+        self._pattern = (copy.deepcopy(nets[0]),)
+        self.return_sequences = nets[0].return_sequences
+        self.state_size = nets[0].state_size
+        self.sensory_size = nets[0].sensory_size
+        self.output_size = nets[0].output_size
+        self._options = tuple(getattr(cells[0], name) for name in _OPTIONS)
+        for name in LTC_PARAMETERS:
+            values: list[Any] = [getattr(cell, name, None) for cell in cells]
+            if values[0] is None:
+                self.register_parameter(name, None)
+                continue
+            requires_grad = any(value.requires_grad for value in values)
+            stack = torch.stack([value.detach() for value in values])
+            self.register_parameter(name, nn.Parameter(stack, requires_grad))
+        for name in ("sparsity_mask", "sensory_sparsity_mask"):
+            masks = torch.stack([getattr(cell, name).detach() for cell in cells])
+            self.register_buffer(name, masks)
+        self._synapses, self._sensory_synapses = (
+            SynapseCache(stacked_synapse_list(masks, name), name, stacked_synapse_list)
+            for name, masks in self.named_buffers()
+        )
+
+    @property
+    def count(self) -> int:
+        """Number of layers, K."""
+        return self.sparsity_mask.shape[0]
+
+    def __len__(self) -> int:
+        return self.count
+
+    def layer(self, index: int) -> LTC:
+        """Return a copy of one layer, as a layer of its own.
+
+        Args:
+            index: which, 0 to K - 1.
+
+        Raises:
+            IndexError: if there is no such layer.
+        """
+        index = range(self.count)[index]
+        layer = copy.deepcopy(self._pattern[0]).to(self.sparsity_mask)
+        layer.load_state_dict(
+            {f"rnn_cell.{name}": value[index] for name, value in self.state_dict().items()}
+        )
+        return layer
+
+    def load_layer(self, index: int, layer: LTC) -> None:
+        """Put the parameters and masks of a layer in the place of another.
+
+        Args:
+            index: which, 0 to K - 1.
+            layer: one that agrees with the others.
+
+        Raises:
+            IndexError: if there is no such layer.
+            TypeError: as on construction.
+            ValueError: as on construction.
+        """
+        index = range(self.count)[index]
+        _check_alike([self.layer(index), layer])
+        with torch.no_grad():
+            for name, value in layer.rnn_cell.state_dict().items():
+                getattr(self, name)[index] = value
+        self.refresh_synapses()
+
+    def refresh_synapses(self) -> None:
+        """Read the masks again, as is needed after an edit in place through ``.data``.
+
+        Raises:
+            ValueError: if an entry is neither 0 nor 1.
+        """
+        self._synapses.refresh(self.sparsity_mask)
+        self._sensory_synapses.refresh(self.sensory_sparsity_mask)
+
+    def apply_weight_constraints(self) -> None:
+        """Clip ``w``, ``sensory_w``, ``cm`` and ``gleak`` at 0, where no softplus does it."""
+        if not self._options[2]:
+            for name in ("w", "sensory_w", "cm", "gleak"):
+                getattr(self, name).data.clamp_(min=0)
+
+    def forward(
+        self,
+        input: Tensor,
+        hx: Tensor | None = None,
+        timespans: Tensor | float | None = None,
+        lengths: Tensor | list[int] | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Run a batch of sequences through each layer.
+
+        Args:
+            input: ``[K, B, T, I]``, dtype and device of the parameters (half types: see
+                :func:`fastltc.ops.ltc`). B and T may be 0.
+            hx: initial states, ``[K, B, N]``; zeros by default.
+            timespans: time since the last step in seconds, not negative, 1 by default: a number,
+                ``(B, T)`` for all layers, ``(K, B, T)``, or ``(K, B, T, N)``, one per neuron; each
+                axis may be 1 for all alike. 0 holds the state.
+            lengths: valid steps of each sample, B integers from 0 to T, for all layers; T by
+                default. From ``t = lengths[b]`` on the state is held and the output is 0.
+
+        Returns:
+            ``(output, hn)``: ``[K, B, T, M]``, or ``[K, B, M]`` without ``return_sequences``; and
+            the states after the last valid step, ``[K, B, N]``.
+
+        Raises:
+            ValueError: if a shape or a length is wrong, or a time step is negative or not finite
+                (``RuntimeError`` in compiled code).
+            TypeError: if a dtype or a device is wrong.
+        """
+        own = self._parameters
+        parameters = [own[name] for name in LTC_PARAMETERS]
+        gleak = parameters[0]
+        assert gleak is not None
+        count, neurons = gleak.shape
+        shape = input.shape
+        if len(shape) != 4 or shape[0] != count or shape[3] != self.sensory_size:
+            raise ValueError(
+                f"input: expected shape [K, B, T, I] with K = {count} layers and I = "
+                f"{self.sensory_size} features, got {list(shape)}"
+            )
+        _, batch, time, _ = shape
+        if input.dtype != gleak.dtype or input.device != gleak.device:
+            check_input_kind(input, gleak)
+        if hx is not None:
+            hx = check_state("hx", hx, (count, batch, neurons), input)
+            hx = (hx if batch == 1 else hx.transpose(0, 1)).reshape(batch, count * neurons)
+        spans = None if timespans is None else self._timespans(timespans, input)
+        if lengths is not None:
+            lengths = layer_lengths(lengths, batch, True, input.device)
+        synapses, sensory_synapses = self._synapse_lists(batch * time)
+        # One observation per layer, as a device streams them, is not worth a permutation.
+        single = batch == 1 and time == 1
+        x = input if single else input.permute(1, 2, 0, 3)
+        unfolds, epsilon, softplus = self._options
+        try:
+            output, hn = ltc(
+                x.reshape(batch, time, count * shape[3]),
+                hx,
+                spans,
+                lengths,
+                parameters,
+                synapses,
+                sensory_synapses,
+                self.output_size,
+                unfolds,
+                epsilon,
+                softplus,
+                self.return_sequences,
+            )
+        except ValueError:
+            if isinstance(timespans, Tensor):
+                check_timespan_values("timespans", timespans)
+            raise
+        if batch == 1:
+            hn = hn.view(count, 1, neurons)
+        else:
+            hn = hn.view(batch, count, neurons).transpose(0, 1)
+        if not self.return_sequences:
+            return output.view(batch, count, self.output_size).transpose(0, 1), hn
+        if single:
+            return output.view(count, 1, 1, self.output_size), hn
+        return output.view(batch, time, count, self.output_size).permute(2, 0, 1, 3), hn
+
+    def _timespans(self, timespans: Tensor | float, like: Tensor) -> Tensor:
+        """Return them as ``[B, T]``, or as ``[B, T, K N]`` where they differ between layers."""
+        count, batch, time, _ = like.shape
+        dtype = torch.float32 if like.dtype in HALF_DTYPES else like.dtype
+        if not isinstance(timespans, Tensor):
+            timespans = torch.tensor(float(timespans))
+        spans = timespans.to(like.device, dtype)
+        wanted = (count, batch, time, self.state_size)
+        if spans.dim() == 0:
+            return spans.expand(batch, time)
+        shape = wanted[1:3] if spans.dim() == 2 else wanted[: spans.dim()]
+        if not 2 <= spans.dim() <= 4 or any(
+            given != 1 and given != size for given, size in zip(spans.shape, shape, strict=True)
+        ):
+            raise ValueError(
+                "timespans: expected a number or shape (B, T), (K, B, T) or (K, B, T, N) = "
+                f"{list(wanted)}, got {list(timespans.shape)}"
+            )
+        if spans.dim() == 2:
+            return spans.expand(batch, time)
+        spans = (spans if spans.dim() == 4 else spans.unsqueeze(3)).expand(wanted)
+        return spans.permute(1, 2, 0, 3).reshape(batch, time, count * self.state_size)
+
+    def _synapse_lists(self, steps: int) -> tuple[Tensor, Tensor]:
+        if torch.compiler.is_compiling():
+            # Reading a mask would break the graph.
+            return self._synapses.synapses, self._sensory_synapses.synapses
+        masks, thorough = self._buffers, steps >= 32
+        mask, sensory_mask = masks["sparsity_mask"], masks["sensory_sparsity_mask"]
+        assert mask is not None
+        assert sensory_mask is not None
+        return (
+            self._synapses.current(mask, thorough),
+            self._sensory_synapses.current(sensory_mask, thorough),
+        )
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self.refresh_synapses()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ParallelLTC:
+        super()._apply(fn, recurse)
+        self._synapses.move(self.sparsity_mask.device)
+        self._sensory_synapses.move(self.sensory_sparsity_mask.device)
+        return self
+
+
+def _check_alike(layers: list[LTC]) -> None:
+    """Raise if the layers cannot be run in one call."""
+    if not layers:
+        raise ValueError("layers: expected at least one, got none")
+    for k, layer in enumerate(layers):
+        if not isinstance(layer, LTC):
+            raise TypeError(f"layers[{k}]: expected a fastltc.LTC, got {type(layer).__name__}")
+        if layer.use_mixed:
+            raise ValueError(f"layers[{k}]: expected mixed_memory=False, got True")
+    for k, layer in enumerate(layers[1:], 1):
+        for what, ours, theirs in zip(
+            _WHAT, _description(layer), _description(layers[0]), strict=True
+        ):
+            if ours != theirs:
+                raise ValueError(
+                    f"layers[{k}]: expected {what} of {theirs}, as layers[0] has, got {ours}"
+                )
+
+
+_WHAT = (
+    "inputs",
+    "neurons",
+    "outputs",
+    "ode_unfolds",
+    "epsilon",
+    "implicit_param_constraints",
+    "return_sequences",
+    "maps",
+    "dtype",
+    "device",
+)
+
+
+def _description(layer: LTC) -> tuple[Any, ...]:
+    cell = layer.rnn_cell
+    maps = [name for name in LTC_PARAMETERS[11:] if getattr(cell, name, None) is not None]
+    return (
+        *(layer.sensory_size, layer.state_size, layer.output_size),
+        *(getattr(cell, name) for name in _OPTIONS),
+        *(layer.return_sequences, maps, cell.gleak.dtype, str(cell.gleak.device)),
+    )
