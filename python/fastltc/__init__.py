@@ -11,11 +11,13 @@ if TYPE_CHECKING:
     from fastltc.compat import patch_ncps as patch_ncps
     from fastltc.exporting import export as export
     from fastltc.nn import LTC as LTC
+    from fastltc.nn import Bidirectional as Bidirectional
     from fastltc.nn import CfC as CfC
     from fastltc.nn import CfCCell as CfCCell
     from fastltc.nn import LTCCell as LTCCell
     from fastltc.nn import MaskedLinear as MaskedLinear
     from fastltc.nn import ParallelLTC as ParallelLTC
+    from fastltc.nn import Sequential as Sequential
     from fastltc.nn import WiredCfCCell as WiredCfCCell
 
 # Everything is imported at first use, so that the parts that need no torch import where none is
@@ -28,6 +30,8 @@ _EXPORTS: dict[str, str] = {
     "WiredCfCCell": "fastltc.nn",
     "MaskedLinear": "fastltc.nn",
     "ParallelLTC": "fastltc.nn",
+    "Bidirectional": "fastltc.nn",
+    "Sequential": "fastltc.nn",
     "accelerate": "fastltc.compat",
     "patch_ncps": "fastltc.compat",
     "export": "fastltc.exporting",

@@ -21,11 +21,17 @@ MODULES = [
     "fastltc.nn.ltc",
     "fastltc.nn.ltc_cell",
     "fastltc.nn.wired_cfc_cell",
-    "fastltc.nn.wiring",
+    "fastltc.nn.bidirectional",
+    "fastltc.nn.masked_linear",
+    "fastltc.nn.parallel_ltc",
+    "fastltc.nn.sequential",
     "fastltc.ops.cfc",
     "fastltc.ops.ltc",
+    "fastltc.ops.masked_linear",
+    "fastltc.ops.synapses",
     "fastltc.reference.cfc",
     "fastltc.reference.ltc",
+    "fastltc.reference.memory",
 ]
 
 

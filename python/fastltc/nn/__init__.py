@@ -1,5 +1,6 @@
 """Modules that take the place of those of ``ncps.torch``."""
 
+from fastltc.nn.bidirectional import Bidirectional
 from fastltc.nn.cfc import CfC
 from fastltc.nn.cfc_cell import CfCCell
 from fastltc.nn.lstm_cell import LSTMCell
@@ -7,10 +8,12 @@ from fastltc.nn.ltc import LTC
 from fastltc.nn.ltc_cell import LTCCell
 from fastltc.nn.masked_linear import MaskedLinear
 from fastltc.nn.parallel_ltc import ParallelLTC
+from fastltc.nn.sequential import Sequential
 from fastltc.nn.wired_cfc_cell import WiredCfCCell
 from fastltc.ops.synapses import synapse_list
 
 __all__ = [
+    "Bidirectional",
     "CfC",
     "CfCCell",
     "LTC",
@@ -18,6 +21,7 @@ __all__ = [
     "LTCCell",
     "MaskedLinear",
     "ParallelLTC",
+    "Sequential",
     "WiredCfCCell",
     "synapse_list",
 ]
