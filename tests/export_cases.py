@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -110,6 +111,20 @@ def run(module: Any, x: Tensor, timespans: Tensor) -> tuple[Tensor, Tensor]:
             state = [hn if isinstance(hn, tuple) else (hn,) for _, hn in results]
             states += [torch.cat(part) for part in zip(*state, strict=True)]
     return x, torch.cat(states, 1)
+
+
+def run_exactly(module: Any, x: Tensor, timespans: Tensor) -> tuple[Tensor, Tensor, float]:
+    """Run in float64; return output, state and what a float32 implementation may differ by.
+
+    That is 1e-6 and twice what the modules themselves differ by in float32.
+    """
+    twins = copy.deepcopy(_layers(module))
+    stack = nn.ModuleList(twins)
+    fastltc.accelerate(stack)  # ncps makes states of the default dtype
+    single = run(twins, x, timespans)
+    output, state = run([layer.double() for layer in stack], x.double(), timespans.double())
+    rounding = max(float((s - d).abs().max()) for s, d in zip(single, (output, state), strict=True))
+    return output, state, 1e-6 + 2 * rounding
 
 
 def random_sequence(inputs: int, batch: int, steps: int) -> tuple[Tensor, Tensor]:
