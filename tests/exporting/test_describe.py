@@ -185,6 +185,15 @@ def test_the_models_for_series_and_rows(cell: str, wiring: str) -> None:
     assert export_cases.difference(got, rows(image).detach()) < 5e-6
 
 
+def test_stacks_of_fastltc() -> None:
+    inner = fastltc.Sequential(fastltc.CfC(4, 4), nn.Dropout(0.5))
+    stack = fastltc.Sequential(nn.Linear(3, 4), inner, fastltc.LTC(4, AutoNCP(9, 2))).eval()
+    x, timespans = torch.randn(1, 20, 3), torch.rand(1, 20)
+    wanted, _ = stack(x, timespans=timespans)
+    got = runtime.Session(describe(stack)).run(x[0].numpy(), timespans[0].numpy())
+    assert export_cases.difference(got, wanted[0].detach()) < 2e-6
+
+
 class Chain(nn.Module):
     """Layers that may hand tuples to each other."""
 
@@ -226,6 +235,9 @@ class LouderOfNcps(ncps.torch.LTC):
 @pytest.mark.parametrize(("module", "text"), [
     (lambda: [fastltc.CfC(3, 4), nn.BatchNorm1d(4)], r"1 \(BatchNorm1d\): cannot be exported"),
     (lambda: nn.Sequential(nn.Sequential(nn.Linear(3, 3), nn.LSTM(3, 4))), r"0\.1 \(LSTM\)"),
+    (lambda: [fastltc.Bidirectional(fastltc.CfC(3, 4), fastltc.CfC(3, 4))],
+     r"0 \(Bidirectional\): cannot be exported, because it needs what comes later; its forward"),
+    (lambda: fastltc.ParallelLTC([fastltc.LTC(3, 4)]), "because it is many networks; each of"),
     (lambda: nn.Linear(3, 4), "expected at least one of ltc, wired_cfc, cfc"),
     (lambda: [nn.Linear(3, 4), fastltc.CfC(5, 4)], r"layers\[1\]\.input_size: expected 4.*got 5"),
     (lambda: Louder(3, AutoNCP(9, 2)), "Louder.*has a forward of its own"),

@@ -15,7 +15,17 @@ from torch import Tensor, nn
 
 from fastltc.compat import _NCPS, _OURS, accelerate
 from fastltc.exporting.errors import ExportError
-from fastltc.nn import LTC, CfC, CfCCell, LTCCell, MaskedLinear, WiredCfCCell
+from fastltc.nn import (
+    LTC,
+    Bidirectional,
+    CfC,
+    CfCCell,
+    LTCCell,
+    MaskedLinear,
+    ParallelLTC,
+    Sequential,
+    WiredCfCCell,
+)
 from fastltc.nn.cfc_cell import LeCun
 from fastltc.runtime.model import Model, ModelFileError, check_model, tensor_shapes
 
@@ -24,7 +34,7 @@ __all__ = ["describe", "describe_parts", "wiring_metadata"]
 SUPPORTED = (
     "LTC, CfC and their cells (of fastltc and of ncps), nn.Linear, MaskedLinear, nn.ReLU, nn.Tanh, "
     "nn.Sigmoid, nn.SiLU, nn.GELU, nn.Softplus, nn.Softmax(dim=-1), nn.Identity, nn.Dropout, "
-    "nn.Sequential and nn.ModuleList of these, and modules that say by a method export_layers() "
+    "Sequential and nn.ModuleList of these, and modules that say by a method export_layers() "
     "what they run"
 )
 
@@ -46,6 +56,10 @@ _NOTHING_WHEN_EVALUATED = (
     nn.AlphaDropout,
     nn.FeatureAlphaDropout,
 )
+_REASONS: dict[type, str] = {
+    Bidirectional: "because it needs what comes later; its forward_layer can",
+    ParallelLTC: "because it is many networks; each of its layers can, as given by layer(index)",
+}
 
 
 @dataclass
@@ -62,8 +76,9 @@ def describe(module: nn.Module | Sequence[nn.Module]) -> Model:
 
     The module may be an :class:`~fastltc.LTC` or :class:`~fastltc.CfC`, wired or plain, of fastltc
     or of ncps; a cell of one; or a stack of them with linear layers and activations before,
-    between and behind: an ``nn.Sequential``, an ``nn.ModuleList`` or a plain list, in the order in
-    which they run. Of a layer that returns a tuple ``(output, hn)`` the next one takes the output.
+    between and behind: a :class:`~fastltc.Sequential`, an ``nn.Sequential``, an ``nn.ModuleList``
+    or a plain list, in the order in which they run. Of a layer that returns a tuple
+    ``(output, hn)`` the next one takes the output.
 
     A module with a ``forward`` of its own says by a method ``export_layers()`` which modules it
     runs, one after the other::
@@ -182,7 +197,10 @@ def _leaves(module: Any, path: str) -> Iterator[tuple[str, nn.Module]]:
                     f"{_title(path, module)}: {child}: expected a torch.nn.Module, got "
                     f"{type(layer).__name__}"
                 )
-    elif isinstance(module, nn.Sequential) and kind.forward is nn.Sequential.forward:
+    elif isinstance(module, nn.Sequential) and kind.forward in (
+        nn.Sequential.forward,
+        Sequential.forward,
+    ):
         children = module._modules.items()
     elif isinstance(module, _NCPS) and not isinstance(module, _OURS):
         yield path, _as_ours(path, module)
@@ -291,7 +309,8 @@ def _describe_leaf(path: str, module: Any) -> list[Part]:
             part = describe_one(title, module)
             _read_tensors(title, part)
             return [part]
-    raise ExportError(f"{title}: cannot be exported; supported: {SUPPORTED}")
+    reason = next((f", {why}" for known, why in _REASONS.items() if isinstance(module, known)), "")
+    raise ExportError(f"{title}: cannot be exported{reason}; supported: {SUPPORTED}")
 
 
 def _activation(title: str, module: Any) -> str:
