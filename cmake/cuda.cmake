@@ -1,6 +1,11 @@
 # Decides whether CUDA kernels are built, and says why: FASTLTC_CUDA_BUILT and FASTLTC_CUDA_REASON go
 # to the configure log and to `fastltc info`. A GPU that happens to be visible plays no part.
 
+# No torch: also compiled as C++, for the emulator in tests/.
+set(FASTLTC_CUDA_KERNELS
+  ${PROJECT_SOURCE_DIR}/csrc/cuda/ltc.cu
+  ${PROJECT_SOURCE_DIR}/csrc/cuda/ltc_schedule.cpp)
+
 set(FASTLTC_CUDA_SOURCES)
 
 set(FASTLTC_CUDA_BUILT 0)

@@ -9,6 +9,13 @@
 
 #define FASTLTC_DEVICE __host__ __device__ __forceinline__
 
+// Before a loop over registers.
+#if defined(__CUDACC__)
+#define FASTLTC_UNROLL _Pragma("unroll")
+#else
+#define FASTLTC_UNROLL
+#endif
+
 // Shared memory of the block: as many bytes as the launch says, or an array of its own.
 #if defined(__CUDACC__)
 #define FASTLTC_SHARED_ARRAY(type, name, count) __shared__ type name[count]

@@ -159,16 +159,67 @@ struct Access {
   uint32_t block_epoch = 0;
   uint32_t warp_epoch = 0;
 
-  // Whether no barrier lies between this access and a later one.
-  bool races_with(const Access& later) const {
-    if (block != later.block) return true;
-    if (thread == later.thread || block_epoch != later.block_epoch) return false;
-    return thread / kWarp != later.thread / kWarp || warp_epoch == later.warp_epoch;
+  int warp() const { return thread / kWarp; }
+};
+
+// The reads since the last write, no more of them than a write to come can race with: once a
+// barrier has passed, those before it are done with.
+struct Reads {
+  Access last;
+  bool other_blocks = false;
+  bool other_warps = false;    // in the same epoch of the block
+  bool other_threads = false;  // in the same epoch of the warp
+
+  void add(const Access& read) {
+    if (last.block >= 0 && last.block != read.block) other_blocks = true;
+    const bool same_epoch = last.block >= 0 && last.block_epoch == read.block_epoch;
+    other_warps = same_epoch && (other_warps || last.warp() != read.warp());
+    const bool same_warp_epoch = same_epoch && last.warp_epoch == read.warp_epoch;
+    other_threads = same_warp_epoch && (other_threads || last.thread != read.thread);
+    last = read;
   }
 };
+
+// Whether no barrier lies between an access (and others like it) and a later one.
+bool race(const Reads& earlier, const Access& later) {
+  const Access& last = earlier.last;
+  if (last.block < 0) return false;
+  if (earlier.other_blocks || last.block != later.block) return true;
+  if (last.block_epoch != later.block_epoch) return false;
+  if (earlier.other_warps || last.warp() != later.warp()) return true;
+  if (last.warp_epoch != later.warp_epoch) return false;
+  return earlier.other_threads || last.thread != later.thread;
+}
+
 struct Shadow {
-  Access write;
-  std::vector<Access> reads;  // since the write
+  Reads write;  // the last one alone
+  Reads reads;
+};
+
+// The shadows of all words, by pages.
+class Shadows {
+ public:
+  Shadow& of(uintptr_t word) {
+    const uintptr_t page = word / kWords;
+    if (last_ == nullptr || page != last_page_) {
+      auto& entry = pages_[page];
+      if (entry == nullptr) entry = std::make_unique<Shadow[]>(kWords);
+      last_ = entry.get();
+      last_page_ = page;
+    }
+    return last_[word % kWords];
+  }
+  bool empty() const { return pages_.empty(); }
+  void clear() {
+    pages_.clear();
+    last_ = nullptr;
+  }
+
+ private:
+  static constexpr uintptr_t kWords = 256;
+  std::unordered_map<uintptr_t, std::unique_ptr<Shadow[]>> pages_;
+  Shadow* last_ = nullptr;
+  uintptr_t last_page_ = 0;
 };
 
 Schedule schedule;
@@ -177,8 +228,16 @@ std::mt19937_64 generator;
 Thread* current = nullptr;
 const std::function<void()>* kernel = nullptr;
 std::exception_ptr failure;
-std::unordered_map<uintptr_t, Shadow> shadows;
+Shadows shadows;
 int64_t accesses = 0;
+
+// Whether a kernel's own code runs. Templates that the emulator uses too may have been compiled
+// with the instrumentation.
+bool in_kernel = false;
+struct OutOfKernel {
+  OutOfKernel() { in_kernel = false; }
+  ~OutOfKernel() { in_kernel = true; }
+};
 
 #if defined(__x86_64__)
 void* scheduler_top = nullptr;
@@ -282,8 +341,11 @@ void run_current() {
   __sanitizer_finish_switch_fiber(nullptr, &scheduler_stack, &scheduler_stack_size);
 #endif
   try {
+    in_kernel = true;
     (*kernel)();
+    in_kernel = false;
   } catch (...) {
+    in_kernel = false;
     if (!failure) failure = std::current_exception();
   }
   end_thread();
@@ -326,7 +388,9 @@ void forget_accesses(const Block& block) {
   if (shadows.empty()) return;
   for (const SharedMemory& shared : block.shared) {
     const uintptr_t first = reinterpret_cast<uintptr_t>(shared.memory.get()) / 4;
-    for (uintptr_t word = first; word <= first + shared.bytes / 4; ++word) shadows.erase(word);
+    for (uintptr_t word = first; word <= first + shared.bytes / 4; ++word) {
+      shadows.of(word) = Shadow();
+    }
   }
 }
 
@@ -434,6 +498,7 @@ struct Launched {
     kernel = nullptr;
     failure = nullptr;
     current = nullptr;
+    in_kernel = false;
     shadows.clear();
   }
 };
@@ -485,6 +550,7 @@ void launch(dim3 grid, dim3 block, std::size_t shared_bytes, const std::function
 void* dynamic_shared() { return current->block->shared[0].memory.get(); }
 
 void* static_shared(const void* key, std::size_t bytes) {
+  const OutOfKernel out;
   Block& block = *current->block;
   for (const SharedMemory& shared : block.shared) {
     if (shared.key == key) return shared.memory.get();
@@ -493,15 +559,20 @@ void* static_shared(const void* key, std::size_t bytes) {
 }
 
 void sync_threads() {
+  const OutOfKernel out;
   Block& block = *current->block;
   current->state = State::at_sync_threads;
   if (++block.arrived == block.live) release_block(block);
   suspend();
 }
 
-void sync_warp(uint32_t mask) { arrive_at_warp(mask, State::at_sync_warp); }
+void sync_warp(uint32_t mask) {
+  const OutOfKernel out;
+  arrive_at_warp(mask, State::at_sync_warp);
+}
 
 uint64_t exchange(uint32_t mask, uint64_t value, int source) {
+  const OutOfKernel out;
   Thread& thread = *current;
   thread.value = value;
   thread.source = source;
@@ -514,40 +585,35 @@ int lane() { return current->index % kWarp; }
 int64_t recorded_accesses() { return accesses; }
 
 void record_access(const void* address, std::size_t bytes, bool is_write) {
-  if (current == nullptr || stacks.holds(address)) return;
+  if (!in_kernel || stacks.holds(address)) return;
+  const OutOfKernel out;
   ++accesses;
   const Block& block = *current->block;
   const Access access{block.index, current->index, block.epoch,
                       block.warps[current->index / kWarp].epoch};
   // An exception cannot pass through code that the compiler takes for a plain access. The fiber is
   // left where it is, and the scheduler throws.
-  const auto check = [&](const Access& earlier, bool was_write) {
-    if (earlier.block < 0 || !earlier.races_with(access)) return;
-    failure = std::make_exception_ptr(
-        Error("race: thread " + std::to_string(access.thread) + " of block " +
-              std::to_string(access.block) + (is_write ? " writes" : " reads") + " what thread " +
-              std::to_string(earlier.thread) + " of block " + std::to_string(earlier.block) +
-              (was_write ? " wrote" : " read") + ", with no barrier between them"));
+  const auto check = [&](const Reads& earlier, bool was_write) {
+    if (!race(earlier, access)) return;
+    failure = std::make_exception_ptr(Error(
+        "race: thread " + std::to_string(access.thread) + " of block " +
+        std::to_string(access.block) + (is_write ? " writes" : " reads") + " what thread " +
+        std::to_string(earlier.last.thread) + " of block " + std::to_string(earlier.last.block) +
+        (was_write ? " wrote" : " or another one read") + ", with no barrier between them"));
     suspend();
   };
   const uintptr_t first = reinterpret_cast<uintptr_t>(address) / 4;
   const uintptr_t last = (reinterpret_cast<uintptr_t>(address) + bytes - 1) / 4;
   for (uintptr_t word = first; word <= last; ++word) {
-    Shadow& shadow = shadows[word];
+    Shadow& shadow = shadows.of(word);
     check(shadow.write, true);
     if (is_write) {
-      for (const Access& read : shadow.reads) check(read, false);
-      shadow.reads.clear();
-      shadow.write = access;
-      continue;
+      check(shadow.reads, false);
+      shadow.reads = Reads();
+      shadow.write = Reads{access};
+    } else {
+      shadow.reads.add(access);
     }
-    bool known = false;
-    for (Access& read : shadow.reads) {
-      if (read.block != access.block || read.thread != access.thread) continue;
-      read = access;
-      known = true;
-    }
-    if (!known) shadow.reads.push_back(access);
   }
 }
 

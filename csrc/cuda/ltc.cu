@@ -1,0 +1,465 @@
+// Launches of the LTC kernels. Order of a pass: gather the network, input map and sensory sums for
+// all rows, the recurrent part by the plan asked for; backward then the sensory synapses' gradients
+// and the sums over rows.
+#include "cuda/ltc.h"
+
+#include <cuda_runtime.h>
+
+#include <algorithm>
+#include <type_traits>
+
+#include "cuda/launch.h"
+#include "cuda/ltc_gather.cuh"
+#include "cuda/ltc_persistent.cuh"
+#include "cuda/ltc_rows.cuh"
+#include "cuda/ltc_tiled.cuh"
+#include "cuda/scratch.h"
+
+namespace fastltc::cuda {
+
+namespace {
+
+constexpr int64_t kMaxGridY = 65535;
+
+dim3 grid(int64_t x, int64_t y = 1) {
+  return dim3(static_cast<unsigned>(x), static_cast<unsigned>(std::min(y, kMaxGridY)));
+}
+// A thread for each of n.
+dim3 threads_grid(int64_t n) { return grid(ceil_div(n, kRowThreads)); }
+// Lanes for rows, warps for channels.
+dim3 rows_grid(int64_t rows, int64_t channels) {
+  return grid(ceil_div(rows, kWarp), ceil_div(channels, kRowWarps));
+}
+
+// Parts in which a list's sums over `rows` are taken: enough blocks to fill a device, at least 256
+// rows each, and no more than some megabytes of sums.
+int64_t sum_parts(int64_t synapses, int64_t rows) {
+  const int64_t blocks = ceil_div(synapses, kSynapsesPerWarp * kRowWarps);
+  const int64_t wanted = ceil_div(1024, std::max<int64_t>(blocks, 1));
+  return std::max<int64_t>(1, std::min(wanted, ceil_div(rows, 256)));
+}
+
+// What both passes need, and where it lies in the scratch memory.
+template <typename T>
+struct Pass {
+  const LtcSchedule& schedule;
+  const LtcInputs<T>& in;
+  const LtcCounts& counts;
+  cudaStream_t stream;
+
+  Network<T> net{};
+  Rows<T> rows{};
+  InputMap<T> map{};
+  T* num = nullptr;
+  T* den = nullptr;
+
+  bool tiled() const { return schedule.plan == LtcPlan::tiled; }
+
+  void take(Scratch& scratch, bool backward) {
+    const LayerSizes& size = in.size;
+    const LtcParameters<T>& p = in.parameters;
+    rows.B = size.B;
+    rows.steps = size.T;
+    rows.count = size.B * size.T;
+    rows.timespans = in.timespans;
+    rows.timespans_per_neuron = in.timespans_per_neuron;
+    rows.lengths = in.lengths;
+    rows.lengths_stride = in.lengths_stride;
+    net.size = size;
+    net.recurrent.sigma = p.sigma;
+    net.recurrent.mu = p.mu;
+    net.recurrent.weight = p.w;
+    net.recurrent.erev = p.erev;
+    take(scratch, net.recurrent, in.synapses, counts.synapses, size.N, backward);
+    net.sensory.sigma = p.sensory_sigma;
+    net.sensory.mu = p.sensory_mu;
+    net.sensory.weight = p.sensory_w;
+    net.sensory.erev = p.sensory_erev;
+    take(scratch, net.sensory, in.sensory_synapses, counts.sensory_synapses, size.I, backward);
+    net.gleak = scratch.take<T>(size.N);
+    net.capacity = scratch.take<T>(size.N);
+    net.leak_numerator = scratch.take<T>(size.N);
+    net.leak_denominator = scratch.take<T>(size.N);
+    if (!tiled()) {
+      net.order = scratch.take<int32_t>(size.N);
+      net.driven_count = scratch.take<int32_t>(1);
+    }
+    map.x = in.x;
+    map.w = p.input_w;
+    map.b = p.input_b;
+    map.I = static_cast<int>(size.I);
+    map.u = scratch.take<T>(size.I * rows.count);
+    num = scratch.take<T>(size.N * rows.count);
+    den = scratch.take<T>(size.N * rows.count);
+  }
+  void take(Scratch& scratch, Synapses<T>& list, const SynapseList& given, int64_t count,
+            int64_t pre, bool backward) {
+    const int64_t N = in.size.N;
+    list.given_column = given.column;
+    list.given_row = given.row;
+    list.count = count;
+    list.rows = static_cast<int>(pre);
+    list.neurons = static_cast<int>(N);
+    list.column = scratch.take<int32_t>(N + 1);
+    list.pre = scratch.take<int32_t>(count);
+    list.post = scratch.take<int32_t>(count);
+    list.parameters = scratch.take<Synapse<T>>(count);
+    if (!backward) return;
+    list.position = scratch.take<int32_t>(N * pre);
+    list.out_count = scratch.take<int32_t>(pre);
+    list.out = scratch.take<int32_t>(N * pre);
+  }
+
+  void gather(bool backward) const {
+    const int64_t N = in.size.N;
+    if (backward) {
+      for (const Synapses<T>* list : {&net.recurrent, &net.sensory}) {
+        const size_t bytes = sizeof(int32_t) * static_cast<size_t>(N * list->rows);
+        if (bytes > 0) check(cudaMemsetAsync(list->position, 0xff, bytes, stream), "memset");
+      }
+    }
+    launch("ltc_gather", ltc_gather_kernel<T>, grid(ceil_div(N, 4), 3), 4 * kWarp, 0, stream, net,
+           in.parameters);
+    if (!backward) return;
+    const int64_t most = std::max(N, in.size.I);
+    launch("ltc_gather_out", ltc_gather_out_kernel<T>, grid(ceil_div(most, kRowThreads), 2),
+           kRowThreads, 0, stream, net);
+  }
+  void sensory_sums() const {
+    if (rows.count == 0) return;
+    if (map.I > 0) {
+      launch("ltc_input_map", ltc_input_map_kernel<T>,
+             grid(ceil_div(rows.count, kRowThreads), map.I), kRowThreads, 0, stream, rows, map);
+    }
+    launch("ltc_sensory_sums", ltc_sensory_sums_kernel<T>, rows_grid(rows.count, in.size.N),
+           kRowThreads, 0, stream, net, rows.count, map.u, num, den);
+  }
+};
+
+// Calls run(slots, threads), both compile-time constants, for the schedule's instantiation.
+template <typename T, typename Run>
+void with_instance(const LtcSchedule& schedule, const Run& run) {
+  using std::integral_constant;
+  const auto warp = integral_constant<int, kWarp>();
+  constexpr bool is_float64 = sizeof(T) == 8;
+  if (schedule.plan == LtcPlan::block_per_sample) {
+    return run(integral_constant<int, is_float64 ? 2 : 8>(), integral_constant<int, 512>());
+  }
+  if constexpr (!is_float64) {
+    if (schedule.slots > 8) return run(integral_constant<int, 16>(), warp);
+    if (schedule.slots > 4) return run(integral_constant<int, 8>(), warp);
+  }
+  return run(integral_constant<int, 4>(), warp);
+}
+
+template <typename T>
+struct ForwardPass : Pass<T> {
+  using Pass<T>::in;
+  using Pass<T>::stream;
+
+  T* turn[2] = {};  // [N][B], where the tiled plan keeps no states
+
+  void take(Scratch& scratch, bool keeps_states) {
+    Pass<T>::take(scratch, false);
+    if (!this->tiled() || keeps_states) return;
+    for (T*& state : turn) state = scratch.take<T>(in.size.N * in.size.B);
+  }
+
+  void run(const LtcOutputs<T>& out) const {
+    const LayerSizes& size = in.size;
+    if (size.B == 0 || size.N == 0) return;
+    this->gather(false);
+    this->sensory_sums();
+    if (this->tiled()) {
+      run_tiled(out);
+    } else {
+      run_persistent(out);
+    }
+  }
+
+  void run_persistent(const LtcOutputs<T>& out) const {
+    PersistentForward<T> call;
+    fill(call, out);
+    call.states = out.states;
+    with_instance<T>(this->schedule, [&](auto slots, auto threads) {
+      launch("ltc_persistent_forward", ltc_persistent_forward_kernel<T, slots(), threads()>,
+             grid(std::min<int64_t>(in.size.B, 1 << 20)), this->schedule.threads,
+             persistent_forward_shared<T>(in.size.N), stream, call);
+    });
+  }
+
+  void run_tiled(const LtcOutputs<T>& out) const {
+    const LayerSizes& size = in.size;
+    const int64_t count = size.N * size.B;
+    TiledForward<T> call;
+    fill(call, out);
+    const auto state = [&](int64_t unfold) {
+      return out.states == nullptr ? turn[unfold % 2] : out.states + unfold * count;
+    };
+    launch("ltc_tiled_initial", ltc_tiled_initial_kernel<T>, threads_grid(count), kRowThreads, 0,
+           stream, in.h0, size.B, count, state(0));
+    for (int64_t t = 0; t < size.T; ++t) {
+      for (int64_t u = 0; u < size.U; ++u) {
+        const int64_t unfold = t * size.U + u;
+        launch("ltc_tiled_forward", ltc_tiled_forward_kernel<T>, rows_grid(size.B, size.N),
+               kTileThreads, 0, stream, call, t, u == size.U - 1, state(unfold), state(unfold + 1));
+      }
+    }
+    launch("ltc_tiled_final", ltc_tiled_final_kernel<T>, threads_grid(count), kRowThreads, 0,
+           stream, call, state(size.T * size.U));
+  }
+
+  template <typename Call>
+  void fill(Call& call, const LtcOutputs<T>& out) const {
+    call.net = this->net;
+    call.rows = this->rows;
+    call.num = this->num;
+    call.den = this->den;
+    call.h0 = in.h0;
+    call.output_w = in.parameters.output_w;
+    call.output_b = in.parameters.output_b;
+    call.output = out.output;
+    call.return_sequences = out.return_sequences;
+    call.hn = out.hn;
+  }
+};
+
+template <typename T>
+struct BackwardPass : Pass<T> {
+  using Pass<T>::in;
+  using Pass<T>::counts;
+  using Pass<T>::net;
+  using Pass<T>::rows;
+  using Pass<T>::schedule;
+  using Pass<T>::stream;
+
+  T* grad_num = nullptr;  // [N][rows], as the next two
+  T* grad_den = nullptr;
+  T* grad_capacity = nullptr;
+  T* grad_u = nullptr;  // [I][rows]
+  int64_t parts = 0, sensory_parts = 0;
+  SynapseSums<T>* sums = nullptr;           // [parts][synapses]
+  SynapseSums<T>* sensory_sums_ = nullptr;  // [sensory_parts][sensory synapses]
+  // Of the tiled plan.
+  T* gn = nullptr;       // [T * U][N][B]
+  T* g = nullptr;        // [N][B]
+  T* direct = nullptr;   // [N][B]
+  T* grad_dt = nullptr;  // [N][rows]
+
+  void take(Scratch& scratch) {
+    Pass<T>::take(scratch, true);
+    const LayerSizes& size = in.size;
+    const int64_t unfolds = size.T * size.U;
+    grad_num = scratch.take<T>(size.N * rows.count);
+    grad_den = scratch.take<T>(size.N * rows.count);
+    grad_capacity = scratch.take<T>(size.N * rows.count);
+    grad_u = scratch.take<T>(size.I * rows.count);
+    parts = this->tiled() ? sum_parts(counts.synapses, unfolds * size.B) : schedule.blocks;
+    sensory_parts = sum_parts(counts.sensory_synapses, rows.count);
+    sums = scratch.take<SynapseSums<T>>(parts * counts.synapses);
+    sensory_sums_ = scratch.take<SynapseSums<T>>(sensory_parts * counts.sensory_synapses);
+    if (!this->tiled()) return;
+    gn = scratch.take<T>(unfolds * size.N * size.B);
+    g = scratch.take<T>(size.N * size.B);
+    direct = scratch.take<T>(size.N * size.B);
+    grad_dt = scratch.take<T>(in.timespans.data == nullptr ? 0 : size.N * rows.count);
+  }
+
+  void run(const LtcGradients<T>& grad) const {
+    const LayerSizes& size = in.size;
+    if (size.N == 0) return;
+    this->gather(true);
+    this->sensory_sums();
+    if (size.B > 0) {
+      if (this->tiled()) {
+        run_tiled(grad);
+      } else {
+        run_persistent(grad);
+      }
+    }
+    sensory_gradients(grad);
+    sum_over_rows(grad);
+  }
+
+  void run_persistent(const LtcGradients<T>& grad) const {
+    PersistentBackward<T> call;
+    fill(call, grad);
+    call.states = grad.states;
+    call.grad_timespans = grad.timespans;
+    call.grad_h0 = grad.h0;
+    call.synapse_sums = sums;
+    with_instance<T>(schedule, [&](auto slots, auto threads) {
+      launch("ltc_persistent_backward", ltc_persistent_backward_kernel<T, slots(), threads()>,
+             grid(schedule.blocks), schedule.threads,
+             persistent_backward_shared<T>(in.size.N, counts.synapses), stream, call);
+    });
+  }
+
+  void run_tiled(const LtcGradients<T>& grad) const {
+    const LayerSizes& size = in.size;
+    const int64_t count = size.N * size.B;
+    const dim3 tiles = rows_grid(size.B, size.N);
+    TiledBackward<T> call;
+    fill(call, grad);
+    call.g = g;
+    call.direct = direct;
+    call.grad_dt = grad.timespans.data == nullptr ? nullptr : grad_dt;
+    launch("ltc_tiled_last_gradient", ltc_tiled_last_gradient_kernel<T>, threads_grid(count),
+           kRowThreads, 0, stream, call);
+    for (int64_t t = size.T - 1; t >= 0; --t) {
+      if (grad.grad_output.data != nullptr && grad.return_sequences && size.M > 0) {
+        launch("ltc_tiled_output_gradient", ltc_tiled_output_gradient_kernel<T>,
+               threads_grid(size.M * size.B), kRowThreads, 0, stream, call, t);
+      }
+      for (int64_t u = size.U - 1; u >= 0; --u) {
+        const int64_t unfold = t * size.U + u;
+        const T* const before = grad.states + unfold * count;
+        launch("ltc_tiled_neuron", ltc_tiled_neuron_kernel<T>, tiles, kTileThreads, 0, stream, call,
+               t, u == size.U - 1, before, before + count, gn + unfold * count);
+        launch("ltc_tiled_state", ltc_tiled_state_kernel<T>, tiles, kTileThreads, 0, stream, call,
+               t, before, before + count, gn + unfold * count);
+      }
+    }
+    if (grad.h0 != nullptr) {
+      launch("ltc_tiled_h0", ltc_tiled_h0_kernel<T>, threads_grid(count), kRowThreads, 0, stream,
+             call, grad.h0);
+    }
+    if (grad.timespans.data != nullptr && rows.count > 0) {
+      launch("ltc_tiled_timespans", ltc_tiled_timespans_kernel<T>, threads_grid(rows.count),
+             kRowThreads, 0, stream, rows, static_cast<int>(size.N), grad_dt, grad.timespans);
+    }
+    SummedRows<T> summed;
+    summed.count = size.T * size.U * size.B;
+    summed.inner = summed.pitch = size.B;
+    summed.outer = count;
+    summed.pre = grad.states;
+    summed.gn = gn;
+    summed.after = grad.states + count;
+    synapse_sums(net.recurrent, summed, parts, sums);
+  }
+
+  void synapse_sums(const Synapses<T>& list, const SummedRows<T>& summed, int64_t in_parts,
+                    SynapseSums<T>* to) const {
+    const int64_t blocks = ceil_div(list.count, kSynapsesPerWarp * kRowWarps);
+    launch("ltc_synapse_sums", ltc_synapse_sums_kernel<T>, grid(blocks, in_parts), kRowThreads, 0,
+           stream, list, summed, to);
+  }
+
+  void sensory_gradients(const LtcGradients<T>& grad) const {
+    SummedRows<T> summed;
+    summed.count = summed.outer = summed.pitch = rows.count;
+    summed.inner = std::max<int64_t>(rows.count, 1);
+    summed.pre = this->map.u;
+    summed.gn = grad_num;
+    summed.gd = grad_den;
+    synapse_sums(net.sensory, summed, sensory_parts, sensory_sums_);
+    if (in.size.I == 0) return;
+    if (rows.count > 0) {
+      launch("ltc_sensory_gradient", ltc_sensory_gradient_kernel<T>,
+             rows_grid(rows.count, in.size.I), kRowThreads, 0, stream, net.sensory, rows.count,
+             this->map.u, grad_num, grad_den, grad_u);
+    }
+    const InputGradients<T> inputs{grad.x, grad.input_w, grad.input_b};
+    launch("ltc_input_gradient", ltc_input_gradient_kernel<T>, grid(in.size.I), kRowThreads, 0,
+           stream, rows, this->map, grad_u, inputs);
+  }
+
+  void sum_over_rows(const LtcGradients<T>& grad) const {
+    const SynapseGradients<T> recurrent{
+        static_cast<int>(in.size.B == 0 ? 0 : parts), sums, grad.sigma, grad.mu, grad.w, grad.erev};
+    const SynapseGradients<T> sensory{static_cast<int>(sensory_parts),
+                                      sensory_sums_,
+                                      grad.sensory_sigma,
+                                      grad.sensory_mu,
+                                      grad.sensory_w,
+                                      grad.sensory_erev};
+    const int64_t most = std::max(counts.synapses, counts.sensory_synapses);
+    launch("ltc_synapse_gradients", ltc_synapse_gradients_kernel<T>,
+           grid(ceil_div(most, kRowWarps), 2), kRowThreads, 0, stream, net, recurrent, sensory,
+           in.parameters.softplus);
+    const NeuronGradients<T> neurons{grad_num,   grad_den,   grad_capacity,
+                                     grad.gleak, grad.vleak, grad.cm};
+    launch("ltc_neuron_gradients", ltc_neuron_gradients_kernel<T>, grid(in.size.N), kRowThreads, 0,
+           stream, net, in.parameters, rows.count, neurons);
+    if (in.size.M == 0) return;
+    const LtcStateStrides strides = ltc_state_strides(schedule, in.size);
+    OutputGradients<T> outputs;
+    outputs.grad_output = grad.grad_output;
+    outputs.return_sequences = grad.return_sequences;
+    outputs.states = grad.states;
+    outputs.stride_sample = strides.sample;
+    outputs.stride_step = strides.step;
+    outputs.stride_neuron = strides.neuron;
+    outputs.unfolds = in.size.U;
+    outputs.w = grad.output_w;
+    outputs.b = grad.output_b;
+    launch("ltc_output_gradients", ltc_output_gradients_kernel<T>, grid(in.size.M), kRowThreads, 0,
+           stream, rows, outputs);
+  }
+
+  template <typename Call>
+  void fill(Call& call, const LtcGradients<T>& grad) const {
+    call.net = net;
+    call.rows = rows;
+    call.num = this->num;
+    call.den = this->den;
+    call.output_w = in.parameters.output_w;
+    call.grad_output = grad.grad_output;
+    call.return_sequences = grad.return_sequences;
+    call.grad_hn = grad.grad_hn;
+    call.grad_num = grad_num;
+    call.grad_den = grad_den;
+    call.grad_capacity = grad_capacity;
+  }
+};
+
+}  // namespace
+
+template <typename T>
+size_t ltc_forward_scratch(const LtcSchedule& schedule, const LtcInputs<T>& in,
+                           const LtcCounts& counts) {
+  Scratch scratch;
+  // Without kept states it is the most.
+  ForwardPass<T>{{schedule, in, counts, nullptr}}.take(scratch, false);
+  return scratch.used();
+}
+
+template <typename T>
+size_t ltc_backward_scratch(const LtcSchedule& schedule, const LtcInputs<T>& in,
+                            const LtcCounts& counts) {
+  Scratch scratch;
+  BackwardPass<T>{{schedule, in, counts, nullptr}}.take(scratch);
+  return scratch.used();
+}
+
+template <typename T>
+void launch_ltc_forward(const LtcSchedule& schedule, const LtcInputs<T>& in,
+                        const LtcCounts& counts, const LtcOutputs<T>& out, void* scratch,
+                        void* stream) {
+  ForwardPass<T> pass{{schedule, in, counts, static_cast<cudaStream_t>(stream)}};
+  Scratch memory(scratch);
+  pass.take(memory, out.states != nullptr);
+  pass.run(out);
+}
+
+template <typename T>
+void launch_ltc_backward(const LtcSchedule& schedule, const LtcInputs<T>& in,
+                         const LtcCounts& counts, const LtcGradients<T>& grad, void* scratch,
+                         void* stream) {
+  BackwardPass<T> pass{{schedule, in, counts, static_cast<cudaStream_t>(stream)}};
+  Scratch memory(scratch);
+  pass.take(memory);
+  pass.run(grad);
+}
+
+#define FASTLTC_INSTANTIATE(T)                                                                     \
+  template size_t ltc_forward_scratch(const LtcSchedule&, const LtcInputs<T>&, const LtcCounts&);  \
+  template size_t ltc_backward_scratch(const LtcSchedule&, const LtcInputs<T>&, const LtcCounts&); \
+  template void launch_ltc_forward(const LtcSchedule&, const LtcInputs<T>&, const LtcCounts&,      \
+                                   const LtcOutputs<T>&, void*, void*);                            \
+  template void launch_ltc_backward(const LtcSchedule&, const LtcInputs<T>&, const LtcCounts&,     \
+                                    const LtcGradients<T>&, void*, void*);
+FASTLTC_INSTANTIATE(float)
+FASTLTC_INSTANTIATE(double)
+
+}  // namespace fastltc::cuda

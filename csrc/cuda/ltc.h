@@ -1,0 +1,74 @@
+// The LTC layer on CUDA devices: which plan a problem takes, how much memory it needs, and
+// launches. No torch and no CUDA header. All pointers of a problem, the synapse lists included, are
+// to memory of the device; a stream is a cudaStream_t. Nothing here waits for the device.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "core/ltc_problem.h"
+
+namespace fastltc::cuda {
+
+// Synapses in the lists. Their last column pointers say the same, but only the device can read
+// them.
+struct LtcCounts {
+  int64_t synapses = 0;
+  int64_t sensory_synapses = 0;
+};
+
+enum class LtcPlan {
+  warp_per_sample,   // one warp runs a sample's whole sequence, its synapses in registers
+  block_per_sample,  // one block does; at most 4096 synapses
+  tiled,             // a kernel for each unfold; any size
+};
+
+// How a problem is run: a function of its sizes alone, so that the same call takes the same way
+// everywhere, and the backward pass reads the states in the layout that the forward pass wrote.
+struct LtcSchedule {
+  LtcPlan plan = LtcPlan::tiled;
+  int threads = 0;     // of a block that runs samples; at least N; 32 with a warp per sample
+  int slots = 0;       // synapses that a thread keeps in registers; it reads the rest from memory
+  int64_t blocks = 0;  // of the backward pass; each takes every blocks-th sample
+};
+
+// - A warp: up to 32 neurons and 512 synapses. Each driven neuron gets as many of the lanes as
+// there
+//   are for it, a power of two; 4, 8 or 16 slots for each lane.
+// - A block: up to 512 neurons and 4096 synapses, as FullyConnected(64) has: 8 slots for each
+// thread
+//   (4 where less than half of the matrix is there, because neurons then differ in their number).
+// - Else tiled: the parameters do not fit into a block's registers.
+// float64 takes the same plans with 4 slots (2 in a block): its values take two registers.
+LtcSchedule ltc_schedule(const LayerSizes& size, const LtcCounts& counts, bool is_float64);
+
+// Where a state stands in LtcOutputs::states: b * sample + unfold * step + j * neuron, with unfold
+// 0 for the initial state.
+struct LtcStateStrides {
+  int64_t sample = 0;
+  int64_t step = 0;
+  int64_t neuron = 0;
+};
+LtcStateStrides ltc_state_strides(const LtcSchedule& schedule, const LayerSizes& size);
+
+// Bytes of scratch memory, aligned to 256, whose content is not read.
+template <typename T>
+size_t ltc_forward_scratch(const LtcSchedule& schedule, const LtcInputs<T>& in,
+                           const LtcCounts& counts);
+template <typename T>
+size_t ltc_backward_scratch(const LtcSchedule& schedule, const LtcInputs<T>& in,
+                            const LtcCounts& counts);
+
+// Lengths outside of 0 to T count as the nearer of the two. Where a synapse list is not well formed
+// (core/synapse_check.h), the neurons that it concerns become NaN; no memory outside is touched.
+// Throws std::runtime_error when a launch fails.
+template <typename T>
+void launch_ltc_forward(const LtcSchedule& schedule, const LtcInputs<T>& in,
+                        const LtcCounts& counts, const LtcOutputs<T>& out, void* scratch,
+                        void* stream);
+template <typename T>
+void launch_ltc_backward(const LtcSchedule& schedule, const LtcInputs<T>& in,
+                         const LtcCounts& counts, const LtcGradients<T>& grad, void* scratch,
+                         void* stream);
+
+}  // namespace fastltc::cuda

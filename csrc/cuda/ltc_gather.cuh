@@ -1,0 +1,96 @@
+// Gathers the network from the dense parameters (ltc_network.h), once per call.
+//
+// Plan: a warp for each column of each list. Positions of missing synapses in `position` have been
+// set to -1 by a memset. Bound by launches: it reads and writes a few hundred kilobytes.
+#pragma once
+
+#include "cuda/ltc_network.h"
+
+namespace fastltc::cuda {
+
+template <typename T>
+__device__ void gather_column(const Synapses<T>& list, int j, int lane, bool softplus_weights) {
+  // Pointers are held inside the list, so that one that is not well formed breaks nothing.
+  const auto inside = [&](int32_t k) {
+    return k < 0 ? 0 : k > list.count ? static_cast<int>(list.count) : static_cast<int>(k);
+  };
+  const int begin = inside(list.given_column[j]);
+  const int given_end = inside(list.given_column[j + 1]);
+  const int end = given_end < begin ? begin : given_end;
+  const bool wrong = begin != list.given_column[j] || end != list.given_column[j + 1];
+  if (lane == 0) {
+    list.column[j] = begin;
+    if (j == list.neurons - 1) list.column[list.neurons] = end;
+  }
+  for (int k = begin + lane; k < end; k += kWarp) {
+    int i = list.given_row[k];
+    const bool outside = i < 0 || i >= list.rows;
+    if (outside) i = 0;
+    const int64_t at = static_cast<int64_t>(i) * list.neurons + j;
+    T w = list.weight[at];
+    if (softplus_weights) w = softplus(w);
+    const T slope = list.sigma[at] * kLog2E<T>;
+    Synapse<T> p{-slope, slope * list.mu[at], w * list.erev[at], w};
+    if (outside || wrong) p.a = p.b = p.we = p.w = T(NAN);
+    list.parameters[k] = p;
+    list.pre[k] = i;
+    list.post[k] = j;
+    if (list.position != nullptr) list.position[static_cast<int64_t>(j) * list.rows + i] = k;
+  }
+}
+
+// A block of the neurons' order: the driven ones first, each part ascending.
+template <typename T>
+__device__ void gather_order(const Network<T>& net, int j) {
+  const int32_t* const column = net.recurrent.given_column;
+  int driven = 0, driven_before = 0;
+  for (int i = 0; i < net.recurrent.neurons; ++i) {
+    if (i == j) driven_before = driven;
+    if (column[i + 1] > column[i]) ++driven;
+  }
+  const bool own = column[j + 1] > column[j];
+  net.order[own ? driven_before : driven + j - driven_before] = j;
+  if (j == 0) *net.driven_count = driven;
+}
+
+// Blocks in y: 0 and 1 the lists, 2 the neurons.
+template <typename T>
+__global__ void ltc_gather_kernel(const Network<T> net, const LtcParameters<T> given) {
+  const int warps = static_cast<int>(blockDim.x) / kWarp;
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  if (blockIdx.y < 2) {
+    const Synapses<T>& list = blockIdx.y == 0 ? net.recurrent : net.sensory;
+    const int64_t j = static_cast<int64_t>(blockIdx.x) * warps + threadIdx.x / kWarp;
+    if (j < list.neurons) gather_column(list, static_cast<int>(j), lane, given.softplus);
+    return;
+  }
+  const int64_t neurons = net.recurrent.neurons;
+  for (int64_t k = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; k < neurons;
+       k += static_cast<int64_t>(gridDim.x) * blockDim.x) {
+    const int j = static_cast<int>(k);
+    const T leak = given.softplus ? softplus(given.gleak[j]) : given.gleak[j];
+    const T cm = given.softplus ? softplus(given.cm[j]) : given.cm[j];
+    net.gleak[j] = leak;
+    net.capacity[j] = cm * static_cast<T>(net.size.U);
+    net.leak_numerator[j] = leak * given.vleak[j];
+    net.leak_denominator[j] = leak + static_cast<T>(given.epsilon);
+    if (net.order != nullptr) gather_order(net, j);
+  }
+}
+
+// The synapses from each presynaptic neuron, ascending by the postsynaptic one. Blocks in y: lists.
+template <typename T>
+__global__ void ltc_gather_out_kernel(const Network<T> net) {
+  const Synapses<T>& list = blockIdx.y == 0 ? net.recurrent : net.sensory;
+  const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (i >= list.rows) return;
+  int32_t* const out = list.out + i * list.neurons;
+  int count = 0;
+  for (int j = 0; j < list.neurons; ++j) {
+    const int32_t k = list.position[static_cast<int64_t>(j) * list.rows + i];
+    if (k >= 0) out[count++] = k;
+  }
+  list.out_count[i] = count;
+}
+
+}  // namespace fastltc::cuda

@@ -1,0 +1,121 @@
+// The network as the kernels read it, gathered at the start of each call, and what all LTC kernels
+// have in common: the sums over a neuron's synapses and their gradient.
+//
+// With a = -sigma log2(e) and b = sigma mu log2(e), a synapse's sigmoid is 1 / (1 + 2^(a v + b))
+// (EQUATIONS: folding). Rows are pairs of a time step and a sample, r = t B + b, and what belongs
+// to rows is stored [channel][row]: lanes take neighbouring rows, so every access is one line.
+#pragma once
+
+#include "core/ltc_problem.h"
+#include "cuda/device.h"
+
+namespace fastltc::cuda {
+
+template <typename T>
+struct alignas(4 * sizeof(T)) Synapse {
+  T a;   // -sigma log2(e)
+  T b;   // sigma mu log2(e)
+  T we;  // pos(w) erev
+  T w;   // pos(w)
+};
+
+template <typename T>
+struct Synapses {
+  // As given.
+  const int32_t* given_column = nullptr;
+  const int32_t* given_row = nullptr;
+  const T* sigma = nullptr;
+  const T* mu = nullptr;
+  const T* weight = nullptr;
+  const T* erev = nullptr;
+  int64_t count = 0;
+  int rows = 0;  // presynaptic neurons, or inputs
+  int neurons = 0;
+  // Gathered. Positions are those of the list.
+  int32_t* column = nullptr;         // [neurons + 1]
+  int32_t* pre = nullptr;            // [count]
+  int32_t* post = nullptr;           // [count]
+  Synapse<T>* parameters = nullptr;  // [count]
+  // For the backward pass, else null: the synapses from each presynaptic neuron.
+  int32_t* position = nullptr;   // [neurons][rows], -1 where there is no synapse
+  int32_t* out_count = nullptr;  // [rows]
+  int32_t* out = nullptr;        // [rows][neurons]: positions, out_count of them
+};
+
+template <typename T>
+struct Network {
+  LayerSizes size;
+  Synapses<T> recurrent;
+  Synapses<T> sensory;
+  T* gleak = nullptr;             // [N] pos(gleak)
+  T* capacity = nullptr;          // [N] pos(cm) * U
+  T* leak_numerator = nullptr;    // [N] pos(gleak) * vleak
+  T* leak_denominator = nullptr;  // [N] pos(gleak) + epsilon
+  // Neurons with recurrent synapses, then those without: within a step, the latter need no sigmoid
+  // and their denominator is constant.
+  int32_t* order = nullptr;         // [N]
+  int32_t* driven_count = nullptr;  // [1]
+};
+
+// Inputs that any kernel may need, by row.
+template <typename T>
+struct Rows {
+  int64_t B = 0;
+  int64_t steps = 0;
+  int64_t count = 0;  // B * steps
+  SequenceView<const T> timespans;
+  bool timespans_per_neuron = false;
+  const int64_t* lengths = nullptr;
+  int64_t lengths_stride = 0;
+
+  FASTLTC_DEVICE int64_t length(int64_t b) const {
+    if (lengths == nullptr) return steps;
+    const int64_t given = lengths[b * lengths_stride];
+    return given < 0 ? 0 : given > steps ? steps : given;
+  }
+  FASTLTC_DEVICE T step(int64_t b, int64_t t, int j) const {
+    if (timespans.data == nullptr) return T(1);
+    const int64_t channel = timespans_per_neuron ? j * timespans.stride_c : 0;
+    return timespans.data[b * timespans.stride_b + t * timespans.stride_t + channel];
+  }
+};
+
+// Adds the synapses onto neuron j to its numerator and denominator; `pre` is [rows][pitch], at the
+// row wanted.
+template <typename T>
+FASTLTC_DEVICE void add_column(const Synapses<T>& list, int j, const T* pre, int64_t pitch, T& num,
+                               T& den) {
+  const int end = list.column[j + 1];
+  for (int k = list.column[j]; k < end; ++k) {
+    const Synapse<T> p = list.parameters[k];
+    const T s = sigmoid_exp2(p.a * pre[list.pre[k] * pitch] + p.b);
+    num += p.we * s;
+    den += p.w * s;
+  }
+}
+
+// The four sums of a synapse over rows.
+template <typename T>
+struct alignas(4 * sizeof(T)) SynapseSums {
+  T P = 0;   // s gn
+  T Q = 0;   // s gd
+  T H = 0;   // h
+  T HV = 0;  // h v
+};
+
+// Gradient through one synapse whose sigmoid is s, and whose neuron's numerator and denominator
+// have the gradients gn and gd. Returns h.
+template <typename T>
+FASTLTC_DEVICE T synapse_backward(const Synapse<T>& p, T s, T v, T gn, T gd, SynapseSums<T>& sums) {
+  const T sgn = s * gn;
+  const T sgd = s * gd;
+  const T ks = sgn * p.we + sgd * p.w;
+  const T h = ks - ks * s;
+  sums.P += sgn;
+  sums.Q += sgd;
+  sums.H += h;
+  sums.HV += h * v;
+  return h;
+}
+
+}  // namespace fastltc::cuda

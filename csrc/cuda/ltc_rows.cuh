@@ -1,0 +1,303 @@
+// The parts of LTC that all rows (pairs of a time step and a sample) can do at once: before the
+// recurrent part the input map and the sensory synapses, after its backward pass their gradients
+// and all sums over rows.
+//
+//   u_k = x_k input_w_k + input_b_k
+//   num_j = gl_j vleak_j + sum_k wse_kj ss_kj      den_j = gl_j + eps + sum_k ws'_kj ss_kj
+//   hs_kj = (wse gn_j + ws' gd_j)(ss - ss^2)       gu_k = sum_j sensory_sigma_kj hs_kj
+//
+// Layout: everything is [channel][row] (ltc_network.h) but the caller's tensors.
+//
+// Plan: lanes are rows, a warp takes one neuron, input or a few synapses: a synapse's parameters
+// are the same for all lanes, which the cache broadcasts, and values of rows are whole lines. Bound
+// by the special-function units for many synapses, by launches for few. Sums over rows are kept by
+// lane, added within a warp by a fixed tree, and parts of the rows are added in their order by a
+// last kernel: no atomics.
+#pragma once
+
+#include "cuda/ltc_network.h"
+
+namespace fastltc::cuda {
+
+inline constexpr int kRowThreads = 256;
+inline constexpr int kRowWarps = kRowThreads / kWarp;
+
+template <typename T>
+struct InputMap {
+  SequenceView<const T> x;
+  const T* w = nullptr;  // [I]; null: 1
+  const T* b = nullptr;  // [I]; null: 0
+  int I = 0;
+  T* u = nullptr;  // [I][rows]
+};
+
+// u is 0 in rows past the end of their sample, whose x is not read.
+template <typename T>
+__global__ void ltc_input_map_kernel(const Rows<T> rows, const InputMap<T> map) {
+  const int64_t r = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (r >= rows.count) return;
+  const int64_t t = r / rows.B, b = r % rows.B;
+  const bool active = t < rows.length(b);
+  for (int k = blockIdx.y; k < map.I; k += gridDim.y) {
+    T u = 0;
+    if (active) {
+      u = map.x.data[b * map.x.stride_b + t * map.x.stride_t + k * map.x.stride_c];
+      if (map.w != nullptr) u *= map.w[k];
+      if (map.b != nullptr) u += map.b[k];
+    }
+    map.u[k * rows.count + r] = u;
+  }
+}
+
+// num and den without the recurrent synapses, [N][rows].
+template <typename T>
+__global__ void ltc_sensory_sums_kernel(const Network<T> net, int64_t rows, const T* u, T* num,
+                                        T* den) {
+  const int64_t r = static_cast<int64_t>(blockIdx.x) * kWarp + threadIdx.x % kWarp;
+  if (r >= rows) return;
+  for (int j = blockIdx.y * kRowWarps + threadIdx.x / kWarp; j < net.sensory.neurons;
+       j += gridDim.y * kRowWarps) {
+    T n = net.leak_numerator[j], d = net.leak_denominator[j];
+    add_column(net.sensory, j, u + r, rows, n, d);
+    num[j * rows + r] = n;
+    den[j * rows + r] = d;
+  }
+}
+
+// gu, the gradient of u, [I][rows].
+template <typename T>
+__global__ void ltc_sensory_gradient_kernel(const Synapses<T> list, int64_t rows, const T* u,
+                                            const T* gn, const T* gd, T* gu) {
+  const int64_t r = static_cast<int64_t>(blockIdx.x) * kWarp + threadIdx.x % kWarp;
+  if (r >= rows) return;
+  for (int k = blockIdx.y * kRowWarps + threadIdx.x / kWarp; k < list.rows;
+       k += gridDim.y * kRowWarps) {
+    const T value = u[k * rows + r];
+    const int32_t* const out = list.out + static_cast<int64_t>(k) * list.neurons;
+    T total = 0;
+    for (int n = 0; n < list.out_count[k]; ++n) {
+      const Synapse<T> p = list.parameters[out[n]];
+      const int64_t at = list.post[out[n]] * rows + r;
+      SynapseSums<T> unused;
+      total +=
+          p.a * synapse_backward(p, sigmoid_exp2(p.a * value + p.b), value, gn[at], gd[at], unused);
+    }
+    gu[k * rows + r] = total * (T(-1) / kLog2E<T>);
+  }
+}
+
+// The gradient of x, written in full, and of the input map. A block for each input.
+template <typename T>
+struct InputGradients {
+  SequenceView<T> x;
+  T* w = nullptr;  // [I]; null: not wanted
+  T* b = nullptr;
+};
+template <typename T>
+__global__ void ltc_input_gradient_kernel(const Rows<T> rows, const InputMap<T> map, const T* gu,
+                                          const InputGradients<T> grad) {
+  FASTLTC_SHARED_ARRAY(T, sums_w, kRowWarps);
+  FASTLTC_SHARED_ARRAY(T, sums_b, kRowWarps);
+  const int64_t k = blockIdx.x;
+  T sum_w = 0, sum_b = 0;
+  for (int64_t r = threadIdx.x; r < rows.count; r += kRowThreads) {
+    const int64_t t = r / rows.B, b = r % rows.B;
+    T value = 0;
+    if (t < rows.length(b)) {
+      value = gu[k * rows.count + r];
+      sum_b += value;
+      sum_w += value * map.x.data[b * map.x.stride_b + t * map.x.stride_t + k * map.x.stride_c];
+      if (map.w != nullptr) value *= map.w[k];
+    }
+    grad.x.data[b * grad.x.stride_b + t * grad.x.stride_t + k * grad.x.stride_c] = value;
+  }
+  sum_w = sum_block(sum_w, sums_w, kRowWarps);
+  sum_b = sum_block(sum_b, sums_b, kRowWarps);
+  if (threadIdx.x != 0) return;
+  if (grad.w != nullptr) grad.w[k] = sum_w;
+  if (grad.b != nullptr) grad.b[k] = sum_b;
+}
+
+// What synapses are summed over: `count` rows, in groups of `inner` that lie `outer` apart.
+template <typename T>
+struct SummedRows {
+  int64_t count = 0;
+  int64_t inner = 0;
+  int64_t outer = 0;
+  int64_t pitch = 0;         // between channels
+  const T* pre = nullptr;    // presynaptic values
+  const T* gn = nullptr;     // of the postsynaptic neuron
+  const T* gd = nullptr;     // null: -gn * after
+  const T* after = nullptr;  // the postsynaptic value after the unfold
+};
+
+inline constexpr int kSynapsesPerWarp = 4;
+
+// Parts of the sums of each synapse, [parts][count]; a part is a range of rows, in y.
+template <typename T>
+__global__ void __launch_bounds__(kRowThreads)
+    ltc_synapse_sums_kernel(const Synapses<T> list, const SummedRows<T> rows,
+                            SynapseSums<T>* parts) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  const int64_t first =
+      (static_cast<int64_t>(blockIdx.x) * kRowWarps + threadIdx.x / kWarp) * kSynapsesPerWarp;
+  if (first >= list.count) return;
+  Synapse<T> p[kSynapsesPerWarp];
+  int64_t pre[kSynapsesPerWarp], post[kSynapsesPerWarp];
+  SynapseSums<T> sums[kSynapsesPerWarp];
+  FASTLTC_UNROLL
+  for (int n = 0; n < kSynapsesPerWarp; ++n) {
+    const int64_t k = first + n < list.count ? first + n : first;
+    p[n] = list.parameters[k];
+    pre[n] = list.pre[k] * rows.pitch;
+    post[n] = list.post[k] * rows.pitch;
+  }
+  const int64_t size = (rows.count + gridDim.y - 1) / gridDim.y;
+  const int64_t begin = blockIdx.y * size;
+  const int64_t end = begin + size < rows.count ? begin + size : rows.count;
+  for (int64_t r = begin + lane; r < end; r += kWarp) {
+    const int64_t at = r / rows.inner * rows.outer + r % rows.inner;
+    FASTLTC_UNROLL
+    for (int n = 0; n < kSynapsesPerWarp; ++n) {
+      const T v = rows.pre[pre[n] + at];
+      const T gn = rows.gn[post[n] + at];
+      const T gd = rows.gd != nullptr ? rows.gd[post[n] + at] : -gn * rows.after[post[n] + at];
+      synapse_backward(p[n], sigmoid_exp2(p[n].a * v + p[n].b), v, gn, gd, sums[n]);
+    }
+  }
+  FASTLTC_UNROLL
+  for (int n = 0; n < kSynapsesPerWarp; ++n) {
+    const SynapseSums<T> total{sum_lanes(sums[n].P), sum_lanes(sums[n].Q), sum_lanes(sums[n].H),
+                               sum_lanes(sums[n].HV)};
+    if (lane == 0 && first + n < list.count) parts[blockIdx.y * list.count + first + n] = total;
+  }
+}
+
+template <typename T>
+struct SynapseGradients {
+  int parts = 0;
+  const SynapseSums<T>* sums = nullptr;  // [parts][count]
+  T* sigma = nullptr;                    // [rows, neurons]
+  T* mu = nullptr;
+  T* w = nullptr;
+  T* erev = nullptr;
+};
+
+// Adds up the parts and writes the gradients of a list's dense parameters. A warp for each synapse.
+template <typename T>
+__device__ void write_synapse_gradient(const Synapses<T>& list, const SynapseGradients<T>& grad,
+                                       int64_t k, int lane, bool softplus_weights) {
+  SynapseSums<T> sum;
+  for (int part = lane; part < grad.parts; part += kWarp) {
+    const SynapseSums<T> other = grad.sums[part * list.count + k];
+    sum.P += other.P;
+    sum.Q += other.Q;
+    sum.H += other.H;
+    sum.HV += other.HV;
+  }
+  sum.P = sum_lanes(sum.P);
+  sum.Q = sum_lanes(sum.Q);
+  sum.H = sum_lanes(sum.H);
+  sum.HV = sum_lanes(sum.HV);
+  if (lane != 0) return;
+  const int64_t at = static_cast<int64_t>(list.pre[k]) * list.neurons + list.post[k];
+  const T slope = softplus_weights ? softplus_slope(list.weight[at]) : T(1);
+  grad.w[at] = (list.erev[at] * sum.P + sum.Q) * slope;
+  grad.erev[at] = list.parameters[k].w * sum.P;
+  grad.mu[at] = -list.sigma[at] * sum.H;
+  grad.sigma[at] = sum.HV - list.mu[at] * sum.H;
+}
+
+// Blocks in y: the lists.
+template <typename T>
+__global__ void ltc_synapse_gradients_kernel(const Network<T> net,
+                                             const SynapseGradients<T> recurrent,
+                                             const SynapseGradients<T> sensory,
+                                             bool softplus_weights) {
+  const int64_t k = static_cast<int64_t>(blockIdx.x) * kRowWarps + threadIdx.x / kWarp;
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  const Synapses<T>& list = blockIdx.y == 0 ? net.recurrent : net.sensory;
+  if (k >= list.count) return;
+  write_synapse_gradient(list, blockIdx.y == 0 ? recurrent : sensory, k, lane, softplus_weights);
+}
+
+template <typename T>
+struct NeuronGradients {
+  const T* gn = nullptr;        // [N][rows]
+  const T* gd = nullptr;        // [N][rows]
+  const T* capacity = nullptr;  // [N][rows]
+  T* gleak = nullptr;           // [N]
+  T* vleak = nullptr;
+  T* cm = nullptr;
+};
+
+// A block for each neuron.
+template <typename T>
+__global__ void ltc_neuron_gradients_kernel(const Network<T> net, const LtcParameters<T> given,
+                                            int64_t rows, const NeuronGradients<T> grad) {
+  FASTLTC_SHARED_ARRAY(T, sums_n, kRowWarps);
+  FASTLTC_SHARED_ARRAY(T, sums_d, kRowWarps);
+  FASTLTC_SHARED_ARRAY(T, sums_c, kRowWarps);
+  const int64_t j = blockIdx.x;
+  T n = 0, d = 0, c = 0;
+  for (int64_t r = threadIdx.x; r < rows; r += kRowThreads) {
+    n += grad.gn[j * rows + r];
+    d += grad.gd[j * rows + r];
+    c += grad.capacity[j * rows + r];
+  }
+  n = sum_block(n, sums_n, kRowWarps);
+  d = sum_block(d, sums_d, kRowWarps);
+  c = sum_block(c, sums_c, kRowWarps);
+  if (threadIdx.x != 0) return;
+  const T leak_slope = given.softplus ? softplus_slope(given.gleak[j]) : T(1);
+  const T cm_slope = given.softplus ? softplus_slope(given.cm[j]) : T(1);
+  grad.gleak[j] = (given.vleak[j] * n + d) * leak_slope;
+  grad.vleak[j] = net.gleak[j] * n;
+  grad.cm[j] = c * static_cast<T>(net.size.U) * cm_slope;
+}
+
+template <typename T>
+struct OutputGradients {
+  SequenceView<const T> grad_output;  // null: zeros
+  bool return_sequences = true;
+  const T* states = nullptr;
+  int64_t stride_sample = 0;  // of the states
+  int64_t stride_step = 0;
+  int64_t stride_neuron = 0;
+  int64_t unfolds = 0;
+  T* w = nullptr;  // [M]; null: not wanted
+  T* b = nullptr;
+};
+
+// A block for each output.
+template <typename T>
+__global__ void ltc_output_gradients_kernel(const Rows<T> rows, const OutputGradients<T> grad) {
+  FASTLTC_SHARED_ARRAY(T, sums_w, kRowWarps);
+  FASTLTC_SHARED_ARRAY(T, sums_b, kRowWarps);
+  const int64_t m = blockIdx.x;
+  const SequenceView<const T>& gy = grad.grad_output;
+  const int64_t count = gy.data == nullptr ? 0 : grad.return_sequences ? rows.count : rows.B;
+  T w = 0, sum_b = 0;
+  for (int64_t r = threadIdx.x; r < count; r += kRowThreads) {
+    const int64_t b = r % rows.B, length = rows.length(b);
+    int64_t t = r / rows.B;
+    int64_t unfold = length * grad.unfolds;
+    if (grad.return_sequences) {
+      if (t >= length) continue;
+      unfold = (t + 1) * grad.unfolds;
+    } else {
+      t = 0;
+    }
+    const T value = gy.data[b * gy.stride_b + t * gy.stride_t + m * gy.stride_c];
+    w += value *
+         grad.states[b * grad.stride_sample + unfold * grad.stride_step + m * grad.stride_neuron];
+    sum_b += value;
+  }
+  w = sum_block(w, sums_w, kRowWarps);
+  sum_b = sum_block(sum_b, sums_b, kRowWarps);
+  if (threadIdx.x != 0) return;
+  if (grad.w != nullptr) grad.w[m] = w;
+  if (grad.b != nullptr) grad.b[m] = sum_b;
+}
+
+}  // namespace fastltc::cuda

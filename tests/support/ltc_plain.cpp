@@ -1,0 +1,224 @@
+#include "support/ltc_plain.h"
+
+#include <cmath>
+#include <vector>
+
+namespace fastltc::test {
+namespace {
+
+using Values = std::vector<double>;
+
+double positive(double x, bool softplus) { return softplus ? std::log1p(std::exp(x)) : x; }
+double positive_slope(double x, bool softplus) {
+  return softplus ? 1.0 / (1.0 + std::exp(-x)) : 1.0;
+}
+double sigmoid(double x) { return 1.0 / (1.0 + std::exp(-x)); }
+
+int64_t length_of(const LtcInputs<double>& in, int64_t b) {
+  return in.lengths == nullptr ? in.size.T : in.lengths[b * in.lengths_stride];
+}
+double read(const SequenceView<const double>& view, int64_t b, int64_t t, int64_t c) {
+  return view.data[b * view.stride_b + t * view.stride_t + c * view.stride_c];
+}
+double& at(const SequenceView<double>& view, int64_t b, int64_t t, int64_t c) {
+  return view.data[b * view.stride_b + t * view.stride_t + c * view.stride_c];
+}
+double time_step(const LtcInputs<double>& in, int64_t b, int64_t t, int64_t j) {
+  if (in.timespans.data == nullptr) return 1.0;
+  return read(in.timespans, b, t, in.timespans_per_neuron ? j : 0);
+}
+
+struct List {
+  const SynapseList& list;
+  const double *sigma, *mu, *w, *erev;
+};
+List recurrent_of(const LtcInputs<double>& in) {
+  const auto& p = in.parameters;
+  return {in.synapses, p.sigma, p.mu, p.w, p.erev};
+}
+List sensory_of(const LtcInputs<double>& in) {
+  const auto& p = in.parameters;
+  return {in.sensory_synapses, p.sensory_sigma, p.sensory_mu, p.sensory_w, p.sensory_erev};
+}
+
+void add(const LtcInputs<double>& in, const List& l, int64_t j, const Values& pre, double& num,
+         double& den) {
+  for (int64_t k = l.list.column[j]; k < l.list.column[j + 1]; ++k) {
+    const int64_t i = l.list.row[k], e = i * in.size.N + j;
+    const double s = sigmoid(l.sigma[e] * (pre[i] - l.mu[e]));
+    const double w = positive(l.w[e], in.parameters.softplus);
+    num += w * l.erev[e] * s;
+    den += w * s;
+  }
+}
+
+Values mapped_inputs(const LtcInputs<double>& in, int64_t b, int64_t t) {
+  Values u(in.size.I);
+  for (int64_t k = 0; k < in.size.I; ++k) {
+    u[k] = read(in.x, b, t, k);
+    if (in.parameters.input_w != nullptr) u[k] *= in.parameters.input_w[k];
+    if (in.parameters.input_b != nullptr) u[k] += in.parameters.input_b[k];
+  }
+  return u;
+}
+
+struct Unfold {
+  Values num, den, next;
+};
+Unfold run_unfold(const LtcInputs<double>& in, int64_t b, int64_t t, const Values& u,
+                  const Values& v) {
+  const auto& p = in.parameters;
+  const int64_t N = in.size.N;
+  Unfold result{Values(N), Values(N), Values(N)};
+  for (int64_t j = 0; j < N; ++j) {
+    const double leak = positive(p.gleak[j], p.softplus), dt = time_step(in, b, t, j);
+    double &num = result.num[j], &den = result.den[j];
+    num = leak * p.vleak[j];
+    den = leak + p.epsilon;
+    add(in, sensory_of(in), j, u, num, den);
+    add(in, recurrent_of(in), j, v, num, den);
+    const double capacity = positive(p.cm[j], p.softplus) * static_cast<double>(in.size.U);
+    result.next[j] = (capacity * v[j] + dt * num) / (capacity + dt * den);
+  }
+  return result;
+}
+
+Values initial_state(const LtcInputs<double>& in, int64_t b) {
+  Values v(in.size.N);
+  for (int64_t j = 0; j < in.size.N; ++j) {
+    v[j] = in.h0.data == nullptr ? 0.0 : in.h0.data[b * in.h0.stride_b + j * in.h0.stride_c];
+  }
+  return v;
+}
+
+// Into the dense gradients of one list, and into the gradient of the presynaptic values.
+struct ListGradient {
+  double *sigma, *mu, *w, *erev;
+};
+void list_backward(const LtcInputs<double>& in, const List& l, const ListGradient& g, int64_t j,
+                   const Values& pre, double gn, double gd, Values& grad_pre) {
+  const bool softplus = in.parameters.softplus;
+  for (int64_t k = l.list.column[j]; k < l.list.column[j + 1]; ++k) {
+    const int64_t i = l.list.row[k], e = i * in.size.N + j;
+    const double s = sigmoid(l.sigma[e] * (pre[i] - l.mu[e]));
+    const double w = positive(l.w[e], softplus);
+    const double h = (w * l.erev[e] * gn + w * gd) * (s - s * s);
+    g.w[e] += (l.erev[e] * s * gn + s * gd) * positive_slope(l.w[e], softplus);
+    g.erev[e] += w * s * gn;
+    g.mu[e] -= l.sigma[e] * h;
+    g.sigma[e] += h * (pre[i] - l.mu[e]);
+    grad_pre[i] += l.sigma[e] * h;
+  }
+}
+
+}  // namespace
+
+void plain_ltc_forward(const LtcInputs<double>& in, const LtcOutputs<double>& out) {
+  const auto& p = in.parameters;
+  for (int64_t b = 0; b < in.size.B; ++b) {
+    Values v = initial_state(in, b);
+    const auto write = [&](int64_t t, bool active) {
+      for (int64_t m = 0; m < in.size.M; ++m) {
+        double y = active ? v[m] : 0.0;
+        if (active && p.output_w != nullptr) y *= p.output_w[m];
+        if (active && p.output_b != nullptr) y += p.output_b[m];
+        at(out.output, b, t, m) = y;
+      }
+    };
+    for (int64_t t = 0; t < in.size.T; ++t) {
+      const bool active = t < length_of(in, b);
+      for (int64_t n = 0; active && n < in.size.U; ++n) {
+        v = run_unfold(in, b, t, mapped_inputs(in, b, t), v).next;
+      }
+      if (out.return_sequences) write(t, active);
+    }
+    if (!out.return_sequences) write(0, true);
+    for (int64_t j = 0; j < in.size.N; ++j) out.hn[b * in.size.N + j] = v[j];
+  }
+}
+
+void plain_ltc_backward(const LtcInputs<double>& in, const LtcGradients<double>& grad) {
+  const auto& p = in.parameters;
+  const int64_t N = in.size.N, I = in.size.I, M = in.size.M, U = in.size.U;
+  const ListGradient recurrent{grad.sigma, grad.mu, grad.w, grad.erev};
+  const ListGradient sensory{grad.sensory_sigma, grad.sensory_mu, grad.sensory_w,
+                             grad.sensory_erev};
+  for (double* const dense : {grad.gleak, grad.vleak, grad.cm}) {
+    for (int64_t j = 0; j < N; ++j) dense[j] = 0.0;
+  }
+  for (double* const map : {grad.input_w, grad.input_b}) {
+    for (int64_t k = 0; map != nullptr && k < I; ++k) map[k] = 0.0;
+  }
+  for (double* const map : {grad.output_w, grad.output_b}) {
+    for (int64_t m = 0; map != nullptr && m < M; ++m) map[m] = 0.0;
+  }
+  for (int64_t b = 0; b < in.size.B; ++b) {
+    const int64_t length = length_of(in, b);
+    std::vector<Values> states{initial_state(in, b)};
+    for (int64_t t = 0; t < length; ++t) {
+      const Values u = mapped_inputs(in, b, t);
+      for (int64_t n = 0; n < U; ++n) {
+        states.push_back(run_unfold(in, b, t, u, states.back()).next);
+      }
+    }
+    Values g(N);
+    for (int64_t j = 0; j < N; ++j) {
+      if (grad.grad_hn.data != nullptr) {
+        g[j] = grad.grad_hn.data[b * grad.grad_hn.stride_b + j * grad.grad_hn.stride_c];
+      }
+    }
+    const auto output_backward = [&](int64_t t, const Values& v) {
+      if (grad.grad_output.data == nullptr) return;
+      for (int64_t m = 0; m < M; ++m) {
+        const double gy = read(grad.grad_output, b, t, m);
+        if (grad.output_w != nullptr) grad.output_w[m] += gy * v[m];
+        if (grad.output_b != nullptr) grad.output_b[m] += gy;
+        g[m] += p.output_w == nullptr ? gy : gy * p.output_w[m];
+      }
+    };
+    if (!grad.return_sequences) output_backward(0, states.back());
+    for (int64_t t = in.size.T - 1; t >= 0; --t) {
+      const bool each = in.timespans_per_neuron;
+      for (int64_t c = 0; grad.timespans.data != nullptr && c < (each ? N : 1); ++c) {
+        at(grad.timespans, b, t, c) = 0.0;
+      }
+      for (int64_t k = 0; k < I; ++k) at(grad.x, b, t, k) = 0.0;
+      if (t >= length) continue;
+      if (grad.return_sequences) output_backward(t, states[(t + 1) * U]);
+      const Values u = mapped_inputs(in, b, t);
+      Values grad_u(I);
+      for (int64_t n = U - 1; n >= 0; --n) {
+        const Values& v = states[t * U + n];
+        const Unfold unfold = run_unfold(in, b, t, u, v);
+        Values before(N);
+        for (int64_t j = 0; j < N; ++j) {
+          const double dt = time_step(in, b, t, j);
+          const double capacity = positive(p.cm[j], p.softplus) * static_cast<double>(U);
+          const double gt = g[j] / (capacity + dt * unfold.den[j]);
+          const double gn = dt * gt, gd = -gn * unfold.next[j];
+          list_backward(in, recurrent_of(in), recurrent, j, v, gn, gd, before);
+          list_backward(in, sensory_of(in), sensory, j, u, gn, gd, grad_u);
+          before[j] += capacity * gt;
+          const double leak_slope = positive_slope(p.gleak[j], p.softplus);
+          grad.gleak[j] += (p.vleak[j] * gn + gd) * leak_slope;
+          grad.vleak[j] += positive(p.gleak[j], p.softplus) * gn;
+          grad.cm[j] += gt * (v[j] - unfold.next[j]) * static_cast<double>(U) *
+                        positive_slope(p.cm[j], p.softplus);
+          if (grad.timespans.data != nullptr) {
+            at(grad.timespans, b, t, each ? j : 0) +=
+                gt * (unfold.num[j] - unfold.den[j] * unfold.next[j]);
+          }
+        }
+        g = before;
+      }
+      for (int64_t k = 0; k < I; ++k) {
+        if (grad.input_w != nullptr) grad.input_w[k] += grad_u[k] * read(in.x, b, t, k);
+        if (grad.input_b != nullptr) grad.input_b[k] += grad_u[k];
+        at(grad.x, b, t, k) = p.input_w == nullptr ? grad_u[k] : grad_u[k] * p.input_w[k];
+      }
+    }
+    for (int64_t j = 0; grad.h0 != nullptr && j < N; ++j) grad.h0[b * N + j] = g[j];
+  }
+}
+
+}  // namespace fastltc::test
