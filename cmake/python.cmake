@@ -35,6 +35,28 @@ target_include_directories(_C SYSTEM PRIVATE ${torch_dir}/include)
 target_link_libraries(_C PRIVATE fastltc_kernels
   ${torch_dir}/lib/${CMAKE_SHARED_LIBRARY_PREFIX}torch_cpu${CMAKE_SHARED_LIBRARY_SUFFIX})
 
+# In a library of its own, so that one package serves builds of torch with and without CUDA. No
+# symbol of torch's CUDA libraries is imported, and the CUDA runtime is linked statically.
+if(FASTLTC_CUDA_BUILT)
+  find_package(CUDAToolkit REQUIRED)
+  add_library(_C_cuda MODULE
+    ${FASTLTC_CUDA_KERNELS}
+    csrc/cuda/set_device.cpp
+    csrc/torch/ltc_cuda.cpp)
+  set_target_properties(_C_cuda PROPERTIES
+    PREFIX "" SUFFIX ".so" CUDA_RUNTIME_LIBRARY Static CUDA_VISIBILITY_PRESET hidden)
+  target_compile_definitions(_C_cuda PRIVATE TORCH_TARGET_VERSION=0x020a000000000000ULL)
+  target_compile_options(_C_cuda PRIVATE
+    $<$<COMPILE_LANGUAGE:CXX>:-fmacro-prefix-map=${torch_dir}/include/=>
+    $<$<COMPILE_LANGUAGE:CUDA>:--threads=2>)
+  target_include_directories(_C_cuda SYSTEM PRIVATE ${torch_dir}/include)
+  target_link_libraries(_C_cuda PRIVATE fastltc_kernels CUDA::cudart_static
+    ${torch_dir}/lib/${CMAKE_SHARED_LIBRARY_PREFIX}torch_cpu${CMAKE_SHARED_LIBRARY_SUFFIX})
+  # The CUDA runtime's symbols are not for other libraries, which may bring another version of it.
+  target_link_options(_C_cuda PRIVATE -Wl,--exclude-libs,ALL)
+  install(TARGETS _C_cuda LIBRARY DESTINATION fastltc)
+endif()
+
 pybind11_add_module(_runtime MODULE NO_EXTRAS
   csrc/runtime/module.cpp
   csrc/runtime/network.cpp

@@ -79,6 +79,12 @@ def tracked_files() -> list[str]:
     return [name for name in listed if (ROOT / name).is_file()]
 
 
+def has_cuda_toolkit() -> bool:
+    """Return whether the build finds nvcc, by the same places as cmake/cuda.cmake."""
+    places = (os.environ.get("CUDACXX"), shutil.which("nvcc"), "/usr/local/cuda/bin/nvcc")
+    return any(place is not None and Path(place).exists() for place in places)
+
+
 class Environment:
     """A virtual environment made for one case."""
 
@@ -193,15 +199,18 @@ class Checks:
             f"{wheel.name}: missing {expected - files}, surplus {files - libraries - expected}",
         )
         names = sorted(Path(name).name.split(".")[0] for name in libraries)
-        expect(names == ["_C", "_runtime"], f"{wheel.name}: libraries {sorted(libraries)}")
+        cuda = ["_C_cuda"] if has_cuda_toolkit() else []
+        expect(names == ["_C", *cuda, "_runtime"], f"{wheel.name}: libraries {sorted(libraries)}")
         licenses = list(unpacked.glob("*.dist-info/**/LICENSE"))
         expect(len(licenses) == 1, f"{wheel.name}: no license")
         for name in libraries:
             dynamic = run(["readelf", "-d", unpacked / name], self.work)
             needed = set(re.findall(r"\(NEEDED\).*\[(.*)\]", dynamic))
             torch = {library for library in needed if re.match("lib(torch|c10)", library)}
-            wanted = {"libtorch_cpu.so"} if name.endswith("_C.so") else set()
-            expect(torch == wanted, f"{name}: needs {needed}")
+            bound = Path(name).name in ("_C.so", "_C_cuda.so")
+            expect(torch == ({"libtorch_cpu.so"} if bound else set()), f"{name}: needs {needed}")
+            cuda_libraries = {library for library in needed if "cuda" in library}
+            expect(not cuda_libraries, f"{name}: needs {needed}")
             expect("PATH)" not in dynamic, f"{name}: has an rpath:\n{dynamic}")
             content = (unpacked / name).read_bytes()
             paths = set(re.findall(rb"/[\w./+-]+/(?:csrc|site-packages)/[\w./-]+", content))

@@ -268,6 +268,15 @@ struct BackwardPass : Pass<T> {
   void run(const LtcGradients<T>& grad) const {
     const LayerSizes& size = in.size;
     if (size.N == 0) return;
+    // Entries that are no synapse.
+    clear(grad.sigma, size.N);
+    clear(grad.mu, size.N);
+    clear(grad.w, size.N);
+    clear(grad.erev, size.N);
+    clear(grad.sensory_sigma, size.I);
+    clear(grad.sensory_mu, size.I);
+    clear(grad.sensory_w, size.I);
+    clear(grad.sensory_erev, size.I);
     this->gather(true);
     this->sensory_sums();
     if (size.B > 0) {
@@ -279,6 +288,11 @@ struct BackwardPass : Pass<T> {
     }
     sensory_gradients(grad);
     sum_over_rows(grad);
+  }
+
+  void clear(T* dense, int64_t rows) const {
+    const size_t bytes = sizeof(T) * static_cast<size_t>(rows * in.size.N);
+    if (bytes > 0) check(cudaMemsetAsync(dense, 0, bytes, stream), "memset");
   }
 
   void run_persistent(const LtcGradients<T>& grad) const {

@@ -10,13 +10,6 @@
 
 namespace fastltc::cuda {
 
-// Synapses in the lists. Their last column pointers say the same, but only the device can read
-// them.
-struct LtcCounts {
-  int64_t synapses = 0;
-  int64_t sensory_synapses = 0;
-};
-
 enum class LtcPlan {
   warp_per_sample,   // one warp runs a sample's whole sequence, its synapses in registers
   block_per_sample,  // one block does; at most 4096 synapses
@@ -59,9 +52,10 @@ template <typename T>
 size_t ltc_backward_scratch(const LtcSchedule& schedule, const LtcInputs<T>& in,
                             const LtcCounts& counts);
 
-// Lengths outside of 0 to T count as the nearer of the two. Where a synapse list is not well formed
-// (core/synapse_check.h), the neurons that it concerns become NaN; no memory outside is touched.
-// Throws std::runtime_error when a launch fails.
+// The gradients of dense parameters are written in full, too. Lengths outside of 0 to T count as
+// the nearer of the two. Where a synapse list is not well formed (core/synapse_check.h), the
+// neurons that it concerns become NaN; no memory outside is touched. Throws std::runtime_error when
+// a launch fails.
 template <typename T>
 void launch_ltc_forward(const LtcSchedule& schedule, const LtcInputs<T>& in,
                         const LtcCounts& counts, const LtcOutputs<T>& out, void* scratch,

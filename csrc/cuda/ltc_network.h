@@ -76,7 +76,9 @@ struct Rows {
   FASTLTC_DEVICE T step(int64_t b, int64_t t, int j) const {
     if (timespans.data == nullptr) return T(1);
     const int64_t channel = timespans_per_neuron ? j * timespans.stride_c : 0;
-    return timespans.data[b * timespans.stride_b + t * timespans.stride_t + channel];
+    const T dt = timespans.data[b * timespans.stride_b + t * timespans.stride_t + channel];
+    // The host cannot refuse what it does not see: better NaN than a plausible result.
+    return dt >= T(0) ? dt : T(NAN);
   }
 };
 

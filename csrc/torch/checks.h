@@ -58,7 +58,12 @@ inline const char* dtype_text(ScalarType type) {
 // The arguments of one call of one operator.
 class ArgumentCheck {
  public:
-  ArgumentCheck(const char* op, ScalarType dtype) : op_(op), dtype_(dtype) {}
+  // `cuda_device`: the device whose tensors are expected; -1: the CPU.
+  ArgumentCheck(const char* op, ScalarType dtype, int32_t cuda_device = -1)
+      : op_(op), dtype_(dtype), cuda_device_(cuda_device) {}
+
+  // Values on a CUDA device cannot be looked at without waiting for it.
+  bool can_read_values() const { return cuda_device_ < 0; }
 
   void dtype(const char* name, const Tensor& tensor, ScalarType expected) const {
     that(tensor.scalar_type() == expected, name, [&] {
@@ -66,9 +71,15 @@ class ArgumentCheck {
              dtype_text(tensor.scalar_type());
     });
   }
-  void cpu(const char* name, const Tensor& tensor) const {
-    that(tensor.is_cpu(), name, [] {
-      return std::string("expected a CPU tensor like the others, got one on another device");
+  bool on_device(const Tensor& tensor) const {
+    if (cuda_device_ < 0) return tensor.is_cpu();
+    return tensor.is_cuda() && tensor.get_device_index() == cuda_device_;
+  }
+  void device(const char* name, const Tensor& tensor) const {
+    that(on_device(tensor), name, [&] {
+      const std::string expected =
+          cuda_device_ < 0 ? "CPU tensor" : "tensor on cuda:" + std::to_string(cuda_device_);
+      return "expected a " + expected + " like the others, got one on another device";
     });
   }
   void shape(const char* name, const Tensor& tensor,
@@ -82,7 +93,7 @@ class ArgumentCheck {
   // A floating-point tensor of the call's dtype.
   void value(const char* name, const Tensor& tensor,
              std::initializer_list<int64_t> expected) const {
-    cpu(name, tensor);
+    device(name, tensor);
     dtype(name, tensor, dtype_);
     shape(name, tensor, expected);
   }
@@ -92,7 +103,7 @@ class ArgumentCheck {
     bool same = tensor.dim() == static_cast<int64_t>(expected.size());
     int64_t d = 0;
     for (const int64_t size : expected) same = same && tensor.size(d++) == size;
-    if (same && tensor.scalar_type() == dtype_ && tensor.is_cpu()) return;
+    if (same && tensor.scalar_type() == dtype_ && on_device(tensor)) return;
     value(name().c_str(), tensor, expected);
   }
   void value(const char* name, const std::optional<Tensor>& tensor,
@@ -110,6 +121,7 @@ class ArgumentCheck {
  private:
   const char* op_;
   ScalarType dtype_;
+  int32_t cuda_device_;
 };
 
 }  // namespace fastltc

@@ -33,7 +33,7 @@ struct Arguments {
     check.that(dtype == ScalarType::Float || dtype == ScalarType::Double, "x", [&] {
       return std::string("expected dtype float32 or float64, got ") + dtype_text(dtype);
     });
-    check.cpu("x", x);
+    check.device("x", x);
     check.that(x.dim() == 2, "x", [&] { return "expected shape [B, I], got " + shape_text(x); });
     check.that(weight.dim() == 2, "weight",
                [&] { return "expected shape [O, I], got " + shape_text(weight); });
@@ -42,7 +42,7 @@ struct Arguments {
     O = weight.size(0);
     check.value("weight", weight, {O, I});
     check.value("bias", bias, {O});
-    check.cpu("entries", entries);
+    check.device("entries", entries);
     check.dtype("entries", entries, ScalarType::Int);
     check.that(entries.dim() == 1, "entries",
                [&] { return "expected one dimension, got " + shape_text(entries); });

@@ -47,18 +47,29 @@ SequenceView<const T> sequence_view(const Tensor& tensor, bool has_time = true) 
   return view;
 }
 
-// A new tensor with the dtype and device of another. torch::stable::new_empty goes through the
-// dispatcher by name, which takes as long as a step of a small layer.
-inline Tensor new_strided(const Tensor& like, std::initializer_list<int64_t> sizes,
+// A new tensor with the device, and unless it is given the dtype, of another.
+// torch::stable::new_empty goes through the dispatcher by name, which takes as long as a step of a
+// small layer.
+inline Tensor new_strided(const Tensor& like, int32_t dtype, std::initializer_list<int64_t> sizes,
                           std::initializer_list<int64_t> strides) {
-  int32_t dtype, device;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(like.get(), &dtype));
+  int32_t device;
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device));
   AtenTensorHandle result;
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(static_cast<int64_t>(sizes.size()),
                                                          sizes.begin(), strides.begin(), dtype,
                                                          device, like.get_device_index(), &result));
   return Tensor(result);
+}
+inline Tensor new_strided(const Tensor& like, std::initializer_list<int64_t> sizes,
+                          std::initializer_list<int64_t> strides) {
+  int32_t dtype;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(like.get(), &dtype));
+  return new_strided(like, dtype, sizes, strides);
+}
+
+// Uninitialised memory on the device of another tensor.
+inline Tensor new_bytes(const Tensor& like, size_t bytes) {
+  return new_strided(like, aoti_torch_dtype_uint8(), {static_cast<int64_t>(bytes)}, {1});
 }
 
 inline Tensor new_tensor(const Tensor& like, int64_t n) { return new_strided(like, {n}, {1}); }
@@ -129,7 +140,7 @@ struct SequenceArguments {
     check.that(dtype == ScalarType::Float || dtype == ScalarType::Double, "x", [&] {
       return std::string("expected dtype float32 or float64, got ") + dtype_text(dtype);
     });
-    check.cpu("x", x);
+    check.device("x", x);
     check.that(x.dim() == 3, "x", [&] { return "expected shape [B, T, I], got " + shape_text(x); });
     size.B = x.size(0);
     size.T = x.size(1);
@@ -193,9 +204,10 @@ struct SequenceArguments {
 
   void check_lengths(const ArgumentCheck& check) const {
     if (!lengths.has_value()) return;
-    check.cpu("lengths", *lengths);
+    check.device("lengths", *lengths);
     check.dtype("lengths", *lengths, ScalarType::Long);
     check.shape("lengths", *lengths, {size.B});
+    if (!check.can_read_values()) return;
     const int64_t* const length = lengths->const_data_ptr<int64_t>();
     for (int64_t b = 0; b < size.B; ++b) {
       const int64_t value = length[b * lengths->stride(0)];
@@ -216,6 +228,7 @@ struct SequenceArguments {
     } else {
       check.value("timespans", *timespans, {size.B, size.T});
     }
+    if (!check.can_read_values()) return;
     const SequenceView<const T> view = sequence_view<T>(*timespans);
     const int64_t* const length =
         lengths.has_value() ? lengths->const_data_ptr<int64_t>() : nullptr;

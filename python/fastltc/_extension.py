@@ -17,7 +17,8 @@ def library_path(name: str) -> str:
     the Python files.
 
     Args:
-        name: ``"_C"`` (operators for torch) or ``"_runtime"`` (no torch).
+        name: ``"_C"`` (operators for torch), ``"_C_cuda"`` (their CUDA kernels) or ``"_runtime"``
+            (no torch).
 
     Raises:
         ImportError: if the installation has no such library.
@@ -31,24 +32,52 @@ def library_path(name: str) -> str:
     return spec.origin
 
 
-@functools.cache
-def load_operators() -> str:
-    """Register ``torch.ops.fastltc.*`` by loading ``_C`` once; return its path.
-
-    Raises:
-        ImportError: if ``_C`` is missing or cannot be loaded; the text says why and what to do.
-    """
-    path = library_path("_C")
+def _load_into_torch(name: str) -> str:
+    path = library_path(name)
     import torch
 
     try:
         torch.ops.load_library(path)
     except (OSError, RuntimeError) as error:
         raise ImportError(
-            f"fastltc._C: cannot load {path} into torch {torch.__version__} (fastltc needs "
+            f"fastltc.{name}: cannot load {path} into torch {torch.__version__} (fastltc needs "
             f"torch >= 2.10): {error}. {_REMEDY}"
         ) from error
     return path
+
+
+@functools.cache
+def load_operators() -> str:
+    """Register ``torch.ops.fastltc.*`` by loading ``_C`` once; return its path.
+
+    Where torch is built with CUDA and this installation has the kernels for it, ``_C_cuda`` is
+    loaded too.
+
+    Raises:
+        ImportError: if ``_C`` is missing or cannot be loaded; the text says why and what to do.
+    """
+    path = _load_into_torch("_C")
+    load_cuda_operators()
+    return path
+
+
+@functools.cache
+def load_cuda_operators() -> tuple[str | None, str]:
+    """Load the CUDA kernels of the operators, once.
+
+    Call it after ``_C`` is loaded. Their absence is no error before a CUDA tensor comes.
+
+    Returns:
+        The path of ``_C_cuda`` and an empty text, or None and why there are no CUDA kernels.
+    """
+    import torch
+
+    if torch.version.cuda is None:
+        return None, f"torch {torch.__version__} is built without CUDA"
+    try:
+        return _load_into_torch("_C_cuda"), ""
+    except ImportError as error:
+        return None, str(error)
 
 
 @functools.cache

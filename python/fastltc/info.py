@@ -32,12 +32,15 @@ def _collect_torch() -> dict[str, Any]:
 
 
 def _collect_operators(torch_error: str | None) -> dict[str, Any]:
+    result: dict[str, Any] = {"path": None, "cuda_path": None, "cuda_error": None, "error": None}
     if torch_error is not None:
-        return {"path": None, "error": "they need torch, which cannot be imported"}
+        return {**result, "error": "they need torch, which cannot be imported"}
     try:
-        return {"path": _extension.load_operators(), "error": None}
+        result["path"] = _extension.load_operators()
     except ImportError as error:
-        return {"path": None, "error": str(error)}
+        return {**result, "error": str(error)}
+    result["cuda_path"], result["cuda_error"] = _extension.load_cuda_operators()
+    return result
 
 
 def _collect_runtime() -> tuple[dict[str, Any], dict[str, Any]]:
@@ -63,7 +66,8 @@ def collect() -> dict[str, Any]:
         A dict that ``json.dumps`` takes, with the keys ``fastltc``, ``python``, ``platform``,
         ``torch`` (version, cuda, threads), ``packages`` (name to version), ``build`` (torch it was
         built against, compiler, build_type, cuda, cuda_reason), ``cpu`` (instruction sets compiled,
-        supported and chosen, lanes), ``processors`` and ``operators`` (path of the library).
+        supported and chosen, lanes), ``processors`` and ``operators`` (path of the library, that
+        of its CUDA kernels, or why those are not loaded).
 
     Example:
         >>> from fastltc import info
@@ -124,6 +128,9 @@ def format_report(info: dict[str, Any] | None = None) -> str:
             ("CUDA kernels", f"{built}: {build['cuda_reason']}"),
         ]
     lines.append(("operators", operators["path"] or f"not loaded: {operators['error']}"))
+    if operators["path"]:
+        cuda_text = operators["cuda_path"] or f"not loaded: {operators['cuda_error']}"
+        lines.append(("operators for CUDA", cuda_text))
     if cpu["error"]:
         lines.append(("instruction sets", cpu["error"]))
     else:

@@ -20,11 +20,11 @@
 namespace {
 
 using fastltc::LayerSizes;
+using fastltc::LtcCounts;
 using fastltc::LtcGradients;
 using fastltc::LtcInputs;
 using fastltc::LtcOutputs;
 using fastltc::SequenceView;
-using fastltc::cuda::LtcCounts;
 using fastltc::cuda::LtcPlan;
 using fastltc::cuda::LtcSchedule;
 
@@ -222,13 +222,13 @@ struct Call {
     if (keep_states) out.states = states.data();
     return out;
   }
-  LtcGradients<T> prepare_backward() {
+  // `zeroed`: as plain_ltc_backward expects the dense gradients.
+  LtcGradients<T> prepare_backward(bool zeroed) {
     const Case& c = problem.c;
     LtcGradients<T> g;
     for (int k = 0; k < TENSORS; ++k) {
-      const bool dense = k >= SIGMA && k <= S_EREV;
-      const T start = dense ? T(0) : std::numeric_limits<T>::quiet_NaN();
-      gradients[k].assign(values[k].size(), start);
+      const bool cleared = zeroed && k >= SIGMA && k <= S_EREV;
+      gradients[k].assign(values[k].size(), cleared ? T(0) : std::numeric_limits<T>::quiet_NaN());
     }
     g.grad_output = outputs<const T>(grad_output.data());
     g.return_sequences = c.return_sequences;
@@ -266,7 +266,7 @@ struct Call {
   }
   void backward(const LtcSchedule& schedule) {
     const LtcCounts counts = problem.counts();
-    const LtcGradients<T> grad = prepare_backward();
+    const LtcGradients<T> grad = prepare_backward(false);
     const auto memory = scratch(fastltc::cuda::ltc_backward_scratch(schedule, in, counts));
     fastltc::cuda::launch_ltc_backward(schedule, in, counts, grad, memory.get(), nullptr);
   }
@@ -306,7 +306,7 @@ struct Expected {
 
   explicit Expected(const Problem& problem) : call(problem) {
     fastltc::test::plain_ltc_forward(call.in, call.prepare_forward(false));
-    fastltc::test::plain_ltc_backward(call.in, call.prepare_backward());
+    fastltc::test::plain_ltc_backward(call.in, call.prepare_backward(true));
   }
 };
 
@@ -466,6 +466,18 @@ TEST(lists_that_are_not_well_formed_touch_nothing_outside) {
   run(3, 1000);
   run(3, -5);
   run(6, 1 << 30);
+}
+
+TEST(negative_time_steps_give_nan) {
+  std::mt19937_64 random(fastltc::test::seed());
+  Problem problem({.B = 2, .T = 2, .I = 3, .N = 6, .M = 6, .U = 2, .timespans = 1}, random);
+  problem.values[DT] = {0.5, 0.5, 0.5, -0.5};
+  fastltc::emulator::set_schedule({});
+  for (const LtcSchedule& schedule : possible_schedules(problem)) {
+    Call<float> call(problem);
+    call.forward(schedule, true);
+    for (int k = 0; k < 12; ++k) CHECK(std::isnan(call.hn[k]) == (k >= 6));
+  }
 }
 
 TEST(schedules_of_the_sizes_that_matter) {

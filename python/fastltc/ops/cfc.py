@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from fastltc._extension import load_operators
-from fastltc.ops.checks import check_cfc_arguments, check_same_device
+from fastltc.ops.checks import check_cfc_arguments, check_has_kernels, check_same_device
 from fastltc.ops.ltc import HALF_DTYPES, NO_MEMORY
 
 __all__ = ["CFC_ACTIVATIONS", "CFC_MODES", "cfc"]
@@ -439,6 +439,7 @@ def cfc(
         # The operator has refused its arguments. Only now is it worth finding out why, in the
         # words of this function.
         if not compiling:
+            check_has_kernels("cfc_forward", x)
             check_cfc_arguments(
                 *(x, h0, timespans, lengths, parameters, masks, layer_sizes, backbone_layers),
                 *(mode, activation, dropout, memory),

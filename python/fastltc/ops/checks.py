@@ -11,8 +11,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from fastltc._extension import load_cuda_operators
+
 __all__ = [
     "check_cfc_arguments",
+    "check_has_kernels",
     "check_lengths_and_timespans",
     "check_ltc_arguments",
     "check_mask_values",
@@ -62,6 +65,29 @@ def check_same_device(op: str, x: Tensor, *others: Tensor | None) -> None:
             raise RuntimeError(
                 f"{op}: expected all tensors on {x.device}, where x is, got one on {tensor.device}"
             )
+
+
+def check_has_kernels(function: str, x: Tensor) -> None:
+    """Raise RuntimeError if ``x`` is on a CUDA device for which there are no kernels.
+
+    Args:
+        function: name of the operator without a prefix.
+        x: the first argument.
+    """
+    if x.device.type != "cuda":
+        return
+    path, reason = load_cuda_operators()
+    if path is None:
+        raise RuntimeError(
+            f"{function}: x is on {x.device}, but the CUDA kernels are not loaded: {reason}. "
+            "Install fastltc where there is a CUDA toolkit (`fastltc info` says whether it found "
+            'one), or move the module and its inputs to the CPU with .to("cpu")'
+        )
+    if not torch._C._dispatch_has_kernel_for_dispatch_key(f"fastltc::{function}", "CUDA"):
+        raise RuntimeError(
+            f"{function}: x is on {x.device}, and this version of fastltc has no CUDA kernel for "
+            'it; move the module and its inputs to the CPU with .to("cpu")'
+        )
 
 
 def check_timespan_values(name: str, timespans: Tensor) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from fastltc._extension import load_operators
-from fastltc.ops.checks import check_ltc_arguments, check_same_device
+from fastltc.ops.checks import check_has_kernels, check_ltc_arguments, check_same_device
 
 __all__ = ["HALF_DTYPES", "LTC_PARAMETERS", "NO_MEMORY", "ltc"]
 
@@ -430,6 +430,7 @@ def ltc(
     except RuntimeError:
         # The operator has refused its arguments. Only now is it worth finding out why, in the
         # words of this function.
+        check_has_kernels("ltc_forward", x)
         check_ltc_arguments(
             *(x, h0, timespans, lengths, parameters, synapses, sensory_synapses, output_size),
             ode_unfolds=ode_unfolds,
