@@ -20,6 +20,13 @@ template <typename... P, typename... A>
 void launch(const char* name, void (*kernel)(P...), dim3 blocks, int threads, size_t shared,
             cudaStream_t stream, const A&... arguments) {
   if (blocks.x == 0 || blocks.y == 0 || blocks.z == 0) return;
+  // More than any kernel may use without asking.
+  if (shared > (48u << 10)) {
+    check(
+        cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
+                             cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared)),
+        name);
+  }
   cudaLaunchConfig_t config{};
   config.gridDim = blocks;
   config.blockDim = dim3(static_cast<unsigned>(threads));

@@ -146,7 +146,7 @@ void with_instance(const LtcSchedule& schedule, const Run& run) {
     return run(integral_constant<int, is_float64 ? 2 : 8>(), integral_constant<int, 512>());
   }
   if constexpr (!is_float64) {
-    if (schedule.slots > 8) return run(integral_constant<int, 16>(), warp);
+    if (schedule.slots > 8) return run(integral_constant<int, 12>(), warp);
     if (schedule.slots > 4) return run(integral_constant<int, 8>(), warp);
   }
   return run(integral_constant<int, 4>(), warp);
@@ -305,7 +305,9 @@ struct BackwardPass : Pass<T> {
     with_instance<T>(schedule, [&](auto slots, auto threads) {
       launch("ltc_persistent_backward", ltc_persistent_backward_kernel<T, slots(), threads()>,
              grid(schedule.blocks), schedule.threads,
-             persistent_backward_shared<T>(in.size.N, counts.synapses), stream, call);
+             persistent_backward_shared<T, slots(), threads()>(in.size.N, counts.synapses,
+                                                               schedule.threads),
+             stream, call);
     });
   }
 

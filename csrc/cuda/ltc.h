@@ -25,9 +25,9 @@ struct LtcSchedule {
   int64_t blocks = 0;  // of the backward pass; each takes every blocks-th sample
 };
 
-// - A warp: up to 32 neurons and 512 synapses. Each driven neuron gets as many of the lanes as
+// - A warp: up to 32 neurons and 384 synapses. Each driven neuron gets as many of the lanes as
 // there
-//   are for it, a power of two; 4, 8 or 16 slots for each lane.
+//   are for it, a power of two; 4, 8 or 12 slots for each lane.
 // - A block: up to 512 neurons and 4096 synapses, as FullyConnected(64) has: 8 slots for each
 // thread
 //   (4 where less than half of the matrix is there, because neurons then differ in their number).

@@ -44,6 +44,20 @@ __device__ __forceinline__ int lanes_each(int threads, int parts) {
   return lanes;
 }
 
+// The same value, of which the compiler knows nothing: else it computes what depends on it once,
+// before the loops, into registers that are not there.
+template <typename Integer>
+__device__ __forceinline__ Integer opaque(Integer value) {
+#if defined(__CUDA_ARCH__)
+  if constexpr (sizeof(Integer) == 8) {
+    asm volatile("" : "+l"(value));
+  } else {
+    asm volatile("" : "+r"(value));
+  }
+#endif
+  return value;
+}
+
 // What a thread does.
 template <typename T, int slots>
 struct Role {
@@ -79,8 +93,8 @@ struct Role {
       indices[n] = static_cast<uint32_t>(k < end ? net.recurrent.pre[k] : neurons);
     }
   }
-  __device__ int pre(int n) const { return static_cast<int>(indices[n] & 0xffffu); }
-  __device__ int position(int n) const { return static_cast<int>(indices[n] >> 16); }
+  __device__ int pre(int n) const { return static_cast<int>(opaque(indices[n]) & 0xffffu); }
+  __device__ int position(int n) const { return static_cast<int>(opaque(indices[n]) >> 16); }
   // The first synapse that has no slot.
   __device__ int spilled() const { return first + slots * lanes; }
 };
@@ -229,7 +243,7 @@ __device__ void persistent_forward_sample(const PersistentForward<T>& call,
 }
 
 template <typename T, int slots, int max_threads>
-__global__ void __launch_bounds__(max_threads)
+__global__ void __launch_bounds__(max_threads, 1)
     ltc_persistent_forward_kernel(const PersistentForward<T> call) {
   constexpr bool one_warp = max_threads == kWarp;
   const int neurons = call.net.recurrent.neurons;
@@ -238,9 +252,8 @@ __global__ void __launch_bounds__(max_threads)
   if (threadIdx.x == 0) from[neurons] = to[neurons] = T(0);
   const Role<T, slots> role(call.net);
   for (int64_t b = blockIdx.x; b < call.rows.B; b += gridDim.x) {
+    // Its last barrier comes after all that reads the shared states.
     persistent_forward_sample<T, slots, one_warp>(call, role, b, from, to);
-    // Where the last unfold has been read.
-    barrier<one_warp>();
   }
 }
 
@@ -264,9 +277,16 @@ struct PersistentBackward {
   SynapseSums<T>* synapse_sums = nullptr;  // [blocks][synapses]
 };
 
-template <typename T>
-size_t persistent_backward_shared(int64_t neurons, int64_t synapses) {
-  return static_cast<size_t>(3 * neurons + 1 + synapses + 1) * sizeof(T);
+// A thread of a large block has not enough registers for its slots' four parameters and four sums:
+// two of the parameters are in shared memory, and a sigmoid waits for its gradient where the share
+// will stand.
+template <int slots, int max_threads>
+inline constexpr bool short_of_registers = max_threads != kWarp;
+
+template <typename T, int slots, int max_threads>
+size_t persistent_backward_shared(int64_t neurons, int64_t synapses, int threads) {
+  const int64_t parked = short_of_registers<slots, max_threads> ? 2 * slots * threads : 0;
+  return static_cast<size_t>(3 * neurons + 1 + synapses + 1 + parked) * sizeof(T);
 }
 
 template <typename T>
@@ -275,6 +295,7 @@ struct BackwardShared {
   T* g;       // [N] gradient of the state after it
   T* direct;  // [N] C gt
   T* shares;  // [synapses + 1] sigma h times -log2(e)
+  T* parked;  // [2][slots][threads]: b and we
 };
 
 // A thread's part in the gradients of the states: G' lanes for each neuron, and of its outgoing
@@ -286,7 +307,6 @@ struct CollectRole {
   bool leads;
   int first;  // of the neuron's outgoing synapses
   int count;
-  const int32_t* out;
 
   template <typename T, int slots>
   __device__ CollectRole(const Synapses<T>& list, Role<T, slots>& role) {
@@ -297,7 +317,7 @@ struct CollectRole {
     leads = neuron >= 0 && thread % lanes == 0;
     first = thread % lanes;
     count = neuron >= 0 ? list.out_count[neuron] : 0;
-    out = list.out + static_cast<int64_t>(neuron < 0 ? 0 : neuron) * list.neurons;
+    const int32_t* const out = outgoing(list);
     FASTLTC_UNROLL
     for (int n = 0; n < slots; ++n) {
       const int k = first + n * lanes;
@@ -306,25 +326,38 @@ struct CollectRole {
       role.indices[n] |= position << 16;
     }
   }
+  template <typename T>
+  __device__ const int32_t* outgoing(const Synapses<T>& list) const {
+    return list.out + static_cast<int64_t>(neuron < 0 ? 0 : neuron) * list.neurons;
+  }
 };
 
-template <typename T, int slots, bool one_warp>
+template <typename T, int slots, int max_threads>
 __device__ void persistent_backward_sample(const PersistentBackward<T>& call,
                                            const Role<T, slots>& role, const CollectRole& collect,
-                                           int64_t b, const BackwardShared<T>& shared,
-                                           SynapseSums<T> (&sums)[slots],
-                                           SynapseSums<T>* spilled_sums, T* warp_sums) {
+                                           int sample, const BackwardShared<T>& shared,
+                                           SynapseSums<T> (&sums)[slots], T* warp_sums) {
+  constexpr bool one_warp = max_threads == kWarp;
   const Network<T>& net = call.net;
   const Synapses<T>& list = net.recurrent;
   const int thread = static_cast<int>(threadIdx.x), threads = static_cast<int>(blockDim.x);
   const int neurons = list.neurons, unfolds = static_cast<int>(net.size.U);
   const int outputs = static_cast<int>(net.size.M);
-  const int64_t length = call.rows.length(b);
-  const T* const states = call.states + b * (net.size.T * unfolds + 1) * neurons;
-  const int own[2] = {role.leads ? role.driven : -1, role.leaky};
-  const int read[2] = {role.driven, role.leaky};
+  const int length = static_cast<int>(call.rows.length(sample));
+  // Before unfold u of step t.
+  const auto state_at = [&](int64_t t, int u) {
+    return (int64_t{opaque(sample)} * (net.size.T * unfolds + 1) + t * unfolds + u) * neurons;
+  };
   const SequenceView<T>& grad_dt = call.grad_timespans;
-  const auto output_gradient = [&](int64_t t, int m) {
+  const auto parameters = [&](int n) {
+    Synapse<T> p = role.p[n];
+    if constexpr (short_of_registers<slots, max_threads>) {
+      p.b = shared.parked[n * threads + thread];
+      p.we = shared.parked[(slots + n) * threads + thread];
+    }
+    return p;
+  };
+  const auto output_gradient = [&](int64_t b, int64_t t, int m) {
     const SequenceView<const T>& gy = call.grad_output;
     T value = gy.data[b * gy.stride_b + t * gy.stride_t + m * gy.stride_c];
     if (call.output_w != nullptr) value *= call.output_w[m];
@@ -334,14 +367,16 @@ __device__ void persistent_backward_sample(const PersistentBackward<T>& call,
   if (thread < neurons) {
     T g = 0;
     if (call.grad_hn.data != nullptr) {
-      g = call.grad_hn.data[b * call.grad_hn.stride_b + thread * call.grad_hn.stride_c];
+      g = call.grad_hn.data[sample * call.grad_hn.stride_b + thread * call.grad_hn.stride_c];
     }
     if (call.grad_output.data != nullptr && !call.return_sequences && thread < outputs) {
-      g += output_gradient(0, thread);
+      g += output_gradient(sample, 0, thread);
     }
     shared.g[thread] = g;
   }
-  for (int64_t t = length; t < net.size.T; ++t) {
+  for (int t = length; t < net.size.T; ++t) {
+    const int64_t b = opaque(sample);
+    const int own[2] = {role.leads ? role.driven : -1, role.leaky};
     FASTLTC_UNROLL
     for (int n = 0; n < 2; ++n) {
       if (own[n] < 0) continue;
@@ -355,32 +390,49 @@ __device__ void persistent_backward_sample(const PersistentBackward<T>& call,
       grad_dt.data[b * grad_dt.stride_b + t * grad_dt.stride_t] = T(0);
     }
   }
-  for (int64_t t = length - 1; t >= 0; --t) {
-    const T* const after_step = states + (t + 1) * unfolds * neurons;
-    StepSums<T> step[2];
+  for (int t = length - 1; t >= 0; --t) {
+    const int64_t b = opaque(sample);
+    const int read[2] = {opaque(role.driven), opaque(role.leaky)};
+    const int own[2] = {role.leads ? read[0] : -1, read[1]};
     T after[2] = {};
-    T gn[2] = {}, gd[2] = {}, gc[2] = {}, gdt[2] = {};
+    // Over the unfolds: gt, gt v' and gt (v - v').
+    T sum_g[2] = {}, sum_ga[2] = {}, sum_c[2] = {};
+    T driven_gdt = 0;
+    StepSums<T> step;
+    step.load(call.rows, call.num, call.den, b, t, role.driven);
+    T rate = 0;
+    if (role.leaky >= 0) {
+      StepSums<T> leaky;
+      leaky.load(call.rows, call.num, call.den, b, t, role.leaky);
+      rate = reciprocal(role.capacity[1] + leaky.dt * leaky.den);
+    }
     FASTLTC_UNROLL
     for (int n = 0; n < 2; ++n) {
-      step[n].load(call.rows, call.num, call.den, b, t, read[n]);
-      if (read[n] >= 0) after[n] = after_step[read[n]];
+      if (read[n] >= 0) after[n] = call.states[state_at(t, unfolds) + read[n]];
     }
-    const T rate = reciprocal(role.capacity[1] + step[1].dt * step[1].den);
     if (call.grad_output.data != nullptr && call.return_sequences) {
       // The last unfold's gradients are written by the threads that collect them.
       barrier<one_warp>();
-      if (thread < outputs) shared.g[thread] += output_gradient(t, thread);
+      if (thread < outputs) shared.g[thread] += output_gradient(b, t, thread);
     }
     for (int u = unfolds - 1; u >= 0; --u) {
-      if (thread < neurons) shared.v[thread] = states[(t * unfolds + u) * neurons + thread];
+      if (thread < neurons) shared.v[thread] = call.states[state_at(t, u) + thread];
       barrier<one_warp>();
       T s[slots];
       T num = 0, den = 0;
+      int at = opaque(role.first);
       FASTLTC_UNROLL
       for (int n = 0; n < slots; ++n) {
-        s[n] = sigmoid_exp2(role.p[n].a * shared.v[role.pre(n)] + role.p[n].b);
-        num += role.p[n].we * s[n];
-        den += role.p[n].w * s[n];
+        const Synapse<T> p = parameters(n);
+        const T sn = sigmoid_exp2(p.a * shared.v[role.pre(n)] + p.b);
+        den += p.w * sn;
+        if (grad_dt.data != nullptr) num += p.we * sn;
+        if constexpr (!short_of_registers<slots, max_threads>) {
+          s[n] = sn;
+        } else if (at < role.end) {
+          shared.shares[at] = sn;
+          at += role.lanes;
+        }
       }
       for (int k = role.spilled(); k < role.end; k += role.lanes) {
         const Synapse<T> p = list.parameters[k];
@@ -388,40 +440,45 @@ __device__ void persistent_backward_sample(const PersistentBackward<T>& call,
         num += p.we * sk;
         den += p.w * sk;
       }
-      den = sum_lanes(den, role.lanes) + step[0].den;
-      if (grad_dt.data != nullptr) num = sum_lanes(num, role.lanes) + step[0].num;
+      den = sum_lanes(den, role.lanes) + step.den;
+      if (grad_dt.data != nullptr) num = sum_lanes(num, role.lanes) + step.num;
       T gt[2] = {};
       if (role.driven >= 0) {
-        gt[0] = shared.g[role.driven] * reciprocal(role.capacity[0] + step[0].dt * den);
+        gt[0] = shared.g[role.driven] * reciprocal(role.capacity[0] + step.dt * den);
       }
       if (role.leaky >= 0) gt[1] = shared.g[role.leaky] * rate;
-      const T synapse_gn = step[0].dt * gt[0];
+      const T synapse_gn = step.dt * gt[0];
       const T synapse_gd = -synapse_gn * after[0];
-      gdt[0] += gt[0] * (num - den * after[0]);
-      gdt[1] += gt[1] * (step[1].num - step[1].den * after[1]);
+      driven_gdt += gt[0] * (num - den * after[0]);
+      int k = opaque(role.first);
       FASTLTC_UNROLL
       for (int n = 0; n < slots; ++n) {
-        const T h = synapse_backward(role.p[n], s[n], shared.v[role.pre(n)], synapse_gn, synapse_gd,
-                                     sums[n]);
-        const int k = role.first + n * role.lanes;
-        if (k < role.end) shared.shares[k] = h * role.p[n].a;
+        const Synapse<T> p = parameters(n);
+        if constexpr (short_of_registers<slots, max_threads>) {
+          s[n] = k < role.end ? shared.shares[k] : T(0);
+        }
+        const T h =
+            synapse_backward(p, s[n], shared.v[role.pre(n)], synapse_gn, synapse_gd, sums[n]);
+        if (k < role.end) shared.shares[k] = h * p.a;
+        k += role.lanes;
       }
-      for (int k = role.spilled(); k < role.end; k += role.lanes) {
+      for (; k < role.end; k += role.lanes) {
         const Synapse<T> p = list.parameters[k];
         const T v = shared.v[list.pre[k]];
-        SynapseSums<T> sum = spilled_sums[k];
+        SynapseSums<T>& stored = call.synapse_sums[blockIdx.x * list.count + k];
+        SynapseSums<T> sum = stored;
         const T h =
             synapse_backward(p, sigmoid_exp2(p.a * v + p.b), v, synapse_gn, synapse_gd, sum);
-        spilled_sums[k] = sum;
+        stored = sum;
         shared.shares[k] = h * p.a;
       }
       FASTLTC_UNROLL
       for (int n = 0; n < 2; ++n) {
         if (read[n] < 0) continue;
         const T before = shared.v[read[n]];
-        gn[n] += step[n].dt * gt[n];
-        gd[n] -= step[n].dt * gt[n] * after[n];
-        gc[n] += gt[n] * (before - after[n]);
+        sum_g[n] += gt[n];
+        sum_ga[n] += gt[n] * after[n];
+        sum_c[n] += gt[n] * (before - after[n]);
         after[n] = before;
         if (own[n] >= 0) shared.direct[own[n]] = role.capacity[n] * gt[n];
       }
@@ -430,27 +487,34 @@ __device__ void persistent_backward_sample(const PersistentBackward<T>& call,
       FASTLTC_UNROLL
       for (int n = 0; n < slots; ++n) total += shared.shares[role.position(n)];
       for (int k = collect.first + slots * collect.lanes; k < collect.count; k += collect.lanes) {
-        total += shared.shares[collect.out[k]];
+        total += shared.shares[collect.outgoing(list)[k]];
       }
       total = sum_lanes(total, collect.lanes);
       if (collect.leads) {
         shared.g[collect.neuron] = shared.direct[collect.neuron] + total * (T(-1) / kLog2E<T>);
       }
     }
+    T all_gdt = 0;
     FASTLTC_UNROLL
     for (int n = 0; n < 2; ++n) {
       if (own[n] < 0) continue;
+      // Read again rather than kept through the unfolds.
+      StepSums<T> sums_of_step;
+      sums_of_step.load(call.rows, call.num, call.den, b, t, own[n]);
       const int64_t at = own[n] * call.rows.count + t * call.rows.B + b;
-      call.grad_num[at] = gn[n];
-      call.grad_den[at] = gd[n];
-      call.grad_capacity[at] = gc[n];
+      call.grad_num[at] = sums_of_step.dt * sum_g[n];
+      call.grad_den[at] = -sums_of_step.dt * sum_ga[n];
+      call.grad_capacity[at] = sum_c[n];
+      // The sums of a neuron without synapses are the same in all unfolds.
+      const T gdt =
+          n == 0 ? driven_gdt : sums_of_step.num * sum_g[1] - sums_of_step.den * sum_ga[1];
+      all_gdt += gdt;
       if (grad_dt.data != nullptr && call.rows.timespans_per_neuron) {
-        grad_dt.data[b * grad_dt.stride_b + t * grad_dt.stride_t + own[n] * grad_dt.stride_c] =
-            gdt[n];
+        grad_dt.data[b * grad_dt.stride_b + t * grad_dt.stride_t + own[n] * grad_dt.stride_c] = gdt;
       }
     }
     if (grad_dt.data != nullptr && !call.rows.timespans_per_neuron) {
-      T total = (own[0] >= 0 ? gdt[0] : T(0)) + gdt[1];
+      T total = all_gdt;
       if constexpr (one_warp) {
         total = sum_lanes(total);
       } else {
@@ -461,28 +525,33 @@ __device__ void persistent_backward_sample(const PersistentBackward<T>& call,
   }
   barrier<one_warp>();
   if (call.grad_h0 != nullptr && thread < neurons) {
-    call.grad_h0[b * neurons + thread] = shared.g[thread];
+    call.grad_h0[int64_t{sample} * neurons + thread] = shared.g[thread];
   }
 }
 
 template <typename T, int slots, int max_threads>
-__global__ void __launch_bounds__(max_threads)
+__global__ void __launch_bounds__(max_threads, 1)
     ltc_persistent_backward_kernel(const PersistentBackward<T> call) {
-  constexpr bool one_warp = max_threads == kWarp;
   FASTLTC_SHARED_ARRAY(T, warp_sums, max_threads / kWarp);
   const Synapses<T>& list = call.net.recurrent;
   T* const memory = reinterpret_cast<T*>(dynamic_shared());
   const BackwardShared<T> shared{memory, memory + list.neurons + 1, memory + 2 * list.neurons + 1,
-                                 memory + 3 * list.neurons + 1};
+                                 memory + 3 * list.neurons + 1,
+                                 memory + 3 * list.neurons + 1 + list.count + 1};
   if (threadIdx.x == 0) shared.v[list.neurons] = shared.shares[list.count] = T(0);
   Role<T, slots> role(call.net);
   const CollectRole collect(list, role);
+  FASTLTC_UNROLL
+  for (int n = 0; n < slots && short_of_registers<slots, max_threads>; ++n) {
+    shared.parked[n * blockDim.x + threadIdx.x] = role.p[n].b;
+    shared.parked[(slots + n) * blockDim.x + threadIdx.x] = role.p[n].we;
+  }
   SynapseSums<T>* const left = call.synapse_sums + blockIdx.x * list.count;
   for (int k = role.spilled(); k < role.end; k += role.lanes) left[k] = SynapseSums<T>();
   SynapseSums<T> sums[slots];
-  for (int64_t b = blockIdx.x; b < call.rows.B; b += gridDim.x) {
-    persistent_backward_sample<T, slots, one_warp>(call, role, collect, b, shared, sums, left,
-                                                   warp_sums);
+  for (int b = static_cast<int>(blockIdx.x); b < call.rows.B; b += static_cast<int>(gridDim.x)) {
+    persistent_backward_sample<T, slots, max_threads>(call, role, collect, b, shared, sums,
+                                                      warp_sums);
   }
   FASTLTC_UNROLL
   for (int n = 0; n < slots; ++n) {

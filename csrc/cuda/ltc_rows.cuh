@@ -135,7 +135,7 @@ inline constexpr int kSynapsesPerWarp = 4;
 
 // Parts of the sums of each synapse, [parts][count]; a part is a range of rows, in y.
 template <typename T>
-__global__ void __launch_bounds__(kRowThreads)
+__global__ void __launch_bounds__(kRowThreads, 1)
     ltc_synapse_sums_kernel(const Synapses<T> list, const SummedRows<T> rows,
                             SynapseSums<T>* parts) {
   const int lane = static_cast<int>(threadIdx.x) % kWarp;

@@ -7,7 +7,7 @@ namespace fastltc::cuda {
 namespace {
 
 constexpr int kMaxThreads = 512;
-constexpr int64_t kMaxWarpSynapses = 512;
+constexpr int64_t kMaxWarpSynapses = 384;
 constexpr int64_t kMaxBlockSynapses = 4096;
 // More blocks than any device runs at once; each leaves its own sums of the synapses.
 constexpr int64_t kMaxWarps = 1024;
@@ -21,7 +21,7 @@ LtcSchedule ltc_schedule(const LayerSizes& size, const LtcCounts& counts, bool i
   if (size.N <= 32 && synapses <= kMaxWarpSynapses) {
     schedule.plan = LtcPlan::warp_per_sample;
     schedule.threads = 32;
-    schedule.slots = synapses <= 96 || is_float64 ? 4 : synapses <= 192 ? 8 : 16;
+    schedule.slots = synapses <= 96 || is_float64 ? 4 : synapses <= 192 ? 8 : 12;
     schedule.blocks = std::min(size.B, kMaxWarps);
   } else if (size.N <= kMaxThreads && synapses <= kMaxBlockSynapses) {
     schedule.plan = LtcPlan::block_per_sample;

@@ -54,7 +54,7 @@ __global__ void ltc_tiled_initial_kernel(const SequenceView<const T> h0, int64_t
 
 // `from` and `to` are [N][B]. The last unfold of a step also writes that step's output.
 template <typename T>
-__global__ void __launch_bounds__(kTileThreads)
+__global__ void __launch_bounds__(kTileThreads, 1)
     ltc_tiled_forward_kernel(const TiledForward<T> call, int64_t t, bool last, const T* from,
                              T* to) {
   const int64_t B = call.rows.B;
@@ -143,7 +143,7 @@ __global__ void ltc_tiled_output_gradient_kernel(const TiledBackward<T> call, in
 // gn of one unfold and what it adds to the step's gradients; `first` of a step's unfolds, which is
 // its last one, begins those. `before` and `after` are the states around it, all [N][B].
 template <typename T>
-__global__ void __launch_bounds__(kTileThreads)
+__global__ void __launch_bounds__(kTileThreads, 1)
     ltc_tiled_neuron_kernel(const TiledBackward<T> call, int64_t t, bool first, const T* before,
                             const T* after, T* gn) {
   const int64_t B = call.rows.B;
@@ -180,7 +180,7 @@ __global__ void __launch_bounds__(kTileThreads)
 
 // g of the states before the unfold.
 template <typename T>
-__global__ void __launch_bounds__(kTileThreads)
+__global__ void __launch_bounds__(kTileThreads, 1)
     ltc_tiled_state_kernel(const TiledBackward<T> call, int64_t t, const T* before, const T* after,
                            const T* gn) {
   const int64_t B = call.rows.B;

@@ -334,7 +334,7 @@ std::vector<LtcSchedule> possible_schedules(const Problem& problem) {
   std::vector<LtcSchedule> schedules{{LtcPlan::tiled, 0, 0, 0}};
   const int64_t blocks = std::min<int64_t>(c.B, 3);
   if (c.N <= 32) {
-    for (const int slots : {4, 8, 16}) {
+    for (const int slots : {4, 8, 12}) {
       schedules.push_back({LtcPlan::warp_per_sample, 32, slots, blocks});
     }
   }
@@ -490,10 +490,11 @@ TEST(schedules_of_the_sizes_that_matter) {
   CHECK(schedule(128, 19, 46).blocks == 128);
   CHECK(schedule(5000, 19, 46).blocks == 1024);
   CHECK(schedule(0, 19, 46).blocks == 0);
-  // AutoNCP(32, 4), FullyConnected(22), AutoNCP(64, 8), FullyConnected(64)
+  // AutoNCP(32, 4), FullyConnected(19), AutoNCP(64, 8), FullyConnected(64)
   CHECK(schedule(128, 32, 116).slots == 8);
-  CHECK(schedule(128, 22, 484).slots == 16);
-  CHECK(schedule(128, 22, 484, true).slots == 4);
+  CHECK(schedule(128, 19, 361).slots == 12);
+  CHECK(schedule(128, 19, 361, true).slots == 4);
+  CHECK(schedule(128, 20, 400).threads == 64);
   CHECK(schedule(128, 64, 483).plan == LtcPlan::block_per_sample);
   CHECK(schedule(128, 64, 483).threads == 128);
   CHECK(schedule(64, 64, 4096).threads == 512);

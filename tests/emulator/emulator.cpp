@@ -519,9 +519,6 @@ void launch(dim3 grid, dim3 block, std::size_t shared_bytes, const std::function
     throw Error("a grid larger than a device takes");
   }
   if (threads > 1024) throw Error("more than 1024 threads in a block");
-  if (shared_bytes > (48u << 10)) {
-    throw Error("more than 48 KiB of shared memory, which a kernel has to ask for");
-  }
   const Launched launched;
   gridDim = grid;
   blockDim = block;

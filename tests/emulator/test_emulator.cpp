@@ -132,7 +132,11 @@ TEST(barriers_that_not_everybody_reaches_are_found) {
 
 TEST(impossible_launches_are_refused) {
   CHECK_THROWS(launch("", divergent_block_kernel, 1, 1025, 0, nullptr), Error, "1024");
-  CHECK_THROWS(launch("", divergent_block_kernel, 1, 32, 50000, nullptr), Error, "48 KiB");
+  CHECK_THROWS(launch("", divergent_block_kernel, 1, 32, 70000, nullptr), std::runtime_error,
+               "CUDA: ");
+  cudaLaunchConfig_t unasked;
+  unasked.dynamicSmemBytes = 50000;
+  CHECK_THROWS(cudaLaunchKernelEx(&unasked, divergent_block_kernel), Error, "48 KiB");
   CHECK_THROWS(launch("", divergent_block_kernel, dim3(1, 70000), 32, 0, nullptr), Error, "grid");
 }
 

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstring>
 #include <functional>
+#include <map>
 
 #include "emulator/emulator.h"
 
@@ -20,6 +21,16 @@ enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidValue = 1 };
 inline const char* cudaGetErrorString(cudaError_t) { return "error of the emulator"; }
 inline cudaError_t cudaGetLastError() { return cudaSuccess; }
 
+// The shared memory that a kernel has asked for.
+inline std::map<const void*, std::size_t> emulated_shared_limits;
+enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
+inline cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute, int value) {
+  // What the smallest of the devices has.
+  if (value > (64 << 10)) return cudaErrorInvalidValue;
+  emulated_shared_limits[kernel] = static_cast<std::size_t>(value);
+  return cudaSuccess;
+}
+
 struct cudaLaunchConfig_t {
   dim3 gridDim;
   dim3 blockDim;
@@ -34,6 +45,13 @@ template <typename... P, typename... A>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(P...),
                                A&&... arguments) {
   const auto body = [&] { kernel(arguments...); };
+  const auto limit = emulated_shared_limits.find(reinterpret_cast<const void*>(kernel));
+  if (limit == emulated_shared_limits.end() && config->dynamicSmemBytes > (48u << 10)) {
+    throw fastltc::emulator::Error("more than 48 KiB of shared memory, which a kernel asks for");
+  }
+  if (limit != emulated_shared_limits.end() && config->dynamicSmemBytes > limit->second) {
+    throw fastltc::emulator::Error("more shared memory than the kernel has asked for");
+  }
   fastltc::emulator::launch(config->gridDim, config->blockDim, config->dynamicSmemBytes, body);
   return cudaSuccess;
 }

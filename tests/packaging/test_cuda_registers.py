@@ -1,0 +1,61 @@
+"""The list of the CUDA kernels' registers and spills, and the tool that compares with it."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def tool() -> ModuleType:
+    path = ROOT / "tools" / "cuda_registers.py"
+    spec = importlib.util.spec_from_file_location("cuda_registers", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+LOG = """ptxas info    : 0 bytes gmem
+ptxas info    : Compiling entry function '{symbol}' for 'sm_90'
+ptxas info    : Function properties for {symbol}
+    16 bytes stack frame, 8 bytes spill stores, 12 bytes spill loads
+ptxas info    : Used 107 registers, used 1 barriers, 64 bytes smem
+""".format(
+    symbol="_ZN7fastltc4cuda30ltc_persistent_backward_kernelIfLi4ELi32EEEvNS0_18PersistentBackwardIT_EE"
+)
+
+
+def test_the_output_of_ptxas_is_read(tool: ModuleType) -> None:
+    expected = {"registers": 107, "spill_bytes": 12}
+    assert tool.parse(LOG) == {"ltc_persistent_backward_kernel<float, 4, 32>": expected}
+
+
+def test_spills_of_a_hot_kernel_are_a_problem_even_when_listed(tool: ModuleType) -> None:
+    figures = {"90": tool.parse(LOG)}
+    assert len(tool.problems(figures, figures)) == 1
+    assert "spills 12 bytes, limit 0" in tool.problems(figures, figures)[0]
+
+
+def test_what_is_not_listed_is_a_problem(tool: ModuleType) -> None:
+    figures = {"90": {"other_kernel<float>": {"registers": 9, "spill_bytes": 0}}}
+    assert tool.problems(figures, figures) == []
+    assert "not in registers.json" in tool.problems(figures, {})[0]
+    assert "no kernel found" in tool.problems({"90": {}}, figures)[0]
+
+
+def test_the_committed_list_is_complete_and_in_order(tool: ModuleType) -> None:
+    listed = json.loads(tool.LIST.read_text(encoding="utf-8"))
+    assert sorted(listed) == sorted(tool.ARCHITECTURES)
+    assert tool.problems(listed, listed) == []
+    names = {name for kernels in listed.values() for name in kernels}
+    for dtype in ("float", "double"):
+        assert f"ltc_tiled_forward_kernel<{dtype}>" in names
+    assert all(names == set(kernels) for kernels in listed.values())

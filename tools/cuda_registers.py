@@ -1,0 +1,135 @@
+"""Registers and spills of the CUDA kernels, by architecture, from ptxas.
+
+    python tools/cuda_registers.py --write     # after a change that is meant to change them
+    python tools/cuda_registers.py             # compare with the committed list
+
+Compiles every kernel source for each architecture with ``nvcc -Xptxas -v`` (some seconds each) and
+reads registers, spilled bytes and stack of each kernel. The comparison fails where a kernel is
+missing from the list or spills more than the list says; the list itself must not say that a kernel
+named in ``HOT`` spills, but for ``ALLOWED``. Register counts are for reading: they vary with the
+version of the compiler.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+LIST = ROOT / "csrc" / "cuda" / "registers.json"
+SOURCES = ("csrc/cuda/ltc.cu",)
+ARCHITECTURES = ("75", "80", "86", "89", "90", "100", "120")
+# Kernels whose inner loop is the work of a call.
+HOT = re.compile(
+    r"(persistent_(forward|backward)|tiled_(forward|neuron|state)|synapse_sums|sensory)_"
+)
+# 512 threads leave 128 registers, a few less than eight slots of the backward pass take on some
+# architectures: bytes spilled at most.
+ALLOWED = {"ltc_persistent_backward_kernel<float, 8, 512>": 32}
+
+Figures = dict[str, dict[str, dict[str, int]]]
+
+
+def nvcc() -> str:
+    """Return the path of nvcc."""
+    for place in (os.environ.get("CUDACXX"), shutil.which("nvcc"), "/usr/local/cuda/bin/nvcc"):
+        if place is not None and Path(place).exists():
+            return place
+    sys.exit("no nvcc: put it on the PATH or set CUDACXX to its path")
+
+
+def readable(symbol: str) -> str:
+    """Return ``kernel<float, 4, 32>`` for a mangled template kernel of this project."""
+    found = re.match(r"_ZN7fastltc4cuda(\d+)", symbol)
+    if found is None:
+        return symbol
+    start = found.end()
+    name = symbol[start : start + int(found[1])]
+    arguments = re.match(r"I([fd])((?:Li\d+E)*)", symbol[start + int(found[1]) :])
+    if arguments is None:
+        return name
+    parts = [{"f": "float", "d": "double"}[arguments[1]], *re.findall(r"Li(\d+)E", arguments[2])]
+    return f"{name}<{', '.join(parts)}>"
+
+
+def parse(log: str) -> dict[str, dict[str, int]]:
+    """Return the figures of each kernel in the output of ``-Xptxas -v``."""
+    pattern = re.compile(
+        r"Compiling entry function '(?P<symbol>[^']+)'.*?"
+        r"(?P<stack>\d+) bytes stack frame, (?P<stores>\d+) bytes spill stores, "
+        r"(?P<loads>\d+) bytes spill loads.*?Used (?P<registers>\d+) registers",
+        re.DOTALL,
+    )
+    return {
+        readable(found["symbol"]): {
+            "registers": int(found["registers"]),
+            "spill_bytes": max(int(found["stores"]), int(found["loads"])),
+        }
+        for found in pattern.finditer(log)
+    }
+
+
+def compile_for(architecture: str) -> dict[str, dict[str, int]]:
+    """Compile every source for one architecture; return the figures by kernel."""
+    figures: dict[str, dict[str, int]] = {}
+    with tempfile.TemporaryDirectory() as directory:
+        for source in SOURCES:
+            command = [nvcc(), "-std=c++20", "-O3", f"-arch=sm_{architecture}", "-Xptxas", "-v"]
+            command += ["-I", str(ROOT / "csrc"), "-cubin", str(ROOT / source)]
+            command += ["-o", str(Path(directory) / "kernels.cubin")]
+            result = subprocess.run(command, capture_output=True, text=True)
+            if result.returncode != 0:
+                sys.exit(f"{' '.join(command)}\n{result.stderr}")
+            figures.update(parse(result.stderr))
+    return figures
+
+
+def problems(measured: Figures, listed: Figures) -> list[str]:
+    """Return what is wrong with figures, given the committed list."""
+    found = []
+    for architecture, kernels in measured.items():
+        if not kernels:
+            found.append(f"sm_{architecture}: no kernel found in the output of ptxas")
+        for name, figures in kernels.items():
+            if name not in listed.get(architecture, {}):
+                found.append(f"sm_{architecture}: {name} is not in {LIST.name}")
+            spilled = figures["spill_bytes"]
+            known = listed.get(architecture, {}).get(name, {}).get("spill_bytes", 0)
+            limit = ALLOWED.get(name, 0) if HOT.search(name) else max(known, 0)
+            if spilled > limit:
+                found.append(f"sm_{architecture}: {name} spills {spilled} bytes, limit {limit}")
+    return found
+
+
+def main() -> None:
+    """Measure; write the list or compare with it."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--write", action="store_true", help="write the list")
+    parser.add_argument("--jobs", type=int, default=2, help="compilers at once")
+    parser.add_argument("--arch", action="append", choices=ARCHITECTURES, help="only these")
+    arguments = parser.parse_args()
+    architectures = arguments.arch or list(ARCHITECTURES)
+    with ThreadPoolExecutor(arguments.jobs) as pool:
+        measured = dict(zip(architectures, pool.map(compile_for, architectures), strict=True))
+    if arguments.write:
+        LIST.write_text(json.dumps(measured, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    listed: Figures = json.loads(LIST.read_text(encoding="utf-8")) if LIST.exists() else {}
+    found = problems(measured, listed)
+    count = sum(len(kernels) for kernels in measured.values())
+    print(f"{count} kernels of {len(measured)} architectures")
+    if found:
+        sys.exit("\n".join(found))
+
+
+if __name__ == "__main__":
+    main()
