@@ -11,7 +11,7 @@
 // are exchanged and added, which leaves the same value in all of its lanes.
 //
 // Plan: samples one after another, or in parallel on threads; unfolds in sequence. Presynaptic
-// values are permuted in registers where two hold them all, else gathered; slots whose lanes all
+// values are permuted in registers where eight hold them all, else gathered; slots whose lanes all
 // read the same neuron (full wirings) read one value. Bound by the latency of an unfold, 120 to 150
 // cycles, until registers have about eight slots.
 #pragma once
@@ -240,25 +240,58 @@ struct Gather {
   }
 };
 
-// The same for arrays of at most two registers, without memory.
-template <typename T>
+// The same for arrays of at most R registers, an even number, without memory.
+template <typename T, int R>
 struct Permute {
   using S = Simd<T>;
   static constexpr bool available = S::lanes == 16;
-  typename S::vec low, high;
+  typename S::vec part[R];
 
-  FASTLTC_INLINE explicit Permute(const T* values)
-      : low(S::load(values)), high(S::load(values + S::lanes)) {}
+  FASTLTC_INLINE explicit Permute(const T* values) {
+    for (int r = 0; r < R; ++r) part[r] = S::load(values + r * S::lanes);
+  }
   FASTLTC_INLINE typename S::vec operator()([[maybe_unused]] const Slots<T>& slots,
                                             [[maybe_unused]] int64_t slot) const {
 #if defined(__AVX512F__)
     const __m512i index = _mm512_loadu_si512(slots.index + slot * S::lanes);
-    return (typename S::vec)_mm512_permutex2var_ps((__m512)low, index, (__m512)high);
+    __m512 found = _mm512_permutex2var_ps((__m512)part[0], index, (__m512)part[1]);
+    if constexpr (R > 2) {
+      // An instruction reads two registers, by the low bits of the index; the rest is which two.
+      const __m512i pair = _mm512_srli_epi32(index, 5);
+#pragma GCC unroll 3
+      for (int p = 1; p < R / 2; ++p) {
+        const __m512 here =
+            _mm512_permutex2var_ps((__m512)part[2 * p], index, (__m512)part[2 * p + 1]);
+        found =
+            _mm512_mask_mov_ps(found, _mm512_cmpeq_epi32_mask(pair, _mm512_set1_epi32(p)), here);
+      }
+    }
+    return (typename S::vec)found;
 #else
-    return low;
+    return part[0];
 #endif
   }
 };
+
+// Registers of an array of so many values, an even number where they are permuted.
+inline constexpr int64_t kMostPermuted = 8;
+template <typename T>
+FASTLTC_INLINE int64_t padded_registers(int64_t values) {
+  const int64_t registers = (values + Simd<T>::lanes - 1) / Simd<T>::lanes;
+  return registers <= kMostPermuted ? (registers + 1) / 2 * 2 : registers;
+}
+
+// Calls run(source) with the quickest way to read an array of so many registers.
+template <typename T, typename Run>
+FASTLTC_INLINE void with_source(const T* values, int64_t registers, Run run) {
+  if constexpr (Permute<T, 2>::available) {
+    if (registers <= 2) return run(Permute<T, 2>(values));
+    if (registers <= 4) return run(Permute<T, 4>(values));
+    if (registers <= 6) return run(Permute<T, 6>(values));
+    if (registers <= kMostPermuted) return run(Permute<T, kMostPermuted>(values));
+  }
+  run(Gather<T>(values));
+}
 
 // One sample's time step: buffers, sensory sums and unfolds.
 template <typename T>
@@ -269,20 +302,20 @@ struct PostLanesStep {
 
   const PostLanes<T>& lanes;
   int64_t inputs;
-  T* u = nullptr;    // [I], padded to two registers
+  T* u = nullptr;    // [I], padded
   T* dt = nullptr;   // [registers * L]
   T* num = nullptr;  // [registers * L]; leaky: v' = num + den v
   T* den = nullptr;
 
   PostLanesStep(const PostLanes<T>& l, int64_t input_count) : lanes(l), inputs(input_count) {}
 
-  // Values of a state, at least two registers.
+  // Values of a state, padded.
   static int64_t state_width(const PostLanes<T>& lanes) {
-    return lanes.registers > 2 ? lanes.registers * L : 2 * L;
+    return padded_registers<T>(lanes.registers * L) * L;
   }
   void take(Arena& arena) {
     const int64_t width = lanes.registers * L;
-    u = arena.take<T>(inputs > 2 * L ? inputs : 2 * L);
+    u = arena.take<T>(padded_registers<T>(inputs) * L);
     dt = arena.take<T>(width);
     num = arena.take<T>(width);
     den = arena.take<T>(width);
@@ -316,8 +349,7 @@ struct PostLanesStep {
   }
 
   template <typename Source>
-  void sensory_sums_from() {
-    const Source source(u);
+  void sensory_sums_from(const Source& source) {
     for (int64_t q = 0; q < lanes.registers; ++q) {
       vec n, d;
       sum(lanes.sensory, q, source, n, d);
@@ -335,8 +367,7 @@ struct PostLanesStep {
   }
 
   template <typename Source>
-  void unfold(const T* from, T* to) const {
-    const Source source(from);
+  void unfold(const Source& source, const T* from, T* to) const {
     for (int64_t q = 0; q < lanes.driven_registers; ++q) {
       vec n, d;
       sum(lanes.recurrent, q, source, n, d);
@@ -351,21 +382,15 @@ struct PostLanesStep {
   }
 
   void sensory_sums() {
-    if (Permute<T>::available && inputs <= 2 * L) {
-      sensory_sums_from<Permute<T>>();
-    } else {
-      sensory_sums_from<Gather<T>>();
-    }
+    with_source(u, padded_registers<T>(inputs),
+                [&](const auto& source) { sensory_sums_from(source); });
   }
 
   // Runs the unfolds from v, which ends in one of the two buffers: the one returned.
   T* solve(T* v, T* other, int64_t unfolds) const {
+    const int64_t registers = padded_registers<T>(lanes.registers * L);
     for (int64_t k = 0; k < unfolds; ++k) {
-      if (Permute<T>::available && lanes.registers <= 2) {
-        unfold<Permute<T>>(v, other);
-      } else {
-        unfold<Gather<T>>(v, other);
-      }
+      with_source(v, registers, [&](const auto& source) { unfold(source, v, other); });
       T* const last = v;
       v = other;
       other = last;
@@ -393,7 +418,7 @@ struct PostLanesForward {
   const LtcOutputs<T>& out;
   const PostLanes<T>& lanes;
   PostLanesStep<T> step;
-  T* ping = nullptr;  // a state, padded to two registers
+  T* ping = nullptr;  // a state, padded
   T* pong = nullptr;
 
   PostLanesForward(const LtcInputs<T>& inputs, const LtcOutputs<T>& outputs, const PostLanes<T>& l,
@@ -442,7 +467,7 @@ struct PostLanesForward {
     const int64_t steps = in.lengths == nullptr ? in.size.T : in.lengths[b * in.lengths_stride];
     for (int64_t k = 0; k < step.state_width(lanes); ++k) ping[k] = pong[k] = T(0);
     for (int64_t k = 0; k < width; ++k) step.dt[k] = T(1);
-    for (int64_t k = in.size.I; k < 2 * L; ++k) step.u[k] = T(0);
+    for (int64_t k = in.size.I; k < padded_registers<T>(in.size.I) * L; ++k) step.u[k] = T(0);
     T* v = ping;
     if (in.h0.data != nullptr) step.spread(in.h0.data + b * in.h0.stride_b, in.h0.stride_c, v);
     for (int64_t t = 0; t < steps; ++t) {

@@ -112,18 +112,15 @@ class BatchLanesNetwork {
     // An odd number of lines apart, the parts of a tile do not fall onto the same sets of the
     // cache.
     rows_ += 1 - rows_ % 2;
+    tile_sizes_[0] = count_tile<1>();
+    tile_sizes_[1] = count_tile<2>();
+    if constexpr (kMaxWidth >= 4) tile_sizes_[2] = count_tile<4>();
   }
 
   // Floats of a tile of W registers, scratch included.
   template <int W>
   int64_t tile_size() const {
-    size_t scratch = 0;
-    for (int64_t n = 0; n < ltc_count_; ++n) {
-      Arena counting;
-      LtcTile<W>(*this, ltc_[n], Arena()).tile.take(counting);
-      if (counting.used() > scratch) scratch = counting.used();
-    }
-    return W * rows_ * L + static_cast<int64_t>(scratch / sizeof(float));
+    return W == 1 ? tile_sizes_[0] : W == 2 ? tile_sizes_[1] : tile_sizes_[2];
   }
 
   // Streams [first, first + valid); fewer than W * L only where W is 1.
@@ -204,7 +201,8 @@ class BatchLanesNetwork {
   int64_t result_ = 0;   // rows of the last stage's values
   int64_t product_ = 0;  // rows of the product at hand
   int64_t widest_product_ = 0;
-  int64_t dt_ = 0;  // row
+  int64_t dt_ = 0;              // row
+  int64_t tile_sizes_[3] = {};  // of one, two and four registers
 
   static int64_t stages_of(const NetworkLayer& layer) {
     // Memory cell, backbone, cells, and the copy of the state at the end.
@@ -223,6 +221,17 @@ class BatchLanesNetwork {
   }
   static FASTLTC_INLINE Rows<float> at(Rows<float> rows, int64_t row) {
     return {rows.data + row * L, rows.stride};
+  }
+
+  template <int W>
+  int64_t count_tile() const {
+    size_t scratch = 0;
+    for (int64_t n = 0; n < ltc_count_; ++n) {
+      Arena counting;
+      LtcTile<W>(*this, ltc_[n], Arena()).tile.take(counting);
+      if (counting.used() > scratch) scratch = counting.used();
+    }
+    return W * rows_ * L + static_cast<int64_t>(scratch / sizeof(float));
   }
 
   int64_t reserve(int64_t rows) {

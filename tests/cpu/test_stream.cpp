@@ -14,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "support/allocations.h"
 #include "support/check.h"
 
 namespace {
@@ -512,6 +513,29 @@ TEST(softmax_of_large_values_is_finite) {
       CHECK_NEAR(y[s * 5 + 4], 1.0, 1e-6);
       CHECK_NEAR(y[s * 5], 0.0, 1e-6);
     }
+  }
+}
+
+TEST(steps_allocate_nothing) {
+  Model model(fastltc::test::seed());
+  model.add_linear(3, 6, true);
+  model.add_ltc(6, 19, 4, 6, 0.5, true, true, true);
+  model.add_cfc(4, {9, 5, 3}, CfcMode::gated, Activation::tanh, 0, 0, true, true);
+  model.add_cfc(3, {7}, CfcMode::gated, Activation::gelu, 2, 20, false, false);
+  model.add_function(7, Function::softmax);
+  const auto network = fastltc::cpu::prepare_network(model.network());
+  for (const int64_t streams : {1, 3, 17, 70}) {
+    const std::unique_ptr<StreamSession> session(network->make_session(streams));
+    const Floats x(streams * 3, 0.5f);
+    Floats y(streams * 7), state(streams * network->state_size());
+    const float dt = 0.1f;
+    const int64_t before = fastltc::test::allocations();
+    CHECK(before > 0);
+    for (int k = 0; k < 3; ++k) session->step(x.data(), &dt, 0, y.data());
+    session->get_state(state.data());
+    session->set_state(state.data());
+    session->reset();
+    CHECK(fastltc::test::allocations() == before);
   }
 }
 
