@@ -102,6 +102,10 @@ def test_the_liquid_layer_of_a_run(run_folder: Path, tmp_path: Path) -> None:
 
 def test_the_whole_model_of_a_run(tmp_path: Path) -> None:
     options = ["--model", "rows-cfc", "--epochs", "1", "--batch-size", "256", "--threads", "1"]
+    several = CliRunner().invoke(main, ["train", "--out", str(tmp_path / "several"), *options])
+    assert several.exit_code == 0, several.output
+    fails(invoke(tmp_path / "several", "-o", tmp_path / "m"), "reads: the readout sees the states")
+    options += ["--reads", "1", "--timestep", "0.3"]
     trained = CliRunner().invoke(main, ["train", "--out", str(tmp_path / "run"), *options])
     assert trained.exit_code == 0, trained.output
     out = tmp_path / "model.safetensors"
@@ -111,7 +115,7 @@ def test_the_whole_model_of_a_run(tmp_path: Path) -> None:
     images = torch.rand(3, 1, 8, 8) * 2 - 1
     session = Session.load(out, streams=3)
     for row in images[:, 0].unbind(1):
-        logits = session.step(row.contiguous().numpy())
+        logits = session.step(row.contiguous().numpy(), 0.3)
     assert np.abs(logits - model(images).detach().numpy()).max() < 1e-5
 
 

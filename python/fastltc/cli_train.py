@@ -273,6 +273,7 @@ class _TrainView:
         )
         self.task: Any = None
         self.started = 0.0
+        self.epochs = config.epochs
         self.images = 0
 
     def __enter__(self) -> _TrainView:
@@ -303,11 +304,9 @@ class _TrainView:
         name = self.config.model or default_model(data.kind)
         about = getattr(model, "about", "")
         self.say(f"{name}: {trainable_parameters(model):,} trainable parameters, {about}")
-        epochs = 1 if hasattr(model, "fit") else self.config.epochs
+        self.epochs = epochs = 1 if hasattr(model, "fit") else self.config.epochs
         total = len(data.splits["train"]) * epochs
-        self.task = self.bar.add_task(
-            "", total=total, epoch=f"1/{self.config.epochs}", rate="", note=""
-        )
+        self.task = self.bar.add_task("", total=total, epoch=f"1/{epochs}", rate="", note="")
         self.started = time.perf_counter()
 
     def batch(self, images: int) -> None:
@@ -316,7 +315,7 @@ class _TrainView:
         self.bar.update(self.task, advance=images, rate=f"{rate:,.0f} images/s")
 
     def epoch(self, record: dict[str, Any]) -> None:
-        epoch, epochs = record["epoch"], self.config.epochs
+        epoch, epochs = record["epoch"], self.epochs
         auc = "-" if record["val_auc"] is None else f"{record['val_auc']:.4f}"
         # Short enough for the whole bar to fit 80 columns.
         note = f"val acc {record['val_accuracy']:.3f} auc {auc[:5]}"

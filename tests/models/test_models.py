@@ -87,9 +87,18 @@ def test_rows_are_read_from_the_top(cell: str, wiring: str) -> None:
     model = build_model(f"rows-{cell}", (3, 6, 5), 4, 20, wiring=wiring).double()
     images = torch.randn(2, 3, 6, 5, dtype=torch.float64)
     rows = torch.stack([images[:, :, row].reshape(2, 15) for row in range(6)], dim=1)
-    output, _ = model.rnn(rows)
-    torch.testing.assert_close(model(images), model.logits(output))
+    output, _ = model.rnn(model.encoder(rows), timespans=0.3)
+    read = output[:, -1] if wiring == "ncp" else output.flatten(1)
+    torch.testing.assert_close(model(images), model.logits(read))
     assert model(images).shape == (2, 4)
+    assert model.rows_read == ([5] if wiring == "ncp" else [0, 1, 2, 3, 4, 5])
+
+
+def test_rows_without_encoder_are_pixels() -> None:
+    model = build_model("rows-ltc", (1, 8, 5), 4, 20, encoder=0, reads=2)
+    images = torch.randn(2, 1, 8, 5)
+    output, _ = model.rnn(images[:, 0], timespans=0.3)
+    torch.testing.assert_close(model(images), model.readout(output[:, [3, 7]].flatten(1)))
 
 
 def test_a_series_model_uses_its_time_steps_and_scales() -> None:
@@ -203,6 +212,9 @@ def test_a_probe_is_that_of_scikit_learn(probe: str, classes: int) -> None:
         ("series-ltc", (1, 8, 8), {}, "model: series-ltc takes series, got images"),
         ("dense", (1, 8, 8), {"units": 30}, "units: no option of the model dense"),
         ("rows-ltc", (1, 8, 8), {"wiring": "small-world"}, "wiring: expected one of ncp"),
+        ("rows-ltc", (1, 8, 8), {"wiring": "ncp", "reads": 2}, "reads: expected 1 with an ncp"),
+        ("rows-ltc", (1, 8, 8), {"encoder": -1}, "encoder: expected 0 or more, got -1"),
+        ("rows-ltc", (1, 8, 8), {"timestep": 0.0}, "timestep: expected a finite number above 0"),
         ("rows-ltc", (1, 8, 8), {"sparsity": 1.0}, "sparsity: expected 0 up to 1, got 1.0"),
         ("reservoir", (1, 8, 8), {"leak": 0.0}, "leak: expected above 0 up to 1, got 0.0"),
         ("reservoir", (1, 8, 8), {"reads": 9}, "reads: expected 1 to 8 for 8 rows, got 9"),

@@ -33,6 +33,7 @@ class _Sequence(nn.Module):
         mixed_memory: bool,
         *,
         return_sequences: bool,
+        reads: int = 1,
     ) -> None:
         super().__init__()
         check_classes(classes)
@@ -46,7 +47,7 @@ class _Sequence(nn.Module):
             mixed_memory=mixed_memory,
         )
         self.gain = float(gain)
-        self.readout = nn.Identity() if wiring == "ncp" else nn.Linear(units, classes)
+        self.readout = nn.Identity() if wiring == "ncp" else nn.Linear(units * reads, classes)
         self.about = f"{cell.upper()} with {units} neurons, {wiring} wiring"
 
     def logits(self, output: Tensor) -> Tensor:
@@ -65,9 +66,11 @@ class _Sequence(nn.Module):
 class Rows(_Sequence):
     """Classifies images that a liquid layer reads as a sequence of rows, from the top.
 
-    ``logits = readout(liquid(rows)[last])``; a row of a colour image has the values of all
-    channels. With an ``ncp`` wiring the motor neurons are the logits (times ``gain``), else a
-    linear map reads all neurons.
+    ``logits = readout(liquid(tanh(A rows + b))[some rows])``; a row of a colour image has the
+    values of all channels. A linear readout sees all neurons after ``reads`` evenly spaced rows,
+    the last one among them; with an ``ncp`` wiring the motor neurons after the last row are the
+    logits (times ``gain``). A is the encoder: a sparse wiring gives a neuron only a few of its
+    inputs, which are then features of the whole row instead of pixels.
 
     Args:
         input_shape: ``(C, H, W)``.
@@ -76,6 +79,11 @@ class Rows(_Sequence):
         units: neurons.
         wiring: ``"random"``, ``"ncp"`` or ``"full"``.
         sparsity: share of the synapses that a random wiring lacks.
+        timestep: time from one row to the next, in the units of the membrane's time constants.
+            At 1, the default of ncps, an LTC as it is initialised has mostly forgotten a row when
+            the next one comes; the shorter the time, the longer it remembers.
+        reads: states that the readout sees; 7 by default, and 1 for an ``ncp`` wiring.
+        encoder: features that a row is mapped to; 0 for the pixels themselves.
         wiring_seed: seed of the wiring.
         gain: factor on the motor neurons of an ``ncp`` wiring.
         mixed_memory: an LSTM cell before the liquid one.
@@ -97,14 +105,27 @@ class Rows(_Sequence):
         *,
         cell: str = "ltc",
         wiring: str = "random",
-        sparsity: float = 0.75,
+        sparsity: float = 0.9,
+        timestep: float = 0.3,
+        reads: int | None = None,
+        encoder: int = 32,
         wiring_seed: int = WIRING_SEED,
         gain: float = 5.0,
         mixed_memory: bool = False,
     ) -> None:
-        channels, _, width = input_shape
+        channels, height, width = input_shape
+        if reads is None:
+            reads = 1 if wiring == "ncp" else min(7, height)
+        if not 1 <= reads <= height:
+            raise ValueError(f"reads: expected 1 to {height} for {height} rows, got {reads}")
+        if wiring == "ncp" and reads != 1:
+            raise ValueError(f"reads: expected 1 with an ncp wiring, got {reads}")
+        if encoder < 0:
+            raise ValueError(f"encoder: expected 0 or more, got {encoder}")
+        if not 0 < timestep < float("inf"):
+            raise ValueError(f"timestep: expected a finite number above 0, got {timestep}")
         super().__init__(
-            channels * width,
+            encoder or channels * width,
             classes,
             cell,
             units,
@@ -113,13 +134,34 @@ class Rows(_Sequence):
             wiring_seed,
             gain,
             mixed_memory,
-            return_sequences=False,
+            return_sequences=True,
+            reads=reads,
         )
+        self.timestep = float(timestep)
+        # Rows after which the state is read.
+        self.rows_read = [height * (read + 1) // reads - 1 for read in range(reads)]
+        self.encoder = nn.Sequential()
+        if encoder:
+            self.encoder.extend([nn.Linear(channels * width, encoder), nn.Tanh()])
 
     def forward(self, images: Tensor) -> Tensor:
-        rows = images.movedim(1, 2).flatten(2)
-        output, _ = self.rnn(rows)
-        return self.logits(output)
+        rows = self.encoder(images.movedim(1, 2).flatten(2))
+        output, _ = self.rnn(rows, timespans=self.timestep)
+        return self.logits(output[:, self.rows_read].flatten(1))
+
+    def export_layers(self) -> list[nn.Module]:
+        """What runs at every row, with a time step of ``timestep``.
+
+        See `fastltc.exporting.describe`.
+        """
+        if len(self.rows_read) > 1:
+            from ..exporting.errors import ExportError
+
+            raise ExportError(
+                f"reads: the readout sees the states after {len(self.rows_read)} rows at once, "
+                "which a model that goes step by step cannot; train with --reads 1"
+            )
+        return [self.encoder, *super().export_layers()]
 
 
 class Series(_Sequence):

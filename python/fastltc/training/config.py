@@ -40,9 +40,9 @@ class TrainConfig:
             window, stride, time_unit, split_seed: how the data is read, see
             `fastltc.data.DataOptions`.
         model: name of the model; None for the usual one for that kind of data.
-        cell, units, gain, wiring, sparsity, wiring_seed, mixed_memory, spectral_radius, leak,
-            input_scale, reads, probe, c, backbone, pretrained, head: options of the model, see its
-            class; None for its default.
+        cell, units, gain, wiring, sparsity, timestep, encoder, wiring_seed, mixed_memory,
+            spectral_radius, leak, input_scale, reads, probe, c, backbone, pretrained, head: options
+            of the model, see its class; None for its default.
         weights: file with a state dict that the model starts from.
         epochs: passes over the training split.
         batch_size: examples per step of the optimizer, over all processes.
@@ -97,6 +97,8 @@ class TrainConfig:
     gain: float | None = None
     wiring: str | None = None
     sparsity: float | None = None
+    timestep: float | None = None
+    encoder: int | None = None
     wiring_seed: int | None = None
     mixed_memory: bool | None = None
     spectral_radius: float | None = None
