@@ -197,8 +197,11 @@ struct CfcForwardTile {
   CfcStep<T, W> step;
   Rows<T> h;        // [N] the state before the step
   Rows<T> next;     // [N] after it
+  Rows<T> ping;     // [N] where both are, unless in the states that are kept
+  Rows<T> pong;     // [N]
   Rows<T> product;  // [widest]
   Rows<T> kept;     // [kept rows] gates, and what goes into the backbone's activations
+  Rows<T> unkept;   // [kept rows] where they go, unless into the states that are kept
   Rows<T> layer;    // [backbone units] the backbone's last activations
   Rows<T> factors;  // [backbone units] of dropout
   MemoryForward<T, W> memory;
@@ -211,10 +214,10 @@ struct CfcForwardTile {
   }
   void take(Arena& arena) {
     step.take(arena, in);
-    h.take(arena, W, in.size.N);
-    next.take(arena, W, in.size.N);
+    ping.take(arena, W, in.size.N);
+    pong.take(arena, W, in.size.N);
     product.take(arena, W, plan.widest);
-    kept.take(arena, W, plan.kept_rows);
+    unkept.take(arena, W, plan.kept_rows);
     layer.take(arena, W, in.backbone_units);
     factors.take(arena, W, in.dropout == nullptr ? 0 : in.backbone_units);
     if (plan.memory.present) {
@@ -280,30 +283,38 @@ struct CfcForwardTile {
     const TileGroups<T, W> tile(in, first, valid);
     const LaneGroup(&group)[W] = tile.group;
     const int64_t history = plan.history(in.size.T, N);
-    const auto keep = [&](int r, int64_t at, const T* rows, int64_t count) {
-      if (out.states == nullptr) return;
-      keep_rows(out.states + history * (first + r * L) + at * group[r].valid, rows, count,
-                group[r]);
+    // Full tiles compute where the states are kept, partial ones copy.
+    const bool in_place = out.states != nullptr && group[0].valid == L;
+    const auto rows_at = [&](int64_t at, Rows<T> else_there) -> Rows<T> {
+      if (!in_place) return else_there;
+      return {out.states + history * first + at * L, history * L};
     };
+    const auto keep_partial = [&](int64_t at, Rows<T> rows, int64_t count) {
+      if (out.states == nullptr || in_place) return;
+      keep_rows(out.states + history * first + at * group[0].valid, rows.at(0, 0), count, group[0]);
+    };
+    h = rows_at(0, ping);
     for (int r = 0; r < W; ++r) {
       if (in.h0.data != nullptr) {
         load_rows(in.h0, 0, N, group[r], h.at(r, 0));
       } else {
         clear_rows(h.at(r, 0), N);
       }
-      keep(r, 0, h.at(r, 0), N);
     }
+    keep_partial(0, h, N);
     const bool remembers = plan.memory.present;
     const int64_t memory_begin = plan.history(in.size.T, N) - plan.memory.kept(in.size.T);
     if (remembers) memory.start(in, group);
     for (int64_t t = 0; t < tile.steps; ++t) {
       step.load(in, t, group);
+      const int64_t kept_at = (in.size.T + 1) * N + t * plan.kept_rows;
+      next = rows_at((t + 1) * N, t % 2 == 0 ? pong : ping);
+      kept = rows_at(kept_at, unkept);
       if (remembers) {
-        memory.step(constant(step.x), constant(h), recalled, memory.kept,
-                    step.all ? nullptr : step.active);
-        for (int r = 0; r < W; ++r) {
-          keep(r, memory_begin + t * kMemoryRows * N, memory.kept.at(r, 0), kMemoryRows * N);
-        }
+        const int64_t at = memory_begin + t * kMemoryRows * N;
+        const Rows<T> to = rows_at(at, memory.kept);
+        memory.step(constant(step.x), constant(h), recalled, to, step.all ? nullptr : step.active);
+        keep_partial(at, to, kMemoryRows * N);
       }
       const Rows<const T> own = constant(remembers ? recalled : h);
       Rows<const T> from = constant(step.x);
@@ -326,12 +337,10 @@ struct CfcForwardTile {
             S::store(next.at(r, j), value);
           }
         }
-        keep(r, (t + 1) * N, next.at(r, 0), N);
-        keep(r, (in.size.T + 1) * N + t * plan.kept_rows, kept.at(r, 0), plan.kept_rows);
       }
-      const Rows<T> before = h;
+      keep_partial((t + 1) * N, next, N);
+      keep_partial(kept_at, kept, plan.kept_rows);
       h = next;
-      next = before;
       if (!out.return_sequences) continue;
       for (int r = 0; r < W; ++r) {
         // `product` is free: it takes the output, with zeros for samples that have ended.
@@ -406,22 +415,23 @@ struct CfcBackwardTile {
   const CfcPlan<T>& plan;
   CfcSums<T> sums;
   CfcStep<T, W> step;
-  Rows<T> h;          // [N] the state before the step
-  Rows<T> after;      // [N] after it
-  Rows<T> kept;       // [kept rows]
-  Rows<T> grad_h;     // [N] the gradient of the state after the step, then of the one before it
-  Rows<T> grad_next;  // [N] parts of the gradient of the state before the step
-  Rows<T> carried;    // [N] gradients of samples that do not run at this step
-  Rows<T> grad_in;    // [widest] what a stage gives back to its inputs
-  Rows<T> grad_out;   // [widest] what a stage is given
-  Rows<T> grad_dt;    // [1] or [N]
-  Rows<T> grad_y;     // [M]
-  Rows<T> factors;    // [backbone units]
+  Rows<const T> h;      // [N] the state before the step
+  Rows<const T> after;  // [N] after it
+  Rows<const T> kept;   // [kept rows]
+  Rows<T> copied[3];    // the same of a partial tile
+  Rows<T> grad_h;       // [N] the gradient of the state after the step, then of the one before it
+  Rows<T> grad_next;    // [N] parts of the gradient of the state before the step
+  Rows<T> carried;      // [N] gradients of samples that do not run at this step
+  Rows<T> grad_in;      // [widest] what a stage gives back to its inputs
+  Rows<T> grad_out;     // what a stage is given, where it is put by
+  Rows<T> grad_dt;      // [1] or [N]
+  Rows<T> grad_y;       // [M]
+  Rows<T> factors;      // [backbone units]
   OuterProducts<T>* products = nullptr;  // of each stage
   int64_t places = 0;                    // steps times W that are put by
   MemoryBackward<T, W> memory;
-  Rows<T> recalled;  // [N] what the memory cell made of h
-  Rows<T> own;       // h or recalled: the state that the cells were given
+  Rows<T> recalled;   // [N] what the memory cell made of h
+  Rows<const T> own;  // h or recalled: the state that the cells were given
 
   CfcBackwardTile(const CfcInputs<T>& inputs, const CfcGradients<T>& gradients, const CfcPlan<T>& p,
                   const CfcSums<T>& s, Arena arena)
@@ -431,14 +441,13 @@ struct CfcBackwardTile {
   void take(Arena& arena) {
     const int64_t N = in.size.N;
     step.take(arena, in);
-    h.take(arena, W, N);
-    after.take(arena, W, N);
-    kept.take(arena, W, plan.kept_rows);
+    copied[0].take(arena, W, N);
+    copied[1].take(arena, W, N);
+    copied[2].take(arena, W, plan.kept_rows);
     grad_h.take(arena, W, N);
     grad_next.take(arena, W, N);
     carried.take(arena, W, N);
     grad_in.take(arena, W, plan.widest);
-    grad_out.take(arena, W, plan.widest);
     grad_dt.take(arena, W, step.dt_rows);
     grad_y.take(arena, W, padded_rows(in.size.M));
     factors.take(arena, W, in.dropout == nullptr ? 0 : in.backbone_units);
@@ -467,8 +476,6 @@ struct CfcBackwardTile {
   void stage_backward(int64_t s, int64_t place, Rows<const T> from) {
     const CfcStage<T>& stage = plan.stages[s];
     for (int r = 0; r < W; ++r) {
-      copy_rows<T>(grad_out.at(r, 0), stage.forward.rows, products[s].left_at(place + r),
-                   products[s].rows);
       T* const to = products[s].right_at(place + r);
       copy_rows<T>(from.at(r, 0), stage.inputs, to, stage.inputs);
       copy_rows<T>(own.at(r, stage.state_row), stage.own, to + stage.inputs * S::lanes,
@@ -572,10 +579,19 @@ struct CfcBackwardTile {
     const TileGroups<T, W> tile(in, first, valid);
     const LaneGroup(&group)[W] = tile.group;
     const int64_t history = plan.history(in.size.T, N);
-    const auto kept_of = [&](int r, int64_t at, T* rows, int64_t count) {
-      kept_rows(grad.states + history * (first + r * L) + at * group[r].valid, rows, count,
-                group[r]);
+    const auto kept_of = [&](int64_t at, Rows<T> copy, int64_t count) -> Rows<const T> {
+      const T* const states = grad.states + history * first;
+      if (group[0].valid == L) return {states + at * L, history * L};
+      kept_rows(states + at * group[0].valid, copy.at(0, 0), count, group[0]);
+      return constant(copy);
     };
+    // Of what is put by, the rows past the last of a stage stay zero.
+    for (int64_t s = 0; s < plan.count; ++s) {
+      const int64_t rows = plan.stages[s].forward.rows;
+      for (int64_t p = 0; p < places; ++p) {
+        clear_rows(products[s].left_at(p) + rows * L, products[s].rows - rows);
+      }
+    }
     for (int r = 0; r < W; ++r) {
       if (grad.grad_hn.data != nullptr) {
         load_rows(grad.grad_hn, 0, N, group[r], grad_h.at(r, 0));
@@ -587,17 +603,14 @@ struct CfcBackwardTile {
       if (grad.timespans.data != nullptr) {
         zero_steps(grad.timespans, tile.steps, in.size.T, step.dt_rows, group[r]);
       }
-      kept_of(r, tile.steps * N, after.at(r, 0), N);
     }
     const bool has_output = grad.grad_output.data != nullptr;
     if (has_output && !grad.return_sequences) add_output_gradient(0, group);
     const bool remembers = plan.memory.present;
     const int64_t memory_begin = history - plan.memory.kept(in.size.T);
     const auto load_memory = [&](int64_t t) {
-      for (int r = 0; r < W; ++r) {
-        kept_of(r, memory_begin + t * kMemoryRows * N, memory.kept_before.at(r, 0),
-                kMemoryRows * N);
-      }
+      memory.kept_before =
+          kept_of(memory_begin + t * kMemoryRows * N, memory.spare(), kMemoryRows * N);
     };
     if (remembers) {
       memory.start(grad.grad_hn, group);
@@ -607,9 +620,10 @@ struct CfcBackwardTile {
     int64_t place = 0;
     for (int64_t t = tile.steps - 1; t >= 0; --t) {
       step.load(in, t, group);
+      h = kept_of(t * N, copied[0], N);
+      after = kept_of((t + 1) * N, copied[1], N);
+      kept = kept_of((in.size.T + 1) * N + t * plan.kept_rows, copied[2], plan.kept_rows);
       for (int r = 0; r < W; ++r) {
-        kept_of(r, t * N, h.at(r, 0), N);
-        kept_of(r, (in.size.T + 1) * N + t * plan.kept_rows, kept.at(r, 0), plan.kept_rows);
         if (!step.active[r].all) {
           for (int64_t j = 0; j < N; ++j) {
             const vec value = S::load(grad_h.at(r, j));
@@ -625,11 +639,12 @@ struct CfcBackwardTile {
       if (remembers) {
         memory.next_step();
         memory.output(recalled);
-        own = recalled;
+        own = constant(recalled);
       }
 
       for (int64_t s = plan.count - 1; s >= 0; --s) {
         const CfcStage<T>& stage = plan.stages[s];
+        grad_out = {products[s].left_at(place), products[s].rows * L};
         if (stage.backbone) {
           // The stage after it left the gradient of the activations in grad_in.
           for (int r = 0; r < W; ++r)
@@ -644,7 +659,7 @@ struct CfcBackwardTile {
           backbone_again(s - 1, t, group, grad_in, {});
           from = constant(grad_in);
         } else if (s > 0) {
-          from = constant(after, plan.stages[s - 1].state_row);
+          from = {after.data + plan.stages[s - 1].state_row * L, after.stride};
         }
         stage_backward(s, place, from);
         if (s > 0 && !plan.stages[s - 1].backbone) {
@@ -661,8 +676,8 @@ struct CfcBackwardTile {
         } else {
           memory.load_first(in, group);
         }
-        memory.step(constant(grad_next), constant(step.x), constant(h),
-                    step.all ? nullptr : step.active, t == 0);
+        memory.step(constant(grad_next), constant(step.x), h, step.all ? nullptr : step.active,
+                    t == 0);
         for (int r = 0; r < W; ++r) {
           for (int64_t i = 0; i < in.size.I; ++i) {
             add(grad_in.at(r, 0), i, S::load(memory.grad_in.at(r, i)));
@@ -682,10 +697,6 @@ struct CfcBackwardTile {
           S::store(grad_h.at(r, j), before);
         }
       }
-      // The state before this step is the one after the step before it.
-      const Rows<T> spare = after;
-      after = h;
-      h = spare;
       place += W;
       if (place == places || t == 0) {
         for (int64_t s = 0; s < plan.count; ++s) products[s].add(place);

@@ -662,11 +662,15 @@ struct BackwardTile {
       return constant(copied);
     };
     // What the memory cell kept of step t.
-    const auto load_memory = [&](int64_t t, Rows<T> to) {
-      for (int r = 0; r < W; ++r) {
-        const int64_t at = (memory_begin + t * kMemoryRows * N) * group[r].valid;
-        kept_rows(kept + r * history * L + at, to.at(r, 0), kMemoryRows * N, group[r]);
+    const auto load_memory = [&](int64_t t) {
+      const int64_t at = memory_begin + t * kMemoryRows * N;
+      if (!partial) {
+        memory.kept_before = {kept + at * L, history * L};
+        return;
       }
+      const Rows<T> copy = memory.spare();
+      kept_rows(kept + at * group[0].valid, copy.at(0, 0), kMemoryRows * N, group[0]);
+      memory.kept_before = constant(copy);
     };
 
     const Rows<T> last{g.data + U * N * L, g.stride};  // g[U]
@@ -687,7 +691,7 @@ struct BackwardTile {
     }
     if (remembers) {
       memory.start(grad.grad_hn, group);
-      if (steps > 0) load_memory(steps - 1, memory.kept_before);
+      if (steps > 0) load_memory(steps - 1);
     }
 
     for (int64_t t = steps - 1; t >= 0; --t) {
@@ -720,7 +724,7 @@ struct BackwardTile {
       if (remembers) {
         memory.next_step();
         if (t > 0) {
-          load_memory(t - 1, memory.kept_before);
+          load_memory(t - 1);
         } else {
           memory.load_first(in, group);
         }

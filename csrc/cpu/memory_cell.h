@@ -139,11 +139,14 @@ struct MemoryBackward {
 
   const MemoryPlan<T>& plan;
   OuterProducts<T> products;
-  Rows<T> kept;         // [5N] of this step
-  Rows<T> kept_before;  // [5N] of the step before, of which the memory is needed
-  Rows<T> grad_c;       // [N] the gradient of the memory after the step, then before it
-  Rows<T> grad_z;       // [4N]
-  Rows<T> grad_in;      // [I + N] of x and of h
+  Rows<const T> kept;         // [5N] of this step
+  Rows<const T> kept_before;  // [5N] of the step before, of which the memory is needed
+  Rows<T> copies[2];          // [5N] where they are, unless where they were kept
+  int next_copy = 0;
+  Rows<T> grad_c;   // [N] the gradient of the memory after the step, then before it
+  Rows<T> grad_z;   // [4N], where it is put by
+  Rows<T> grad_in;  // [I + N] of x and of h
+  Rows<T> first_c;  // [N] the initial memory
   int64_t places = 0;
   int64_t place = 0;
 
@@ -155,10 +158,9 @@ struct MemoryBackward {
   void take(Arena& arena, int64_t steps) {
     if (!plan.present) return;
     const int64_t N = plan.neurons, rows = plan.forward.rows, columns = plan.forward.inputs;
-    kept.take(arena, W, kMemoryRows * N);
-    kept_before.take(arena, W, kMemoryRows * N);
+    for (Rows<T>& copy : copies) copy.take(arena, W, kMemoryRows * N);
     grad_c.take(arena, W, N);
-    grad_z.take(arena, W, padded_rows(rows));
+    first_c.take(arena, W, N);
     grad_in.take(arena, W, padded_rows(columns));
     places = W * steps_put_by(padded_rows(rows) + padded_rows(columns), W, steps);
     products.take(arena, rows, columns, places);
@@ -167,6 +169,11 @@ struct MemoryBackward {
   void start(const SequenceView<const T>& grad_hn, const LaneGroup (&group)[W]) {
     const int64_t N = plan.neurons;
     place = 0;
+    // Of what is put by, the rows past the last stay zero.
+    for (int64_t p = 0; p < places; ++p) {
+      clear_rows(products.left_at(p) + plan.forward.rows * S::lanes,
+                 products.rows - plan.forward.rows);
+    }
     for (int r = 0; r < W; ++r) {
       if (grad_hn.data == nullptr) {
         clear(grad_c.at(r, 0), N * S::lanes);
@@ -179,26 +186,30 @@ struct MemoryBackward {
     }
   }
 
-  // What was the step before is the step now. The caller loads a new `kept_before`.
-  void next_step() {
-    const Rows<T> spare = kept;
-    kept = kept_before;
-    kept_before = spare;
+  // What was the step before is the step now. The caller finds a new `kept_before`, for which
+  // spare() has room.
+  void next_step() { kept = kept_before; }
+  Rows<T> spare() {
+    next_copy = 1 - next_copy;
+    return copies[next_copy];
   }
   // Before the first step there is only the initial memory.
   void load_first(const SequenceInputs<T>& in, const LaneGroup (&group)[W]) {
     const int64_t N = plan.neurons;
+    const Rows<T> to = spare();
     for (int r = 0; r < W; ++r) {
-      clear(kept_before.at(r, 0), kMemoryRows * N * S::lanes);
-      if (in.h0.data == nullptr) continue;
-      SequenceView<const T> view = in.h0;
-      view.data += N * view.stride_c;
-      // By way of grad_z, which is free.
-      load_rows(view, 0, N, group[r], grad_z.at(r, 0));
+      if (in.h0.data != nullptr) {
+        SequenceView<const T> view = in.h0;
+        view.data += N * view.stride_c;
+        load_rows(view, 0, N, group[r], first_c.at(r, 0));
+      } else {
+        clear_rows(first_c.at(r, 0), N);
+      }
       for (int64_t j = 0; j < N; ++j) {
-        S::store(kept_before.at(r, j * kMemoryRows + kMemoryRows - 1), S::load(grad_z.at(r, j)));
+        S::store(to.at(r, j * kMemoryRows + kMemoryRows - 1), S::load(first_c.at(r, j)));
       }
     }
+    kept_before = constant(to);
   }
 
   // The step's v again.
@@ -218,6 +229,7 @@ struct MemoryBackward {
   void step(Rows<const T> grad_v, Rows<const T> x, Rows<const T> h, const ActiveLanes<T>* active,
             bool last) {
     const int64_t N = plan.neurons;
+    grad_z = {products.left_at(place), products.rows * S::lanes};
     for (int64_t j = 0; j < N; ++j) {
       for (int r = 0; r < W; ++r) {
         const T* const from = kept.at(r, j * kMemoryRows);
@@ -239,7 +251,6 @@ struct MemoryBackward {
       }
     }
     for (int r = 0; r < W; ++r) {
-      copy_rows(grad_z.at(r, 0), plan.forward.rows, products.left_at(place + r), products.rows);
       T* const to = products.right_at(place + r);
       copy_rows<T>(x.at(r, 0), plan.inputs, to, plan.inputs);
       copy_rows<T>(h.at(r, 0), N, to + plan.inputs * S::lanes, products.columns - plan.inputs);
