@@ -40,8 +40,8 @@ struct SynapseList {
   const int32_t* row = nullptr;     // [column[N]]
 };
 
-// Synapses in the lists. Their last column pointers say the same, but where the lists lie on a device
-// only that can read them.
+// Synapses in the lists. Their last column pointers say the same, but where the lists lie on a
+// device only that can read them.
 struct LtcCounts {
   int64_t synapses = 0;
   int64_t sensory_synapses = 0;

@@ -198,7 +198,7 @@ def test_stacked_parameters_that_do_not_fit() -> None:
         "x": torch.zeros(1, 1, 2 * I).double(),
         "parameters": [nets._parameters[name] for name in fastltc.ops.LTC_PARAMETERS],
     }
-    lists = nets._synapse_lists(1)
+    lists = nets._synapse_lists()
 
     def call(**changed: Any) -> Any:
         a = {**arguments, **changed}
@@ -215,3 +215,14 @@ def test_stacked_parameters_that_do_not_fit() -> None:
         ValueError, match=r"w: expected shape \[K, N, N\] = \[2, 9, 9\], got \[1, 9"
     ):
         call(parameters=short)
+
+
+def test_edited_masks_count() -> None:
+    nets = ParallelLTC(make(2))
+    x = torch.randn(2, 1, 3, I).double()
+    nets(x)
+    nets.sparsity_mask.mul_(0)
+    assert_same(nets(x)[0], [nets.layer(k)(x[k])[0] for k in range(2)])
+    nets.sensory_sparsity_mask.data[0] = 0
+    nets.refresh_synapses()
+    assert_same(nets(x)[0], [nets.layer(k)(x[k])[0] for k in range(2)])

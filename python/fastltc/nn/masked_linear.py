@@ -101,7 +101,7 @@ class MaskedLinear(nn.Module):
             # Reading the mask would break the graph.
             entries = self._entries.synapses
         else:
-            entries = self._entries.current(self.mask, thorough=False)
+            entries = self._entries.current(self.mask, None)
         return masked_linear(input, self.weight, self.mask, self.bias, entries)
 
     def extra_repr(self) -> str:

@@ -187,7 +187,7 @@ class ParallelLTC(nn.Module):
         spans = None if timespans is None else self._timespans(timespans, input)
         if lengths is not None:
             lengths = layer_lengths(lengths, batch, True, input.device)
-        synapses, sensory_synapses = self._synapse_lists(batch * time)
+        synapses, sensory_synapses = self._synapse_lists()
         # One observation per layer, as a device streams them, is not worth a permutation.
         single = batch == 1 and time == 1
         x = input if single else input.permute(1, 2, 0, 3)
@@ -244,17 +244,17 @@ class ParallelLTC(nn.Module):
         spans = (spans if spans.dim() == 4 else spans.unsqueeze(3)).expand(wanted)
         return spans.permute(1, 2, 0, 3).reshape(batch, time, count * self.state_size)
 
-    def _synapse_lists(self, steps: int) -> tuple[Tensor, Tensor]:
+    def _synapse_lists(self) -> tuple[Tensor, Tensor]:
         if torch.compiler.is_compiling():
             # Reading a mask would break the graph.
             return self._synapses.synapses, self._sensory_synapses.synapses
-        masks, thorough = self._buffers, steps >= 32
+        masks = self._buffers
         mask, sensory_mask = masks["sparsity_mask"], masks["sensory_sparsity_mask"]
         assert mask is not None
         assert sensory_mask is not None
         return (
-            self._synapses.current(mask, thorough),
-            self._sensory_synapses.current(sensory_mask, thorough),
+            self._synapses.current(mask, None),
+            self._sensory_synapses.current(sensory_mask, None),
         )
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:

@@ -173,13 +173,14 @@ class SynapseCache:
         """Leave the mask behind when copied or pickled: the copy belongs to another one."""
         return SynapseCache, (self.synapses, self._name, self._make)
 
-    def current(self, mask: Tensor, thorough: bool) -> Tensor:
+    def current(self, mask: Tensor, thorough: bool | None) -> Tensor:
         """Return the synapse list of ``mask``.
 
         Args:
             mask: as what the list was made of, 0 or 1.
             thorough: whether to compare the values of a large mask also (of more than 4096
-                entries; those of a small one always are). Only masks on the CPU are compared.
+                entries; those of a small one always are). None: compare none. Only masks on the
+                CPU are compared.
 
         Raises:
             ValueError: if the mask has changed and an entry is neither 0 nor 1.
@@ -192,6 +193,7 @@ class SynapseCache:
             memory = self._memory
             if version == self._version and (
                 memory is None
+                or thorough is None
                 or (memory.size > _CHEAP_TO_COMPARE and not thorough)
                 or memory.tobytes() == self._copy
             ):
