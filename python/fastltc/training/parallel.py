@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
@@ -56,10 +56,7 @@ class Group:
             return
         trained = [p for p in model.parameters() if p.requires_grad]
         flat = torch.cat(
-            [
-                (torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1).float()
-                for p in trained
-            ]
+            [(torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1) for p in trained]
         )
         dist.all_reduce(flat)
         for parameter, part in zip(trained, flat.split([p.numel() for p in trained]), strict=True):
@@ -75,6 +72,26 @@ class Group:
                 module.__dict__["forward"] = _BatchNormOverProcesses(module)
 
 
+class _Sum(torch.autograd.Function):
+    """A sum over the processes; its gradient is the sum of theirs."""
+
+    @staticmethod
+    def forward(context: Any, x: Tensor) -> Tensor:
+        total = x.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(context: Any, *gradients: Any) -> Tensor:
+        total = gradients[0].clone()
+        dist.all_reduce(total)
+        return cast(Tensor, total)
+
+
+def _sum_over_processes(x: Tensor) -> Tensor:
+    return cast(Tensor, _Sum.apply(x))
+
+
 class _BatchNormOverProcesses:
     """The forward of a batch norm, with sums over all processes."""
 
@@ -82,8 +99,6 @@ class _BatchNormOverProcesses:
         self.module = module
 
     def __call__(self, x: Tensor) -> Tensor:
-        from torch.distributed.nn.functional import all_reduce
-
         module = self.module
         if not module.training:
             return nn.functional.batch_norm(
@@ -100,11 +115,11 @@ class _BatchNormOverProcesses:
         count = x.new_tensor([x.numel() // x.shape[1]])
         total = torch.cat([x.sum(over), count])
         # One message for the sum and the count; its backward is a sum as well.
-        total = all_reduce(total)
+        total = _sum_over_processes(total)
         mean, count = total[:-1] / total[-1], total[-1].detach()
         shape = [1, -1] + [1] * (x.ndim - 2)
         centred = x - mean.view(shape)
-        variance = all_reduce(centred.square().sum(over)) / count
+        variance = _sum_over_processes(centred.square().sum(over)) / count
         with torch.no_grad():
             share = module.momentum
             module.num_batches_tracked += 1
