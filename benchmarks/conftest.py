@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import machine
 import report
 from cases import CASES, QUICK, Layers
+from cuda_marker import require_cuda
 from figures import Figure, Row
 from interleave import Contestant, Interleaved
 
@@ -39,6 +40,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[ROWS] = []
     config.stash[LOAD_BEFORE] = machine.load_average()
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    require_cuda(item)
 
 
 @pytest.fixture(scope="session", autouse=True)

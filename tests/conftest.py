@@ -9,11 +9,17 @@ import numpy as np
 import pytest
 import torch
 
+from cuda_marker import require_cuda
+
 _SEED = int(os.environ.get("FASTLTC_TEST_SEED") or int.from_bytes(os.urandom(4), "little"))
 
 
 def pytest_report_header() -> str:
     return f"random inputs: FASTLTC_TEST_SEED={_SEED}"
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    require_cuda(item)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -1,0 +1,233 @@
+"""The CUDA kernels of the LTC operators against those of the CPU, and streams, graphs, devices."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from fastltc.ops import ltc
+from ltc_cases import (
+    GRADIENTS,
+    Case,
+    operator_arguments,
+    random_case,
+    random_weights,
+    raw_arguments,
+    run_operator,
+    with_gradients,
+)
+
+pytestmark = pytest.mark.cuda
+
+TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-3}
+# One for each plan and more: a warp, two warps' worth of neurons, a full block, tiles.
+SIZES = {
+    "one neuron": {"batch": 1, "time": 1, "inputs": 1, "neurons": 1, "motors": 1, "density": 1.0},
+    "warp": {"batch": 130, "time": 17, "inputs": 16, "neurons": 19, "motors": 2, "density": 0.15},
+    "warp of many synapses": {"batch": 3, "time": 4, "neurons": 32, "motors": 4, "density": 0.3},
+    "small block": {"batch": 5, "time": 6, "neurons": 33, "motors": 33, "density": 0.5},
+    "full block": {"batch": 7, "time": 5, "inputs": 32, "neurons": 64, "motors": 2, "density": 1.0},
+    "tiles": {"batch": 40, "time": 3, "inputs": 8, "neurons": 100, "motors": 8, "density": 1.0},
+    "no samples": {"batch": 0, "time": 3},
+    "no steps": {"batch": 3, "time": 0},
+}
+
+
+def on(case: Case, device: str = "cuda") -> Case:
+    def moved(tensors: dict[str, Tensor | None]) -> dict[str, Tensor | None]:
+        return {k: None if t is None else t.to(device) for k, t in tensors.items()}
+
+    return replace(
+        case,
+        data=moved(case.data),
+        parameters=moved(case.parameters),
+        lengths=None if case.lengths is None else case.lengths.to(device),
+    )
+
+
+def run_on_device(case: Case) -> tuple[Tensor, Tensor]:
+    """Run with the synapse lists where the case is."""
+    *tensors, synapses, sensory = operator_arguments(case)
+    device = case.data["x"].device
+    return ltc(*tensors, synapses.to(device), sensory.to(device), **case.options)
+
+
+def results(case: Case, weights: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+    device = case.data["x"].device
+    moved = tuple(w.to(device, case.data["x"].dtype) for w in weights)
+    return with_gradients(run_on_device, case, moved)
+
+
+def agree(case: Case, dtype: torch.dtype) -> None:
+    weights = random_weights(case)
+    expected = with_gradients(run_operator, case, weights)
+    actual = results(on(case.to(dtype)), weights)
+    assert actual.keys() == expected.keys()
+    for name, value in actual.items():
+        scale = max(1.0, expected[name].abs().max().item()) if value.numel() else 1.0
+        torch.testing.assert_close(
+            value.cpu().double(), expected[name], rtol=0, atol=TOLERANCE[dtype] * scale, msg=name
+        )
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("size", SIZES)
+def test_values_of_every_plan(size: str, dtype: torch.dtype) -> None:
+    agree(random_case(**SIZES[size]), dtype)
+
+
+@pytest.mark.parametrize("size", ["warp", "small block", "tiles"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"timespans": None},
+        {"timespans": "BTN"},
+        {"lengths": True},
+        {"lengths": True, "return_sequences": False},
+        {"time_major": True},
+        {"h0": False, "maps": ""},
+        {"softplus": False},
+    ],
+    ids=lambda options: " ".join(f"{k}={v}" for k, v in options.items()),
+)
+def test_values_of_every_option(size: str, options: dict[str, Any]) -> None:
+    agree(random_case(**{**SIZES[size], "batch": 4, **options}), torch.float64)
+
+
+def test_strided_inputs() -> None:
+    case = random_case(batch=6, time=5)
+    x = case.data["x"]
+    weights = random_weights(case)
+    expected = results(on(case), weights)
+    strided = on(case).with_(x=x.cuda().transpose(0, 1).contiguous().transpose(0, 1))
+    actual = results(strided, weights)
+    for name, value in actual.items():
+        assert torch.equal(value, expected[name]), name
+
+
+@pytest.mark.parametrize("neurons", [5, 34, 66])
+def test_gradcheck(neurons: int) -> None:
+    case = on(
+        random_case(
+            batch=2, time=2, inputs=2, neurons=neurons, density=1.0, ode_unfolds=2, poison=False
+        )
+    )
+    # Away from 0, which has no lower neighbour.
+    case = case.with_(timespans=case.data["timespans"] + 0.5).requiring_grad()
+    names = [name for name in GRADIENTS if case.leaves[name] is not None]
+
+    def run(*leaves: Tensor) -> tuple[Tensor, Tensor]:
+        return run_on_device(case.with_(**dict(zip(names, leaves, strict=True))))
+
+    assert torch.autograd.gradcheck(run, [case.leaves[n] for n in names], fast_mode=True)
+
+
+@pytest.mark.parametrize("size", ["warp", "tiles"])
+def test_opcheck(size: str) -> None:
+    *arguments, synapses, sensory = raw_arguments(on(random_case(**SIZES[size])), True)[:24]
+    rest = raw_arguments(on(random_case(**SIZES[size])), True)[24:]
+    torch.library.opcheck(
+        torch.ops.fastltc.ltc_forward.default,
+        (*arguments, synapses.cuda(), sensory.cuda(), *rest),
+    )
+
+
+@pytest.mark.parametrize("size", ["warp", "full block", "tiles"])
+def test_the_same_call_gives_the_same_bits(size: str) -> None:
+    case = random_case(**{**SIZES[size], "batch": 300}, dtype=torch.float32)
+    weights = random_weights(case)
+    first = results(on(case), weights)
+    for _ in range(5):
+        again = results(on(case), weights)
+        for name, value in again.items():
+            assert torch.equal(value, first[name]), name
+
+
+@pytest.mark.parametrize("size", ["warp", "full block", "tiles"])
+def test_nothing_waits_for_the_device(size: str) -> None:
+    case = on(random_case(**SIZES[size], dtype=torch.float32, lengths=True)).requiring_grad()
+    *tensors, synapses, sensory = operator_arguments(case)
+    lists = synapses.cuda(), sensory.cuda()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        output, hn = ltc(*tensors, *lists, **case.options)
+        torch.autograd.backward([output, hn], [torch.ones_like(output), torch.ones_like(hn)])
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("size", ["warp", "full block", "tiles"])
+def test_a_captured_graph_gives_what_a_call_gives(size: str) -> None:
+    case = on(random_case(**SIZES[size], dtype=torch.float32)).requiring_grad()
+    *tensors, synapses, sensory = operator_arguments(case)
+    lists = synapses.cuda(), sensory.cuda()
+    leaves = [leaf for leaf in case.leaves.values() if leaf is not None]
+
+    def step() -> tuple[Tensor, ...]:
+        output, hn = ltc(*tensors, *lists, **case.options)
+        return (output, hn, *torch.autograd.grad(output.sum() + hn.square().sum(), leaves))
+
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        step()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = step()
+    with torch.no_grad():
+        case.data["x"].copy_(torch.randn_like(case.data["x"]))
+    graph.replay()
+    for got, expected in zip(captured, step(), strict=True):
+        assert torch.equal(got, expected)
+
+
+def test_two_streams_at_once() -> None:
+    case = on(random_case(**SIZES["warp"], dtype=torch.float32))
+    expected = [t.clone() for t in run_on_device(case)]
+    torch.cuda.synchronize()
+    streams = [torch.cuda.Stream() for _ in range(2)]
+    outcomes = []
+    for _ in range(20):
+        for stream in streams:
+            with torch.cuda.stream(stream):
+                outcomes.append(run_on_device(case))
+    torch.cuda.synchronize()
+    for outcome in outcomes:
+        assert all(torch.equal(got, wanted) for got, wanted in zip(outcome, expected, strict=True))
+
+
+def test_reduce_overhead() -> None:
+    case = on(random_case(**SIZES["warp"], dtype=torch.float32, poison=False))
+    *tensors, synapses, sensory = operator_arguments(case)
+    lists = synapses.cuda(), sensory.cuda()
+
+    @torch.compile(mode="reduce-overhead", fullgraph=True)
+    def compiled(x: Tensor) -> Tensor:
+        return ltc(x, *tensors[1:], *lists, **case.options)[0]
+
+    x = case.data["x"]
+    expected = ltc(*tensors, *lists, **case.options)[0]
+    for _ in range(3):
+        assert torch.equal(compiled(x), expected)
+
+
+def test_tensors_of_another_device_are_refused() -> None:
+    case = on(random_case(poison=False))
+    with pytest.raises((RuntimeError, TypeError), match="cuda"):
+        run_on_device(case.with_(h0=case.data["h0"].cpu()))
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_the_second_device() -> None:
+    case = random_case(**SIZES["warp"])
+    weights = random_weights(case)
+    expected = results(on(case), weights)
+    actual = results(on(case, "cuda:1"), weights)
+    assert torch.cuda.current_device() == 0
+    for name, value in actual.items():
+        torch.testing.assert_close(value.cpu(), expected[name].cpu(), rtol=0, atol=1e-10)
