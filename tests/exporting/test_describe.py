@@ -179,9 +179,10 @@ def test_the_models_for_series_and_rows(cell: str, wiring: str) -> None:
     wanted = series(x, timespans)[0].detach()
     got = runtime.Session(describe(series)).run(x[0].numpy(), timespans[0].numpy())
     assert export_cases.difference(got, wanted) < 5e-6
-    rows = build_model(f"rows-{cell}", (1, 8, 8), 3, 12, wiring=wiring)
+    options = {"wiring": wiring, "reads": 1, "timestep": 0.3}
+    rows = build_model(f"rows-{cell}", (1, 8, 8), 3, 12, **options)
     image = torch.randn(1, 1, 8, 8)
-    got = runtime.Session(describe(rows)).run(image[0, 0].numpy())[-1:]
+    got = runtime.Session(describe(rows)).run(image[0, 0].numpy(), 0.3)[-1:]
     assert export_cases.difference(got, rows(image).detach()) < 5e-6
 
 

@@ -119,3 +119,40 @@ def test_what_does_not_fit_is_named() -> None:
         fastltc.MaskedLinear(I, O, torch.full((O, I), 2))
     with pytest.raises(ValueError, match=r"input: expected shape \[..., I\] with I = 9, got \[4\]"):
         make()(torch.zeros(4))
+
+
+def test_exported_for_any_batch() -> None:
+    layer = make().eval()
+    shapes = ({0: torch.export.Dim("batch")},)
+    program = torch.export.export(layer, (torch.randn(4, I).double(),), dynamic_shapes=shapes)
+    for batch in (2, 70):
+        x = torch.randn(batch, I).double()
+        torch.testing.assert_close(program.module()(x), layer(x))
+
+
+def test_function_transforms() -> None:
+    layer = make()
+    x, tangent = torch.randn(3, I).double(), torch.randn(3, I).double()
+    gradient = torch.func.grad(lambda x: layer(x).square().sum())(x)
+    wanted = torch.func.grad(lambda x: expected(layer, x).square().sum())(x)
+    torch.testing.assert_close(gradient, wanted)
+    _, moved = torch.func.jvp(layer, (x,), (tangent,))
+    torch.testing.assert_close(moved, F.linear(tangent, layer.weight * layer.mask))
+    torch.testing.assert_close(torch.func.vmap(layer)(x), layer(x))
+
+
+def test_the_mask_is_a_copy() -> None:
+    mask = torch.ones(O, I)
+    layer, other = fastltc.MaskedLinear(I, O, mask), fastltc.MaskedLinear(I, O, mask)
+    layer.load_state_dict(make(0.3).float().state_dict())
+    assert (mask == 1).all()
+    assert (other.mask == 1).all()
+
+
+def test_a_mask_made_in_inference_mode_is_compared() -> None:
+    with torch.inference_mode():
+        layer = make()
+        x = torch.randn(3, I).double()
+        layer(x)
+        layer.mask.zero_()
+        torch.testing.assert_close(layer(x), layer.bias.expand(3, O))

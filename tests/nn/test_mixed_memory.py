@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
+import ncps.torch
 import pytest
 import torch
 from ncps.wirings import AutoNCP
@@ -13,6 +15,7 @@ from torch.nn.utils import parametrize, prune
 
 import fastltc
 from fastltc.nn import LSTMCell
+from fastltc.nn.lstm_cell import memory_parameters
 
 B, T, I, N = 3, 6, 4, 9  # noqa: E741
 
@@ -25,6 +28,9 @@ LAYERS: dict[str, Callable[[], nn.Module]] = {
 
 class Wrapped(LSTMCell):
     """Does the same, but is not known to."""
+
+    def forward(self, *arguments: Any) -> Any:
+        return super().forward(*arguments)
 
 
 def keep_steps_apart(layer: Any) -> Any:
@@ -132,3 +138,37 @@ def test_an_initial_state_without_a_batch() -> None:
     batched, (batched_hn, batched_cn) = layer(x[None], (h[None], c[None]))
     for one, many in ((output, batched), (hn, batched_hn), (cn, batched_cn)):
         assert torch.equal(one, many[0])
+
+
+@pytest.mark.parametrize("kind", ["LTC", "CfC"])
+def test_accelerated_layers_run_it_in_one_call(kind: str) -> None:
+    theirs = getattr(ncps.torch, kind)(I, AutoNCP(N, 2), mixed_memory=True)
+    model = nn.Sequential(copy.deepcopy(theirs))
+    fastltc.accelerate(model)
+    assert memory_parameters(model[0].lstm) is not None
+    x = torch.randn(B, T, I)
+    torch.testing.assert_close(model(x)[0], theirs(x)[0], rtol=1e-4, atol=1e-5)
+
+
+def test_a_patched_forward_is_called() -> None:
+    layer: Any = LAYERS["LTC"]()
+    calls: list[int] = []
+
+    def forward(*arguments: Any) -> Any:
+        calls.append(1)
+        return LSTMCell.forward(layer.lstm, *arguments)
+
+    layer.lstm.forward = forward
+    layer(torch.randn(B, T, I))
+    assert len(calls) == T
+
+
+def test_states_may_be_changed_in_place() -> None:
+    # As where long sequences are cut.
+    for layer in (LAYERS[kind]() for kind in LAYERS):
+        _, state = layer(torch.randn(B, T, I))
+        for h in state:
+            assert h.is_contiguous()
+            h.mul_(0.5)
+        output, _ = layer(torch.randn(B, T, I), tuple(h.detach_() for h in state))
+        output.sum().backward()

@@ -86,7 +86,8 @@ def test_time_steps_of_every_shape_and_lengths() -> None:
     lengths = [0, 4, 2, 1, 3]
     each = torch.rand(3, batch, time).double()
     for given, spans in (
-        (0.5, [0.5] * 3),
+        (0.3, [0.3] * 3),
+        (1, [1] * 3),
         (each[0], [each[0]] * 3),
         (each, list(each)),
         (each[:, :1], [e[:1].expand(batch, time) for e in each]),
@@ -120,6 +121,15 @@ def test_layers_are_taken_out_and_put_in() -> None:
     nets = ParallelLTC(layers)
     x = torch.randn(2, 4, I).double()
     assert len(nets) == nets.count == 3
+    before = torch.random.get_rng_state()
+    for k in range(3):
+        taken = nets.layer(k)
+        mask = torch.as_tensor(abs(taken._wiring.adjacency_matrix))
+        assert torch.equal(taken.rnn_cell.sparsity_mask, mask.double())
+    assert torch.equal(torch.random.get_rng_state(), before)
+    nets.requires_grad_(False)
+    assert not any(p.requires_grad for p in nets.layer(1).parameters())
+    nets.requires_grad_(True)
     for k in (0, 2, -1):
         assert_same(nets.layer(k)(x), layers[k](x))
     (other,) = make(1)
@@ -176,6 +186,12 @@ def test_what_does_not_fit_is_named() -> None:
     ):
         with pytest.raises(error, match=re.escape(text)):
             ParallelLTC(layers)
+    (frozen,) = make(1)
+    frozen.rnn_cell.gleak.requires_grad_(False)
+    with pytest.raises(
+        ValueError, match=r"layers\[1\].rnn_cell.gleak: expected requires_grad=True"
+    ):
+        ParallelLTC([first, frozen])
     nets = ParallelLTC([first, second])
     x = torch.zeros(2, 3, 4, I).double()
     for arguments, error, text in (
@@ -183,6 +199,8 @@ def test_what_does_not_fit_is_named() -> None:
         ((x[0],), ValueError, "input: expected shape [K, B, T, I]"),
         ((x.float(),), TypeError, "input: expected torch.float64"),
         ((x, torch.zeros(2, 3, 1).double()), ValueError, "hx: expected shape [2, 3, 9], got"),
+        ((x, None, "a"), TypeError, "timespans: expected a number or a tensor, got str"),
+        ((x, None, torch.zeros(2, 3, 4) == 0), TypeError, "timespans: expected a real dtype"),
         ((x, None, torch.zeros(5)), ValueError, "timespans: expected a number or shape (B, T)"),
         ((x, None, torch.zeros(2, 3, 3)), ValueError, "(K, B, T, N) = [2, 3, 4, 9], got [2, 3, 3"),
         ((x, None, -torch.ones(2, 3, 4)), ValueError, "timespans: expected finite time steps of 0"),

@@ -10,7 +10,7 @@ import pytest
 import torch
 from ncps.wirings import AutoNCP
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 import fastltc
 from fastltc import LTC, Bidirectional, CfC, Sequential
@@ -111,6 +111,21 @@ def test_packed_sequences(enforce_sorted: bool, batch_first: bool) -> None:
     close(hn, expected_hn)
 
 
+def test_packed_time_steps_are_read_in_the_order_of_the_input() -> None:
+    layer = both()
+    lengths = torch.tensor([2, 5, 3])
+    x, spans = torch.randn(3, 5, I).double(), torch.rand(3, 5).double()
+    packed = pack_padded_sequence(x, lengths, True, enforce_sorted=False)
+    given = pack_padded_sequence(spans, lengths, True, enforce_sorted=False)
+    expected, _ = layer(packed, timespans=given)
+    # Without indices they are taken as packed like the input.
+    bare = PackedSequence(given.data, given.batch_sizes)
+    close(layer(packed, timespans=bare)[0].data, expected.data)
+    other = pack_padded_sequence(spans, torch.tensor([5, 5, 5]), True)
+    with pytest.raises(ValueError, match="timespans: expected the batch sizes of the input"):
+        layer(packed, timespans=other)
+
+
 def test_gradients_reach_both_directions_and_the_time_steps() -> None:
     layer = both()
     x = torch.randn(2, 3, I).double().requires_grad_()
@@ -207,6 +222,10 @@ def test_what_does_not_fit_a_stack_is_named() -> None:
     model = stack()
     with pytest.raises(ValueError, match="hx: expected 3 states, one for each liquid layer, got 1"):
         model(torch.zeros(B, T, 5).double(), [None])
+    with pytest.raises(ValueError, match="CfC: expected batch_first=True, as the first liquid"):
+        Sequential(LTC(I, N), CfC(N, 5, batch_first=False))(torch.zeros(B, T, I))
+    with pytest.raises(TypeError, match="LSTM: expected a module that returns one tensor"):
+        Sequential(nn.LSTM(I, N), LTC(N, N))(torch.zeros(B, T, I))
     early = Sequential(LTC(I, N, return_sequences=False), LTC(N, N))
     with pytest.raises(ValueError, match="LTC: expected return_sequences=True, because a liquid"):
         early(torch.zeros(B, T, I))

@@ -121,10 +121,6 @@ def test_subsystems(way):
     (grad,) = torch.autograd.grad(y.sum(), x, create_graph=True)
     with pytest.raises(NotImplementedError, match="second derivative"):
         grad.sum().backward()
-    with pytest.raises(NotImplementedError, match="forward-mode"):
-        torch.func.jvp(
-            lambda x: masked_linear(x, weight, mask, None, entries), (x,), (torch.ones_like(x),)
-        )
 
 
 def test_no_features():

@@ -144,7 +144,15 @@ class Bidirectional(nn.Module):
             raise ValueError("lengths: expected None with a PackedSequence, which has its own")
         x, steps = pad_packed_sequence(packed, batch_first=self.batch_first)
         if isinstance(timespans, PackedSequence):
-            timespans, _ = pad_packed_sequence(timespans, batch_first=self.batch_first)
+            if not torch.equal(timespans.batch_sizes, packed.batch_sizes):
+                raise ValueError(
+                    "timespans: expected the batch sizes of the input, "
+                    f"{packed.batch_sizes.tolist()}, got {timespans.batch_sizes.tolist()}"
+                )
+            # In the order of the input, as the layers take them.
+            timespans, _ = pad_packed_sequence(
+                packed._replace(data=timespans.data), batch_first=self.batch_first
+            )
         output, hn = self.forward(x, states, timespans, steps)
         if not self.return_sequences:
             return output, hn

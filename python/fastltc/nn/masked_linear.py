@@ -68,7 +68,7 @@ class MaskedLinear(nn.Module):
         self._entries = SynapseCache(mask_entries(mask), "mask", mask_entries)
         linear = nn.Linear(in_features, out_features, bias, device, dtype)
         self.weight, self.bias = linear.weight, linear.bias
-        self.register_buffer("mask", mask.to(linear.weight))
+        self.register_buffer("mask", mask.to(linear.weight, copy=True))
         self._entries.move(linear.weight.device)
 
     def refresh_mask(self) -> None:

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from fastltc.nn.checks import check_input_kind, check_state
 from fastltc.nn.ltc import LTC
-from fastltc.nn.timespans import layer_lengths
+from fastltc.nn.timespans import layer_lengths, layer_timespans, timespans_like
 from fastltc.ops.checks import check_timespan_values
-from fastltc.ops.ltc import HALF_DTYPES, LTC_PARAMETERS, ltc
+from fastltc.ops.ltc import LTC_PARAMETERS, ltc
 from fastltc.ops.synapses import SynapseCache, stacked_synapse_list
 
 __all__ = ["ParallelLTC"]
@@ -58,8 +58,9 @@ class ParallelLTC(nn.Module):
         nets = list(layers)
         _check_alike(nets)
         cells = [net.rnn_cell for net in nets]
-        # What layer() copies; in a tuple, so that its parameters are not those of this module.
-        self._pattern = (copy.deepcopy(nets[0]),)
+        self._wirings = [copy.deepcopy(net._wiring) for net in nets]
+        self._mappings = cells[0]._input_mapping, cells[0]._output_mapping
+        self.batch_first = nets[0].batch_first
         self.return_sequences = nets[0].return_sequences
         self.state_size = nets[0].state_size
         self.sensory_size = nets[0].sensory_size
@@ -70,9 +71,14 @@ class ParallelLTC(nn.Module):
             if values[0] is None:
                 self.register_parameter(name, None)
                 continue
-            requires_grad = any(value.requires_grad for value in values)
+            for k, value in enumerate(values):
+                if value.requires_grad != values[0].requires_grad:
+                    raise ValueError(
+                        f"layers[{k}].rnn_cell.{name}: expected requires_grad="
+                        f"{values[0].requires_grad}, as layers[0] has, got {value.requires_grad}"
+                    )
             stack = torch.stack([value.detach() for value in values])
-            self.register_parameter(name, nn.Parameter(stack, requires_grad))
+            self.register_parameter(name, nn.Parameter(stack, values[0].requires_grad))
         for name in ("sparsity_mask", "sensory_sparsity_mask"):
             masks = torch.stack([getattr(cell, name).detach() for cell in cells])
             self.register_buffer(name, masks)
@@ -99,10 +105,26 @@ class ParallelLTC(nn.Module):
             IndexError: if there is no such layer.
         """
         index = range(self.count)[index]
-        layer = copy.deepcopy(self._pattern[0]).to(self.sparsity_mask)
+        unfolds, epsilon, softplus = self._options
+        # The values that a new layer draws are not used.
+        with torch.random.fork_rng(devices=[]):
+            layer = LTC(
+                self.sensory_size,
+                copy.deepcopy(self._wirings[index]),
+                return_sequences=self.return_sequences,
+                batch_first=self.batch_first,
+                input_mapping=self._mappings[0],
+                output_mapping=self._mappings[1],
+                ode_unfolds=unfolds,
+                epsilon=epsilon,
+                implicit_param_constraints=softplus,
+            ).to(self.sparsity_mask)
         layer.load_state_dict(
             {f"rnn_cell.{name}": value[index] for name, value in self.state_dict().items()}
         )
+        for name in LTC_PARAMETERS:
+            if self._parameters.get(name) is not None:
+                getattr(layer.rnn_cell, name).requires_grad_(getattr(self, name).requires_grad)
         return layer
 
     def load_layer(self, index: int, layer: LTC) -> None:
@@ -122,6 +144,7 @@ class ParallelLTC(nn.Module):
         with torch.no_grad():
             for name, value in layer.rnn_cell.state_dict().items():
                 getattr(self, name)[index] = value
+        self._wirings[index] = copy.deepcopy(layer._wiring)
         self.refresh_synapses()
 
     def refresh_synapses(self) -> None:
@@ -168,7 +191,10 @@ class ParallelLTC(nn.Module):
             TypeError: if a dtype or a device is wrong.
         """
         own = self._parameters
-        parameters = [own[name] for name in LTC_PARAMETERS]
+        try:
+            parameters = [own[name] for name in LTC_PARAMETERS]
+        except KeyError:  # parametrized
+            parameters = [getattr(self, name) for name in LTC_PARAMETERS]
         gleak = parameters[0]
         assert gleak is not None
         count, neurons = gleak.shape
@@ -221,13 +247,12 @@ class ParallelLTC(nn.Module):
             return output.view(count, 1, 1, self.output_size), hn
         return output.view(batch, time, count, self.output_size).permute(2, 0, 1, 3), hn
 
-    def _timespans(self, timespans: Tensor | float, like: Tensor) -> Tensor:
+    def _timespans(self, timespans: Tensor | float, like: Tensor) -> Tensor | None:
         """Return them as ``[B, T]``, or as ``[B, T, K N]`` where they differ between layers."""
         count, batch, time, _ = like.shape
-        dtype = torch.float32 if like.dtype in HALF_DTYPES else like.dtype
         if not isinstance(timespans, Tensor):
-            timespans = torch.tensor(float(timespans))
-        spans = timespans.to(like.device, dtype)
+            return layer_timespans(timespans, batch, time, self.state_size, True, True, like)
+        spans = timespans_like("timespans", timespans, like)
         wanted = (count, batch, time, self.state_size)
         if spans.dim() == 0:
             return spans.expand(batch, time)
@@ -295,6 +320,7 @@ _WHAT = (
     "epsilon",
     "implicit_param_constraints",
     "return_sequences",
+    "batch_first",
     "maps",
     "dtype",
     "device",
@@ -307,5 +333,6 @@ def _description(layer: LTC) -> tuple[Any, ...]:
     return (
         *(layer.sensory_size, layer.state_size, layer.output_size),
         *(getattr(cell, name) for name in _OPTIONS),
-        *(layer.return_sequences, maps, cell.gleak.dtype, str(cell.gleak.device)),
+        *(layer.return_sequences, layer.batch_first),
+        *(maps, cell.gleak.dtype, str(cell.gleak.device)),
     )

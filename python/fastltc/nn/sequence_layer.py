@@ -56,7 +56,8 @@ class SequenceLayer(nn.Module):
                 ``(B, T, N)``, where B may be 1 for all samples. The axes of batch and time stand
                 as in the input: ``(T, B)`` with ``batch_first=False``. For one sequence ``(T,)``,
                 ``(T, 1)`` or ``(T, N)``. For a ``PackedSequence`` either of these in the original
-                order of the samples, or another packed in the same way. 0 holds the state.
+                order of the samples, or another packed in the same way. 0 holds the state of an LTC
+                without mixed memory.
             lengths: valid steps of each sample, B integers from 0 to T (one for one sequence), T
                 by default. From ``t = lengths[b]`` on the state is held and the output is 0.
 
@@ -143,8 +144,9 @@ class SequenceLayer(nn.Module):
             return self._run_mixed(x, state, timespans, lengths, time_major)
         h0 = None if state is None else torch.cat(state, 1)
         output, hn = cell._run(x, h0, timespans, lengths, self.return_sequences, time_major, memory)
-        h, c = hn.chunk(2, 1)
-        return output, (h, c)
+        neurons = hn.shape[1] // 2
+        # Copies: views could not be changed in place, as states are where sequences are cut.
+        return output, (hn[:, :neurons].clone(), hn[:, neurons:].clone())
 
     def _run_mixed(
         self,

@@ -61,7 +61,9 @@ class Sequential(nn.Sequential):
 
         Raises:
             ValueError: if there are more or fewer states than liquid layers, if a liquid layer
-                follows one without ``return_sequences``, or as the modules do.
+                follows one without ``return_sequences``, if they differ in ``batch_first``, or as
+                the modules do.
+            TypeError: if another module does not return a tensor, or as the modules do.
         """
         liquid = [module for module in self if isinstance(module, _LIQUID)]
         if hx is not None and len(hx) != len(liquid):
@@ -74,6 +76,12 @@ class Sequential(nn.Sequential):
                     f"{type(layer).__name__}: expected return_sequences=True, because a liquid "
                     "layer follows, got False"
                 )
+        for layer in liquid[1:]:
+            if layer.batch_first != liquid[0].batch_first:
+                raise ValueError(
+                    f"{type(layer).__name__}: expected batch_first={liquid[0].batch_first}, as "
+                    f"the first liquid layer has, got {layer.batch_first}"
+                )
         given = iter([None] * len(liquid) if hx is None else hx)
         output: Any = input
         states: list[Any] = []
@@ -85,7 +93,17 @@ class Sequential(nn.Sequential):
                 output = output._replace(data=module(output.data))
             else:
                 output = module(output)
+                if not isinstance(output, Tensor):
+                    raise TypeError(
+                        f"{type(module).__name__}: expected a module that returns one tensor (or "
+                        f"an LTC or CfC layer), got {type(output).__name__}"
+                    )
         return output, states
+
+    @property
+    def batch_first(self) -> bool:
+        """The order of the axes, that of the first liquid layer."""
+        return next((m.batch_first for m in self if isinstance(m, _LIQUID)), True)
 
 
 _LIQUID = (SequenceLayer, Bidirectional, Sequential)

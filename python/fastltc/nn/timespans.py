@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fastltc.ops.ltc import HALF_DTYPES
 
-__all__ = ["cell_timespans", "layer_lengths", "layer_timespans"]
+__all__ = ["cell_timespans", "layer_lengths", "layer_timespans", "timespans_like"]
 
 
 def _dtype(like: Tensor) -> torch.dtype:
@@ -26,7 +26,7 @@ def _constant(name: str, seconds: float, batch: int, time: int, like: Tensor) ->
     return like.new_full((), seconds, dtype=_dtype(like)).expand(batch, time)
 
 
-def _like(name: str, timespans: Tensor, like: Tensor) -> Tensor:
+def timespans_like(name: str, timespans: Tensor, like: Tensor) -> Tensor:
     """Return them in the dtype of the sums; time stamps often come as float64 or integers."""
     if timespans.dtype == torch.bool or timespans.dtype.is_complex:
         raise TypeError(f"{name}: expected a real dtype, got {timespans.dtype}")
@@ -83,7 +83,7 @@ def layer_timespans(
         if isinstance(timespans, Real):
             return _constant("timespans", timespans, batch, time, like)
         raise _type_error("timespans", timespans)
-    given = timespans = _like("timespans", timespans, like)
+    given = timespans = timespans_like("timespans", timespans, like)
     if timespans.dim() == 0:
         return timespans.expand(batch, time)
     if not batched:
@@ -144,7 +144,7 @@ def cell_timespans(
         if isinstance(elapsed_time, Real):
             return _constant(name, elapsed_time, batch, 1, like)
         raise _type_error(name, elapsed_time)
-    elapsed_time = _like(name, elapsed_time, like)
+    elapsed_time = timespans_like(name, elapsed_time, like)
     shape = tuple(elapsed_time.shape)
     if shape in ((), (1,), (1, 1)):
         return elapsed_time.reshape(1, 1).expand(batch, 1)

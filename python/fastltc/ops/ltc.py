@@ -322,7 +322,8 @@ def ltc(
         x: inputs, ``[B, T, I]``, floating point, any strides.
         h0: initial state, ``[B, N]``; zeros when None.
         timespans: time since the last step, ``[B, T]`` or, one per neuron, ``[B, T, N]``, in
-            seconds, not negative, any strides; 1 when None. 0 holds the state.
+            seconds, not negative, any strides; 1 when None. 0 holds the state, but for what
+            ``memory`` makes of it.
         lengths: valid steps of each sample, ``[B]``, int64, 0 to T; T when None. From
             ``t = lengths[b]`` on the state is held and the output is 0.
         parameters: the tensors named by ``LTC_PARAMETERS``, in that order: ``[N]`` three times,

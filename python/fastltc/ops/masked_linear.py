@@ -96,7 +96,7 @@ class _Eager(torch.autograd.Function):
 
 def _by_entries(x: Tensor, weight: Tensor, bias: Tensor | None, entries: Tensor) -> Tensor:
     """Call the operator for ``x`` of two dimensions."""
-    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+    if torch.compiler.is_compiling():
         return _forward(x, weight, bias, entries)
     if torch.is_grad_enabled() and (
         x.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad)
@@ -114,6 +114,8 @@ _INFERENCE = {"dense": (7000, 0.25, 0.0213, 0.032), "entries": (6800, 0.018, 0.2
 _TRAINING = {"dense": (63000, 1.12, 0.0667, 0.31), "entries": (58000, 0.2, 0.767, 6.4, 2.07)}
 # So much quicker must one way look for it to be taken.
 _MARGIN = 1.1
+# What compiled code is made for, whatever batch comes.
+_COMPILED_BATCH = 32
 
 
 def prefers_entries(
@@ -165,8 +167,10 @@ def masked_linear(
     r"""Multiply by a masked weight: :math:`y = x (W \odot M)^T + b`.
 
     Goes by the ones of the mask where they are few, and takes the dense product of
-    ``weight * mask`` where that is quicker; which of both depends on the sizes alone. The gradient
-    of the weight off the mask is exactly 0. What stands there has to be finite.
+    ``weight * mask`` where that is quicker, by :func:`prefers_entries`: it depends on the sizes,
+    the dtype, the processor and whether a gradient is asked for; in compiled code not on the batch.
+    The two ways round differently. The gradient of the weight off the mask is exactly 0. What
+    stands there, and inputs that nothing is connected to, have to be finite.
 
     Args:
         x: ``[..., I]``, float32 or float64, any strides; half types are computed in float32.
@@ -178,15 +182,14 @@ def masked_linear(
 
     Returns:
         ``[..., O]`` in the dtype of ``x`` (float32 under autocast). Differentiable with respect
-        to ``x``, ``weight`` and ``bias``; where the ones are few once only. The same bits for any
-        number of threads, where the ones are few.
+        to ``x``, ``weight`` and ``bias``: once where it goes by the ones, which it does not inside
+        ``torch.func`` and forward mode. The same bits for any number of threads where it does.
 
     Raises:
         ValueError: if a shape or the mask is wrong.
         TypeError: if a dtype or a device is wrong.
         RuntimeError: if ``entries`` is not a list for this mask's shape.
-        NotImplementedError: if a second or a forward-mode derivative is asked for that is not
-            there.
+        NotImplementedError: if a second derivative is asked for that is not there.
 
     Example:
         >>> import torch
@@ -221,17 +224,20 @@ def _product(
     batch = x.shape[0] if flat else x.shape[:-1].numel()
     ones = (entries.shape[0] - outputs - inputs - 2) // 3
     training = torch.is_grad_enabled() and (weight.requires_grad or x.requires_grad)
-    prefers = prefers_entries if torch.compiler.is_compiling() else _remembered
-    if not x.is_cpu or not prefers(batch, ones, outputs, inputs, x.element_size(), training):
+    itemsize = x.element_size()
+    if torch.compiler.is_compiling():
+        # A choice by the batch would tie the compiled code to some batches.
+        by_entries = prefers_entries(_COMPILED_BATCH, ones, outputs, inputs, itemsize, training)
+    else:
+        by_entries = _remembered(batch, ones, outputs, inputs, itemsize, training)
+        # The dense product has all derivatives.
+        if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
+            by_entries = False
+    if not x.is_cpu or not by_entries:
         if not torch._C._is_any_autocast_enabled():
             return F.linear(x, weight * mask, bias)
         with torch.autocast(x.device.type, enabled=False):
             return F.linear(x, weight * mask, bias)
-    if forward_ad._current_level >= 0:
-        raise NotImplementedError(
-            "fastltc: masked_linear has no forward-mode derivative; use "
-            "torch.nn.functional.linear(x, weight * mask, bias) where it is needed"
-        )
     if flat:
         return _by_entries(x, weight, bias, entries)
     y = _by_entries(x.reshape(batch, x.shape[-1]), weight, bias, entries)

@@ -193,7 +193,7 @@ class SynapseCache:
             memory = self._memory
             if version == self._version and (
                 memory is None
-                or thorough is None
+                or (thorough is None and version != _UNCOUNTED)
                 or (memory.size > _CHEAP_TO_COMPARE and not thorough)
                 or memory.tobytes() == self._copy
             ):
