@@ -10,6 +10,7 @@
 #include "cpu/sigmoid.h"
 #include "runtime/network.h"
 #include "runtime/session.h"
+#include "runtime/unlocked.h"
 
 namespace py = pybind11;
 using fastltc::cpu::Isa;
@@ -55,8 +56,12 @@ PYBIND11_MODULE(_runtime, m) {
         "lanes of the chosen one. Raises ValueError if FASTLTC_CPU asks for one that is not "
         "possible here.");
   m.def(
-      "sigmoid_limit", &fastltc::cpu::sigmoid_limit, py::arg("repeats"),
-      py::call_guard<py::gil_scoped_release>(),
+      "sigmoid_limit",
+      [](int64_t repeats) {
+        const fastltc::runtime::Unlocked unlocked;
+        return fastltc::cpu::sigmoid_limit(repeats);
+      },
+      py::arg("repeats"),
       "Evaluate the kernels' sigmoid on data in registers, with the multiply-add before it and the "
       "two accumulations after it, and return how many evaluations that were. Benchmarks time it: "
       "its rate is what no kernel can exceed on this machine.");

@@ -21,6 +21,7 @@
 
 #include "cpu/stream.h"
 #include "runtime/network.h"
+#include "runtime/unlocked.h"
 
 namespace py = pybind11;
 
@@ -66,20 +67,6 @@ class InUse {
 
  private:
   Session& session_;
-};
-
-// Lets other threads run Python during long work.
-class Unlocked {
- public:
-  explicit Unlocked(bool unlock) : state_(unlock ? PyEval_SaveThread() : nullptr) {}
-  ~Unlocked() {
-    if (state_ != nullptr) PyEval_RestoreThread(state_);
-  }
-  Unlocked(const Unlocked&) = delete;
-  Unlocked& operator=(const Unlocked&) = delete;
-
- private:
-  PyThreadState* state_;
 };
 
 // Runs a method's body; what it throws becomes Python's exception.

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -142,3 +145,45 @@ def test_ctrl_c_ends_a_long_run(slow_network: Network) -> None:
     # It ended between two steps, and goes on from there.
     assert np.isfinite(session.get_state()).all()
     session.step(xs[0])
+
+
+ENDING = """
+import sys, threading, time
+import numpy as np
+from fastltc import _runtime
+from fastltc.runtime import load
+
+network = load(sys.argv[1])
+steps = [0] * 3
+
+def work(k):
+    session = network.session(8)
+    x, xs = np.zeros((8, 4)), np.zeros((2, 8, 4), np.float32)
+    out = np.zeros((8, 64), np.float32)
+    while True:
+        # A copy of the input, results that only the call holds, and one that others hold too.
+        session.step(x, [0.1] * 8)
+        session.run(xs)
+        session.step(x, out=out)
+        _runtime.sigmoid_limit(1000)
+        steps[k] += 1
+
+for k in range(3):
+    threading.Thread(target=work, args=(k,), daemon=True).start()
+while min(steps) < 3:
+    time.sleep(0.01)
+"""
+
+
+def test_daemon_threads_do_not_disturb_the_end_of_the_interpreter(tmp_path: Path) -> None:
+    # Three threads, so that most of the ten times one of them waits for the interpreter lock.
+    layer = fastltc.LTC(4, 64)
+    fastltc.export(layer, tmp_path / "model.safetensors")
+    for _ in range(10):
+        result = subprocess.run(
+            [sys.executable, "-c", ENDING, str(tmp_path / "model.safetensors")],
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert (result.returncode, result.stderr) == (0, "")
