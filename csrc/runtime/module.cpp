@@ -67,15 +67,16 @@ PYBIND11_MODULE(_runtime, m) {
       "its rate is what no kernel can exceed on this machine.");
   m.def("build_info", &build_info, "Return what this build was made of.");
 
+  using fastltc::runtime::network_of;
   using fastltc::runtime::PreparedNetwork;
   py::class_<PreparedNetwork>(m, "Network")
       .def(py::init<int64_t, const py::list&, const py::dict&>(), py::arg("input_size"),
            py::arg("layers"), py::arg("tensors"))
       .def_property_readonly("input_size",
-                             [](const PreparedNetwork& self) { return self.network().inputs(); })
+                             [](py::handle self) { return network_of("self", self).inputs(); })
       .def_property_readonly("output_size",
-                             [](const PreparedNetwork& self) { return self.network().outputs(); })
-      .def_property_readonly(
-          "state_size", [](const PreparedNetwork& self) { return self.network().state_size(); });
+                             [](py::handle self) { return network_of("self", self).outputs(); })
+      .def_property_readonly("state_size",
+                             [](py::handle self) { return network_of("self", self).state_size(); });
   fastltc::runtime::add_session(m);
 }

@@ -7,6 +7,7 @@
 #include <array>
 #include <deque>
 #include <string>
+#include <typeinfo>
 #include <vector>
 
 #include "core/network.h"
@@ -354,6 +355,21 @@ PreparedNetwork::PreparedNetwork(int64_t input_size, const py::list& layers,
   }
   const Network network = builder.network();
   network_ = cpu::prepare_network(network);
+}
+
+const cpu::StreamNetwork& network_of(const char* name, py::handle object) {
+  if (!py::isinstance<PreparedNetwork>(object)) {
+    throw py::type_error(std::string(name) + ": expected a Network, got " +
+                         Py_TYPE(object.ptr())->tp_name);
+  }
+  // A cast would take memory where there is no PreparedNetwork yet for one.
+  const auto* const type = py::detail::get_type_info(typeid(PreparedNetwork));
+  auto* const instance = reinterpret_cast<py::detail::instance*>(object.ptr());
+  if (!instance->get_value_and_holder(type).holder_constructed()) {
+    throw py::type_error(std::string(name) +
+                         ": expected an initialized Network, got one whose __init__ has not run");
+  }
+  return py::cast<const PreparedNetwork&>(object).network();
 }
 
 }  // namespace fastltc::runtime

@@ -23,4 +23,8 @@ class PreparedNetwork {
   std::unique_ptr<const cpu::StreamNetwork> network_;
 };
 
+// The network of a Python object. Throws TypeError, naming the argument, where it is no
+// PreparedNetwork or one whose __init__ has not run.
+const cpu::StreamNetwork& network_of(const char* name, pybind11::handle object);
+
 }  // namespace fastltc::runtime

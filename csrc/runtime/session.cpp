@@ -632,16 +632,12 @@ PyObject* create(PyTypeObject* type, PyObject* arguments, PyObject* keywords) {
                                      &network, &streams)) {
       return nullptr;
     }
-    if (!py::isinstance<PreparedNetwork>(network)) {
-      throw py::type_error(std::string("network: expected a Network, got ") +
-                           Py_TYPE(network)->tp_name);
-    }
+    const cpu::StreamNetwork& prepared = network_of("network", network);
     constexpr int64_t most = int64_t{1} << 24;
     if (streams < 1 || streams > most) {
       throw py::value_error("streams: expected 1 to " + std::to_string(most) + ", got " +
                             std::to_string(streams));
     }
-    const auto& prepared = py::cast<const PreparedNetwork&>(py::handle(network)).network();
     std::unique_ptr<cpu::StreamSession> cpp(prepared.make_session(streams));
     PyObject* const object = type->tp_alloc(type, 0);
     if (object == nullptr) return nullptr;
@@ -683,7 +679,7 @@ template <int64_t Session::* member>
 PyObject* size_of(PyObject* object, void*) {
   return PyLong_FromLongLong(self_of(object).*member);
 }
-PyObject* network_of(PyObject* object, void*) {
+PyObject* get_network(PyObject* object, void*) {
   Py_INCREF(self_of(object).network);
   return self_of(object).network;
 }
@@ -699,7 +695,7 @@ PyMethodDef methods[] = {{"step", reinterpret_cast<PyCFunction>(reinterpret_cast
                          {nullptr, nullptr, 0, nullptr}};
 
 PyGetSetDef properties[] = {
-    {"network", &network_of, nullptr, "The network, with its weights.", nullptr},
+    {"network", &get_network, nullptr, "The network, with its weights.", nullptr},
     {"streams", &size_of<&Session::streams>, nullptr, "Number of streams, S.", nullptr},
     {"input_size", &size_of<&Session::inputs>, nullptr, "Number of inputs of a stream, I.",
      nullptr},

@@ -368,6 +368,22 @@ def test_no_network(network: Network) -> None:
         Session(network, 1.5)  # type: ignore[arg-type]
 
 
+def test_a_network_that_is_not_initialized() -> None:
+    network = Network.__new__(Network)
+    for use in (
+        lambda: network.input_size,
+        lambda: network.output_size,
+        lambda: network.state_size,
+        network.session,
+        lambda: Session(network),
+        lambda: repr(network),
+    ):
+        with pytest.raises(TypeError, match="expected an initialized Network"):
+            use()
+    Network.__init__(network, describe(make_layer("ltc")))
+    assert network.session().input_size == 16
+
+
 def test_a_model_that_is_not_valid(network: Network) -> None:
     model = describe(make_layer("wired"))
     model.tensors["layers.0.rnn_cell.layer_1.ff2.bias"] = np.zeros(3, np.float32)
