@@ -336,9 +336,8 @@ class TimeSteps {
 
 // --- steps ---
 
-// x and y overlap, but are not the same.
 bool overlap(const float* x, int64_t x_size, const float* y, int64_t y_size) {
-  return x != y && x < y + y_size && y < x + x_size;
+  return x < y + y_size && y < x + x_size;
 }
 
 // Rows of x that a step reads, `steps` of them one after another, and what belongs to them.
@@ -368,16 +367,25 @@ struct Steps {
   }
 };
 
-PyObject* finish(Session& self, Steps steps, const ArrayView& x, py::object out) {
-  std::vector<float> copy;
+PyObject* finish(Session& self, Steps steps, const ArrayView& x, const TimeSteps& dt,
+                 py::object out) {
+  // What the outputs would overwrite before it is read.
+  std::vector<float> x_copy, dt_copy;
   const ArrayView y(out.ptr());
   steps.x = x.data;
   steps.y = y.data;
-  // A sequence whose rows grow would overwrite what it is yet to read.
-  if (overlap(x.data, x.size(), y.data, y.size()) ||
-      (x.data == y.data && self.inputs != self.outputs)) {
-    copy.assign(x.data, x.data + x.size());
-    steps.x = copy.data();
+  // Rows may take the place of rows, as long as both are of one size.
+  const bool in_place = x.data == y.data && self.inputs == self.outputs;
+  if (!in_place && overlap(x.data, x.size(), y.data, y.size())) {
+    x_copy.assign(x.data, x.data + x.size());
+    steps.x = x_copy.data();
+  }
+  if (dt.is_array()) {
+    const ArrayView times = dt.view();
+    if (overlap(times.data, times.size(), y.data, y.size())) {
+      dt_copy.assign(times.data, times.data + times.size());
+      steps.dt = dt_copy.data();
+    }
   }
   if (!steps.run(self)) return nullptr;
   return out.release().ptr();
@@ -414,7 +422,7 @@ PyObject* step(PyObject* object, PyObject* const* arguments, Py_ssize_t count, P
       steps.dt = view.data;
       steps.dt_stride = 1;
     }
-    return finish(self, steps, x, output_array(values[2], x, self.outputs));
+    return finish(self, steps, x, dt, output_array(values[2], x, self.outputs));
   });
 }
 
@@ -453,7 +461,7 @@ PyObject* run(PyObject* object, PyObject* const* arguments, Py_ssize_t count, Py
       steps.dt_step = each ? self.streams : 1;
       steps.dt_stride = each ? 1 : 0;
     }
-    return finish(self, steps, x, output_array(values[2], x, self.outputs));
+    return finish(self, steps, x, dt, output_array(values[2], x, self.outputs));
   });
 }
 
@@ -556,7 +564,8 @@ Args:
     x: observations, ``[S, I]``, or ``[I]`` for one stream; finite. float32, C-contiguous arrays
         are read in place, whatever else numpy makes real numbers of is converted first.
     dt: time since the last step in seconds, not negative: a number, or one for each stream, ``[S]``.
-    out: float32, C-contiguous array of the shape of the result, to write it to. It may be ``x``.
+    out: float32, C-contiguous array of the shape of the result, to write it to. It may share
+        memory with ``x`` and ``dt``.
 
 Returns:
     Outputs, float32, ``[S, M]``, or ``[M]`` for an ``x`` of ``[I]``; ``out`` if it is given.
@@ -580,7 +589,8 @@ Args:
     xs: observations, ``[T, S, I]``, or ``[T, I]`` for one stream; finite; T may be 0.
     timespans: time since the step before in seconds, not negative: a number, ``[T]`` or
         ``[T, S]``; 1 by default.
-    out: float32, C-contiguous array of the shape of the result, to write it to.
+    out: float32, C-contiguous array of the shape of the result, to write it to. It may share
+        memory with ``xs`` and ``timespans``.
 
 Returns:
     Outputs, float32, ``[T, S, M]``, or ``[T, M]`` for ``xs`` of ``[T, I]``; ``out`` if it is given.

@@ -267,6 +267,34 @@ def test_out(network: Network) -> None:
     assert session.step(x[0], out=None).shape == (2,)
 
 
+@pytest.mark.parametrize("offset", [0, 1, 5, 6])
+def test_out_may_overlap_the_time_steps(network: Network, offset: int) -> None:
+    x = torch.randn(3, 16).numpy()
+    dt = torch.rand(3).numpy()
+    expected = network.session(3).step(x, dt)
+    memory = np.zeros(12, np.float32)
+    given, out = memory[offset : offset + 3], memory[2:8].reshape(3, 2)
+    given[:] = dt
+    assert network.session(3).step(x, given, out) is out
+    np.testing.assert_array_equal(out, expected)
+
+
+@pytest.mark.parametrize("offset", [0, 3, 7, 13])
+@pytest.mark.parametrize("shape", [(7,), (7, 3)])
+def test_out_of_a_sequence_may_overlap_the_timespans(
+    network: Network, shape: tuple[int, ...], offset: int
+) -> None:
+    xs = torch.randn(7, 3, 16).numpy()
+    timespans = torch.rand(shape).numpy()
+    expected = network.session(3).run(xs, timespans)
+    memory = np.zeros(60, np.float32)
+    given = memory[offset : offset + timespans.size].reshape(shape)
+    given[...] = timespans
+    out = memory[7:49].reshape(7, 3, 2)
+    assert network.session(3).run(xs, given, out) is out
+    np.testing.assert_array_equal(out, expected)
+
+
 @pytest.mark.parametrize("out", [[0.0, 0.0], 1.0, np.zeros(2), np.zeros(2, ">f4"), "out"])
 def test_out_of_another_type(network: Network, out: Any) -> None:
     session = after_some_steps(network)
