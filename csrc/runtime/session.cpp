@@ -278,15 +278,14 @@ std::string streams_text(int64_t streams) {
 
 // --- time steps ---
 
-[[noreturn]] void fail_time(const char* name, float value) {
+[[noreturn]] void fail_time(const char* name, const std::string& found) {
   throw py::value_error(std::string(name) +
-                        ": expected finite time steps, not negative, in seconds, got " +
-                        std::to_string(value));
+                        ": expected finite time steps, not negative, in seconds, got " + found);
 }
 
 void check_time(const char* name, float value) {
   // Written so that a NaN fails.
-  if (!(value >= 0.0f && value <= 3.4e38f)) fail_time(name, value);
+  if (!(value >= 0.0f && value <= 3.4e38f)) fail_time(name, std::to_string(value));
 }
 
 // A number, or an array of them.
@@ -299,7 +298,11 @@ class TimeSteps {
       set(name, PyFloat_AS_DOUBLE(object));
     } else if (is_number(object)) {
       const double value = PyFloat_AsDouble(object);
-      if (value == -1.0 && PyErr_Occurred()) throw py::error_already_set();
+      if (value == -1.0 && PyErr_Occurred()) {
+        if (!PyErr_ExceptionMatches(PyExc_OverflowError)) throw py::error_already_set();
+        PyErr_Clear();
+        fail_time(name, "an integer of more than 300 digits");
+      }
       set(name, value);
     } else {
       array_ =
@@ -519,6 +522,11 @@ PyObject* reset(PyObject* object, PyObject* const* arguments, Py_ssize_t count,
     }
     std::vector<int64_t> chosen;
     const auto add = [&](py::handle index) {
+      // A bool is an index to Python, but a list of them would be meant as a mask.
+      if (PyBool_Check(index.ptr()) || !PyIndex_Check(index.ptr())) {
+        throw py::type_error(std::string("streams: expected an index or indices, got ") +
+                             Py_TYPE(index.ptr())->tp_name);
+      }
       const Py_ssize_t value = PyNumber_AsSsize_t(index.ptr(), PyExc_IndexError);
       if (value == -1 && PyErr_Occurred()) throw py::error_already_set();
       if (value < -self.streams || value >= self.streams) {
@@ -531,13 +539,7 @@ PyObject* reset(PyObject* object, PyObject* const* arguments, Py_ssize_t count,
     if (PyIndex_Check(values[0]) && !PySequence_Check(values[0])) {
       add(values[0]);
     } else {
-      for (const py::handle index : py::iter(values[0])) {
-        if (PyBool_Check(index.ptr()) || !PyIndex_Check(index.ptr())) {
-          throw py::type_error(std::string("streams: expected an index or indices, got ") +
-                               Py_TYPE(index.ptr())->tp_name);
-        }
-        add(index);
-      }
+      for (const py::handle index : py::iter(values[0])) add(index);
     }
     const size_t width = static_cast<size_t>(self.state_size);
     std::vector<float> state(static_cast<size_t>(self.streams) * width);

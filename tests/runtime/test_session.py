@@ -164,6 +164,8 @@ BAD_STEPS = [
     ((ZEROS(16), NAN), {}, "dt: .*got nan"),
     ((ZEROS(16), INF), {}, "dt: .*got inf"),
     ((ZEROS(16), 1e300), {}, "dt: .*got inf"),
+    ((ZEROS(16), 10**400), {}, "dt: .*got an integer of more than 300 digits"),
+    ((ZEROS(16), -(10**400)), {}, "dt: .*got an integer of more than 300 digits"),
     ((ZEROS(16), [-1.0]), {}, "dt: .*got -1"),
     ((ZEROS(16), [NAN]), {}, "dt: .*got nan"),
     ((ZEROS(16), [1.0, 1.0]), {}, r"dt: expected a number or shape \[1\], got \[2\]"),
@@ -202,6 +204,7 @@ BAD_RUNS = [
     ((ZEROS((4, 2, 16)), [1, 1, 1, -1]), "timespans: .*got -1"),
     ((ZEROS((4, 2, 16)), holding((4, 2), (3, 1), NAN)), "timespans: .*got nan"),
     ((ZEROS((4, 2, 16)), -1), "timespans: .*got -1"),
+    ((ZEROS((4, 2, 16)), 10**400), "timespans: .*got an integer of more than 300 digits"),
     ((ZEROS((4, 2, 16)), None, ZEROS((4, 2, 3), np.float32)), r"out: .*\[4, 2, 2\], got"),
     ((ZEROS((4, 2, 16)), None, ZEROS((3, 2, 2), np.float32)), r"out: .*\[4, 2, 2\], got"),
 ]
@@ -372,7 +375,7 @@ def test_single_streams_can_be_reset(network: Network, streams: int) -> None:
     for bad in (streams, -streams - 1, [0, streams], 2**70):
         with pytest.raises(IndexError):
             session.reset(bad)
-    for strange in (1.0, [0.5], "a", [True]):
+    for strange in (1.0, [0.5], "a", True, np.True_, [True], np.ones(streams, bool)):
         with pytest.raises(TypeError):
             session.reset(strange)
     np.testing.assert_array_equal(session.get_state(), state)
