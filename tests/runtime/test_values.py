@@ -84,14 +84,21 @@ def test_streams_are_independent(name: str) -> None:
     np.testing.assert_array_equal(together.run(x, dt)[:, others], outputs[:, others])
 
 
-def test_a_time_step_of_zero_holds_the_state_of_an_ltc() -> None:
-    layer = make_layer("ltc")
+@pytest.mark.parametrize(
+    ("name", "holds"),
+    [("ltc", True), ("ltc mixed", False), ("wired", False), ("wired pure", False)],
+)
+def test_a_time_step_of_zero_holds_the_state_of_an_ltc(name: str, holds: bool) -> None:
+    layer = make_layer(name)
     x, dt = random_sequence(5, 1, layer.input_size)
     session = make_session(layer)
     session.run(x, dt)
     state = session.get_state()
     session.step(x[0], 0.0)
-    assert_agree(session.get_state(), state)
+    if holds:
+        assert_agree(session.get_state(), state)
+    else:
+        assert np.abs(session.get_state() - state).max() > 1e-3
 
 
 def test_time_steps_default_to_one() -> None:
