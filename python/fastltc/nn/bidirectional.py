@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from fastltc.nn.sequence_layer import SequenceLayer
-from fastltc.nn.timespans import layer_lengths
+from fastltc.nn.timespans import check_packed_timespans, layer_lengths
 
 __all__ = ["Bidirectional"]
 
@@ -144,11 +144,7 @@ class Bidirectional(nn.Module):
             raise ValueError("lengths: expected None with a PackedSequence, which has its own")
         x, steps = pad_packed_sequence(packed, batch_first=self.batch_first)
         if isinstance(timespans, PackedSequence):
-            if not torch.equal(timespans.batch_sizes, packed.batch_sizes):
-                raise ValueError(
-                    "timespans: expected the batch sizes of the input, "
-                    f"{packed.batch_sizes.tolist()}, got {timespans.batch_sizes.tolist()}"
-                )
+            check_packed_timespans(timespans, packed)
             # In the order of the input, as the layers take them.
             timespans, _ = pad_packed_sequence(
                 packed._replace(data=timespans.data), batch_first=self.batch_first

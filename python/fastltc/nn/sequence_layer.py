@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 
 from fastltc.nn.checks import check_input_kind, check_state
 from fastltc.nn.lstm_cell import memory_parameters
-from fastltc.nn.timespans import layer_lengths, layer_timespans
+from fastltc.nn.timespans import check_packed_timespans, layer_lengths, layer_timespans
 from fastltc.ops.checks import check_lengths_and_timespans
 
 __all__ = ["SequenceLayer"]
@@ -223,11 +223,7 @@ class SequenceLayer(nn.Module):
 
         state = _each(self._initial_state(hx, batch, True, data), sort)
         if isinstance(timespans, PackedSequence):
-            if not torch.equal(timespans.batch_sizes, batch_sizes):
-                raise ValueError(
-                    "timespans: expected the batch sizes of the input, "
-                    f"{batch_sizes.tolist()}, got {timespans.batch_sizes.tolist()}"
-                )
+            check_packed_timespans(timespans, packed)
             timespans, _ = pad_packed_sequence(PackedSequence(timespans.data, batch_sizes))
             timespans = layer_timespans(timespans, batch, time, neurons, False, True, data)
         elif timespans is not None:

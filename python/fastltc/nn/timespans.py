@@ -7,10 +7,17 @@ from numbers import Real
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 
 from fastltc.ops.ltc import HALF_DTYPES
 
-__all__ = ["cell_timespans", "layer_lengths", "layer_timespans", "timespans_like"]
+__all__ = [
+    "cell_timespans",
+    "check_packed_timespans",
+    "layer_lengths",
+    "layer_timespans",
+    "timespans_like",
+]
 
 
 def _dtype(like: Tensor) -> torch.dtype:
@@ -156,6 +163,20 @@ def cell_timespans(
         f"{name}: expected a number or a tensor of shape (B,), (B, 1), (B, N) or (1, N) "
         f"with B = {batch}, N = {neurons}, got shape {shape}"
     )
+
+
+def check_packed_timespans(timespans: PackedSequence, packed: PackedSequence) -> None:
+    """Raise ValueError if time steps are not packed as the input is.
+
+    Args:
+        timespans: what the user gave.
+        packed: the input.
+    """
+    if not torch.equal(timespans.batch_sizes, packed.batch_sizes):
+        raise ValueError(
+            "timespans: expected the batch sizes of the input, "
+            f"{packed.batch_sizes.tolist()}, got {timespans.batch_sizes.tolist()}"
+        )
 
 
 def layer_lengths(

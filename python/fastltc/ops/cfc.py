@@ -11,7 +11,7 @@ from torch.autograd import forward_ad
 
 from fastltc._extension import load_operators
 from fastltc.ops.checks import check_cfc_arguments, check_has_kernels, check_same_device
-from fastltc.ops.ltc import HALF_DTYPES, NO_MEMORY
+from fastltc.ops.ltc import HALF_DTYPES, NO_MEMORY, widen
 
 __all__ = ["CFC_ACTIVATIONS", "CFC_MODES", "cfc"]
 
@@ -372,10 +372,6 @@ def cfc(
     dtype = x.dtype
     weight_dtype = parameters[0].dtype
     if dtype in HALF_DTYPES or weight_dtype in HALF_DTYPES:
-        # Nothing is lost in the way back: autograd rounds the gradients where it casts.
-        def widen(tensor: Tensor | None) -> Any:
-            return tensor.float() if tensor is not None and tensor.dtype in HALF_DTYPES else tensor
-
         output, hn = cfc(
             *(widen(x), widen(h0), widen(timespans), lengths, [widen(p) for p in parameters]),
             *([widen(m) for m in masks], layer_sizes, backbone_layers, mode, activation),

@@ -12,7 +12,7 @@ from torch.autograd import forward_ad
 from fastltc._extension import load_operators
 from fastltc.ops.checks import check_has_kernels, check_ltc_arguments, check_same_device
 
-__all__ = ["HALF_DTYPES", "LTC_PARAMETERS", "NO_MEMORY", "ltc"]
+__all__ = ["HALF_DTYPES", "LTC_PARAMETERS", "NO_MEMORY", "ltc", "widen"]
 
 load_operators()
 _forward = torch.ops.fastltc.ltc_forward.default
@@ -295,6 +295,14 @@ class _TransformableBackward(torch.autograd.Function):
     backward = staticmethod(_no_second_derivative)
 
 
+def widen(tensor: Tensor | None) -> Any:
+    """Return float32 for half types, and anything else as it is.
+
+    Nothing is lost in the way back: autograd rounds the gradients where it casts.
+    """
+    return tensor.float() if tensor is not None and tensor.dtype in HALF_DTYPES else tensor
+
+
 def ltc(
     x: Tensor,
     h0: Tensor | None,
@@ -375,10 +383,6 @@ def ltc(
     dtype = x.dtype
     weight_dtype = parameters[0].dtype  # type: ignore[union-attr]  # gleak is never None
     if dtype in HALF_DTYPES or weight_dtype in HALF_DTYPES:
-        # Nothing is lost in the way back: autograd rounds the gradients where it casts.
-        def widen(tensor: Tensor | None) -> Any:
-            return tensor.float() if tensor is not None and tensor.dtype in HALF_DTYPES else tensor
-
         output, hn = ltc(
             *(widen(x), widen(h0), widen(timespans), lengths, [widen(p) for p in parameters]),
             synapses,
