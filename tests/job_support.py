@@ -56,11 +56,12 @@ def real_data(name: str) -> Path:
     return folder / name
 
 
-def write_images(folder: Path, classes: dict[str, int], side: int = 8) -> None:
-    """Writes grey PNG files ``folder/CLASS/INDEX.png``, all different, later classes brighter."""
+def write_images(folder: Path, classes: dict[str, int], side: int = 8, mode: str = "L") -> None:
+    """Writes PNG files ``folder/CLASS/INDEX.png``, all different, later classes brighter."""
     rng = np.random.default_rng([*folder.name.encode()])
     for level, (name, count) in enumerate(classes.items()):
         (folder / name).mkdir(parents=True, exist_ok=True)
         for index in range(count):
             pixels = rng.integers(0, 120, (side, side)) + 100 * level
-            Image.fromarray(pixels.astype(np.uint8)).save(folder / name / f"{index}.png")
+            image = Image.fromarray(pixels.astype(np.uint8)).convert(mode)
+            image.save(folder / name / f"{index}.png")

@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from fastltc.cli import main
-from job_support import publish, write_medmnist
+from job_support import publish, write_images, write_medmnist
 
 QUICK = ["--epochs", "1", "--batch-size", "256", "--units", "14", "--threads", "1"]
 
@@ -220,6 +220,20 @@ def test_predict_says_what_it_did_to_the_image(run: Path) -> None:
     assert result.exit_code == 0, result.output
     assert result.stdout.startswith("page.jpg: ")
     assert "[colour to grey, 40x20 to 8x8 (aspect ratio changed), inverted]" in result.stdout
+
+
+def test_predict_of_a_grey_image_by_a_model_of_colours(tmp_path: Path) -> None:
+    write_images(tmp_path / "p", {"a": 12, "b": 12}, mode="RGB")
+    result = invoke("train", f"folder:{tmp_path / 'p'}", "--out", tmp_path / "run", *QUICK)
+    assert result.exit_code == 0, result.output
+    Image.new("L", (16, 16), 90).save("grey.png")
+    fails(
+        invoke("predict", tmp_path / "run", tmp_path / "p/a/0.png", "grey.png"),
+        "grey.png: expected an image in colour, got a grey one",
+    )
+    result = invoke("predict", tmp_path / "run", "grey.png", "--grey-as-colour")
+    assert result.exit_code == 0, result.output
+    assert "[L to RGB" in result.stdout
 
 
 def test_predict_as_json(run: Path) -> None:

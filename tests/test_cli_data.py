@@ -92,6 +92,16 @@ def test_split_with_duplicates(tmp_path: Path) -> None:
     assert "no leak found" in result.stdout
 
 
+def test_split_leaves_no_table_of_an_earlier_split(tmp_path: Path) -> None:
+    write_images(tmp_path / "p", {"a": 20, "b": 20}, side=16)
+    out = tmp_path / "out"
+    assert invoke("split", tmp_path / "p", "--out", out, "--no-near").exit_code == 0
+    shares = ("--shares", 0.5, 0, 0.5)
+    result = invoke("split", tmp_path / "p", "--out", out, "--no-near", *shares)
+    assert result.exit_code == 0, result.output
+    assert sorted(path.name for path in out.glob("*.csv")) == ["test.csv", "train.csv"]
+
+
 def test_audit_finds_and_fixes(tmp_path: Path) -> None:
     write_images(tmp_path / "p" / "train", {"a": 20, "b": 20}, side=16)
     write_images(tmp_path / "p" / "test", {"a": 8, "b": 8}, side=16)

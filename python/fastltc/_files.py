@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 
@@ -13,19 +14,33 @@ def write_bytes(path: Path, content: bytes) -> None:
     Raises:
         OSError: with the name of ``path``; whatever was there before is still there, whole.
     """
-    temporary = None
+    write_all({path: content})
+
+
+def write_all(contents: Mapping[Path, bytes]) -> None:
+    """Writes files that belong together: all lie on the disk before the first takes its name.
+
+    Raises:
+        OSError: with the name of the file that could not be written; then, as a rule, nothing has
+            changed (renaming can hardly fail where writing did not).
+    """
+    written: dict[Path, str] = {}
+    path = Path()
     try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        # mkstemp makes files that only their owner can read.
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
+        for path, content in contents.items():
+            handle, written[path] = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            # mkstemp makes files that only their owner can read.
+            os.chmod(written[path], 0o666 & ~_umask())
+        for path in contents:
+            os.replace(written[path], path)
     except BaseException as error:
-        if temporary is not None and os.path.exists(temporary):
-            os.unlink(temporary)
+        for temporary in written.values():
+            if os.path.exists(temporary):
+                os.unlink(temporary)
         if isinstance(error, OSError):
             raise OSError(error.errno, error.strerror, str(path)) from None
         raise

@@ -254,13 +254,13 @@ def _write_report(report: Report, out: Path | None) -> None:
 
 
 def _write_splits(items: Sequence[Item], out: Path) -> None:
-    from ._files import write_bytes
+    from ._files import write_all
     from .data.sets import SPLITS
     from .data.tables import format_table
 
     grouped = any(item.group is not None for item in items)
     header = ["filename", "label", *(["group"] if grouped else [])]
-    out.mkdir(parents=True, exist_ok=True)
+    tables = {}
     for name in SPLITS:
         rows = [
             [
@@ -272,4 +272,10 @@ def _write_splits(items: Sequence[Item], out: Path) -> None:
             if item.split == name
         ]
         if rows:
-            write_bytes(out / f"{name}.csv", format_table(header, rows))
+            tables[out / f"{name}.csv"] = format_table(header, rows)
+    out.mkdir(parents=True, exist_ok=True)
+    write_all(tables)
+    # An earlier table of a split that is empty now would join the other two.
+    for name in SPLITS:
+        if out / f"{name}.csv" not in tables:
+            (out / f"{name}.csv").unlink(missing_ok=True)

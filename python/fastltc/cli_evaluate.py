@@ -156,6 +156,11 @@ def evaluate(
     click.option(
         "--invert", is_flag=True, help="Exchange dark and light (digits are light on dark)."
     ),
+    click.option(
+        "--grey-as-colour",
+        is_flag=True,
+        help="Give grey images to all three channels of a model of colours.",
+    ),
     CHECKPOINT,
     THREADS,
     DEVICE,
@@ -165,6 +170,7 @@ def predict(
     run: Path,
     images: tuple[Path, ...],
     invert: bool,
+    grey_as_colour: bool,
     checkpoint: str,
     threads: int | None,
     device: str | None,
@@ -187,7 +193,7 @@ def predict(
     if len(loaded.image_shape) == 2:
         _predict_rows(loaded, images, as_json)
         return
-    predictions = predict_images(loaded, images, invert=invert)
+    predictions = predict_images(loaded, images, invert=invert, grey_as_colour=grey_as_colour)
     if as_json:
         records = [
             {

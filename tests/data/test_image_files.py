@@ -49,7 +49,10 @@ def test_without_validation_it_is_taken_from_the_training_images(tmp_path: Path)
 def test_colour_and_sizes(tmp_path: Path) -> None:
     write_images(tmp_path, {"a": 10, "b": 10})
     Image.new("RGB", (20, 10), (255, 0, 0)).save(tmp_path / "a" / "red.jpg")
-    data = load_data(f"folder:{tmp_path}")
+    red, grey = tmp_path / "a" / "red.jpg", tmp_path / "a" / "0.png"
+    with pytest.raises(DataError, match=f"channels: {grey} is grey and {red} in colour"):
+        load_data(f"folder:{tmp_path}")
+    data = load_data(f"folder:{tmp_path}", channels=3)
     assert data.input_shape == (3, 64, 64)
     assert any("images of 2 sizes" in remark for remark in data.remarks)
     small = load_data(f"folder:{tmp_path}", image_size=12, channels=1)

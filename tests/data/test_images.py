@@ -28,8 +28,16 @@ def test_a_fitting_image_is_taken_as_it_is(tmp_path: Path) -> None:
     assert image.conversion == ""
 
 
-def test_grey_for_a_colour_model(tmp_path: Path) -> None:
-    image = read_image(save(tmp_path / "a.png", ramp()), COLOUR)
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "I;16", "F"])
+def test_grey_for_a_colour_model_is_an_error(tmp_path: Path, mode: str) -> None:
+    path = tmp_path / "a.tiff"
+    Image.new(mode, (8, 8)).save(path)
+    with pytest.raises(DataError, match=f"{path}: expected an image in colour, got a grey one"):
+        read_image(path, COLOUR)
+
+
+def test_grey_for_a_colour_model_by_request(tmp_path: Path) -> None:
+    image = read_image(save(tmp_path / "a.png", ramp()), COLOUR, grey_as_colour=True)
     assert image.pixels.shape == (3, 8, 8)
     for channel in image.pixels:
         np.testing.assert_array_equal(channel, ramp().astype(np.float32) / np.float32(255))

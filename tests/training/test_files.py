@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from fastltc._files import write_all
 from fastltc.training.files import write_bytes, write_json
 
 
@@ -40,6 +41,26 @@ def test_a_full_disk_leaves_the_old_file_whole(
         write_bytes(path, b"new")
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_of_files_that_belong_together_none_is_replaced_on_a_full_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [tmp_path / name for name in ("train.csv", "val.csv", "test.csv")]
+    for path in paths:
+        path.write_bytes(b"old")
+    calls = []
+
+    def full_at_the_third(descriptor: int) -> None:
+        calls.append(descriptor)
+        if len(calls) == 3:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full_at_the_third)
+    with pytest.raises(OSError, match=r"No space left on device: .*test.csv"):
+        write_all(dict.fromkeys(paths, b"new"))
+    assert [path.read_bytes() for path in paths] == [b"old"] * 3
+    assert sorted(tmp_path.iterdir()) == sorted(paths)
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:

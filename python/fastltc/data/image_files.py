@@ -11,7 +11,7 @@ import numpy as np
 
 from .audit import shared_groups
 from .errors import DataError
-from .images import read_image
+from .images import is_grey, read_image
 from .options import DataOptions
 from .partition import partition
 from .sets import SPLITS, DataSet, Split, check_splits, class_names
@@ -238,7 +238,8 @@ def load_listed(listed: Sequence[Listed], options: DataOptions, name: str, sourc
     """Reads all images into memory, as uint8.
 
     Raises:
-        DataError: a file is missing or damaged, a split is empty or has one class only.
+        DataError: a file is missing or damaged, a split is empty or has one class only, or grey
+            and coloured images are mixed and ``options.channels`` does not say what to make of it.
     """
     listed, remarks = complete_splits(listed, options.split_seed, source)
     if any(item.group is not None for item in listed):
@@ -255,7 +256,7 @@ def load_listed(listed: Sequence[Listed], options: DataOptions, name: str, sourc
         items = [item for item in listed if item.split == split]
         images = np.empty((len(items), *shape), dtype=np.uint8)
         for index, item in enumerate(items):
-            pixels = read_image(item.path, shape).pixels
+            pixels = read_image(item.path, shape, grey_as_colour=options.channels == 3).pixels
             images[index] = np.rint(pixels * np.float32(255)).astype(np.uint8)
         splits[split] = Split(
             images,
@@ -278,12 +279,19 @@ def _common_shape(
 ) -> tuple[tuple[int, int, int], tuple[str, ...]]:
     """The shape to read all images in: what is asked for, else what they share."""
     remarks: tuple[str, ...] = ()
-    sizes, colour = set(), False
+    sizes = set()
+    # An image of each kind, coloured or grey.
+    kinds: dict[bool, Path] = {}
     for item in listed:
         size, coloured = _peek(item.path)
         sizes.add(size)
-        colour = colour or coloured
-    channels = options.channels or (3 if colour else 1)
+        kinds.setdefault(coloured, item.path)
+    if len(kinds) == 2 and options.channels is None:
+        raise DataError(
+            f"channels: {kinds[False]} is grey and {kinds[True]} in colour; say --channels 3 to "
+            "give grey images to all three channels, or --channels 1 for all in grey"
+        )
+    channels = options.channels or (3 if True in kinds else 1)
     if options.image_size is not None:
         side = options.image_size
         return (channels, side, side), remarks
@@ -306,7 +314,7 @@ def _peek(path: Path) -> tuple[tuple[int, int], bool]:
             turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
             width, height = image.size
             size = (height, width) if turned else (width, height)
-            return size, image.mode not in ("1", "L", "LA", "La") and image.mode[0] not in "IF"
+            return size, not is_grey(image.mode)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
     except UnidentifiedImageError:

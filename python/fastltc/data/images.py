@@ -27,6 +27,11 @@ def normalise(images: NDArray[np.generic]) -> NDArray[np.float32]:
     return (images.astype(np.float32, copy=False) - np.float32(0.5)) / np.float32(0.5)
 
 
+def is_grey(mode: str) -> bool:
+    """Whether pictures of a mode of Pillow have no colours."""
+    return mode in ("1", "L", "LA", "La") or mode[0] in "IF"
+
+
 @dataclass(frozen=True)
 class ImageFile:
     """An image file converted for a model.
@@ -43,26 +48,34 @@ class ImageFile:
 
 
 def read_image(
-    path: Path | str, image_shape: tuple[int, ...], *, invert: bool = False
+    path: Path | str,
+    image_shape: tuple[int, ...],
+    *,
+    invert: bool = False,
+    grey_as_colour: bool = False,
 ) -> ImageFile:
     """Reads one image file and converts it to the shape that a model was trained on.
 
     In this order: the camera's orientation tag is applied; of several frames the first is taken;
     transparent pixels become black; 16-bit grey is scaled, not clipped; colour becomes grey
-    (ITU-R 601 luma) for a model of one channel and grey becomes RGB for one of three; the *whole*
-    picture is resized (bicubic, with the low-pass filter that shrinking needs), so another aspect
-    ratio is squeezed and nothing is cropped.
+    (ITU-R 601 luma) for a model of one channel; the *whole* picture is resized (bicubic, with the
+    low-pass filter that shrinking needs), so another aspect ratio is squeezed and nothing is
+    cropped.
 
     Args:
         path: a file of any type that Pillow reads (PNG, JPEG, TIFF, BMP, ...).
         image_shape: ``(C, H, W)`` with C of 1 or 3.
         invert: dark and light are exchanged after the conversion (the digits are light on dark).
+        grey_as_colour: a grey picture for a model of three channels is given to all of them;
+            without it that is an error, because a model of colours may not know what to make of
+            it.
 
     Returns:
         The pixels and a description of what was done.
 
     Raises:
-        DataError: the file is missing, not an image, damaged or too large; the text names it.
+        DataError: the file is missing, not an image, damaged or too large, or grey where colour is
+            expected; the text names it.
 
     Example:
         >>> from fastltc.data import read_image
@@ -94,6 +107,12 @@ def read_image(
     except Exception as error:
         raise DataError(f"{path}: unreadable or damaged image: {error}") from None
 
+    if channels == 3 and is_grey(image.mode) and not grey_as_colour:
+        raise DataError(
+            f"{path}: expected an image in colour, got a grey one (mode {image.mode}); "
+            "`fastltc predict --grey-as-colour` (in training: --channels 3) gives grey to all "
+            "three channels"
+        )
     if image.mode.startswith("I") or image.mode == "F":
         grey = np.asarray(image, dtype=np.float64)
         limit = 1.0 if image.mode == "F" else 65535.0

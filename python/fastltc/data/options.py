@@ -22,7 +22,8 @@ class DataOptions:
         progress: called with received and total bytes while a file is downloaded.
         image_size: side of the square that images from files are resized to; None for their own
             size where all have the same, else 64.
-        channels: 1 (grey) or 3 (RGB) for images from files; None for RGB where any is in colour.
+        channels: 1 (grey) or 3 (RGB, grey images in all three) for images from files; None for
+            what they have, which must be the same for all.
         file_column: column of a CSV file with the names of the images; None to look for one.
         label_column: column with the classes; None to look for one.
         split_column: column with ``train``, ``val`` or ``test``; None to look for one.

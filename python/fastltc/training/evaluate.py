@@ -246,7 +246,11 @@ def find_images(paths: Sequence[Path | str]) -> list[Path]:
 
 
 def predict(
-    checkpoint: Checkpoint, paths: Sequence[Path | str], *, invert: bool = False
+    checkpoint: Checkpoint,
+    paths: Sequence[Path | str],
+    *,
+    invert: bool = False,
+    grey_as_colour: bool = False,
 ) -> list[Prediction]:
     """Classifies image files.
 
@@ -255,6 +259,9 @@ def predict(
         paths: image files, and folders of them; see `fastltc.data.read_image` for how each is
             converted.
         invert: exchange dark and light first.
+        grey_as_colour: give grey images to all three channels of a model of colours, as it is done
+            without asking where the model was trained so (``channels = 3``); else they are an
+            error.
 
     Returns:
         One prediction per file, in order.
@@ -274,8 +281,10 @@ def predict(
             f"{checkpoint.config.model} does not classify images; for other data: "
             "fastltc evaluate RUN --data csv:FILE"
         )
+    grey_as_colour = grey_as_colour or checkpoint.config.channels == 3
     images = [
-        read_image(path, checkpoint.image_shape, invert=invert) for path in find_images(paths)
+        read_image(path, checkpoint.image_shape, invert=invert, grey_as_colour=grey_as_colour)
+        for path in find_images(paths)
     ]
     if not images:
         return []
