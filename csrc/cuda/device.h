@@ -9,11 +9,13 @@
 
 #define FASTLTC_DEVICE __host__ __device__ __forceinline__
 
-// Before a loop over registers.
+// Before a loop over registers, and before one whose loads should be under way four at a time.
 #if defined(__CUDACC__)
 #define FASTLTC_UNROLL _Pragma("unroll")
+#define FASTLTC_UNROLL_BY_4 _Pragma("unroll 4")
 #else
 #define FASTLTC_UNROLL
+#define FASTLTC_UNROLL_BY_4
 #endif
 
 // Shared memory of the block: as many bytes as the launch says, or an array of its own.
@@ -75,6 +77,16 @@ FASTLTC_DEVICE double softplus_slope(double x) { return 1.0 / (1.0 + ::exp(-x));
 
 template <typename T>
 inline constexpr T kLog2E = T(1.4426950408889634074);
+
+// float: errors of 2e-7, not relative.
+template <typename T>
+FASTLTC_DEVICE T sigmoid(T x) {
+  return sigmoid_exp2(x * -kLog2E<T>);
+}
+template <typename T>
+FASTLTC_DEVICE T tanh_exp2(T x) {
+  return sigmoid_exp2(x * (T(-2) * kLog2E<T>)) * T(2) - T(1);
+}
 
 // The sum over groups of `width` lanes, a power of two, in every lane of the group.
 template <typename T>

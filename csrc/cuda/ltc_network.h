@@ -2,12 +2,12 @@
 // have in common: the sums over a neuron's synapses and their gradient.
 //
 // With a = -sigma log2(e) and b = sigma mu log2(e), a synapse's sigmoid is 1 / (1 + 2^(a v + b))
-// (EQUATIONS: folding). Rows are pairs of a time step and a sample, r = t B + b, and what belongs
-// to rows is stored [channel][row]: lanes take neighbouring rows, so every access is one line.
+// (EQUATIONS: folding). What belongs to rows (rows.h) is stored [channel][row]: lanes take
+// neighbouring rows, so every access is one line.
 #pragma once
 
 #include "core/ltc_problem.h"
-#include "cuda/device.h"
+#include "cuda/rows.h"
 
 namespace fastltc::cuda {
 
@@ -55,31 +55,6 @@ struct Network {
   // and their denominator is constant.
   int32_t* order = nullptr;         // [N]
   int32_t* driven_count = nullptr;  // [1]
-};
-
-// Inputs that any kernel may need, by row.
-template <typename T>
-struct Rows {
-  int64_t B = 0;
-  int64_t steps = 0;
-  int64_t count = 0;  // B * steps
-  SequenceView<const T> timespans;
-  bool timespans_per_neuron = false;
-  const int64_t* lengths = nullptr;
-  int64_t lengths_stride = 0;
-
-  FASTLTC_DEVICE int64_t length(int64_t b) const {
-    if (lengths == nullptr) return steps;
-    const int64_t given = lengths[b * lengths_stride];
-    return given < 0 ? 0 : given > steps ? steps : given;
-  }
-  FASTLTC_DEVICE T step(int64_t b, int64_t t, int j) const {
-    if (timespans.data == nullptr) return T(1);
-    const int64_t channel = timespans_per_neuron ? j * timespans.stride_c : 0;
-    const T dt = timespans.data[b * timespans.stride_b + t * timespans.stride_t + channel];
-    // The host cannot refuse what it does not see: better NaN than a plausible result.
-    return dt >= T(0) ? dt : T(NAN);
-  }
 };
 
 // Adds the synapses onto neuron j to its numerator and denominator; `pre` is [rows][pitch], at the
