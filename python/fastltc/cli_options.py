@@ -49,6 +49,7 @@ _MODEL = (
     ("backbone", str, "torchvision model whose features are probed.", "NAME"),
     ("pretrained", bool, "Take torchvision's pretrained weights.", None),
     ("head", str, "Of a torchvision model: linear, ltc or cfc.", "NAME"),
+    ("members", int, "Train N such models and ask them together.  [default: 1]", "N"),
     ("weights", str, "State dict that the model starts from.", "FILE"),
 )
 _TRAINING = (
@@ -81,7 +82,7 @@ _TRAINING = (
     (
         "select",
         str,
-        "What the best epoch is: loss, auc, accuracy, f1, f1_macro, average_precision.",
+        "What the best epoch is: loss, auc, accuracy, f1, f1_macro, average_precision; or last.",
         "METRIC",
     ),
     ("seed", int, "Seed of parameters, order and augmentation.", "N"),

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from fastltc.models import (
     MODELS,
+    Ensemble,
     Probe,
     Reservoir,
     build_model,
@@ -235,3 +236,36 @@ def test_every_model_names_its_kind_of_data() -> None:
     for name, entry in MODELS.items():
         assert entry.kinds, name
         assert set(entry.kinds) <= {"images", "series", "vectors"}
+
+
+def test_an_ensemble_answers_with_the_mean_of_its_members() -> None:
+    model = build_model("conv-ncp", (1, 8, 8), 3, members=3).eval()
+    alone = trainable_parameters(build_model("conv-ncp", (1, 8, 8), 3))
+    assert trainable_parameters(model) == 3 * alone
+    assert isinstance(model, Ensemble)
+    images = torch.rand(4, 1, 8, 8)
+    with torch.no_grad():
+        members = torch.stack([member(images) for member in model.members])
+        assert (members[0] != members[1]).any()
+        torch.testing.assert_close(model(images), members.mean(dim=0))
+    assert model.wiring is model.members[0].wiring
+
+
+def test_an_ensemble_of_time_series_takes_the_scales(tmp_path: Path) -> None:
+    model = build_model("series-ltc", (8, 2), 2, members=2)
+    assert isinstance(model, Ensemble)
+    model.fit_scales(torch.randn(50, 8, 2) * 3 + 5)
+    first, second = (member.state_dict() for member in model.members)
+    for name in (name for name in first if name.startswith("scale.")):
+        assert torch.equal(first[name], second[name])
+        assert (first[name] > 2).all()
+
+
+def test_what_is_no_ensemble() -> None:
+    assert not isinstance(build_model("dense", (1, 8, 8), 2, members=1), Ensemble)
+    with pytest.raises(ValueError, match="members: expected at least 1, got 0"):
+        build_model("dense", (1, 8, 8), 2, members=0)
+    with pytest.raises(ValueError, match="members: a model in closed form"):
+        build_model("reservoir", (1, 8, 8), 2, members=2)
+    with pytest.raises(ValueError, match="members: expected at least 2, got 1"):
+        Ensemble([nn.Linear(2, 2)])

@@ -203,6 +203,27 @@ def test_the_best_epoch_by_other_metrics(tmp_path: Path, select: str) -> None:
     assert scores[run.metrics["best_epoch"] - 1] == max(scores)
 
 
+def test_the_last_epoch_by_request(tmp_path: Path) -> None:
+    run = train(dense(select="last", epochs=3, lr=0.3), tmp_path / "run")
+    assert run.metrics["best_epoch"] == 3
+    assert run.metrics["selected_by"] == "being the last"
+    assert same_bits(state(run, "best.pt"), state(run, "last.pt"))
+    with pytest.raises(ConfigError, match="patience: select = last takes the last epoch"):
+        dense(select="last", patience=3)
+
+
+def test_members_of_an_ensemble_are_trained_as_if_alone(tmp_path: Path) -> None:
+    alone = train(dense(epochs=2), tmp_path / "alone")
+    run = train(dense(epochs=2, members=2), tmp_path / "both")
+    both = state(run)
+    for name, value in state(alone).items():
+        assert torch.equal(both[f"members.0.{name}"], value)
+        assert not torch.equal(both[f"members.1.{name}"], value)
+    assert run.metrics["trainable_parameters"] == 2 * alone.metrics["trainable_parameters"]
+    # The checkpoint knows that it is one.
+    assert evaluate(run)["accuracy"] == run.metrics["test"]["accuracy"]
+
+
 @pytest.mark.parametrize("select", ["f1", "average_precision"])
 def test_a_metric_of_one_class_needs_a_class(tmp_path: Path, select: str) -> None:
     with pytest.raises(ConfigError, match=f"select: {select} is that of one class; name it"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from .backbones import Backbone, MissingTorchvisionError
 from .conv_ncp import ConvNCP
 from .dense import Dense
+from .ensemble import Ensemble
 from .parts import CELLS
 from .probe import Probe
 from .registry import (
@@ -26,6 +27,7 @@ __all__ = [
     "Backbone",
     "ConvNCP",
     "Dense",
+    "Ensemble",
     "MissingTorchvisionError",
     "Probe",
     "Reservoir",

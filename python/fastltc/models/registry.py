@@ -15,6 +15,7 @@ from .backbones import NAMES as BACKBONES
 from .backbones import Backbone
 from .conv_ncp import ConvNCP
 from .dense import Dense
+from .ensemble import Ensemble
 from .probe import Probe
 from .reservoir import Reservoir
 from .sequence import Rows, Series
@@ -48,7 +49,9 @@ MODELS = {
 }
 
 # Options of any model.
-MODEL_OPTIONS = tuple(sorted(frozenset().union(*(entry.options for entry in MODELS.values()))))
+MODEL_OPTIONS = tuple(
+    sorted(frozenset({"members"}).union(*(entry.options for entry in MODELS.values())))
+)
 
 
 def find_model(name: str) -> _Entry:
@@ -72,6 +75,8 @@ def build_model(
     input_shape: tuple[int, ...],
     classes: int,
     units: int | None = None,
+    *,
+    members: int | None = None,
     **options: Any,
 ) -> nn.Module:
     """Builds a classifier by its name, with parameters drawn from torch's global generator.
@@ -81,6 +86,7 @@ def build_model(
         input_shape: ``(C, H, W)`` of images, ``(T, I)`` of sequences, ``(I,)`` of vectors.
         classes: number of classes.
         units: neurons; None for the model's default.
+        members: how many such models to ask together (`Ensemble`); None or 1 for a single one.
         options: of that model; None stands for its default.
 
     Returns:
@@ -106,7 +112,11 @@ def build_model(
     if unknown:
         known = ", ".join(sorted(entry.options)) or "none"
         raise ValueError(f"{unknown[0]}: no option of the model {name}, whose options are: {known}")
-    return entry.make(input_shape, classes, **given)
+    if members is None or members == 1:
+        return entry.make(input_shape, classes, **given)
+    if members < 1:
+        raise ValueError(f"members: expected at least 1, got {members}")
+    return Ensemble([entry.make(input_shape, classes, **given) for _ in range(members)])
 
 
 def trainable_parameters(module: nn.Module) -> int:

@@ -10,7 +10,7 @@ from ..data import DataOptions, find_source
 from ..models import MODEL_OPTIONS, find_model
 from .errors import ConfigError
 
-SELECT = ("loss", "auc", "accuracy", "f1", "f1_macro", "average_precision")
+SELECT = ("loss", "auc", "accuracy", "f1", "f1_macro", "average_precision", "last")
 OPTIMIZERS = ("adam", "adamw", "nadam")
 SCHEDULES = ("constant", "cosine", "plateau")
 CLASS_WEIGHTS = ("none", "balanced")
@@ -43,6 +43,7 @@ class TrainConfig:
         cell, units, gain, wiring, sparsity, timestep, encoder, wiring_seed, mixed_memory,
             spectral_radius, leak, input_scale, reads, probe, c, backbone, pretrained, head: options
             of the model, see its class; None for its default.
+        members: how many such models are trained and asked together; None for one.
         weights: file with a state dict that the model starts from.
         epochs: passes over the training split.
         batch_size: examples per step of the optimizer, over all processes.
@@ -70,7 +71,9 @@ class TrainConfig:
         augment_colour_p: probability of it.
         augment_brightness, augment_contrast: largest relative change.
         augment_light_p: probability of both.
-        select: validation metric by which the best checkpoint is chosen.
+        select: validation metric by which the best checkpoint is chosen; ``last`` for the last
+            epoch, whatever it is like: with few validation images and a schedule that ends at a
+            rate of 0 the better choice.
         positive: class (name or number) that F1 is about; None for the data set's own.
         seed: seed of the parameters, the order of the examples and the augmentation.
         threads: CPU threads, None for torch's default.
@@ -110,6 +113,7 @@ class TrainConfig:
     backbone: str | None = None
     pretrained: bool | None = None
     head: str | None = None
+    members: int | None = None
     weights: str | None = None
     epochs: int = 20
     batch_size: int = 64
@@ -147,9 +151,9 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for field in fields(self):
             self._check_type(field.name, str(field.type))
-        for name in ("units", "epochs", "batch_size", "accumulate", "patience", "augment_crop"):
+        for name in ("units", "members", "epochs", "batch_size", "accumulate", "patience"):
             self._check(name, lambda value: value >= 1, "at least 1")
-        for name in ("threads", "plateau_patience"):
+        for name in ("threads", "plateau_patience", "augment_crop"):
             self._check(name, lambda value: value >= 1, "at least 1")
         for name in ("lr", "gain", "clip_norm"):
             self._check(name, lambda value: 0 < value < float("inf"), "a finite number above 0")
@@ -171,6 +175,11 @@ class TrainConfig:
             ("amp", AMP),
         ):
             self._check(name, known.__contains__, f"one of {', '.join(known)}")
+        if self.select == "last" and self.patience is not None:
+            raise ConfigError(
+                "patience: select = last takes the last epoch, so that none is better; leave one "
+                "of the two out"
+            )
         try:
             self.data_options()
             if self.model is not None:

@@ -17,6 +17,7 @@ from .. import plots
 from ..data import DataSet, Split, load_data
 from ..data.audit import warnings as leak_warnings
 from ..models import (
+    Ensemble,
     MissingTorchvisionError,
     build_model,
     default_model,
@@ -410,15 +411,17 @@ class _Session:
             # Of several processes even one without examples takes part in the sums.
             if len(part) == 0 and self.group.size == 1:
                 continue
-            inputs = feed.take(part, self.augment)
+            inputs, labels = feed.take(part, self.augment), feed.labels[part]
             with torch.autocast(
                 self.device.type, _AMP.get(config.amp), enabled=config.amp != "none"
             ):
-                logits = self.model(*inputs)
-            loss, found = self.objective.sums(logits, feed.labels[part])
+                logits = self._logits(inputs)
+            # Each member of an ensemble has a loss of its own; a single model is an only member.
+            loss = torch.stack([self.objective.sums(own, labels)[0] for own in logits]).sum()
             loss = loss / total
+            _, found = self.objective.sums(torch.stack(logits).detach().mean(dim=0), labels)
             self.scaler.scale(loss).backward()
-            loss_sum += loss.detach()
+            loss_sum += loss.detach() / len(logits)
             right += found
         loss_value, right_count = self.group.sums(loss_sum, right)
         if math.isfinite(loss_value):
@@ -430,6 +433,11 @@ class _Session:
             self.scaler.update()
         return loss_value, right_count, self.objective.count(feed.labels[batch])
 
+    def _logits(self, inputs: tuple[Tensor, ...]) -> list[Tensor]:
+        if isinstance(self.model, Ensemble):
+            return self.model.each(*inputs)
+        return [self.model(*inputs)]
+
     def _metrics(self, name: str) -> dict[str, Any]:
         split: Split = self.data.splits[name]
         scores = probabilities(self.model, self.feeds[name], multilabel=self.data.multilabel)
@@ -438,7 +446,7 @@ class _Session:
 
     def _is_best(self, val: dict[str, Any]) -> bool:
         """Whether ``select`` improved; on an equal score the smaller loss decides."""
-        if self.best is None:
+        if self.best is None or self.config.select == "last":
             return True
         if self.config.select == "loss":
             return bool(val["loss"] < self.best["loss"])
@@ -509,7 +517,11 @@ class _Session:
                 "processes": self.group.size,
                 "device": str(self.device),
                 "epochs": len(self.history),
-                "selected_by": f"validation {self.config.select}",
+                "selected_by": (
+                    "being the last"
+                    if self.config.select == "last"
+                    else f"validation {self.config.select}"
+                ),
                 "best_epoch": None if self.best is None else self.best["epoch"],
                 "fitted": self.fitted,
                 "val": self.best,
