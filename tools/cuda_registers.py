@@ -25,11 +25,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 LIST = ROOT / "csrc" / "cuda" / "registers.json"
-SOURCES = ("csrc/cuda/ltc.cu",)
+SOURCES = ("csrc/cuda/ltc.cu", "csrc/cuda/masked_linear.cu")
 ARCHITECTURES = ("75", "80", "86", "89", "90", "100", "120")
 # Kernels whose inner loop is the work of a call.
 HOT = re.compile(
     r"(persistent_(forward|backward)|tiled_(forward|neuron|state)|synapse_sums|sensory)_"
+    r"|masked_linear_(product|weight_gradient)_"
 )
 # 512 threads leave 128 registers, a few less than eight slots of the backward pass take on some
 # architectures: bytes spilled at most.

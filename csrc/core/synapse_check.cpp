@@ -59,15 +59,19 @@ std::string synapse_list_error(const int32_t* list, int64_t values, int64_t neur
   return {};
 }
 
+std::string mask_entries_count_error(int64_t values, int64_t outputs, int64_t inputs) {
+  const int64_t pointers = outputs + 1 + inputs + 1;
+  if (values >= pointers && (values - pointers) % 3 == 0) return {};
+  return "expected " + std::to_string(pointers) + " pointers and three integers for each entry " +
+         "of the mask, got " + std::to_string(values) + " integers";
+}
+
 std::string mask_entries_error(const int32_t* list, int64_t values, int64_t outputs,
                                int64_t inputs) {
-  const int64_t pointers = outputs + 1 + inputs + 1;
-  if (values < pointers || (values - pointers) % 3 != 0) {
-    return "expected " + std::to_string(pointers) + " pointers and three integers for each entry " +
-           "of the mask, got " + std::to_string(values) + " integers";
-  }
-  const int64_t count = (values - pointers) / 3;
-  std::string problem = synapse_list_error(list, outputs + 1 + count, outputs, inputs);
+  std::string problem = mask_entries_count_error(values, outputs, inputs);
+  if (!problem.empty()) return problem;
+  const int64_t count = (values - (outputs + 1) - (inputs + 1)) / 3;
+  problem = synapse_list_error(list, outputs + 1 + count, outputs, inputs);
   if (!problem.empty()) return problem;
   const int32_t* const by_input = list + outputs + 1 + count;
   problem = synapse_list_error(by_input, inputs + 1 + count, inputs, outputs);

@@ -18,4 +18,8 @@ std::string synapse_list_error(const int32_t* list, int64_t values, int64_t neur
 std::string mask_entries_error(const int32_t* list, int64_t values, int64_t outputs,
                                int64_t inputs);
 
+// The part of it that can be said without reading the list: whether it has as many integers as some
+// mask's has.
+std::string mask_entries_count_error(int64_t values, int64_t outputs, int64_t inputs);
+
 }  // namespace fastltc

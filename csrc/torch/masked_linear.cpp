@@ -1,125 +1,30 @@
-// fastltc::masked_linear and its backward on the CPU: checks, allocates, calls cpu/masked_linear.h.
+// fastltc::masked_linear and its backward on the CPU.
 #include "cpu/masked_linear.h"
 
 #include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
 
-#include <string>
-#include <tuple>
-
-#include "core/synapse_check.h"
-#include "torch/checks.h"
-#include "torch/sequence_arguments.h"
+#include "torch/masked_linear_operator.h"
 
 namespace fastltc {
 namespace {
 
-struct Arguments {
-  const Tensor& x;
-  const Tensor& weight;
-  const OptionalTensor& bias;
-  const Tensor& entries;
-
-  int64_t B = 0, I = 0, O = 0;
-  std::optional<Tensor> rows{};  // x, with contiguous inputs
-  std::optional<Tensor> dense{};
-  std::optional<Tensor> offset{};
-  std::optional<Tensor> list{};
-
-  void check(const char* op) {
-    const ScalarType dtype = x.scalar_type();
-    const ArgumentCheck check(op, dtype);
-    check.that(dtype == ScalarType::Float || dtype == ScalarType::Double, "x", [&] {
-      return std::string("expected dtype float32 or float64, got ") + dtype_text(dtype);
-    });
-    check.device("x", x);
-    check.that(x.dim() == 2, "x", [&] { return "expected shape [B, I], got " + shape_text(x); });
-    check.that(weight.dim() == 2, "weight",
-               [&] { return "expected shape [O, I], got " + shape_text(weight); });
-    B = x.size(0);
-    I = x.size(1);
-    O = weight.size(0);
-    check.value("weight", weight, {O, I});
-    check.value("bias", bias, {O});
-    check.device("entries", entries);
-    check.dtype("entries", entries, ScalarType::Int);
-    check.that(entries.dim() == 1, "entries",
-               [&] { return "expected one dimension, got " + shape_text(entries); });
-    list = as_contiguous(entries);
-    const std::string problem =
-        mask_entries_error(list->const_data_ptr<int32_t>(), list->numel(), O, I);
-    check.that(problem.empty(), "entries", [&] { return problem; });
-    rows = inner_contiguous(x);
-    dense = as_contiguous(weight);
-    if (bias.has_value()) offset = as_contiguous(*bias);
-  }
-
-  static Tensor inner_contiguous(const Tensor& tensor) {
-    return tensor.size(1) <= 1 || tensor.stride(1) == 1 ? tensor : as_contiguous(tensor);
-  }
-
+struct Cpu {
+  static ArgumentCheck check(const char* op, const Tensor& x) { return {op, x.scalar_type()}; }
   template <typename T>
-  MaskedLinear<T> problem() const {
-    MaskedLinear<T> in;
-    in.B = B;
-    in.I = I;
-    in.O = O;
-    in.x = rows->const_data_ptr<T>();
-    in.stride_x = rows->stride(0);
-    in.weight = dense->const_data_ptr<T>();
-    if (offset.has_value()) in.bias = offset->const_data_ptr<T>();
-    const int64_t count = (list->numel() - (O + 1) - (I + 1)) / 3;
-    in.entries.first = list->const_data_ptr<int32_t>();
-    in.entries.input = in.entries.first + O + 1;
-    in.entries.first_of_input = in.entries.input + count;
-    in.entries.output = in.entries.first_of_input + I + 1;
-    in.entries.place = in.entries.output + count;
-    return in;
+  static void forward(const Tensor&, const MaskedLinear<T>& in, int64_t, T* y) {
+    cpu::masked_linear(in, y, torch_parallel());
+  }
+  template <typename T>
+  static void backward(const Tensor&, const MaskedLinear<T>& in, int64_t,
+                       const MaskedLinearGradients<T>& grad) {
+    cpu::masked_linear_backward(in, grad, torch_parallel());
   }
 };
-
-Tensor masked_linear(const Tensor& x, const Tensor& weight, const OptionalTensor& bias,
-                     const Tensor& entries) {
-  Arguments arguments{x, weight, bias, entries};
-  arguments.check("fastltc::masked_linear");
-  Tensor y = new_tensor(x, arguments.B, arguments.O);
-  with_dtype(x.scalar_type(), [&](auto zero) {
-    using T = decltype(zero);
-    cpu::masked_linear(arguments.problem<T>(), y.mutable_data_ptr<T>(), torch_parallel());
-  });
-  return y;
-}
-
-std::tuple<Tensor, Tensor, Tensor> masked_linear_backward(const Tensor& grad_output,
-                                                          const Tensor& x, const Tensor& weight,
-                                                          const Tensor& entries, bool bias_grad) {
-  const char* const op = "fastltc::masked_linear_backward";
-  const OptionalTensor no_bias;
-  Arguments arguments{x, weight, no_bias, entries};
-  arguments.check(op);
-  ArgumentCheck(op, x.scalar_type()).value("grad_output", grad_output, {arguments.B, arguments.O});
-  const Tensor grad_rows = Arguments::inner_contiguous(grad_output);
-  Tensor grad_x = new_tensor(x, arguments.B, arguments.I);
-  Tensor grad_weight = new_tensor(x, arguments.O, arguments.I);
-  Tensor grad_bias = new_tensor(x, bias_grad ? arguments.O : 0);
-  with_dtype(x.scalar_type(), [&](auto zero) {
-    using T = decltype(zero);
-    MaskedLinearGradients<T> grad;
-    grad.grad = grad_rows.const_data_ptr<T>();
-    grad.stride = grad_rows.stride(0);
-    grad.x = grad_x.mutable_data_ptr<T>();
-    grad.weight = grad_weight.mutable_data_ptr<T>();
-    if (bias_grad) grad.bias = grad_bias.mutable_data_ptr<T>();
-    cpu::masked_linear_backward(arguments.problem<T>(), grad, torch_parallel());
-  });
-  return {grad_x, grad_weight, grad_bias};
-}
 
 }  // namespace
 }  // namespace fastltc
 
 STABLE_TORCH_LIBRARY_IMPL(fastltc, CPU, m) {
-  m.impl("masked_linear", TORCH_BOX(&fastltc::masked_linear));
-  m.impl("masked_linear_backward", TORCH_BOX(&fastltc::masked_linear_backward));
+  m.impl("masked_linear", TORCH_BOX(&fastltc::masked_linear<fastltc::Cpu>));
+  m.impl("masked_linear_backward", TORCH_BOX(&fastltc::masked_linear_backward<fastltc::Cpu>));
 }

@@ -53,3 +53,11 @@ TEST(entries_of_a_mask) {
   CHECK(says(problem({0, 2, 3, 0, 2, 2, 0, 1, 1, 3, 0, 0, 1, 0, 1, 3}), "places in [0, 3), got 3"));
   CHECK(says(problem({0, 2, 3, 0, 2, 2, 0, 1, 1, 3, 0, 0, 1, -1, 1, 2}), "got -1"));
 }
+
+TEST(counts_of_a_mask) {
+  CHECK(fastltc::mask_entries_count_error(7, 2, 3).empty());
+  CHECK(fastltc::mask_entries_count_error(16, 2, 3).empty());
+  for (const int64_t values : {0, 6, 8, 15, 17}) {
+    CHECK(says(fastltc::mask_entries_count_error(values, 2, 3), "expected 7 pointers"));
+  }
+}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import types
 
 import pytest
 import torch
@@ -11,7 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastltc.ops import mask_entries, masked_linear
+from fastltc.ops.checks import check_has_kernels
 from fastltc.ops.masked_linear import prefers_entries
+
+ON_CUDA = types.SimpleNamespace(device=torch.device("cuda:0"))
 
 
 @pytest.fixture(autouse=True, params=["entries", "dense"])
@@ -183,6 +187,45 @@ def test_the_fewer_ones_the_rather_are_they_gone_by(batch, outputs, inputs, item
         for ones in range(0, outputs * inputs + 1, max(1, outputs * inputs // 20))
     ]
     assert chosen == sorted(chosen, reverse=True)
+
+
+def test_the_way_can_be_asked_for(way):
+    x, weight, mask, bias = problem((4,), 6, 5, 0.5)
+    entries = mask_entries(mask)
+    other = weight.detach().masked_fill(~mask, torch.nan)
+    # Only the dense product sees what is off the mask.
+    for by_entries in (True, False, None):
+        y = masked_linear(x, other, mask, bias, entries, by_entries)
+        seen = way == "dense" if by_entries is None else not by_entries
+        assert bool(y.isnan().any()) == seen
+    y = masked_linear(x.bfloat16(), other.bfloat16(), mask, bias.bfloat16(), entries, True)
+    assert not y.isnan().any()
+
+
+def test_the_way_asked_for_is_compiled():
+    x, weight, mask, bias = problem((4,), 6, 5, 0.5)
+    entries = mask_entries(mask)
+    other = weight.detach().masked_fill(~mask, torch.nan)
+    compiled = torch.compile(masked_linear, fullgraph=True, backend="aot_eager")
+    y = compiled(x, other, mask, bias, entries, True)
+    torch.testing.assert_close(y, dense(x, weight, mask, bias))
+
+
+def test_going_by_entries_where_there_is_no_kernel_says_so(monkeypatch):
+    monkeypatch.setattr("fastltc.ops.checks.load_cuda_operators", lambda: (None, "not built"))
+    x, weight = torch.zeros(3, 6), torch.zeros(5, 6)
+    module = sys.modules["fastltc.ops.masked_linear"]
+
+    def without_kernels(*_):
+        raise NotImplementedError("no kernel")
+
+    monkeypatch.setattr(module, "_by_entries", without_kernels)
+    monkeypatch.setattr(module, "_refuse", lambda *_: None)
+    monkeypatch.setattr(
+        module, "check_has_kernels", lambda name, _: check_has_kernels(name, ON_CUDA)
+    )
+    with pytest.raises(RuntimeError, match=r"masked_linear: x is on cuda:0, .*not built"):
+        masked_linear(x, weight, torch.ones(5, 6), None, None, True)
 
 
 def test_where_which_way_is_taken():

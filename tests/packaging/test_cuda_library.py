@@ -25,7 +25,7 @@ def test_it_loads_into_any_torch_and_registers_the_kernels() -> None:
         "for name in ('_C', '_C_cuda'):\n"
         "    torch.ops.load_library(_extension.library_path(name))\n"
         "has = torch._C._dispatch_has_kernel_for_dispatch_key\n"
-        "for name in ('ltc_forward', 'ltc_backward'):\n"
+        "for name in ('ltc_forward', 'ltc_backward', 'masked_linear', 'masked_linear_backward'):\n"
         "    assert has('fastltc::' + name, 'CUDA'), name\n"
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from fastltc._extension import load_operators, load_runtime
-from fastltc.ops.checks import check_same_device
+from fastltc.ops.checks import check_has_kernels, check_same_device
 from fastltc.ops.ltc import HALF_DTYPES
 from fastltc.ops.synapses import mask_entries
 
@@ -163,12 +163,14 @@ def masked_linear(
     mask: Tensor,
     bias: Tensor | None = None,
     entries: Tensor | None = None,
+    by_entries: bool | None = None,
 ) -> Tensor:
     r"""Multiply by a masked weight: :math:`y = x (W \odot M)^T + b`.
 
     Goes by the ones of the mask where they are few, and takes the dense product of
     ``weight * mask`` where that is quicker, by :func:`prefers_entries`: it depends on the sizes,
     the dtype, the processor and whether a gradient is asked for; in compiled code not on the batch.
+    On a GPU it takes the dense product unless asked otherwise.
     The two ways round differently. The gradient of the weight off the mask is exactly 0. What
     stands there, and inputs that nothing is connected to, have to be finite.
 
@@ -179,16 +181,20 @@ def masked_linear(
         bias: ``[O]`` or None.
         entries: what :func:`mask_entries` makes of the mask. Without it the list is made in every
             call, which takes longer than the product.
+        by_entries: True to go by the ones (on the CPU and on CUDA devices), False to take the dense
+            product, None to have it chosen.
 
     Returns:
         ``[..., O]`` in the dtype of ``x`` (float32 under autocast). Differentiable with respect
         to ``x``, ``weight`` and ``bias``: once where it goes by the ones, which it does not inside
-        ``torch.func`` and forward mode. The same bits for any number of threads where it does.
+        ``torch.func`` and forward mode, even if asked to. The same bits for any number of threads,
+        and for each call on a GPU, where it does.
 
     Raises:
         ValueError: if a shape or the mask is wrong.
         TypeError: if a dtype or a device is wrong.
-        RuntimeError: if ``entries`` is not a list for this mask's shape.
+        RuntimeError: if ``entries`` is not a list for this mask's shape, or if it is to go by the
+            ones on a device that has no kernel for that.
         NotImplementedError: if a second derivative is asked for that is not there.
 
     Example:
@@ -201,7 +207,7 @@ def masked_linear(
     """
     if x.dtype in HALF_DTYPES or weight.dtype in HALF_DTYPES:
         offset = None if bias is None else bias.float()
-        y = masked_linear(x.float(), weight.float(), mask, offset, entries)
+        y = masked_linear(x.float(), weight.float(), mask, offset, entries, by_entries)
         return y if torch.is_autocast_enabled(x.device.type) else y.to(x.dtype)
     # What would be broadcast silently; the rest is found out where the product is refused.
     shape = weight.shape
@@ -210,30 +216,46 @@ def masked_linear(
     if entries is None:
         entries = mask_entries(mask)
     try:
-        return _product(x, weight, mask, bias, entries)
+        return _product(x, weight, mask, bias, entries, by_entries)
     except (IndexError, RuntimeError):
         _refuse(x, weight, mask, bias)
+        check_has_kernels("masked_linear", x)
         raise
 
 
-def _product(
-    x: Tensor, weight: Tensor, mask: Tensor, bias: Tensor | None, entries: Tensor
-) -> Tensor:
+def _chosen(batch: int, entries: Tensor, x: Tensor, weight: Tensor) -> bool:
+    if not x.is_cpu:
+        # At a few million multiply-adds cuBLAS is bound by its launches, as the sparse kernels are,
+        # and has units for matrices. No time of either has been measured.
+        return False
     outputs, inputs = weight.shape
-    flat = x.dim() == 2
-    batch = x.shape[0] if flat else x.shape[:-1].numel()
     ones = (entries.shape[0] - outputs - inputs - 2) // 3
     training = torch.is_grad_enabled() and (weight.requires_grad or x.requires_grad)
-    itemsize = x.element_size()
+    sizes = ones, outputs, inputs, x.element_size(), training
     if torch.compiler.is_compiling():
         # A choice by the batch would tie the compiled code to some batches.
-        by_entries = prefers_entries(_COMPILED_BATCH, ones, outputs, inputs, itemsize, training)
-    else:
-        by_entries = _remembered(batch, ones, outputs, inputs, itemsize, training)
-        # The dense product has all derivatives.
-        if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
-            by_entries = False
-    if not x.is_cpu or not by_entries:
+        return prefers_entries(_COMPILED_BATCH, *sizes)
+    return _remembered(batch, *sizes)
+
+
+def _product(
+    x: Tensor,
+    weight: Tensor,
+    mask: Tensor,
+    bias: Tensor | None,
+    entries: Tensor,
+    by_entries: bool | None,
+) -> Tensor:
+    flat = x.dim() == 2
+    batch = x.shape[0] if flat else x.shape[:-1].numel()
+    if by_entries is None:
+        by_entries = _chosen(batch, entries, x, weight)
+    # The dense product has all derivatives.
+    if not torch.compiler.is_compiling() and (
+        torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+    ):
+        by_entries = False
+    if not by_entries:
         if not torch._C._is_any_autocast_enabled():
             return F.linear(x, weight * mask, bias)
         with torch.autocast(x.device.type, enabled=False):
@@ -241,7 +263,7 @@ def _product(
     if flat:
         return _by_entries(x, weight, bias, entries)
     y = _by_entries(x.reshape(batch, x.shape[-1]), weight, bias, entries)
-    return y.reshape(*x.shape[:-1], outputs)
+    return y.reshape(*x.shape[:-1], weight.shape[0])
 
 
 def _refuse(x: Tensor, weight: Tensor, mask: Tensor, bias: Tensor | None) -> None:
