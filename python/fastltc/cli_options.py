@@ -66,6 +66,7 @@ _TRAINING = (
     ("patience", int, "Stop after so many epochs without a better one.", "EPOCHS"),
     ("clip_norm", float, "Largest norm of the gradient.", None),
     ("class_weights", str, "none or balanced.", "NAME"),
+    ("label_smoothing", float, "Share of the target that goes to all classes alike.", None),
     ("amp", str, "Mixed precision: none, bf16 or fp16.", "NAME"),
     ("augment_scale", float, "Largest relative change of size.", None),
     ("augment_shift", float, "Largest shift, as a share of the side.", None),
@@ -79,6 +80,7 @@ _TRAINING = (
     ("augment_brightness", float, "Largest relative change.", None),
     ("augment_contrast", float, "Largest relative change.", None),
     ("augment_light_p", float, "Probability of the two.", None),
+    ("mirror", bool, "Answer with the mean over an image and its mirror image.", None),
     (
         "select",
         str,

@@ -29,6 +29,7 @@ from fastltc.training import (
 )
 from fastltc.training.augment import make_augment
 from fastltc.training.feed import Feed
+from fastltc.training.objective import Objective
 from fastltc.training.schedule import Schedule
 from job_support import PLOTS, QUICK, real_data
 
@@ -210,6 +211,39 @@ def test_the_last_epoch_by_request(tmp_path: Path) -> None:
     assert same_bits(state(run, "best.pt"), state(run, "last.pt"))
     with pytest.raises(ConfigError, match="patience: select = last takes the last epoch"):
         dense(select="last", patience=3)
+
+
+def test_answers_over_an_image_and_its_mirror_image(tmp_path: Path) -> None:
+    run = train(dense(mirror=True), tmp_path / "run")
+    checkpoint = run.load_checkpoint()
+    digits = load_data("digits").splits["test"]
+    pictures = Feed(digits, torch.device("cpu")).take(slice(None))[0]
+    with torch.no_grad():
+        model = checkpoint.model.eval()
+        logits = (model(pictures) + model(pictures.flip(-1))) / 2
+    accuracy = (logits.argmax(dim=1).numpy() == digits.labels).mean()
+    assert run.metrics["test"]["accuracy"] == pytest.approx(accuracy)
+    # Sixes and twos suffer, so that it cannot be the plain answer.
+    assert (model(pictures).argmax(dim=1).numpy() == digits.labels).mean() != accuracy
+    assert evaluate(run)["accuracy"] == pytest.approx(accuracy)
+    with pytest.raises(ConfigError, match="mirror: only images can be mirrored"):
+        train(TrainConfig(data=write_lopsided(tmp_path / "v.npz"), mirror=True), tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+def test_label_smoothing_is_torchs_and_holds_back_the_probabilities(tmp_path: Path) -> None:
+    logits, labels = torch.randn(6, 4), torch.tensor([0, 1, 2, 3, 3, -1])
+    loss, _ = Objective(labels, 4, smoothing=0.2).sums(logits, labels)
+    targets = torch.nn.functional.one_hot(labels[:5], 4) * 0.8 + 0.05
+    torch.testing.assert_close(loss, -(targets * logits[:5].log_softmax(dim=1)).sum())
+    several = torch.tensor([[0, 1], [1, 1]])
+    loss, _ = Objective(several, 2, multilabel=True, smoothing=0.2).sums(logits[:2, :2], several)
+    smooth = several * 0.8 + 0.1
+    p = logits[:2, :2].sigmoid()
+    expected = -(smooth * p.log() + (1 - smooth) * (1 - p).log()).sum()
+    torch.testing.assert_close(loss, expected)
+    with pytest.raises(ConfigError, match="label_smoothing: expected a number from 0 below 1"):
+        dense(label_smoothing=1.0)
 
 
 def test_members_of_an_ensemble_are_trained_as_if_alone(tmp_path: Path) -> None:

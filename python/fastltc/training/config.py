@@ -59,6 +59,7 @@ class TrainConfig:
         patience: epochs without a better ``select`` metric after which training stops; None never.
         clip_norm: largest norm of the gradient; None for no limit.
         class_weights: ``balanced`` weighs the loss by the inverse frequency of the classes.
+        label_smoothing: share of the target that goes to all classes alike, for example 0.1.
         amp: mixed precision, ``bf16`` or ``fp16``.
         augment_scale: largest relative change of size, for example 0.1.
         augment_shift: largest shift, as a share of the side.
@@ -71,6 +72,8 @@ class TrainConfig:
         augment_colour_p: probability of it.
         augment_brightness, augment_contrast: largest relative change.
         augment_light_p: probability of both.
+        mirror: answer with the mean over an image and its mirror image, in evaluation and
+            prediction; where classes do not tell left from right.
         select: validation metric by which the best checkpoint is chosen; ``last`` for the last
             epoch, whatever it is like: with few validation images and a schedule that ends at a
             rate of 0 the better choice.
@@ -128,6 +131,7 @@ class TrainConfig:
     patience: int | None = None
     clip_norm: float | None = None
     class_weights: str = "none"
+    label_smoothing: float = 0.0
     amp: str = "none"
     augment_scale: float = 0.0
     augment_shift: float = 0.0
@@ -141,6 +145,7 @@ class TrainConfig:
     augment_brightness: float = 0.0
     augment_contrast: float = 0.0
     augment_light_p: float = 1.0
+    mirror: bool = False
     select: str = "loss"
     positive: str | None = None
     seed: int = 0
@@ -159,6 +164,7 @@ class TrainConfig:
             self._check(name, lambda value: 0 < value < float("inf"), "a finite number above 0")
         for name in ("weight_decay", "warmup", "augment_rotate"):
             self._check(name, lambda value: 0 <= value < float("inf"), "a finite number from 0")
+        self._check("label_smoothing", lambda value: 0 <= value < 1, "a number from 0 below 1")
         for name in ("scale", "shift", "colour", "brightness", "contrast"):
             self._check(f"augment_{name}", lambda value: 0 <= value < 1, "a number from 0 below 1")
         for name in ("affine_p", "colour_p", "light_p"):

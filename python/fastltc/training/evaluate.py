@@ -360,5 +360,6 @@ def predict_series(checkpoint: Checkpoint, path: Path | str) -> list[RowPredicti
 def _scores(checkpoint: Checkpoint, split: Split) -> NDArray[np.float64]:
     model = checkpoint.model
     tensors = [*model.parameters(), *model.buffers()]
-    feed = Feed(split, tensors[0].device, checkpoint.config.augment_crop)
+    config = checkpoint.config
+    feed = Feed(split, tensors[0].device, config.augment_crop, mirror=config.mirror)
     return probabilities(model, feed, multilabel=checkpoint.multilabel)

@@ -26,9 +26,17 @@ class Feed:
         split: the examples.
         device: where the model is.
         crop: side of the square that is cut out of the middle of images; None for all.
+        mirror: whether the answer on an image is the mean over it and its mirror image.
     """
 
-    def __init__(self, split: Split, device: torch.device, crop: int | None = None) -> None:
+    def __init__(
+        self,
+        split: Split,
+        device: torch.device,
+        crop: int | None = None,
+        *,
+        mirror: bool = False,
+    ) -> None:
         # Writable and in this byte order, whatever it was read from.
         self.inputs = torch.from_numpy(np.array(split.inputs)).to(device)
         self.labels = torch.from_numpy(np.array(split.labels)).to(device)
@@ -38,6 +46,7 @@ class Feed:
             else torch.from_numpy(np.array(split.timespans)).to(device)
         )
         self.crop = crop
+        self.mirror = mirror
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -64,7 +73,7 @@ class Feed:
         other = object.__new__(Feed)
         other.inputs, other.labels = self.inputs[:count], self.labels[:count]
         other.timespans = None if self.timespans is None else self.timespans[:count]
-        other.crop = self.crop
+        other.crop, other.mirror = self.crop, self.mirror
         return other
 
     def chunks(self, size: int = CHUNK) -> Iterator[tuple[tuple[Tensor, ...], Tensor]]:

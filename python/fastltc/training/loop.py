@@ -191,9 +191,12 @@ class _Session:
         self.group = group
         self.closed_form = hasattr(model, "fit")
         self.feeds = {
-            name: Feed(split, device, config.augment_crop) for name, split in data.splits.items()
+            name: Feed(split, device, config.augment_crop, mirror=config.mirror)
+            for name, split in data.splits.items()
         }
         self.augment = make_augment(config, data.input_shape)
+        if config.mirror and data.kind != "images":
+            raise ConfigError("mirror: only images can be mirrored")
         fit_scales: Any = getattr(model, "fit_scales", None)
         if fit_scales is not None:
             fit_scales(self.feeds["train"].inputs)
@@ -227,6 +230,7 @@ class _Session:
             len(self.data.classes),
             multilabel=self.data.multilabel,
             balanced=config.class_weights == "balanced",
+            smoothing=config.label_smoothing,
         )
 
     def open(self, *, overwrite: bool, resume: bool) -> None:

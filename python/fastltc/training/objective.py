@@ -19,12 +19,21 @@ class Objective:
             cross-entropies.
         balanced: weigh classes by their inverse frequency, or each label's positive examples so
             that they count as much as the others.
+        smoothing: share of the target that goes to all classes alike (C. Szegedy et al.,
+            "Rethinking the Inception architecture", 2016).
     """
 
     def __init__(
-        self, labels: Tensor, classes: int, *, multilabel: bool = False, balanced: bool = False
+        self,
+        labels: Tensor,
+        classes: int,
+        *,
+        multilabel: bool = False,
+        balanced: bool = False,
+        smoothing: float = 0.0,
     ) -> None:
         self.multilabel = multilabel
+        self.smoothing = smoothing
         self.weights: Tensor | None = None
         if balanced and multilabel:
             positive = labels.sum(dim=0)
@@ -51,13 +60,21 @@ class Objective:
         logits = logits.float()
         if self.multilabel:
             loss = nn.functional.binary_cross_entropy_with_logits(
-                logits, labels.float(), pos_weight=self.weights, reduction="sum"
+                logits,
+                labels.float() * (1 - self.smoothing) + self.smoothing / 2,
+                pos_weight=self.weights,
+                reduction="sum",
             )
             right = ((logits > 0) == labels.bool()).double().mean(dim=1).sum()
             return loss, right
         flat = labels.reshape(-1)
         logits = logits.reshape(len(flat), -1)
         loss = nn.functional.cross_entropy(
-            logits, flat, weight=self.weights, ignore_index=IGNORED, reduction="sum"
+            logits,
+            flat,
+            weight=self.weights,
+            ignore_index=IGNORED,
+            reduction="sum",
+            label_smoothing=self.smoothing,
         )
         return loss, (logits.argmax(dim=1) == flat).sum().double()

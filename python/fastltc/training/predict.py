@@ -18,6 +18,8 @@ from .feed import Feed
 def probabilities(model: nn.Module, feed: Feed, *, multilabel: bool = False) -> NDArray[np.float64]:
     """The softmax of the model's logits (of labels: the sigmoid of each), in eval mode.
 
+    Where the feed asks for it, logits are the mean over an image and its mirror image.
+
     Args:
         model: maps inputs to logits.
         feed: the examples, on the device of the model.
@@ -35,7 +37,10 @@ def probabilities(model: nn.Module, feed: Feed, *, multilabel: bool = False) -> 
     chunks = []
     try:
         for inputs, _ in feed.chunks():
-            chunks.append(model(*inputs).double().cpu())
+            logits = model(*inputs)
+            if feed.mirror:
+                logits = (logits + model(inputs[0].flip(-1), *inputs[1:])) / 2
+            chunks.append(logits.double().cpu())
     # A liquid layer without kernels for that device says so and what to do.
     except NotImplementedError as error:
         device = str(feed.inputs.device)
