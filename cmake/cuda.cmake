@@ -3,6 +3,8 @@
 
 # No torch: also compiled as C++, for the emulator in tests/.
 set(FASTLTC_CUDA_KERNELS
+  ${PROJECT_SOURCE_DIR}/csrc/cuda/cfc.cu
+  ${PROJECT_SOURCE_DIR}/csrc/cuda/cfc_schedule.cpp
   ${PROJECT_SOURCE_DIR}/csrc/cuda/ltc.cu
   ${PROJECT_SOURCE_DIR}/csrc/cuda/ltc_schedule.cpp
   ${PROJECT_SOURCE_DIR}/csrc/cuda/masked_linear.cu)

@@ -42,6 +42,7 @@ if(FASTLTC_CUDA_BUILT)
   add_library(_C_cuda MODULE
     ${FASTLTC_CUDA_KERNELS}
     csrc/cuda/set_device.cpp
+    csrc/torch/cfc_cuda.cpp
     csrc/torch/ltc_cuda.cpp
     csrc/torch/masked_linear_cuda.cpp)
   set_target_properties(_C_cuda PROPERTIES

@@ -25,12 +25,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 LIST = ROOT / "csrc" / "cuda" / "registers.json"
-SOURCES = ("csrc/cuda/ltc.cu", "csrc/cuda/masked_linear.cu")
+SOURCES = ("csrc/cuda/cfc.cu", "csrc/cuda/ltc.cu", "csrc/cuda/masked_linear.cu")
 ARCHITECTURES = ("75", "80", "86", "89", "90", "100", "120")
 # Kernels whose inner loop is the work of a call.
 HOT = re.compile(
     r"(persistent_(forward|backward)|tiled_(forward|neuron|state)|synapse_sums|sensory)_"
     r"|masked_linear_(product|weight_gradient)_"
+    r"|cfc_((warp|block|tiled)_(forward|backward)|given|weight_sums|input_gradient)_"
 )
 # 512 threads leave 128 registers, a few less than eight slots of the backward pass take on some
 # architectures: bytes spilled at most.
@@ -54,10 +55,10 @@ def readable(symbol: str) -> str:
         return symbol
     start = found.end()
     name = symbol[start : start + int(found[1])]
-    arguments = re.match(r"I([fd])((?:Li\d+E)*)", symbol[start + int(found[1]) :])
+    arguments = re.match(r"I([fd])((?:L[ib]\d+E)*)", symbol[start + int(found[1]) :])
     if arguments is None:
         return name
-    parts = [{"f": "float", "d": "double"}[arguments[1]], *re.findall(r"Li(\d+)E", arguments[2])]
+    parts = [{"f": "float", "d": "double"}[arguments[1]], *re.findall(r"L[ib](\d+)E", arguments[2])]
     return f"{name}<{', '.join(parts)}>"
 
 

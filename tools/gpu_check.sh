@@ -20,7 +20,7 @@ table=()
 # Small cases of every plan: the sanitizers slow kernels down a hundredfold.
 sanitize() {
   compute-sanitizer --tool "$1" --error-exitcode 1 --target-processes all \
-    "$python" -m pytest -q tests/ops/test_ltc_cuda.py \
+    "$python" -m pytest -q tests/ops/test_ltc_cuda.py tests/ops/test_cfc_cuda.py \
     -k "test_values_of_every_plan and not warp-"
 }
 

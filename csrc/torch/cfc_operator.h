@@ -33,6 +33,9 @@ struct CfcArguments : SequenceArguments {
   int64_t activation;
   const OptionalTensor& dropout;
 
+  // Neurons of a cell or units of a backbone layer, so that kernels may count a step's in int.
+  static constexpr int64_t kMostUnits = std::numeric_limits<int32_t>::max() / 64;
+
   int64_t units = 0;  // of the backbone
   Tensors contiguous{};
   Tensors contiguous_masks{};
@@ -48,10 +51,9 @@ struct CfcArguments : SequenceArguments {
                [&] { return "expected 0 to 4, got " + std::to_string(activation); });
     check.that(!layer_sizes.empty(), "layer_sizes", [] { return "expected at least one layer"; });
     const int64_t cells = static_cast<int64_t>(layer_sizes.size());
-    const int64_t most = std::numeric_limits<int32_t>::max() / 64;
     size.I = x.size(2);
     for (const int64_t neurons : layer_sizes) {
-      check.that(neurons >= 1 && neurons <= most, "layer_sizes",
+      check.that(neurons >= 1 && neurons <= kMostUnits, "layer_sizes",
                  [&] { return "expected at least 1 neuron each, got " + std::to_string(neurons); });
       size.N += neurons;
     }
@@ -103,6 +105,10 @@ struct CfcArguments : SequenceArguments {
       });
       const int64_t columns = layer == 0 ? size.I + size.N : units;
       if (layer == 0) units = parameters[k].size(0);
+      check.that(units <= kMostUnits, "parameters", [&] {
+        return "expected at most " + std::to_string(kMostUnits) + " backbone units, got " +
+               std::to_string(units);
+      });
       next("backbone ", layer, ".weight", {units, columns});
       next("backbone ", layer, ".bias", {units});
       from = units;

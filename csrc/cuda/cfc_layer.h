@@ -1,0 +1,216 @@
+// A CfC layer as its kernels read it, and the maths of its cells.
+//
+// A layer is a chain of stages, each a product of a packed weight with what the stage before it
+// gives and, for a cell or the first of a backbone, with the cell's own state; before the chain
+// there may be the memory cell of mixed memory, whose output then takes the place of that state.
+//   z = [from, own] W + b        cell: z are the gates of its neurons, and
+//   gated:    h' = tanh z1 (1 - r) + r tanh z2       r = sigmoid(z3 dt + z4)
+//   no_gate:  h' = tanh z1 + r tanh z2
+//   pure:     h' = A - A exp(-dt (|w_tau| + |z1|)) z1
+// (EQUATIONS "CfC cell"; Hasani et al., Closed-form continuous-time neural networks, 2022.) Without
+// time steps the two time heads are added up beforehand, and z3 + z4 is one gate.
+//
+// Layout: what belongs to rows (rows.h) is [row][...]. `states` of the caller holds the states
+// [T + 1][B][N], then the cells' gates [rows][N][gates], then for each backbone layer what goes
+// into its activation [rows][units], then what the memory cell keeps [rows][N][5].
+#pragma once
+
+#include "core/cfc_problem.h"
+#include "cuda/device.h"
+#include "cuda/rows.h"
+
+namespace fastltc::cuda {
+
+enum class StageKind : int { backbone, cell, memory };
+
+template <typename T>
+struct CfcStage {
+  StageKind kind = StageKind::cell;
+  int units = 0;   // neurons, or units of the backbone
+  int gates = 0;   // values of a unit: 1, 3 or 4
+  int stride = 0;  // between units in what is packed: 1 or 4
+  int inputs = 0;  // from the stage before, or x
+  int own = 0;     // from the cell's own state
+  int first = 0;   // the first neuron of the state that is the stage's own
+  bool reads_x = false;
+  T* weight = nullptr;      // [inputs + own][units][stride]
+  T* bias = nullptr;        // [units][stride]
+  T* transposed = nullptr;  // [units][columns][stride]; null: not wanted
+  T* kept = nullptr;        // of row 0; null: not kept
+  int kept_pitch = 0;       // between rows
+  const T* w_tau = nullptr;
+  const T* A = nullptr;
+  SequenceView<const T> dropout;  // null: none
+  T* dz = nullptr;                // [rows][units][stride], of the backward pass
+
+  FASTLTC_DEVICE int64_t width() const { return static_cast<int64_t>(units) * stride; }
+  // The products with x are taken for all rows at once; a step has the others.
+  FASTLTC_DEVICE int skipped() const { return reads_x ? inputs : 0; }
+  FASTLTC_DEVICE int columns() const { return inputs + own - skipped(); }
+};
+
+// What the recurrent kernels of all plans share.
+template <typename T>
+struct CfcLayer {
+  LayerSizes size;
+  Rows<T> rows;
+  CfcMode mode = CfcMode::gated;
+  Activation activation = Activation::lecun_tanh;
+  const T* given = nullptr;         // [rows][units][stride]: bias and x's share of the first stage
+  bool remembers = false;           // has a memory cell
+  const T* given_memory = nullptr;  // the same of that
+  SequenceView<const T> h0;
+
+  FASTLTC_DEVICE int64_t row(int64_t b, int64_t t) const { return t * rows.B + b; }
+  FASTLTC_DEVICE int64_t state_width() const { return remembers ? 2 * size.N : size.N; }
+  FASTLTC_DEVICE T initial(int64_t b, int64_t j) const {
+    return h0.data == nullptr ? T(0) : h0.data[b * h0.stride_b + j * h0.stride_c];
+  }
+};
+
+// What the forward pass writes.
+template <typename T>
+struct CfcResults {
+  SequenceView<T> output;
+  bool return_sequences = true;
+  T* hn = nullptr;
+  T* states = nullptr;  // [T + 1][B][N]; null: not kept
+
+  FASTLTC_DEVICE void write_output(int64_t b, int64_t t, int64_t m, T value) const {
+    output.data[b * output.stride_b + t * output.stride_t + m * output.stride_c] = value;
+  }
+};
+
+// What the backward pass is given and writes, but for the stages' dz.
+template <typename T>
+struct CfcWanted {
+  SequenceView<const T> grad_output;  // null: zeros
+  bool return_sequences = true;
+  SequenceView<const T> grad_hn;  // null: zeros
+  T* grad_h0 = nullptr;           // null: not wanted
+  T* grad_dt = nullptr;           // [rows][N]; null: not wanted
+  T* grad_pure = nullptr;         // [rows][2][N], the terms of w_tau and A; null: not pure
+
+  FASTLTC_DEVICE T output_gradient(int64_t b, int64_t t, int64_t m) const {
+    const SequenceView<const T>& gy = grad_output;
+    return gy.data[b * gy.stride_b + t * gy.stride_t + m * gy.stride_c];
+  }
+  // Of the state after the last step.
+  FASTLTC_DEVICE T last_gradient(const LayerSizes& size, int64_t b, int64_t j) const {
+    T g =
+        grad_hn.data == nullptr ? T(0) : grad_hn.data[b * grad_hn.stride_b + j * grad_hn.stride_c];
+    const int64_t m = j - (size.N - size.M);
+    if (grad_output.data != nullptr && !return_sequences && m >= 0 && j < size.N) {
+      g += output_gradient(b, 0, m);
+    }
+    return g;
+  }
+  // Added where the chain arrives at neuron j in step t.
+  FASTLTC_DEVICE T step_gradient(const LayerSizes& size, int64_t b, int64_t t, int64_t j) const {
+    const int64_t m = j - (size.N - size.M);
+    if (grad_output.data == nullptr || !return_sequences || m < 0) return T(0);
+    return output_gradient(b, t, m);
+  }
+};
+
+FASTLTC_DEVICE float exp_of(float x) { return ::exp2f(x * kLog2E<float>); }
+FASTLTC_DEVICE double exp_of(double x) { return ::exp2(x * kLog2E<double>); }
+FASTLTC_DEVICE float erf_of(float x) { return ::erff(x); }
+FASTLTC_DEVICE double erf_of(double x) { return ::erf(x); }
+template <typename T>
+FASTLTC_DEVICE T absolute(T x) {
+  return x < T(0) ? -x : x;
+}
+
+// The value of a backbone's activation and its slope.
+template <typename T>
+struct Activated {
+  T value;
+  T slope;
+};
+
+template <typename T>
+FASTLTC_DEVICE Activated<T> activate(Activation activation, T x) {
+  switch (activation) {
+    case Activation::silu: {
+      const T s = sigmoid(x);
+      return {x * s, s * (T(1) + x * (T(1) - s))};
+    }
+    case Activation::relu:
+      return {x <= T(0) ? T(0) : x, x <= T(0) ? T(0) : T(1)};
+    case Activation::tanh: {
+      const T y = tanh_exp2(x);
+      return {y, T(1) - y * y};
+    }
+    case Activation::gelu: {
+      const T phi = T(0.5) * (T(1) + erf_of(x * T(0.70710678118654752440)));
+      // e^(-x^2 / 2) / sqrt(2 pi)
+      return {x * phi, phi + x * exp_of(T(-0.5) * x * x) * T(0.39894228040143267794)};
+    }
+    default: {
+      const T y = tanh_exp2(x * T(0.666));
+      return {y * T(1.7159), (T(1) - y * y) * T(1.7159 * 0.666)};
+    }
+  }
+}
+
+// A neuron's new state from its gates' sums z; what the backward pass needs goes to `keep`.
+template <typename T, int gates>
+FASTLTC_DEVICE T cell_forward(CfcMode mode, const T (&z)[gates], T dt, T w_tau, T A,
+                              T (&keep)[gates]) {
+  if constexpr (gates == 1) {
+    keep[0] = z[0];
+    return A - A * exp_of(-dt * (absolute(w_tau) + absolute(z[0]))) * z[0];
+  } else {
+    T time = z[2];
+    if constexpr (gates == 4) {
+      keep[3] = time;
+      time = time * dt + z[3];
+    }
+    keep[0] = tanh_exp2(z[0]);
+    keep[1] = tanh_exp2(z[1]);
+    keep[2] = sigmoid(time);
+    const T second = keep[2] * keep[1];
+    return mode == CfcMode::gated ? keep[0] * (T(1) - keep[2]) + second : keep[0] + second;
+  }
+}
+
+// Gradients of a neuron's sums, time step, w_tau and A.
+template <typename T, int gates>
+struct CellGradient {
+  T dz[gates] = {};
+  T dt = 0;
+  T w_tau = 0;
+  T A = 0;
+};
+
+template <typename T, int gates>
+FASTLTC_DEVICE CellGradient<T, gates> cell_backward(CfcMode mode, const T (&keep)[gates], T dt,
+                                                    T w_tau, T A, T g) {
+  CellGradient<T, gates> grad;
+  const T f = keep[0];
+  if constexpr (gates == 1) {
+    const T decay = exp_of(-dt * (absolute(w_tau) + absolute(f)));
+    const T through = g * decay * A;
+    grad.dz[0] = through * (dt * absolute(f) - T(1));
+    grad.w_tau = through * f * dt * (w_tau > T(0) ? T(1) : w_tau < T(0) ? T(-1) : T(0));
+    grad.A = g * (T(1) - decay * f);
+    grad.dt = through * f * (absolute(w_tau) + absolute(f));
+  } else {
+    const T second = keep[1], gate = keep[2];
+    const bool gated = mode == CfcMode::gated;
+    const T grad_gate = g * (gated ? second - f : second) * gate * (T(1) - gate);
+    grad.dz[0] = (gated ? g * (T(1) - gate) : g) * (T(1) - f * f);
+    grad.dz[1] = g * gate * (T(1) - second * second);
+    if constexpr (gates == 4) {
+      grad.dz[2] = grad_gate * dt;
+      grad.dz[3] = grad_gate;
+      grad.dt = grad_gate * keep[3];
+    } else {
+      grad.dz[2] = grad_gate;
+    }
+  }
+  return grad;
+}
+
+}  // namespace fastltc::cuda
