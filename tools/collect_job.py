@@ -1,0 +1,84 @@
+"""Puts what `fastltc train --seeds N` left into one JSON file, for benchmarks/results/jobs.
+
+    python tools/collect_job.py runs/NAME benchmarks/results/jobs/NAME.json "fastltc train ..."
+
+The file holds the command, the configuration without the place of the data, mean and deviation over
+the seeds, and for each seed its metrics, its log by epoch and, where `fastltc evaluate` was called,
+the evaluation of the test split.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+# Of an epoch's record; the rest is in the run folders.
+LOGGED = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "val_auc", "lr", "seconds")
+METRICS = ("status", "best_epoch", "epochs", "selected_by", "val", "test", "seconds", "threads")
+# Of an evaluation; its curves have a point for each example.
+EVALUATED = ("auc", "accuracy", "f1", "positive", "average_precision", "precision_at_recall")
+
+
+def read(path: Path) -> Any:
+    """What a JSON file holds."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def seed_results(run: Path) -> dict[str, Any]:
+    """The metrics, log and evaluation of one run."""
+    metrics = read(run / "metrics.json")
+    lines = (run / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    records = [json.loads(line) for line in lines]
+    found: dict[str, Any] = {"seed": metrics["seed"], **{name: metrics[name] for name in METRICS}}
+    # A list for each column: an epoch is a place in it.
+    found["log"] = {
+        name: [record[name] and float(f"{record[name]:.6g}") for record in records]
+        for name in LOGGED
+    }
+    evaluation = run / "evaluation-test.json"
+    if evaluation.is_file():
+        whole = read(evaluation)
+        found["evaluation"] = {name: whole[name] for name in EVALUATED if name in whole}
+    return found
+
+
+def collect(folder: Path, command: str) -> dict[str, Any]:
+    """All that is kept of a folder of `fastltc train --seeds`."""
+    summary = read(folder / "seeds.json")
+    runs = [folder / Path(run).name for run in summary["runs"]]
+    config = read(runs[0] / "config.json")
+    metrics = read(runs[0] / "metrics.json")
+    kind, _, place = config.pop("data").partition(":")
+    del config["data_root"], config["seed"]
+    return {
+        "command": command,
+        "data": f"{kind}:{Path(place).name}" if place else kind,
+        "images": metrics["images"],
+        "trainable_parameters": metrics["trainable_parameters"],
+        "versions": metrics["versions"],
+        "config": config,
+        "test": {
+            name: {"mean": values["mean"], "std": values["std"]}
+            for name, values in summary["test"].items()
+        },
+        "seeds": [seed_results(run) for run in runs],
+    }
+
+
+def main() -> None:
+    """Write the file."""
+    if len(sys.argv) != 4:
+        sys.exit(__doc__)
+    folder, out, command = sys.argv[1:]
+    Path(out).parent.mkdir(parents=True, exist_ok=True)
+    found = collect(Path(folder), command)
+    seeds = ",\n".join(f"  {json.dumps(seed)}" for seed in found.pop("seeds"))
+    lines = [f' "{name}": {json.dumps(value)}' for name, value in found.items()]
+    lines.append(f' "seeds": [\n{seeds}\n ]')
+    Path(out).write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
