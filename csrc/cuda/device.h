@@ -44,6 +44,66 @@ inline unsigned char* dynamic_shared() {
 }
 #endif
 
+// Thread-block clusters, of compute capability 9.0 and later. Everything that a thread does before
+// it arrives is seen by the others of the cluster after their wait.
+#if defined(__CUDACC__)
+// One answer where a kernel for clusters is compiled, but never run.
+__device__ __forceinline__ unsigned cluster_rank() {
+  unsigned rank = 0;
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+#endif
+  return rank;
+}
+__device__ __forceinline__ unsigned cluster_size() {
+  unsigned size = 1;
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm("mov.u32 %0, %%cluster_nctarank;" : "=r"(size));
+#endif
+  return size;
+}
+__device__ __forceinline__ void cluster_arrive() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+#endif
+}
+__device__ __forceinline__ void cluster_wait() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+#endif
+}
+// Writes what stands at `at` in this block's shared memory in that of another block.
+__device__ __forceinline__ void store_remote(float* at, unsigned rank, float value) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  uint32_t address = static_cast<uint32_t>(__cvta_generic_to_shared(at));
+  asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(address) : "r"(address), "r"(rank));
+  asm volatile("st.shared::cluster.f32 [%0], %1;" ::"r"(address), "f"(value) : "memory");
+#endif
+}
+__device__ __forceinline__ void store_remote(float4* at, unsigned rank, const float4& value) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  uint32_t address = static_cast<uint32_t>(__cvta_generic_to_shared(at));
+  asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(address) : "r"(address), "r"(rank));
+  asm volatile("st.shared::cluster.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(address), "f"(value.x),
+               "f"(value.y), "f"(value.z), "f"(value.w)
+               : "memory");
+#endif
+}
+#else
+using fastltc::emulator::cluster_arrive;
+using fastltc::emulator::cluster_rank;
+using fastltc::emulator::cluster_size;
+using fastltc::emulator::cluster_wait;
+template <typename V>
+void store_remote(V* at, unsigned rank, const V& value) {
+  *static_cast<V*>(fastltc::emulator::map_shared_rank(at, rank)) = value;
+}
+#endif
+__device__ __forceinline__ void cluster_barrier() {
+  cluster_arrive();
+  cluster_wait();
+}
+
 // 1 / (1 + 2^t). float: two special-function operations, error under 3 ULP; 0 where 2^t overflows.
 FASTLTC_DEVICE float sigmoid_exp2(float t) {
 #if defined(__CUDA_ARCH__)

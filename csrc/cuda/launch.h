@@ -15,10 +15,11 @@ inline void check(cudaError_t error, const char* what) {
   throw std::runtime_error(std::string("CUDA: ") + what + ": " + cudaGetErrorString(error));
 }
 
-// `threads` in x; shared memory in bytes.
+// `threads` in x; shared memory in bytes; `cluster` neighbouring blocks make a cluster, which takes
+// compute capability 9.0.
 template <typename... P, typename... A>
-void launch(const char* name, void (*kernel)(P...), dim3 blocks, int threads, size_t shared,
-            cudaStream_t stream, const A&... arguments) {
+void launch_clusters(const char* name, void (*kernel)(P...), dim3 blocks, int threads, int cluster,
+                     size_t shared, cudaStream_t stream, const A&... arguments) {
   if (blocks.x == 0 || blocks.y == 0 || blocks.z == 0) return;
   // More than any kernel may use without asking.
   if (shared > (48u << 10)) {
@@ -32,7 +33,21 @@ void launch(const char* name, void (*kernel)(P...), dim3 blocks, int threads, si
   config.blockDim = dim3(static_cast<unsigned>(threads));
   config.dynamicSmemBytes = shared;
   config.stream = stream;
+  cudaLaunchAttribute attribute{};
+  if (cluster > 1) {
+    attribute.id = cudaLaunchAttributeClusterDimension;
+    attribute.val.clusterDim.x = static_cast<unsigned>(cluster);
+    attribute.val.clusterDim.y = attribute.val.clusterDim.z = 1;
+    config.attrs = &attribute;
+    config.numAttrs = 1;
+  }
   check(cudaLaunchKernelEx(&config, kernel, P(arguments)...), name);
+}
+
+template <typename... P, typename... A>
+void launch(const char* name, void (*kernel)(P...), dim3 blocks, int threads, size_t shared,
+            cudaStream_t stream, const A&... arguments) {
+  launch_clusters(name, kernel, blocks, threads, 1, shared, stream, arguments...);
 }
 
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }

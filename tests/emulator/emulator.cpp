@@ -64,7 +64,7 @@ constexpr std::size_t kStackBytes = 64 << 10;
 constexpr std::size_t kGuardBytes = 4096;
 constexpr std::size_t kMaxFibers = 8192;
 
-enum class State { ready, at_sync_threads, at_sync_warp, at_shuffle, ended };
+enum class State { ready, at_sync_threads, at_sync_warp, at_shuffle, at_cluster_wait, ended };
 
 const char* state_text(State state) {
   switch (state) {
@@ -74,6 +74,8 @@ const char* state_text(State state) {
       return "__syncwarp";
     case State::at_shuffle:
       return "a shuffle";
+    case State::at_cluster_wait:
+      return "the barrier of the cluster";
     case State::ended:
       return "the end";
     default:
@@ -111,12 +113,15 @@ class Stacks {
 };
 
 struct Block;
+struct Cluster;
 
 struct Thread {
   Block* block = nullptr;
   int index = 0;  // in its block
   uint3 thread_idx;
   State state = State::ready;
+  int arrivals = 0;  // at the cluster's barrier
+  int waits = 0;     // for it, that are over
   uint32_t mask = 0;
   uint64_t value = 0;  // given to a shuffle, then got from it
   int source = 0;
@@ -142,6 +147,8 @@ struct SharedMemory {
 };
 
 struct Block {
+  Cluster* cluster = nullptr;
+  unsigned rank = 0;  // in its cluster
   uint3 block_idx;
   int64_t index = 0;
   std::vector<Thread> threads;
@@ -150,32 +157,73 @@ struct Block {
   int arrived = 0;
   uint32_t epoch = 0;
   std::vector<SharedMemory> shared;  // the dynamic one first
+
+  bool holds(const void* address) const {
+    const char* const at = static_cast<const char*>(address);
+    return std::any_of(shared.begin(), shared.end(), [&](const SharedMemory& part) {
+      return at >= part.memory.get() && at < part.memory.get() + part.bytes;
+    });
+  }
+};
+
+// Blocks that run at once and see each other's shared memory; a block of its own is one, too.
+struct Cluster {
+  int64_t index = 0;
+  std::vector<std::unique_ptr<Block>> blocks;
+  int live = 0;       // threads
+  int arrived = 0;    // live threads, at the barrier of now
+  int completed = 0;  // barriers
 };
 
 // Who accessed four bytes, and when, as barriers count it.
 struct Access {
+  int64_t cluster = -1;
   int64_t block = -1;
   int thread = 0;
   uint32_t block_epoch = 0;
   uint32_t warp_epoch = 0;
+  // Of the thread at the cluster's barrier. What comes before an arrival is ordered before what
+  // comes after another thread's wait of the same number, and nothing else is.
+  int arrivals = 0;
+  int waits = 0;
 
   int warp() const { return thread / kWarp; }
 };
 
 // The reads since the last write, no more of them than a write to come can race with: once a
-// barrier has passed, those before it are done with.
+// barrier has passed, those before it are done with. Of the others, the most arrivals that one had
+// behind it; -1: there are none.
 struct Reads {
   Access last;
-  bool other_blocks = false;
-  bool other_warps = false;    // in the same epoch of the block
-  bool other_threads = false;  // in the same epoch of the warp
+  bool other_clusters = false;
+  int same_block = -1;     // all of the last one's block, whatever its barriers
+  int other_blocks = -1;   // of its cluster
+  int other_warps = -1;    // in the same epoch of the block
+  int other_threads = -1;  // in the same epoch of the warp
+
+  Reads() = default;
+  explicit Reads(const Access& access) : last(access), same_block(access.arrivals) {}
 
   void add(const Access& read) {
-    if (last.block >= 0 && last.block != read.block) other_blocks = true;
-    const bool same_epoch = last.block >= 0 && last.block_epoch == read.block_epoch;
-    other_warps = same_epoch && (other_warps || last.warp() != read.warp());
-    const bool same_warp_epoch = same_epoch && last.warp_epoch == read.warp_epoch;
-    other_threads = same_warp_epoch && (other_threads || last.thread != read.thread);
+    if (last.block < 0) {
+      *this = Reads(read);
+      return;
+    }
+    if (last.cluster != read.cluster) other_clusters = true;
+    if (last.block != read.block) {
+      other_blocks = std::max(other_blocks, same_block);
+      same_block = other_warps = other_threads = -1;
+    } else if (last.block_epoch != read.block_epoch) {
+      other_warps = other_threads = -1;
+    } else if (last.warp() != read.warp()) {
+      other_warps = std::max({other_warps, other_threads, last.arrivals});
+      other_threads = -1;
+    } else if (last.warp_epoch != read.warp_epoch) {
+      other_threads = -1;
+    } else if (last.thread != read.thread) {
+      other_threads = std::max(other_threads, last.arrivals);
+    }
+    same_block = std::max(same_block, read.arrivals);
     last = read;
   }
 };
@@ -184,11 +232,17 @@ struct Reads {
 bool race(const Reads& earlier, const Access& later) {
   const Access& last = earlier.last;
   if (last.block < 0) return false;
-  if (earlier.other_blocks || last.block != later.block) return true;
+  if (earlier.other_clusters || last.cluster != later.cluster) return true;
+  if (earlier.other_blocks >= later.waits) return true;
+  if (last.block != later.block) return earlier.same_block >= later.waits;
   if (last.block_epoch != later.block_epoch) return false;
-  if (earlier.other_warps || last.warp() != later.warp()) return true;
+  if (earlier.other_warps >= later.waits) return true;
+  if (last.warp() != later.warp()) {
+    return std::max(earlier.other_threads, last.arrivals) >= later.waits;
+  }
   if (last.warp_epoch != later.warp_epoch) return false;
-  return earlier.other_threads || last.thread != later.thread;
+  if (earlier.other_threads >= later.waits) return true;
+  return last.thread != later.thread && last.arrivals >= later.waits;
 }
 
 struct Shadow {
@@ -223,6 +277,7 @@ class Shadows {
 };
 
 Schedule schedule;
+unsigned cluster_blocks = 1;
 Stacks stacks;
 std::mt19937_64 generator;
 Thread* current = nullptr;
@@ -288,7 +343,7 @@ void suspend() {
 std::string waiting_text(const Block& block) {
   std::string text;
   const State states[] = {State::at_sync_threads, State::at_sync_warp, State::at_shuffle,
-                          State::ended};
+                          State::at_cluster_wait, State::ended};
   for (const State state : states) {
     int count = 0, first = -1;
     for (const Thread& thread : block.threads) {
@@ -328,12 +383,35 @@ void release_block(Block& block) {
   for (Warp& warp : block.warps) order_lanes(warp.ready);
 }
 
+// Once all threads of a cluster have arrived.
+void release_cluster(Cluster& cluster) {
+  cluster.arrived = 0;
+  ++cluster.completed;
+  for (const auto& block : cluster.blocks) {
+    bool any = false;
+    for (Thread& thread : block->threads) {
+      if (thread.state != State::at_cluster_wait) continue;
+      thread.state = State::ready;
+      block->warps[thread.index / kWarp].ready.push_back(&thread);
+      any = true;
+    }
+    for (Warp& warp : block->warps) {
+      if (any) order_lanes(warp.ready);
+    }
+  }
+}
+
 void end_thread() {
   Thread& thread = *current;
   Block& block = *thread.block;
+  Cluster& cluster = *block.cluster;
   thread.state = State::ended;
   --block.live;
+  --cluster.live;
+  // A barrier waits for the threads that have not ended.
   if (block.live > 0 && block.arrived == block.live) release_block(block);
+  if (thread.arrivals > cluster.completed) --cluster.arrived;
+  if (cluster.live > 0 && cluster.arrived == cluster.live) release_cluster(cluster);
 }
 
 void run_current() {
@@ -394,8 +472,12 @@ void forget_accesses(const Block& block) {
   }
 }
 
-std::unique_ptr<Block> make_block(int64_t index, std::size_t shared_bytes, std::size_t stack) {
+std::unique_ptr<Block> make_block(Cluster& cluster, unsigned rank, std::size_t shared_bytes,
+                                  std::size_t stack) {
   auto block = std::make_unique<Block>();
+  const int64_t index = cluster.index * cluster_blocks + rank;
+  block->cluster = &cluster;
+  block->rank = rank;
   block->index = index;
   block->block_idx = {static_cast<unsigned>(index % gridDim.x),
                       static_cast<unsigned>(index / gridDim.x % gridDim.y),
@@ -417,6 +499,18 @@ std::unique_ptr<Block> make_block(int64_t index, std::size_t shared_bytes, std::
   return block;
 }
 
+std::unique_ptr<Cluster> make_cluster(int64_t index, std::size_t shared_bytes, std::size_t stack) {
+  auto cluster = std::make_unique<Cluster>();
+  cluster->index = index;
+  for (unsigned rank = 0; rank < cluster_blocks; ++rank) {
+    auto block = make_block(*cluster, rank, shared_bytes, stack);
+    stack += block->threads.size();
+    cluster->live += block->live;
+    cluster->blocks.push_back(std::move(block));
+  }
+  return cluster;
+}
+
 Thread* next_ready(Block& block) {
   const int count = static_cast<int>(block.warps.size());
   const int first = schedule.threads == Order::random ? static_cast<int>(generator() % count) : 0;
@@ -431,17 +525,80 @@ Thread* next_ready(Block& block) {
   return nullptr;
 }
 
-void run_blocks(std::vector<std::unique_ptr<Block>>& blocks) {
-  while (!blocks.empty()) {
-    const std::size_t k = blocks.size() == 1 ? 0 : generator() % blocks.size();
-    Block& block = *blocks[k];
-    Thread* const thread = next_ready(block);
-    if (thread == nullptr) fail(block, "deadlock");
+// A block's shared memory goes with it: what others of its cluster do there must come before, by a
+// barrier that they have passed. It stays in the emulator, to tell who comes too late.
+void end_block(Block& block) {
+  Cluster& cluster = *block.cluster;
+  if (cluster.blocks.size() == 1) return;
+  for (const SharedMemory& shared : block.shared) {
+    if (!shadows.empty()) {
+      Access end{cluster.index, block.index, 0, block.epoch, 0, 0, 0};
+      for (const Thread& thread : block.threads) end.waits = std::max(end.waits, thread.waits);
+      const auto check = [&](const Reads& earlier) {
+        const Access& last = earlier.last;
+        const bool elsewhere = last.block >= 0 && last.block != block.index;
+        if (earlier.other_blocks < end.waits && !(elsewhere && earlier.same_block >= end.waits)) {
+          return;
+        }
+        throw Error("block " + std::to_string(block.index) +
+                    " ends with no barrier of the cluster after thread " +
+                    std::to_string(last.thread) + " of block " + std::to_string(last.block) +
+                    " or another one accessed its shared memory");
+      };
+      const uintptr_t first = reinterpret_cast<uintptr_t>(shared.memory.get()) / 4;
+      for (uintptr_t word = first; word < first + shared.bytes / 4; ++word) {
+        check(shadows.of(word).write);
+        check(shadows.of(word).reads);
+      }
+    }
+    std::fill_n(shared.memory.get(), shared.bytes, static_cast<char>(0xff));
+#if defined(__SANITIZE_ADDRESS__)
+    __asan_poison_memory_region(shared.memory.get(), shared.bytes);
+#endif
+  }
+}
+
+void end_cluster(Cluster& cluster) {
+  for (const auto& block : cluster.blocks) {
+    forget_accesses(*block);
+#if defined(__SANITIZE_ADDRESS__)
+    for (const SharedMemory& shared : block->shared) {
+      __asan_unpoison_memory_region(shared.memory.get(), shared.bytes);
+    }
+#endif
+  }
+}
+
+// Of the resident blocks the one that has its turn, and its thread; null: none can run.
+Thread* next_ready(const std::vector<std::unique_ptr<Cluster>>& clusters) {
+  const std::size_t count = clusters.size() * cluster_blocks;
+  const bool reverse = schedule.blocks == Order::reverse;
+  const std::size_t first = schedule.blocks == Order::random && count > 1 ? generator() % count : 0;
+  for (std::size_t k = 0; k < count; ++k) {
+    const std::size_t at = reverse ? count - 1 - k : (first + k) % count;
+    Block& block = *clusters[at / cluster_blocks]->blocks[at % cluster_blocks];
+    if (Thread* const thread = next_ready(block)) return thread;
+  }
+  return nullptr;
+}
+
+void run_clusters(std::vector<std::unique_ptr<Cluster>>& clusters) {
+  while (!clusters.empty()) {
+    Thread* const thread = next_ready(clusters);
+    if (thread == nullptr) {
+      for (const auto& block : clusters[0]->blocks) {
+        if (block->live > 0) fail(*block, "deadlock");
+      }
+    }
+    Block& block = *thread->block;
+    Cluster& cluster = *block.cluster;
     resume(*thread);
     if (failure) std::rethrow_exception(failure);
     if (block.live > 0) continue;
-    forget_accesses(block);
-    blocks.erase(blocks.begin() + static_cast<std::ptrdiff_t>(k));
+    end_block(block);
+    if (cluster.live > 0) continue;
+    end_cluster(cluster);
+    std::erase_if(clusters, [&](const auto& other) { return other.get() == &cluster; });
   }
 }
 
@@ -510,7 +667,8 @@ void set_schedule(const Schedule& wanted) {
   generator.seed(wanted.seed);
 }
 
-void launch(dim3 grid, dim3 block, std::size_t shared_bytes, const std::function<void()>& body) {
+void launch(dim3 grid, dim3 block, unsigned cluster, std::size_t shared_bytes,
+            const std::function<void()>& body) {
   const int64_t blocks = static_cast<int64_t>(grid.x) * grid.y * grid.z;
   const int64_t threads = static_cast<int64_t>(block.x) * block.y * block.z;
   if (current != nullptr) throw Error("a kernel is launched from a kernel");
@@ -519,29 +677,81 @@ void launch(dim3 grid, dim3 block, std::size_t shared_bytes, const std::function
     throw Error("a grid larger than a device takes");
   }
   if (threads > 1024) throw Error("more than 1024 threads in a block");
+  if (cluster == 0 || cluster > 8) throw Error("clusters have 1 to 8 blocks");
+  if (grid.x % cluster != 0) throw Error("a grid of no whole number of clusters");
   const Launched launched;
   gridDim = grid;
   blockDim = block;
+  cluster_blocks = cluster;
   kernel = &body;
-  std::vector<std::unique_ptr<Block>> resident;
+  const int64_t clusters = blocks / cluster;
+  std::vector<std::unique_ptr<Cluster>> resident;
   if (schedule.blocks == Order::random) {
-    std::vector<int64_t> order(blocks);
-    for (int64_t k = 0; k < blocks; ++k) order[k] = k;
+    std::vector<int64_t> order(clusters);
+    for (int64_t k = 0; k < clusters; ++k) order[k] = k;
     std::shuffle(order.begin(), order.end(), generator);
-    for (int64_t k = 0; k < blocks; k += schedule.resident) {
-      const int64_t count = std::min<int64_t>(schedule.resident, blocks - k);
+    const int64_t at_once = cluster == 1 ? schedule.resident : 2;
+    for (int64_t k = 0; k < clusters; k += at_once) {
+      const int64_t count = std::min<int64_t>(at_once, clusters - k);
       for (int64_t n = 0; n < count; ++n) {
-        resident.push_back(make_block(order[k + n], shared_bytes, n * threads));
+        resident.push_back(make_cluster(order[k + n], shared_bytes, n * cluster * threads));
       }
-      run_blocks(resident);
+      run_clusters(resident);
     }
     return;
   }
-  for (int64_t k = 0; k < blocks; ++k) {
-    const int64_t index = schedule.blocks == Order::reverse ? blocks - 1 - k : k;
-    resident.push_back(make_block(index, shared_bytes, 0));
-    run_blocks(resident);
+  for (int64_t k = 0; k < clusters; ++k) {
+    const int64_t index = schedule.blocks == Order::reverse ? clusters - 1 - k : k;
+    resident.push_back(make_cluster(index, shared_bytes, 0));
+    run_clusters(resident);
   }
+}
+
+unsigned cluster_rank() { return current->block->rank; }
+unsigned cluster_size() { return cluster_blocks; }
+
+void cluster_arrive() {
+  const OutOfKernel out;
+  Thread& thread = *current;
+  Cluster& cluster = *thread.block->cluster;
+  if (thread.arrivals > thread.waits) {
+    fail(*thread.block, "a thread arrives twice at the barrier of its cluster without waiting");
+  }
+  ++thread.arrivals;
+  if (++cluster.arrived == cluster.live) release_cluster(cluster);
+}
+
+void cluster_wait() {
+  const OutOfKernel out;
+  Thread& thread = *current;
+  if (thread.arrivals == thread.waits) {
+    fail(*thread.block, "a thread waits for the barrier of its cluster without arriving");
+  }
+  if (thread.block->cluster->completed < thread.arrivals) {
+    thread.state = State::at_cluster_wait;
+    suspend();
+  }
+  ++thread.waits;
+}
+
+void* map_shared_rank(const void* address, unsigned rank) {
+  const OutOfKernel out;
+  const Block& block = *current->block;
+  if (rank >= cluster_blocks) fail(block, "a cluster has no rank " + std::to_string(rank));
+  const Block& other = *block.cluster->blocks[rank];
+  if (other.live == 0) {
+    fail(block, "the shared memory of block " + std::to_string(other.index) +
+                    ", which has ended, is mapped");
+  }
+  const char* const at = static_cast<const char*>(address);
+  for (const SharedMemory& shared : block.shared) {
+    if (at < shared.memory.get() || at >= shared.memory.get() + shared.bytes) continue;
+    for (const SharedMemory& same : other.shared) {
+      if (same.key == shared.key) return same.memory.get() + (at - shared.memory.get());
+    }
+    fail(block, "an array is mapped that the other block does not have yet");
+  }
+  fail(block, "an address is mapped that is not in the block's shared memory");
 }
 
 void* dynamic_shared() { return current->block->shared[0].memory.get(); }
@@ -586,18 +796,36 @@ void record_access(const void* address, std::size_t bytes, bool is_write) {
   const OutOfKernel out;
   ++accesses;
   const Block& block = *current->block;
-  const Access access{block.index, current->index, block.epoch,
-                      block.warps[current->index / kWarp].epoch};
+  const Access access{block.cluster->index,
+                      block.index,
+                      current->index,
+                      block.epoch,
+                      block.warps[current->index / kWarp].epoch,
+                      current->arrivals,
+                      current->waits};
+  const auto who = [&] {
+    return "thread " + std::to_string(access.thread) + " of block " + std::to_string(access.block) +
+           (is_write ? " writes" : " reads");
+  };
   // An exception cannot pass through code that the compiler takes for a plain access. The fiber is
   // left where it is, and the scheduler throws.
+  const auto abandon = [](const std::string& text) {
+    failure = std::make_exception_ptr(Error(text));
+    suspend();
+  };
+  if (cluster_blocks > 1 && !block.holds(address)) {
+    for (const auto& other : block.cluster->blocks) {
+      if (!other->holds(address)) continue;
+      const std::string where = " the shared memory of block " + std::to_string(other->index);
+      if (other->live == 0) abandon(who() + where + ", which has ended");
+      if (current->waits == 0) abandon(who() + where + " before a barrier has shown that it runs");
+    }
+  }
   const auto check = [&](const Reads& earlier, bool was_write) {
     if (!race(earlier, access)) return;
-    failure = std::make_exception_ptr(Error(
-        "race: thread " + std::to_string(access.thread) + " of block " +
-        std::to_string(access.block) + (is_write ? " writes" : " reads") + " what thread " +
-        std::to_string(earlier.last.thread) + " of block " + std::to_string(earlier.last.block) +
-        (was_write ? " wrote" : " or another one read") + ", with no barrier between them"));
-    suspend();
+    abandon("race: " + who() + " what thread " + std::to_string(earlier.last.thread) +
+            " of block " + std::to_string(earlier.last.block) +
+            (was_write ? " wrote" : " or another one read") + ", with no barrier between them");
   };
   const uintptr_t first = reinterpret_cast<uintptr_t>(address) / 4;
   const uintptr_t last = (reinterpret_cast<uintptr_t>(address) + bytes - 1) / 4;

@@ -3,11 +3,15 @@
 //
 // A fiber runs until it has to wait for others (__syncthreads, __syncwarp, shuffles) or ends; the
 // schedule says which one is next, and which blocks are resident at once. What a correct kernel
-// computes does not depend on it. Shared memory has its exact size and starts out as NaN.
+// computes does not depend on it. Shared memory has its exact size and starts out as NaN. Blocks of
+// a cluster are resident together.
 //
 // Found: barriers that not everybody reaches (emulator::Error, with who waits where), reads and
 // writes past the end of shared memory (with AddressSanitizer), and, in sources compiled with
-// -fsanitize=thread against race_hooks.cpp, two accesses to one address that no barrier orders.
+// -fsanitize=thread against race_hooks.cpp, two accesses to one address that no barrier orders, and
+// accesses to another block's shared memory before it runs or that it may not outlive. A barrier of
+// a cluster orders what a thread does before it arrives and what another one does after its wait;
+// what lies between those two is ordered with nobody.
 #pragma once
 
 #include <cstddef>
@@ -52,8 +56,10 @@ struct Schedule {
 };
 void set_schedule(const Schedule& schedule);
 
-// Runs body() once for every thread of the grid. Throws Error.
-void launch(dim3 grid, dim3 block, std::size_t shared_bytes, const std::function<void()>& body);
+// Runs body() once for every thread of the grid; `cluster` blocks of neighbouring x are a cluster.
+// Throws Error.
+void launch(dim3 grid, dim3 block, unsigned cluster, std::size_t shared_bytes,
+            const std::function<void()>& body);
 
 // Of the current block.
 void* dynamic_shared();
@@ -64,6 +70,14 @@ void sync_warp(uint32_t mask);
 // Gives `value` to the others and returns that of lane `source`.
 uint64_t exchange(uint32_t mask, uint64_t value, int source);
 int lane();
+
+// Of the current block in its cluster.
+unsigned cluster_rank();
+unsigned cluster_size();
+void cluster_arrive();
+void cluster_wait();
+// Where `address`, in shared memory of the current block, is in that of another of its cluster.
+void* map_shared_rank(const void* address, unsigned rank);
 
 // An access of sources compiled with -fsanitize=thread. Throws Error where it races with another.
 void record_access(const void* address, std::size_t bytes, bool is_write);

@@ -10,6 +10,7 @@
 #include "support/check.h"
 
 using fastltc::cuda::launch;
+using fastltc::cuda::launch_clusters;
 using fastltc::emulator::Error;
 using fastltc::emulator::every_schedule;
 
@@ -77,8 +78,73 @@ void early_end_kernel(int* result) {
   if (threadIdx.x == 0) result[0] = 1;
 }
 
+// Each block leaves its values with its neighbour in the cluster, round after round, in turns of
+// two buffers.
+enum class Fault { none, no_first_barrier, one_buffer, no_barrier, no_last_barrier };
+void ring_kernel(int* results, int rounds, Fault fault) {
+  using namespace fastltc::cuda;
+  int* const shared = reinterpret_cast<int*>(dynamic_shared());
+  const int k = static_cast<int>(threadIdx.x), threads = static_cast<int>(blockDim.x);
+  const unsigned to = (cluster_rank() + 1) % cluster_size();
+  int value = static_cast<int>(blockIdx.x) * threads + k;
+  if (fault != Fault::no_first_barrier) cluster_barrier();
+  for (int n = 0; n < rounds; ++n) {
+    int* const buffer = shared + (fault == Fault::one_buffer ? 0 : n % 2 * threads);
+    store_remote(buffer + k, to, value);
+    if (fault == Fault::no_barrier) {
+      __syncthreads();
+    } else if (fault != Fault::no_last_barrier || n < rounds - 1) {
+      cluster_arrive();
+      cluster_wait();
+    } else {
+      return;
+    }
+    value = buffer[(k + 1) % threads];
+  }
+  results[blockIdx.x * threads + k] = value;
+}
+std::vector<int> ring(Fault fault, int rounds = 3) {
+  std::vector<int> results(16 * 64);
+  launch_clusters("ring", ring_kernel, 16, 64, 8, 2 * 64 * sizeof(int), nullptr, results.data(),
+                  rounds, fault);
+  return results;
+}
+
+void half_a_cluster_waits_kernel() {
+  if (fastltc::cuda::cluster_rank() % 2 == 0) {
+    fastltc::cuda::cluster_barrier();
+  } else {
+    __syncthreads();
+    if (threadIdx.x == 0) return;
+    __syncwarp();
+    fastltc::cuda::cluster_barrier();
+  }
+}
+void one_warp_waits_kernel() {
+  if (threadIdx.x < 32) fastltc::cuda::cluster_barrier();
+  __syncthreads();
+}
+void arrive_twice_kernel() {
+  fastltc::cuda::cluster_arrive();
+  fastltc::cuda::cluster_arrive();
+}
+void wait_alone_kernel() { fastltc::cuda::cluster_wait(); }
+void ended_early_kernel() {
+  using namespace fastltc::cuda;
+  int* const shared = reinterpret_cast<int*>(dynamic_shared());
+  cluster_barrier();
+  if (cluster_rank() == 1) return;
+  // The others of the cluster do not wait for threads that have ended.
+  cluster_barrier();
+  if (cluster_rank() == 0) store_remote(shared, 1, 1);
+}
+void outside_shared_kernel(int* result) { fastltc::cuda::store_remote(result, 1, 1); }
+void no_such_rank_kernel() {
+  fastltc::cuda::store_remote(reinterpret_cast<int*>(fastltc::cuda::dynamic_shared()), 8, 1);
+}
+
 void uninitialised_kernel(float* result) {
-  result[0] = reinterpret_cast<float*>(fastltc::cuda::dynamic_shared())[0];
+  result[blockIdx.x] = reinterpret_cast<float*>(fastltc::cuda::dynamic_shared())[0];
 }
 
 }  // namespace
@@ -130,13 +196,61 @@ TEST(barriers_that_not_everybody_reaches_are_found) {
   CHECK(result == 1);
 }
 
+TEST(a_correct_cluster_gives_the_same_bits_in_every_order) {
+  for (const auto& schedule : every_schedule()) {
+    fastltc::emulator::set_schedule(schedule);
+    const std::vector<int> results = ring(Fault::none);
+    for (int k = 0; k < 16 * 64; ++k) {
+      const int block = k / 64, from = block / 8 * 8 + (block % 8 + 5) % 8;
+      CHECK(results[k] == from * 64 + (k % 64 + 3) % 64);
+    }
+  }
+}
+
+TEST(barriers_of_a_cluster_that_not_everybody_reaches_are_found) {
+  for (const auto& schedule : every_schedule()) {
+    fastltc::emulator::set_schedule(schedule);
+    CHECK_THROWS(launch_clusters("", half_a_cluster_waits_kernel, 8, 32, 8, 0, nullptr), Error,
+                 "wait at");
+    CHECK_THROWS(launch_clusters("", one_warp_waits_kernel, 2, 64, 2, 0, nullptr), Error,
+                 "32 threads (first: 0) wait at the barrier of the cluster");
+    CHECK_THROWS(launch_clusters("", arrive_twice_kernel, 2, 1, 2, 0, nullptr), Error,
+                 "arrives twice");
+    CHECK_THROWS(launch_clusters("", wait_alone_kernel, 2, 1, 2, 0, nullptr), Error,
+                 "without arriving");
+  }
+}
+
+TEST(wrong_uses_of_another_blocks_memory_are_found) {
+  for (const auto& schedule : every_schedule()) {
+    fastltc::emulator::set_schedule(schedule);
+    CHECK_THROWS(launch_clusters("", ended_early_kernel, 4, 32, 4, 4, nullptr), Error, "ended");
+    int result = 0;
+    CHECK_THROWS(launch_clusters("", outside_shared_kernel, 2, 1, 2, 4, nullptr, &result), Error,
+                 "not in the block's shared memory");
+    CHECK_THROWS(launch_clusters("", no_such_rank_kernel, 8, 1, 8, 4, nullptr), Error, "no rank 8");
+  }
+}
+
+TEST(clusters_have_the_shared_memory_of_their_devices) {
+  float results[2] = {};
+  launch_clusters("", uninitialised_kernel, 2, 1, 2, 227 << 10, nullptr, results);
+  CHECK(std::isnan(results[0]) && std::isnan(results[1]));
+}
+
 TEST(impossible_launches_are_refused) {
   CHECK_THROWS(launch("", divergent_block_kernel, 1, 1025, 0, nullptr), Error, "1024");
-  CHECK_THROWS(launch("", divergent_block_kernel, 1, 32, 70000, nullptr), std::runtime_error,
+  CHECK_THROWS(launch("", divergent_block_kernel, 1, 32, 230 << 10, nullptr), std::runtime_error,
                "CUDA: ");
+  CHECK_THROWS(launch_clusters("", divergent_block_kernel, 12, 32, 8, 0, nullptr), Error,
+               "no whole number of clusters");
+  CHECK_THROWS(launch_clusters("", divergent_block_kernel, 16, 32, 16, 0, nullptr), Error,
+               "1 to 8 blocks");
   cudaLaunchConfig_t unasked;
   unasked.dynamicSmemBytes = 50000;
   CHECK_THROWS(cudaLaunchKernelEx(&unasked, divergent_block_kernel), Error, "48 KiB");
+  CHECK_THROWS(launch("", divergent_block_kernel, 1, 32, 70000, nullptr), Error,
+               "more shared memory than every device has");
   CHECK_THROWS(launch("", divergent_block_kernel, dim3(1, 70000), 32, 0, nullptr), Error, "grid");
 }
 
@@ -196,6 +310,19 @@ TEST(races_are_found_in_every_order) {
                  Error, "race");
     CHECK_THROWS(launch("", blocks_share_kernel, 4, 32, 0, nullptr, results.data()), Error,
                  "race: thread 0 of block");
+  }
+}
+
+TEST(races_across_the_blocks_of_a_cluster_are_found_in_every_order) {
+  for (const auto& schedule : every_schedule()) {
+    fastltc::emulator::set_schedule(schedule);
+    CHECK(ring(Fault::none)[0] == 5 * 64 + 3);
+    CHECK_THROWS(ring(Fault::no_first_barrier), Error, "before a barrier has shown that it runs");
+    CHECK_THROWS(ring(Fault::one_buffer), Error, "race");
+    // A race, or a block that is through before another one writes to it.
+    CHECK_THROWS(ring(Fault::no_barrier), Error, "of block");
+    CHECK_THROWS(ring(Fault::no_last_barrier), Error, "end");
+    CHECK_THROWS(ring(Fault::no_last_barrier, 1), Error, "end");
   }
 }
 

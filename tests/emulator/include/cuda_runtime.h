@@ -17,27 +17,46 @@
 #define __grid_constant__
 #define __restrict__ __restrict
 
+struct alignas(16) float4 {
+  float x, y, z, w;
+};
+
 using cudaStream_t = void*;
 enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidValue = 1 };
 inline const char* cudaGetErrorString(cudaError_t) { return "error of the emulator"; }
 inline cudaError_t cudaGetLastError() { return cudaSuccess; }
 
+// Shared memory that a block may ask for: what the smallest of the devices has, and what those have
+// that run clusters of the size we want.
+inline constexpr std::size_t kEmulatedShared = 64u << 10;
+inline constexpr std::size_t kEmulatedClusterShared = 227u << 10;
+
 // The shared memory that a kernel has asked for.
 inline std::map<const void*, std::size_t> emulated_shared_limits;
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
 inline cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute, int value) {
-  // What the smallest of the devices has.
-  if (value > (64 << 10)) return cudaErrorInvalidValue;
+  if (value < 0 || static_cast<std::size_t>(value) > kEmulatedClusterShared) {
+    return cudaErrorInvalidValue;
+  }
   emulated_shared_limits[kernel] = static_cast<std::size_t>(value);
   return cudaSuccess;
 }
 
+enum cudaLaunchAttributeID { cudaLaunchAttributeClusterDimension = 4 };
+struct cudaLaunchAttribute {
+  cudaLaunchAttributeID id;
+  struct {
+    struct {
+      unsigned x, y, z;
+    } clusterDim;
+  } val;
+};
 struct cudaLaunchConfig_t {
   dim3 gridDim;
   dim3 blockDim;
   std::size_t dynamicSmemBytes = 0;
   cudaStream_t stream = nullptr;
-  void* attrs = nullptr;
+  cudaLaunchAttribute* attrs = nullptr;
   unsigned numAttrs = 0;
 };
 
@@ -46,6 +65,14 @@ template <typename... P, typename... A>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(P...),
                                A&&... arguments) {
   const auto body = [&] { kernel(arguments...); };
+  unsigned cluster = 1;
+  for (unsigned k = 0; k < config->numAttrs; ++k) {
+    const auto& size = config->attrs[k].val.clusterDim;
+    if (size.y != 1 || size.z != 1) {
+      throw fastltc::emulator::Error("clusters are emulated along x alone");
+    }
+    cluster = size.x;
+  }
   const auto limit = emulated_shared_limits.find(reinterpret_cast<const void*>(kernel));
   if (limit == emulated_shared_limits.end() && config->dynamicSmemBytes > (48u << 10)) {
     throw fastltc::emulator::Error("more than 48 KiB of shared memory, which a kernel asks for");
@@ -53,7 +80,11 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
   if (limit != emulated_shared_limits.end() && config->dynamicSmemBytes > limit->second) {
     throw fastltc::emulator::Error("more shared memory than the kernel has asked for");
   }
-  fastltc::emulator::launch(config->gridDim, config->blockDim, config->dynamicSmemBytes, body);
+  if (cluster == 1 && config->dynamicSmemBytes > kEmulatedShared) {
+    throw fastltc::emulator::Error("more shared memory than every device has");
+  }
+  fastltc::emulator::launch(config->gridDim, config->blockDim, cluster, config->dynamicSmemBytes,
+                            body);
   return cudaSuccess;
 }
 
