@@ -64,7 +64,8 @@ struct LtcInputs : SequenceInputs<T> {
 // Groups follow each other; the last may be narrower. In all (T * U + 1) * N * B values. With mixed
 // memory a step adds U + 1 states, of which the first goes into the memory cell, and behind a
 // group's states stand the [T, 5N] values that the memory cell keeps: in all
-// (T * (U + 6) + 1) * N * B.
+// (T * (U + 6) + 1) * N * B. CUDA devices have layouts of their own (cuda/ltc.h) of the same size,
+// but for the problems of ltc_keeps_rates, whose rates [T * U, N, B] are added.
 template <typename T>
 struct LtcOutputs {
   SequenceView<T> output;  // [B, T, M], or [B, M] (stride_t unused) when not return_sequences

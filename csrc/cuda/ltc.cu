@@ -6,9 +6,11 @@
 #include <cuda_runtime.h>
 
 #include <algorithm>
+#include <mutex>
 #include <type_traits>
 
 #include "cuda/launch.h"
+#include "cuda/ltc_cluster.cuh"
 #include "cuda/ltc_gather.cuh"
 #include "cuda/ltc_persistent.cuh"
 #include "cuda/ltc_rows.cuh"
@@ -54,6 +56,7 @@ struct Pass {
   T* den = nullptr;
 
   bool tiled() const { return schedule.plan == LtcPlan::tiled; }
+  bool clusters() const { return schedule.plan == LtcPlan::cluster_per_tile; }
 
   void take(Scratch& scratch, bool backward) {
     const LayerSizes& size = in.size;
@@ -80,7 +83,7 @@ struct Pass {
     net.capacity = scratch.take<T>(size.N);
     net.leak_numerator = scratch.take<T>(size.N);
     net.leak_denominator = scratch.take<T>(size.N);
-    if (!tiled()) {
+    if (!tiled() && !clusters()) {
       net.order = scratch.take<int32_t>(size.N);
       net.driven_count = scratch.take<int32_t>(1);
     }
@@ -152,6 +155,15 @@ void with_instance(const LtcSchedule& schedule, const Run& run) {
   return run(integral_constant<int, 4>(), warp);
 }
 
+// Calls run(samples), a compile-time constant, for the schedule's tiles.
+template <typename Run>
+void with_tile(const LtcSchedule& schedule, const Run& run) {
+  using std::integral_constant;
+  if (schedule.samples > 8) return run(integral_constant<int, 16>());
+  if (schedule.samples > 4) return run(integral_constant<int, 8>());
+  return run(integral_constant<int, 4>());
+}
+
 template <typename T>
 struct ForwardPass : Pass<T> {
   using Pass<T>::in;
@@ -172,6 +184,8 @@ struct ForwardPass : Pass<T> {
     this->sensory_sums();
     if (this->tiled()) {
       run_tiled(out);
+    } else if (this->clusters()) {
+      if constexpr (std::is_same_v<T, float>) run_clusters(out);
     } else {
       run_persistent(out);
     }
@@ -185,6 +199,23 @@ struct ForwardPass : Pass<T> {
       launch("ltc_persistent_forward", ltc_persistent_forward_kernel<T, slots(), threads()>,
              grid(std::min<int64_t>(in.size.B, 1 << 20)), this->schedule.threads,
              persistent_forward_shared<T>(in.size.N), stream, call);
+    });
+  }
+
+  void run_clusters(const LtcOutputs<float>& out) const {
+    const LayerSizes& size = in.size;
+    ClusterForward call;
+    fill(call, out);
+    call.states = out.states;
+    if (out.states != nullptr) {
+      call.rates = out.states + (size.T * size.U + 1) * size.N * size.B;
+    }
+    call.tiles = ceil_div(size.B, this->schedule.samples);
+    with_tile(this->schedule, [&](auto samples) {
+      launch_clusters("ltc_cluster_forward", ltc_cluster_forward_kernel<samples()>,
+                      grid(this->schedule.blocks * this->schedule.cluster), kClusterThreads,
+                      this->schedule.cluster, cluster_forward_shared(size.N, samples()), stream,
+                      call);
     });
   }
 
@@ -245,6 +276,7 @@ struct BackwardPass : Pass<T> {
   T* g = nullptr;        // [N][B]
   T* direct = nullptr;   // [N][B]
   T* grad_dt = nullptr;  // [N][rows]
+  T* gt = nullptr;       // [T * U][N][B], of the plan with clusters
 
   void take(Scratch& scratch) {
     Pass<T>::take(scratch, true);
@@ -258,11 +290,15 @@ struct BackwardPass : Pass<T> {
     sensory_parts = sum_parts(counts.sensory_synapses, rows.count);
     sums = scratch.take<SynapseSums<T>>(parts * counts.synapses);
     sensory_sums_ = scratch.take<SynapseSums<T>>(sensory_parts * counts.sensory_synapses);
-    if (!this->tiled()) return;
+    if (!this->tiled() && !this->clusters()) return;
+    grad_dt = scratch.take<T>(in.timespans.data == nullptr ? 0 : size.N * rows.count);
+    if (this->clusters()) {
+      gt = scratch.take<T>(in.timespans.data == nullptr ? 0 : unfolds * size.N * size.B);
+      return;
+    }
     gn = scratch.take<T>(unfolds * size.N * size.B);
     g = scratch.take<T>(size.N * size.B);
     direct = scratch.take<T>(size.N * size.B);
-    grad_dt = scratch.take<T>(in.timespans.data == nullptr ? 0 : size.N * rows.count);
   }
 
   void run(const LtcGradients<T>& grad) const {
@@ -282,6 +318,8 @@ struct BackwardPass : Pass<T> {
     if (size.B > 0) {
       if (this->tiled()) {
         run_tiled(grad);
+      } else if (this->clusters()) {
+        if constexpr (std::is_same_v<T, float>) run_clusters(grad);
       } else {
         run_persistent(grad);
       }
@@ -309,6 +347,32 @@ struct BackwardPass : Pass<T> {
                                                                schedule.threads),
              stream, call);
     });
+  }
+
+  void run_clusters(const LtcGradients<float>& grad) const {
+    const LayerSizes& size = in.size;
+    const bool wants_timespans = grad.timespans.data != nullptr && rows.count > 0;
+    ClusterBackward call;
+    fill(call, grad);
+    call.states = grad.states;
+    call.rates = grad.states + (size.T * size.U + 1) * size.N * size.B;
+    call.tiles = ceil_div(size.B, schedule.samples);
+    call.pitch = cluster_pitch(size.N);
+    call.set_posts = cluster_set_posts(size.N, schedule.cluster);
+    call.gt = wants_timespans ? gt : nullptr;
+    call.grad_h0 = grad.h0;
+    call.synapse_sums = sums;
+    with_tile(schedule, [&](auto samples) {
+      launch_clusters("ltc_cluster_backward", ltc_cluster_backward_kernel<samples()>,
+                      grid(schedule.blocks * schedule.cluster), kClusterThreads, schedule.cluster,
+                      cluster_backward_shared(size.N, schedule.cluster, samples()), stream, call);
+    });
+    if (!wants_timespans) return;
+    launch("ltc_cluster_timespans", ltc_cluster_timespans_kernel<float>,
+           rows_grid(rows.count, size.N), kRowThreads, 0, stream, net, rows, this->num, this->den,
+           grad.states, gt, grad_dt);
+    launch("ltc_tiled_timespans", ltc_tiled_timespans_kernel<float>, threads_grid(rows.count),
+           kRowThreads, 0, stream, rows, static_cast<int>(size.N), grad_dt, grad.timespans);
   }
 
   void run_tiled(const LtcGradients<T>& grad) const {
@@ -430,6 +494,52 @@ struct BackwardPass : Pass<T> {
 };
 
 }  // namespace
+
+#if defined(__CUDACC__)
+namespace {
+
+LtcDevice ask_device(int index) {
+  LtcDevice device;
+  int clusters = 0, shared = 0;
+  check(cudaDeviceGetAttribute(&clusters, cudaDevAttrClusterLaunch, index), "device attributes");
+  check(cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, index),
+        "device attributes");
+  device.shared_bytes = static_cast<size_t>(shared);
+  if (clusters == 0) return device;
+  const auto kernel = ltc_cluster_backward_kernel<16>;
+  check(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
+                             cudaFuncAttributeMaxDynamicSharedMemorySize, shared),
+        "shared memory of a cluster");
+  // A part of a device may have fewer multiprocessors together than a cluster has blocks.
+  for (unsigned cluster = 8; cluster > 1 && device.cluster_blocks == 1; cluster /= 2) {
+    cudaLaunchAttribute attribute{};
+    attribute.id = cudaLaunchAttributeClusterDimension;
+    attribute.val.clusterDim.x = cluster;
+    attribute.val.clusterDim.y = attribute.val.clusterDim.z = 1;
+    cudaLaunchConfig_t config{};
+    config.gridDim = dim3(cluster);
+    config.blockDim = dim3(kClusterThreads);
+    config.dynamicSmemBytes = device.shared_bytes;
+    config.attrs = &attribute;
+    config.numAttrs = 1;
+    int resident = 0;
+    check(cudaOccupancyMaxActiveClusters(&resident, kernel, &config), "clusters of a device");
+    if (resident > 0) device.cluster_blocks = static_cast<int>(cluster);
+  }
+  return device;
+}
+
+}  // namespace
+
+LtcDevice ltc_device(int index) {
+  constexpr int most = 64;
+  static std::once_flag asked[most];
+  static LtcDevice known[most];
+  if (index < 0 || index >= most) return ask_device(index);
+  std::call_once(asked[index], [&] { known[index] = ask_device(index); });
+  return known[index];
+}
+#endif
 
 template <typename T>
 size_t ltc_forward_scratch(const LtcSchedule& schedule, const LtcInputs<T>& in,

@@ -13,16 +13,27 @@ namespace fastltc::cuda {
 enum class LtcPlan {
   warp_per_sample,   // one warp runs a sample's whole sequence, its synapses in registers
   block_per_sample,  // one block does; at most 4096 synapses
+  cluster_per_tile,  // a thread-block cluster does for a tile of samples; dense, up to 256 neurons
   tiled,             // a kernel for each unfold; any size
 };
 
-// How a problem is run: a function of its sizes alone, so that the same call takes the same way
-// everywhere, and the backward pass reads the states in the layout that the forward pass wrote.
+// What the plan with clusters asks of a device. The default has none.
+struct LtcDevice {
+  int cluster_blocks = 1;   // most blocks of a cluster that it runs with that much shared memory
+  size_t shared_bytes = 0;  // that a block may ask for
+};
+// Of a CUDA device; asked once and kept. Throws std::runtime_error.
+LtcDevice ltc_device(int index);
+
+// How a problem is run: a function of its sizes and the device alone, so that the same call takes
+// the same way, and the backward pass reads the states in the layout that the forward pass wrote.
 struct LtcSchedule {
   LtcPlan plan = LtcPlan::tiled;
   int threads = 0;     // of a block that runs samples; at least N; 32 with a warp per sample
   int slots = 0;       // synapses that a thread keeps in registers; it reads the rest from memory
   int64_t blocks = 0;  // of the backward pass; each takes every blocks-th sample
+  int cluster = 1;     // blocks of a cluster; `blocks` then counts clusters, also forward
+  int samples = 0;     // of a cluster's tile: 4, 8 or 16
 };
 
 // - A warp: up to 32 neurons and 384 synapses. Each driven neuron gets as many of the lanes as
@@ -31,9 +42,19 @@ struct LtcSchedule {
 // - A block: up to 512 neurons and 4096 synapses, as FullyConnected(64) has: 8 slots for each
 // thread
 //   (4 where less than half of the matrix is there, because neurons then differ in their number).
+// - A cluster of 4 or 8 blocks, if the device has it: what ltc_keeps_rates says, where 32 neurons
+//   for each block and the shared memory suffice. Tiles of as few samples as give work to 128
+//   blocks, at most 16.
 // - Else tiled: the parameters do not fit into a block's registers.
-// float64 takes the same plans with 4 slots (2 in a block): its values take two registers.
-LtcSchedule ltc_schedule(const LayerSizes& size, const LtcCounts& counts, bool is_float64);
+// float64 takes the same plans with 4 slots (2 in a block): its values take two registers. It never
+// takes clusters, whose shared memory it would need twice.
+LtcSchedule ltc_schedule(const LayerSizes& size, const LtcCounts& counts, bool is_float64,
+                         const LtcDevice& device = {});
+
+// Problems that take clusters where a device has them: float32, up to 256 neurons, more than 4096
+// synapses and at least a quarter of the matrix, all of which that plan evaluates. Where it is so,
+// LtcOutputs::states has the rates [T * U, N, B] behind its states, on every device.
+bool ltc_keeps_rates(const LayerSizes& size, const LtcCounts& counts, bool is_float64);
 
 // Where a state stands in LtcOutputs::states: b * sample + unfold * step + j * neuron, with unfold
 // 0 for the initial state.

@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "cuda/ltc.h"
+#include "cuda/ltc_cluster_sizes.h"
 
 namespace fastltc::cuda {
 
@@ -12,10 +13,38 @@ constexpr int64_t kMaxBlockSynapses = 4096;
 // More blocks than any device runs at once; each leaves its own sums of the synapses.
 constexpr int64_t kMaxWarps = 1024;
 constexpr int64_t kMaxBlocks = 256;
+// Blocks that a tile's size is chosen for: Hopper has 132 multiprocessors.
+constexpr int64_t kClusterDeviceBlocks = 128;
+
+bool set_clusters(LtcSchedule& schedule, const LayerSizes& size, const LtcDevice& device) {
+  for (int cluster = 2; cluster <= device.cluster_blocks && cluster <= 8; cluster *= 2) {
+    if (cluster_posts(size.N, cluster) > kClusterPosts) continue;
+    const int64_t clusters = kClusterDeviceBlocks / cluster;
+    int samples = 4;
+    while (samples < 16 && (size.B + samples - 1) / samples > clusters) samples *= 2;
+    if (std::max(cluster_forward_shared(size.N, samples),
+                 cluster_backward_shared(size.N, cluster, samples)) > device.shared_bytes) {
+      continue;
+    }
+    schedule.plan = LtcPlan::cluster_per_tile;
+    schedule.threads = kClusterThreads;
+    schedule.cluster = cluster;
+    schedule.samples = samples;
+    schedule.blocks = std::min((size.B + samples - 1) / samples, kMaxBlocks / cluster);
+    return true;
+  }
+  return false;
+}
 
 }  // namespace
 
-LtcSchedule ltc_schedule(const LayerSizes& size, const LtcCounts& counts, bool is_float64) {
+bool ltc_keeps_rates(const LayerSizes& size, const LtcCounts& counts, bool is_float64) {
+  return !is_float64 && size.N <= kClusterNeurons && counts.synapses > kMaxBlockSynapses &&
+         4 * counts.synapses >= size.N * size.N;
+}
+
+LtcSchedule ltc_schedule(const LayerSizes& size, const LtcCounts& counts, bool is_float64,
+                         const LtcDevice& device) {
   LtcSchedule schedule;
   const int64_t synapses = counts.synapses;
   if (size.N <= 32 && synapses <= kMaxWarpSynapses) {
@@ -33,12 +62,15 @@ LtcSchedule ltc_schedule(const LayerSizes& size, const LtcCounts& counts, bool i
       schedule.threads *= 2;
     }
     schedule.blocks = std::min(size.B, kMaxBlocks);
+  } else if (ltc_keeps_rates(size, counts, is_float64)) {
+    set_clusters(schedule, size, device);
   }
   return schedule;
 }
 
 LtcStateStrides ltc_state_strides(const LtcSchedule& schedule, const LayerSizes& size) {
-  if (schedule.plan == LtcPlan::tiled) return {1, size.N * size.B, size.B};
+  if (schedule.plan == LtcPlan::tiled || schedule.plan == LtcPlan::cluster_per_tile)
+    return {1, size.N * size.B, size.B};
   return {(size.T * size.U + 1) * size.N, size.N, 1};
 }
 

@@ -25,11 +25,15 @@ struct Cuda {
              shape_text(*arguments.parameters[0]) + "; move the layers to the CPU";
     });
   }
+  static bool keeps_rates(const LayerSizes& size, const LtcCounts& counts, bool is_float64) {
+    return cuda::ltc_keeps_rates(size, counts, is_float64);
+  }
   template <typename T>
   static void forward(const Tensor& x, const LtcInputs<T>& in, const LtcCounts& counts,
                       const LtcOutputs<T>& out) {
     const CudaContext context(x);
-    const cuda::LtcSchedule schedule = cuda::ltc_schedule(in.size, counts, sizeof(T) == 8);
+    const cuda::LtcSchedule schedule =
+        cuda::ltc_schedule(in.size, counts, sizeof(T) == 8, cuda::ltc_device(x.get_device_index()));
     Tensor scratch = new_bytes(x, cuda::ltc_forward_scratch(schedule, in, counts));
     cuda::launch_ltc_forward(schedule, in, counts, out, scratch.mutable_data_ptr(),
                              context.stream());
@@ -38,7 +42,8 @@ struct Cuda {
   static void backward(const Tensor& x, const LtcInputs<T>& in, const LtcCounts& counts,
                        const LtcGradients<T>& grad) {
     const CudaContext context(x);
-    const cuda::LtcSchedule schedule = cuda::ltc_schedule(in.size, counts, sizeof(T) == 8);
+    const cuda::LtcSchedule schedule =
+        cuda::ltc_schedule(in.size, counts, sizeof(T) == 8, cuda::ltc_device(x.get_device_index()));
     Tensor scratch = new_bytes(x, cuda::ltc_backward_scratch(schedule, in, counts));
     cuda::launch_ltc_backward(schedule, in, counts, grad, scratch.mutable_data_ptr(),
                               context.stream());

@@ -2,8 +2,10 @@
 //   static constexpr bool wants_zeros, whether its kernels expect the gradients of matrices zeroed
 //   static ArgumentCheck check(const char* op, const Tensor& x)
 //   static void refuse(const ArgumentCheck&, const LtcArguments&), for what it cannot do
-//   static void forward(const Tensor& x, const LtcInputs<T>&, const LtcCounts&, const
-//   LtcOutputs<T>&) static void backward(..., const LtcGradients<T>&)
+//   static bool keeps_rates(const LayerSizes&, const LtcCounts&, bool is_float64), whether the
+//   rates of all unfolds stand behind their states; the fake kernel must say the same static void
+//   forward(const Tensor& x, const LtcInputs<T>&, const LtcCounts&, const LtcOutputs<T>&) static
+//   void backward(..., const LtcGradients<T>&)
 #pragma once
 
 #include <torch/csrc/stable/ops.h>
@@ -83,7 +85,8 @@ struct LtcArguments : SequenceArguments {
     check.that(size.U <= most, "ode_unfolds", [&] {
       return "expected at most " + std::to_string(most) + ", got " + std::to_string(size.U);
     });
-    check_count_of_states(check, static_cast<double>(size.N) * (static_cast<double>(size.U) + 6));
+    check_count_of_states(check,
+                          static_cast<double>(size.N) * (2 * static_cast<double>(size.U) + 6));
     for (size_t k = 0; k < parameters.size(); ++k) {
       if (parameters[k] == nullptr) continue;
       if (k < 3) {
@@ -167,9 +170,12 @@ struct LtcArguments : SequenceArguments {
     return {contiguous[15]->numel() - size.N - 1, contiguous[16]->numel() - size.N - 1};
   }
 
+  template <typename Device>
   int64_t states_numel() const {
     // See core/ltc_problem.h.
-    const int64_t of_step = has_memory() ? size.U + 6 : size.U;
+    const bool rates = !has_memory() && nets == 1 &&
+                       Device::keeps_rates(size, counts(), x.scalar_type() == ScalarType::Double);
+    const int64_t of_step = has_memory() ? size.U + 6 : rates ? 2 * size.U : size.U;
     return (size.T * of_step + 1) * size.N * size.B;
   }
 };
@@ -200,7 +206,7 @@ std::tuple<Tensor, Tensor, Tensor> ltc_forward(
   const ArgumentCheck check = Device::check("fastltc::ltc_forward", x);
   arguments.check(check);
   Device::refuse(check, arguments);
-  SequenceResults results(arguments, arguments.states_numel(), return_sequences, time_major,
+  SequenceResults results(arguments, arguments.states_numel<Device>(), return_sequences, time_major,
                           save_states);
   with_dtype(x.scalar_type(), [&](auto zero) {
     using T = decltype(zero);
@@ -242,7 +248,8 @@ LtcGradientTensors ltc_backward(
   arguments.check(check);
   Device::refuse(check, arguments);
   SequenceGradients results(check, arguments, grad_output, grad_hn, states,
-                            arguments.states_numel(), return_sequences, time_major, timespans_grad);
+                            arguments.states_numel<Device>(), return_sequences, time_major,
+                            timespans_grad);
   std::array<Tensor, 15> grad;
   for (size_t k = 0; k < grad.size(); ++k) {
     // Of the matrices only the synapses are written.

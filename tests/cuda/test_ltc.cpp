@@ -43,17 +43,19 @@ struct Case {
 const char* plan_text(LtcPlan plan) {
   return plan == LtcPlan::warp_per_sample    ? "warp"
          : plan == LtcPlan::block_per_sample ? "block"
+         : plan == LtcPlan::cluster_per_tile ? "cluster"
                                              : "tiled";
 }
 std::string text(const Case& c, const LtcSchedule& schedule) {
   return std::string(plan_text(schedule.plan)) + " slots" + std::to_string(schedule.slots) +
-         " threads" + std::to_string(schedule.threads) + " B" + std::to_string(c.B) + " T" +
-         std::to_string(c.T) + " I" + std::to_string(c.I) + " N" + std::to_string(c.N) + " M" +
-         std::to_string(c.M) + " U" + std::to_string(c.U) + " density" + std::to_string(c.density) +
-         (c.softplus ? " softplus" : "") + (c.maps ? " maps" : "") +
-         (c.initial_state ? " h0" : "") + " timespans" + std::to_string(c.timespans) +
-         (c.lengths ? " lengths" : "") + (c.return_sequences ? " sequences" : "") +
-         (c.time_major ? " time_major" : "");
+         " threads" + std::to_string(schedule.threads) + " cluster" +
+         std::to_string(schedule.cluster) + " samples" + std::to_string(schedule.samples) + " B" +
+         std::to_string(c.B) + " T" + std::to_string(c.T) + " I" + std::to_string(c.I) + " N" +
+         std::to_string(c.N) + " M" + std::to_string(c.M) + " U" + std::to_string(c.U) +
+         " density" + std::to_string(c.density) + (c.softplus ? " softplus" : "") +
+         (c.maps ? " maps" : "") + (c.initial_state ? " h0" : "") + " timespans" +
+         std::to_string(c.timespans) + (c.lengths ? " lengths" : "") +
+         (c.return_sequences ? " sequences" : "") + (c.time_major ? " time_major" : "");
 }
 
 // Float64 values of all tensors; their gradients have the same sizes and order.
@@ -209,12 +211,13 @@ struct Call {
     return {data, problem.c.M, 0, 1};
   }
 
-  LtcOutputs<T> prepare_forward(bool keep_states) {
+  LtcOutputs<T> prepare_forward(bool keep_states, bool keep_rates = false) {
     const Case& c = problem.c;
     const T nan = std::numeric_limits<T>::quiet_NaN();
     output.assign(c.B * c.M * (c.return_sequences ? c.T : 1), nan);
     hn.assign(c.B * c.N, nan);
-    states.assign(keep_states ? (c.T * c.U + 1) * c.N * c.B : 0, nan);
+    const int64_t each = keep_rates ? 2 * c.T * c.U + 1 : c.T * c.U + 1;
+    states.assign(keep_states ? each * c.N * c.B : 0, nan);
     LtcOutputs<T> out;
     out.output = outputs(output.data());
     out.return_sequences = c.return_sequences;
@@ -260,7 +263,8 @@ struct Call {
   }
   void forward(const LtcSchedule& schedule, bool keep_states) {
     const LtcCounts counts = problem.counts();
-    const LtcOutputs<T> out = prepare_forward(keep_states);
+    const LtcOutputs<T> out =
+        prepare_forward(keep_states, schedule.plan == LtcPlan::cluster_per_tile);
     const auto memory = scratch(fastltc::cuda::ltc_forward_scratch(schedule, in, counts));
     fastltc::cuda::launch_ltc_forward(schedule, in, counts, out, memory.get(), nullptr);
   }
@@ -328,6 +332,22 @@ void check_values(const Problem& problem, const Expected& expected, const LtcSch
   }
 }
 
+// Clusters run float32 alone: the smallest that take the neurons, and the largest.
+std::vector<LtcSchedule> cluster_schedules(const Case& c) {
+  std::vector<LtcSchedule> schedules;
+  int cluster = 2;
+  while (cluster < 8 && c.N > 32 * cluster) cluster *= 2;
+  schedules.push_back(
+      {LtcPlan::cluster_per_tile, 256, 0, std::min<int64_t>((c.B + 3) / 4, 3), cluster, 4});
+  schedules.push_back(
+      {LtcPlan::cluster_per_tile, 256, 0, std::min<int64_t>((c.B + 15) / 16, 3), 8, 16});
+  if (c.N % 2 == 1) {
+    schedules.push_back({LtcPlan::cluster_per_tile, 256, 0, std::min<int64_t>((c.B + 7) / 8, 3),
+                         std::max(cluster, 4), 8});
+  }
+  return schedules;
+}
+
 // The plans that can run a problem, the one that would be chosen or not.
 std::vector<LtcSchedule> possible_schedules(const Problem& problem) {
   const Case& c = problem.c;
@@ -363,6 +383,9 @@ void check(const Case& c) {
   }
   check_values<float>(problem, expected, fastltc::cuda::ltc_schedule(size, problem.counts(), false),
                       2e-4);
+  for (const LtcSchedule& schedule : cluster_schedules(c)) {
+    check_values<float>(problem, expected, schedule, 2e-4);
+  }
 }
 
 }  // namespace
@@ -424,7 +447,9 @@ TEST(every_order_gives_the_same_bits) {
     if (kChecksRaces && c.N > 32) continue;
     std::mt19937_64 random(fastltc::test::seed());
     const Problem problem(c, random);
-    for (const LtcSchedule& schedule : possible_schedules(problem)) {
+    std::vector<LtcSchedule> schedules = possible_schedules(problem);
+    for (const LtcSchedule& schedule : cluster_schedules(c)) schedules.push_back(schedule);
+    for (const LtcSchedule& schedule : schedules) {
       std::vector<float> first;
       for (const auto& order : fastltc::emulator::every_schedule()) {
         fastltc::emulator::set_schedule(order);
@@ -451,7 +476,9 @@ TEST(lists_that_are_not_well_formed_touch_nothing_outside) {
   const auto run = [&](size_t at, int32_t value) {
     problem.synapses = good;
     problem.synapses[at] = value;
-    for (const LtcSchedule& schedule : possible_schedules(problem)) {
+    std::vector<LtcSchedule> schedules = possible_schedules(problem);
+    for (const LtcSchedule& schedule : cluster_schedules(problem.c)) schedules.push_back(schedule);
+    for (const LtcSchedule& schedule : schedules) {
       Call<float> call(problem);
       call.forward(schedule, true);
       const bool any = std::any_of(call.hn.begin(), call.hn.end(), [](float v) { return v != v; });
@@ -473,7 +500,9 @@ TEST(negative_time_steps_give_nan) {
   Problem problem({.B = 2, .T = 2, .I = 3, .N = 6, .M = 6, .U = 2, .timespans = 1}, random);
   problem.values[DT] = {0.5, 0.5, 0.5, -0.5};
   fastltc::emulator::set_schedule({});
-  for (const LtcSchedule& schedule : possible_schedules(problem)) {
+  std::vector<LtcSchedule> schedules = possible_schedules(problem);
+  for (const LtcSchedule& schedule : cluster_schedules(problem.c)) schedules.push_back(schedule);
+  for (const LtcSchedule& schedule : schedules) {
     Call<float> call(problem);
     call.forward(schedule, true);
     for (int k = 0; k < 12; ++k) CHECK(std::isnan(call.hn[k]) == (k >= 6));
@@ -502,8 +531,37 @@ TEST(schedules_of_the_sizes_that_matter) {
   CHECK(schedule(64, 64, 4096, true).slots == 2);
   CHECK(schedule(64, 32, 1024).threads == 128);
   CHECK(schedule(64, 500, 600).threads == 512);
-  // FullyConnected(65), FullyConnected(256), and more neurons than a block has threads
+  // FullyConnected(65), FullyConnected(256), and more neurons than a block has threads, without
+  // clusters
   CHECK(schedule(256, 65, 4225).plan == LtcPlan::tiled);
   CHECK(schedule(256, 256, 65536).plan == LtcPlan::tiled);
   CHECK(schedule(1, 513, 513).plan == LtcPlan::tiled);
+}
+
+TEST(schedules_with_clusters) {
+  const fastltc::cuda::LtcDevice hopper{8, 227 << 10}, small{8, 99 << 10}, part{4, 227 << 10};
+  const auto schedule = [](int64_t B, int64_t N, int64_t synapses,
+                           const fastltc::cuda::LtcDevice& device, bool is_float64 = false) {
+    return fastltc::cuda::ltc_schedule({B, 32, 16, N, 2, 6}, {synapses, 80}, is_float64, device);
+  };
+  const LtcSchedule full = schedule(256, 256, 65536, hopper);
+  CHECK(full.plan == LtcPlan::cluster_per_tile);
+  CHECK(full.cluster == 8 && full.samples == 16 && full.blocks == 16 && full.threads == 256);
+  CHECK(schedule(64, 256, 65536, hopper).samples == 4);
+  CHECK(schedule(65, 256, 65536, hopper).samples == 8);
+  CHECK(schedule(5000, 256, 65536, hopper).blocks == 32);
+  CHECK(schedule(0, 256, 65536, hopper).blocks == 0);
+  CHECK(schedule(64, 65, 4225, hopper).cluster == 4);
+  CHECK(schedule(64, 128, 128 * 128, part).cluster == 4);
+  // Too wide for the device, in neurons and in shared memory
+  CHECK(schedule(64, 129, 129 * 129, part).plan == LtcPlan::tiled);
+  CHECK(schedule(64, 256, 65536, small).plan == LtcPlan::tiled);
+  CHECK(schedule(64, 256, 65536, {1, 227 << 10}).plan == LtcPlan::tiled);
+  CHECK(schedule(64, 100, 10000, small).plan == LtcPlan::cluster_per_tile);
+  // Sparse, float64, larger, smaller
+  CHECK(schedule(64, 256, 16384, hopper).plan == LtcPlan::cluster_per_tile);
+  CHECK(schedule(64, 256, 16383, hopper).plan == LtcPlan::tiled);
+  CHECK(schedule(64, 256, 65536, hopper, true).plan == LtcPlan::tiled);
+  CHECK(schedule(64, 257, 65536, hopper).plan == LtcPlan::tiled);
+  CHECK(schedule(64, 64, 4096, hopper).plan == LtcPlan::block_per_sample);
 }

@@ -31,7 +31,10 @@ SIZES = {
     "warp of many synapses": {"batch": 3, "time": 4, "neurons": 32, "motors": 4, "density": 0.3},
     "small block": {"batch": 5, "time": 6, "neurons": 33, "motors": 33, "density": 0.5},
     "full block": {"batch": 7, "time": 5, "inputs": 32, "neurons": 64, "motors": 2, "density": 1.0},
-    "tiles": {"batch": 40, "time": 3, "inputs": 8, "neurons": 100, "motors": 8, "density": 1.0},
+    "clusters of four": {"batch": 40, "time": 5, "neurons": 90, "motors": 5, "density": 0.9},
+    "clusters": {"batch": 133, "time": 4, "inputs": 8, "neurons": 200, "motors": 8, "density": 1.0},
+    "full clusters": {"batch": 260, "time": 3, "neurons": 256, "motors": 256, "density": 1.0},
+    "tiles": {"batch": 40, "time": 3, "inputs": 8, "neurons": 300, "motors": 8, "density": 0.3},
     "no samples": {"batch": 0, "time": 3},
     "no steps": {"batch": 3, "time": 0},
 }
@@ -80,7 +83,7 @@ def test_values_of_every_plan(size: str, dtype: torch.dtype) -> None:
     agree(random_case(**SIZES[size]), dtype)
 
 
-@pytest.mark.parametrize("size", ["warp", "small block", "tiles"])
+@pytest.mark.parametrize("size", ["warp", "small block", "clusters of four", "tiles"])
 @pytest.mark.parametrize(
     "options",
     [
@@ -95,7 +98,9 @@ def test_values_of_every_plan(size: str, dtype: torch.dtype) -> None:
     ids=lambda options: " ".join(f"{k}={v}" for k, v in options.items()),
 )
 def test_values_of_every_option(size: str, options: dict[str, Any]) -> None:
-    agree(random_case(**{**SIZES[size], "batch": 4, **options}), torch.float64)
+    # Clusters run float32 alone.
+    dtype = torch.float32 if "cluster" in size else torch.float64
+    agree(random_case(**{**SIZES[size], "batch": 4, **options}), dtype)
 
 
 def test_strided_inputs() -> None:
@@ -126,17 +131,19 @@ def test_gradcheck(neurons: int) -> None:
     assert torch.autograd.gradcheck(run, [case.leaves[n] for n in names], fast_mode=True)
 
 
-@pytest.mark.parametrize("size", ["warp", "tiles"])
+@pytest.mark.parametrize("size", ["warp", "clusters of four", "tiles"])
 def test_opcheck(size: str) -> None:
-    *arguments, synapses, sensory = raw_arguments(on(random_case(**SIZES[size])), True)[:24]
-    rest = raw_arguments(on(random_case(**SIZES[size])), True)[24:]
+    dtype = torch.float32 if "cluster" in size else torch.float64
+    all_arguments = raw_arguments(on(random_case(**SIZES[size], dtype=dtype)), True)
+    *arguments, synapses, sensory = all_arguments[:24]
+    rest = all_arguments[24:]
     torch.library.opcheck(
         torch.ops.fastltc.ltc_forward.default,
         (*arguments, synapses.cuda(), sensory.cuda(), *rest),
     )
 
 
-@pytest.mark.parametrize("size", ["warp", "full block", "tiles"])
+@pytest.mark.parametrize("size", ["warp", "full block", "clusters", "tiles"])
 def test_the_same_call_gives_the_same_bits(size: str) -> None:
     case = random_case(**{**SIZES[size], "batch": 300}, dtype=torch.float32)
     weights = random_weights(case)
@@ -147,7 +154,7 @@ def test_the_same_call_gives_the_same_bits(size: str) -> None:
             assert torch.equal(value, first[name]), name
 
 
-@pytest.mark.parametrize("size", ["warp", "full block", "tiles"])
+@pytest.mark.parametrize("size", ["warp", "full block", "clusters", "tiles"])
 def test_nothing_waits_for_the_device(size: str) -> None:
     case = on(random_case(**SIZES[size], dtype=torch.float32, lengths=True)).requiring_grad()
     *tensors, synapses, sensory = operator_arguments(case)
@@ -160,7 +167,7 @@ def test_nothing_waits_for_the_device(size: str) -> None:
         torch.cuda.set_sync_debug_mode("default")
 
 
-@pytest.mark.parametrize("size", ["warp", "full block", "tiles"])
+@pytest.mark.parametrize("size", ["warp", "full block", "clusters", "tiles"])
 def test_a_captured_graph_gives_what_a_call_gives(size: str) -> None:
     case = on(random_case(**SIZES[size], dtype=torch.float32)).requiring_grad()
     *tensors, synapses, sensory = operator_arguments(case)

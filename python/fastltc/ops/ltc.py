@@ -47,6 +47,14 @@ HALF_DTYPES = (torch.float16, torch.bfloat16)
 """Dtypes that are stored only; what they take part in is computed in float32."""
 
 
+def _keeps_rates(x: Tensor, neurons: int, synapses: Tensor) -> bool:
+    """As ltc_keeps_rates in csrc/cuda/ltc.h: dense networks on CUDA devices."""
+    if x.device.type != "cuda" or x.dtype == torch.float64 or neurons > 256:
+        return False
+    count = synapses.shape[0] - neurons - 1
+    return count > 4096 and 4 * count >= neurons * neurons
+
+
 @torch.library.register_fake("fastltc::ltc_forward")
 def _forward_fake(
     x: Tensor,
@@ -101,6 +109,8 @@ def _forward_fake(
         output = x.new_empty(batch, time, output_size)
     # Before every unfold and after the last one; what a memory cell keeps.
     of_step = ode_unfolds if memory_w is None else ode_unfolds + 6
+    if memory_w is None and cm.dim() == 1 and _keeps_rates(x, neurons, synapses):
+        of_step = 2 * ode_unfolds
     states = x.new_empty((time * of_step + 1) * neurons * batch if save_states else 0)
     return output, x.new_empty(batch, neurons if memory_w is None else 2 * neurons), states
 
