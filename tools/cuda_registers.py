@@ -29,13 +29,13 @@ SOURCES = ("csrc/cuda/cfc.cu", "csrc/cuda/ltc.cu", "csrc/cuda/masked_linear.cu")
 ARCHITECTURES = ("75", "80", "86", "89", "90", "100", "120")
 # Kernels whose inner loop is the work of a call.
 HOT = re.compile(
-    r"(persistent_(forward|backward)|tiled_(forward|neuron|state)|synapse_sums|sensory)_"
+    r"((persistent|cluster)_(forward|backward)|tiled_(forward|neuron|state)|synapse_sums|sensory)_"
     r"|masked_linear_(product|weight_gradient)_"
     r"|cfc_((warp|block|tiled)_(forward|backward)|given|weight_sums|input_gradient)_"
 )
-# 512 threads leave 128 registers, a few less than eight slots of the backward pass take on some
-# architectures: bytes spilled at most.
-ALLOWED = {"ltc_persistent_backward_kernel<float, 8, 512>": 32}
+# 512 threads leave 128 registers. Where they do not suffice, some positions are written before and
+# read after all loops, and nothing within: bytes spilled at most, by architecture.
+ALLOWED = {("ltc_persistent_backward_kernel<float, 8, 512>", arch): 24 for arch in ("100", "120")}
 
 Figures = dict[str, dict[str, dict[str, int]]]
 
@@ -49,17 +49,17 @@ def nvcc() -> str:
 
 
 def readable(symbol: str) -> str:
-    """Return ``kernel<float, 4, 32>`` for a mangled template kernel of this project."""
+    """Return ``kernel<float, 4, 32>`` or ``kernel<16>`` for a mangled kernel of this project."""
     found = re.match(r"_ZN7fastltc4cuda(\d+)", symbol)
     if found is None:
         return symbol
     start = found.end()
     name = symbol[start : start + int(found[1])]
-    arguments = re.match(r"I([fd])((?:L[ib]\d+E)*)", symbol[start + int(found[1]) :])
+    arguments = re.match(r"I(?=[fdL])([fd]?)((?:L[ib]\d+E)*)", symbol[start + int(found[1]) :])
     if arguments is None:
         return name
-    parts = [{"f": "float", "d": "double"}[arguments[1]], *re.findall(r"L[ib](\d+)E", arguments[2])]
-    return f"{name}<{', '.join(parts)}>"
+    types = [{"f": "float", "d": "double"}[letter] for letter in arguments[1]]
+    return f"{name}<{', '.join(types + re.findall(r'L[ib]([0-9]+)E', arguments[2]))}>"
 
 
 def parse(log: str) -> dict[str, dict[str, int]]:
@@ -105,7 +105,7 @@ def problems(measured: Figures, listed: Figures) -> list[str]:
                 found.append(f"sm_{architecture}: {name} is not in {LIST.name}")
             spilled = figures["spill_bytes"]
             known = listed.get(architecture, {}).get(name, {}).get("spill_bytes", 0)
-            limit = ALLOWED.get(name, 0) if HOT.search(name) else max(known, 0)
+            limit = ALLOWED.get((name, architecture), 0) if HOT.search(name) else max(known, 0)
             if spilled > limit:
                 found.append(f"sm_{architecture}: {name} spills {spilled} bytes, limit {limit}")
     return found

@@ -470,9 +470,7 @@ __device__ void cluster_backward_tile(const ClusterBackward& call, const Cluster
       __syncthreads();
       load_own(unfold - 1);
       float* const received = shared.received + turn * role.buffer;
-#if defined(__CUDACC__)
-#pragma unroll 1
-#endif
+      FASTLTC_NO_UNROLL
       for (int m = 0; m < groups; ++m) {
         const float now[group] = {v[0], v[1], v[2], v[3]};
         if (m + 1 < groups) {

@@ -364,12 +364,12 @@ __device__ void persistent_backward_sample(const PersistentBackward<T>& call,
     return value;
   };
   // shared.g[j] is thread j's between two barriers.
-  if (thread < neurons) {
+  if (opaque(thread) < neurons) {
     T g = 0;
     if (call.grad_hn.data != nullptr) {
       g = call.grad_hn.data[sample * call.grad_hn.stride_b + thread * call.grad_hn.stride_c];
     }
-    if (call.grad_output.data != nullptr && !call.return_sequences && thread < outputs) {
+    if (call.grad_output.data != nullptr && !call.return_sequences && opaque(thread) < outputs) {
       g += output_gradient(sample, 0, thread);
     }
     shared.g[thread] = g;
@@ -386,7 +386,7 @@ __device__ void persistent_backward_sample(const PersistentBackward<T>& call,
         grad_dt.data[b * grad_dt.stride_b + t * grad_dt.stride_t + own[n] * grad_dt.stride_c] = 0;
       }
     }
-    if (grad_dt.data != nullptr && !call.rows.timespans_per_neuron && thread == 0) {
+    if (grad_dt.data != nullptr && !call.rows.timespans_per_neuron && opaque(thread) == 0) {
       grad_dt.data[b * grad_dt.stride_b + t * grad_dt.stride_t] = T(0);
     }
   }
@@ -413,10 +413,10 @@ __device__ void persistent_backward_sample(const PersistentBackward<T>& call,
     if (call.grad_output.data != nullptr && call.return_sequences) {
       // The last unfold's gradients are written by the threads that collect them.
       barrier<one_warp>();
-      if (thread < outputs) shared.g[thread] += output_gradient(b, t, thread);
+      if (opaque(thread) < outputs) shared.g[thread] += output_gradient(b, t, thread);
     }
     for (int u = unfolds - 1; u >= 0; --u) {
-      if (thread < neurons) shared.v[thread] = call.states[state_at(t, u) + thread];
+      if (opaque(thread) < neurons) shared.v[thread] = call.states[state_at(t, u) + thread];
       barrier<one_warp>();
       T s[slots];
       T num = 0, den = 0;
@@ -520,11 +520,11 @@ __device__ void persistent_backward_sample(const PersistentBackward<T>& call,
       } else {
         total = sum_block(total, warp_sums, threads / kWarp);
       }
-      if (thread == 0) grad_dt.data[b * grad_dt.stride_b + t * grad_dt.stride_t] = total;
+      if (opaque(thread) == 0) grad_dt.data[b * grad_dt.stride_b + t * grad_dt.stride_t] = total;
     }
   }
   barrier<one_warp>();
-  if (call.grad_h0 != nullptr && thread < neurons) {
+  if (call.grad_h0 != nullptr && opaque(thread) < neurons) {
     call.grad_h0[int64_t{sample} * neurons + thread] = shared.g[thread];
   }
 }

@@ -58,4 +58,6 @@ def test_the_committed_list_is_complete_and_in_order(tool: ModuleType) -> None:
     names = {name for kernels in listed.values() for name in kernels}
     for dtype in ("float", "double"):
         assert f"ltc_tiled_forward_kernel<{dtype}>" in names
+    for samples in (4, 8, 16):
+        assert f"ltc_cluster_backward_kernel<{samples}>" in names
     assert all(names == set(kernels) for kernels in listed.values())
