@@ -7,7 +7,8 @@ set(FASTLTC_CUDA_KERNELS
   ${PROJECT_SOURCE_DIR}/csrc/cuda/cfc_schedule.cpp
   ${PROJECT_SOURCE_DIR}/csrc/cuda/ltc.cu
   ${PROJECT_SOURCE_DIR}/csrc/cuda/ltc_schedule.cpp
-  ${PROJECT_SOURCE_DIR}/csrc/cuda/masked_linear.cu)
+  ${PROJECT_SOURCE_DIR}/csrc/cuda/masked_linear.cu
+  ${PROJECT_SOURCE_DIR}/csrc/cuda/special_function_limit.cu)
 
 set(FASTLTC_CUDA_BUILT 0)
 if(NOT FASTLTC_CUDA MATCHES "^(AUTO|ON|OFF)$")

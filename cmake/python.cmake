@@ -44,7 +44,8 @@ if(FASTLTC_CUDA_BUILT)
     csrc/cuda/set_device.cpp
     csrc/torch/cfc_cuda.cpp
     csrc/torch/ltc_cuda.cpp
-    csrc/torch/masked_linear_cuda.cpp)
+    csrc/torch/masked_linear_cuda.cpp
+    csrc/torch/special_function_limit_cuda.cpp)
   set_target_properties(_C_cuda PROPERTIES
     PREFIX "" SUFFIX ".so" CUDA_RUNTIME_LIBRARY Static CUDA_VISIBILITY_PRESET hidden)
   target_compile_definitions(_C_cuda PRIVATE TORCH_TARGET_VERSION=0x020a000000000000ULL)

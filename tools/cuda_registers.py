@@ -25,12 +25,17 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 LIST = ROOT / "csrc" / "cuda" / "registers.json"
-SOURCES = ("csrc/cuda/cfc.cu", "csrc/cuda/ltc.cu", "csrc/cuda/masked_linear.cu")
+SOURCES = (
+    "csrc/cuda/cfc.cu",
+    "csrc/cuda/ltc.cu",
+    "csrc/cuda/masked_linear.cu",
+    "csrc/cuda/special_function_limit.cu",
+)
 ARCHITECTURES = ("75", "80", "86", "89", "90", "100", "120")
 # Kernels whose inner loop is the work of a call.
 HOT = re.compile(
     r"((persistent|cluster)_(forward|backward)|tiled_(forward|neuron|state)|synapse_sums|sensory)_"
-    r"|masked_linear_(product|weight_gradient)_"
+    r"|(masked_linear_(product|weight_gradient)|special_function_limit)_"
     r"|cfc_((warp|block|tiled)_(forward|backward)|given|weight_sums|input_gradient)_"
 )
 # 512 threads leave 128 registers. Where they do not suffice, some positions are written before and
