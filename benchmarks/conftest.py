@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -83,9 +84,12 @@ def interleave(benchmark: Any) -> Callable[..., Interleaved]:
     """
 
     def run(
-        contestants: Sequence[Contestant], seconds: float = 8.0, slice_seconds: float = 0.05
+        contestants: Sequence[Contestant],
+        seconds: float = 8.0,
+        slice_seconds: float = 0.05,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> Interleaved:
-        comparison = Interleaved(contestants, 0.0 if QUICK else slice_seconds)
+        comparison = Interleaved(contestants, 0.0 if QUICK else slice_seconds, clock)
         rounds = 2 if QUICK else comparison.rounds(seconds, least=7, most=200)
         benchmark.pedantic(
             comparison.run_subject, setup=comparison.run_others, rounds=rounds, iterations=1
@@ -115,17 +119,9 @@ def record_times(
     def put(
         case: str, task: str, comparison: Interleaved, figures: list[Figure], error: float
     ) -> None:
-        contestants = {}
-        for name in (comparison.subject.name, *(c.name for c in comparison.others)):
-            time = comparison.time(name)
-            contestants[name] = {
-                "seconds": time.median,
-                "q1": time.q1,
-                "q3": time.q3,
-                "calls": comparison.calls[name],
-            }
         rounds = len(comparison.seconds[comparison.subject.name])
-        record(Row(case, task, comparison.subject.threads, figures, contestants, rounds, error))
+        threads = comparison.subject.threads
+        record(Row(case, task, threads, figures, comparison.contestants(), rounds, error))
 
     return put
 

@@ -71,7 +71,7 @@ class Row:
     Args:
         case: what is run: wiring and sizes.
         task: what of it is timed.
-        threads: of the subject.
+        threads: of the subject; 0 where a GPU does the work.
         figures: in the order in which they are asked.
         contestants: name to ``{"seconds": .., "q1": .., "q3": .., "calls": ..}``, the times of one
             job and the calls in a slice; or, where memory is measured, ``{"bytes": ..}``. The first

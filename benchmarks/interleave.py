@@ -87,6 +87,19 @@ class Interleaved:
         pairs = zip(self.seconds[numerator], self.seconds[denominator], strict=True)
         return Spread.of([scale * a / b for a, b in pairs])
 
+    def contestants(self) -> dict[str, dict[str, float]]:
+        """Return the times of one job and the calls in a slice, as ``figures.Row`` has them."""
+        found = {}
+        for contestant in (self.subject, *self.others):
+            time = self.time(contestant.name)
+            found[contestant.name] = {
+                "seconds": time.median,
+                "q1": time.q1,
+                "q3": time.q3,
+                "calls": self.calls[contestant.name],
+            }
+        return found
+
     def _calls_per_slice(self, contestant: Contestant) -> int:
         torch.set_num_threads(contestant.threads)
         contestant.call()  # allocations and compilation of the first call

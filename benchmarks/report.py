@@ -64,8 +64,10 @@ def conditions(data: dict[str, Any], source: str) -> str:
     machine, commit = data["machine_info"], data["commit_info"]
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     changed = " with changes" if commit.get("dirty") else ""
+    gpu = machine.get("gpu")
+    on_gpu = f"{gpu['name']} (CUDA {gpu['cuda']}, driver {gpu['driver']}) in " if gpu else ""
     return (
-        f"Measured on {data['datetime'][:10]} on {machine['processor']} "
+        f"Measured on {data['datetime'][:10]} on {on_gpu}{machine['processor']} "
         f"({machine['instruction_set']}, {machine['cores']} cores), float32, {machine['threads']} "
         f"threads unless said, load average {machine['load_average_before']} before; {versions}, "
         f"{machine['python']}, commit {commit['id'][:12]}{changed}. Medians over interleaved "
@@ -94,7 +96,8 @@ def _cells(row: Row) -> tuple[str, ...]:
         return "; ".join(text(figure) for figure in row.figures if figure.column == name)
 
     case = f"{row.case}: {row.task}"
-    case += f", {row.threads} thread" + ("s" if row.threads > 1 else "")
+    if row.threads:
+        case += f", {row.threads} thread" + ("s" if row.threads > 1 else "")
     asked = [figure for figure in row.figures if figure.asked]
     return (
         case,
