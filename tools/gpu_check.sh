@@ -49,10 +49,12 @@ python=${PYTHON:-$(command -v python || command -v python3)}
 results=${FASTLTC_RESULTS:-benchmarks/results}
 limit=(timeout --kill-after=10 "${FASTLTC_STEP_SECONDS:-590}")
 logs=$(mktemp -d)
+touch "$logs/start"
 export FASTLTC_REQUIRE_CUDA=1
 
 check_packages() {
   "$python" - <<'PROGRAM'
+import importlib.metadata
 import importlib.util
 import shutil
 import sys
@@ -69,6 +71,8 @@ for program in ("cmake", "ninja"):
     if shutil.which(program):
         del modules[program]
 missing = [name for module, name in modules.items() if importlib.util.find_spec(module) is None]
+if "pybind11" not in missing and int(importlib.metadata.version("pybind11").split(".")[0]) < 3:
+    missing.append("pybind11 >= 3")
 if missing:
     sys.exit(f"missing: {', '.join(missing)}; put their wheels into FASTLTC_WHEELS")
 PROGRAM
@@ -121,21 +125,24 @@ table=()
 for step in "${steps[@]}"; do
   start=$SECONDS
   printf '\n=== %s\n' "$step"
-  if "$step" 2>&1 | tee "$logs/$step.log"; then outcome=passed; else
-    outcome=FAILED
-    failed=1
-  fi
+  "$step" 2>&1 | tee "$logs/$step.log"
+  case $? in
+    0) outcome=passed ;;
+    124 | 137) outcome=TIMEOUT ;;
+    *) outcome=FAILED ;;
+  esac
+  [[ $outcome == passed ]] || failed=1
   summary=$(grep -E '(passed|failed|errors? in |ERROR SUMMARY|RACECHECK SUMMARY|missing:)' "$logs/$step.log" |
     tail -1)
   table+=("$(printf '%-12s %-8s %5d s   %s' "$step" "$outcome" $((SECONDS - start)) "$summary")")
   # An older installation must not be taken for this one.
-  [[ $step == build && $outcome == FAILED ]] && break
+  [[ $step == build && $failed == 1 ]] && break
 done
 
 printf '\n%s\n' "$(nvidia-smi --query-gpu=name,driver_version --format=csv,noheader 2>/dev/null)"
 printf '%s\n' "${table[@]}"
 for file in "$results/cuda-$name.json" "$results/cuda-$name-compiled.json"; do
-  # A benchmark that is interrupted leaves an empty file.
-  [[ -s $file ]] && "$python" benchmarks/report.py "$file"
+  # Neither those of an earlier run, nor the empty file of an interrupted one.
+  [[ -s $file && $file -nt $logs/start ]] && "$python" benchmarks/report.py "$file"
 done
 exit "$failed"
