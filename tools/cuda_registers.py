@@ -37,6 +37,7 @@ HOT = re.compile(
     r"((persistent|cluster)_(forward|backward)|tiled_(forward|neuron|state)|synapse_sums|sensory)_"
     r"|(masked_linear_(product|weight_gradient)|special_function_limit)_"
     r"|cfc_((warp|block|tiled)_(forward|backward)|given|weight_sums|input_gradient)_"
+    r"|memory_(input|weight_sums|step|state_gradient)_"
 )
 # 512 threads leave 128 registers. Where they do not suffice, some positions are written before and
 # read after all loops, and nothing within: bytes spilled at most, by architecture.

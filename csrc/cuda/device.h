@@ -9,15 +9,16 @@
 
 #define FASTLTC_DEVICE __host__ __device__ __forceinline__
 
-// Before a loop over registers, before one whose loads should be under way four at a time, and
+// Before a loop over registers, before one of which `count` turns should be under way at once, and
 // before one whose copies would not fit into the instruction cache.
 #if defined(__CUDACC__)
 #define FASTLTC_UNROLL _Pragma("unroll")
-#define FASTLTC_UNROLL_BY_4 _Pragma("unroll 4")
+#define FASTLTC_PRAGMA(text) _Pragma(#text)
+#define FASTLTC_UNROLL_BY(count) FASTLTC_PRAGMA(unroll(count))
 #define FASTLTC_NO_UNROLL _Pragma("unroll 1")
 #else
 #define FASTLTC_UNROLL
-#define FASTLTC_UNROLL_BY_4
+#define FASTLTC_UNROLL_BY(count)
 #define FASTLTC_NO_UNROLL
 #endif
 

@@ -15,6 +15,7 @@
 #include "cuda/ltc_persistent.cuh"
 #include "cuda/ltc_rows.cuh"
 #include "cuda/ltc_tiled.cuh"
+#include "cuda/memory_pass.h"
 #include "cuda/scratch.h"
 
 namespace fastltc::cuda {
@@ -54,9 +55,14 @@ struct Pass {
   InputMap<T> map{};
   T* num = nullptr;
   T* den = nullptr;
+  MemoryPass<T> memory{};
 
   bool tiled() const { return schedule.plan == LtcPlan::tiled; }
   bool clusters() const { return schedule.plan == LtcPlan::cluster_per_tile; }
+  // States that a step adds; with mixed memory the first goes into the memory cell.
+  int64_t of_step() const { return in.size.U + (memory.present() ? 1 : 0); }
+  int64_t state_width() const { return (memory.present() ? 2 : 1) * in.size.N; }
+  int kind() const { return memory.present() ? kMixedMemory : in.nets > 1 ? kLayers : kOneLayer; }
 
   void take(Scratch& scratch, bool backward) {
     const LayerSizes& size = in.size;
@@ -73,6 +79,8 @@ struct Pass {
     net.recurrent.mu = p.mu;
     net.recurrent.weight = p.w;
     net.recurrent.erev = p.erev;
+    net.nets = static_cast<int>(in.nets);
+    net.outputs_each = static_cast<int>(size.M / in.nets);
     take(scratch, net.recurrent, in.synapses, counts.synapses, size.N, backward);
     net.sensory.sigma = p.sensory_sigma;
     net.sensory.mu = p.sensory_mu;
@@ -85,7 +93,7 @@ struct Pass {
     net.leak_denominator = scratch.take<T>(size.N);
     if (!tiled() && !clusters()) {
       net.order = scratch.take<int32_t>(size.N);
-      net.driven_count = scratch.take<int32_t>(1);
+      net.driven_count = scratch.take<int32_t>(in.nets);
     }
     map.x = in.x;
     map.w = p.input_w;
@@ -94,6 +102,8 @@ struct Pass {
     map.u = scratch.take<T>(size.I * rows.count);
     num = scratch.take<T>(size.N * rows.count);
     den = scratch.take<T>(size.N * rows.count);
+    memory.stream = stream;
+    memory.take(scratch, in, rows, {tiled() ? 0 : schedule.threads}, backward);
   }
   void take(Scratch& scratch, Synapses<T>& list, const SynapseList& given, int64_t count,
             int64_t pre, bool backward) {
@@ -103,23 +113,24 @@ struct Pass {
     list.count = count;
     list.rows = static_cast<int>(pre);
     list.neurons = static_cast<int>(N);
+    list.rows_each = static_cast<int>(pre / in.nets);
+    list.neurons_each = static_cast<int>(N / in.nets);
     list.column = scratch.take<int32_t>(N + 1);
+    list.parameters = scratch.take<Synapse<T>>(count);
+    // What clear_positions clears, in one piece.
+    if (backward) list.position = scratch.take<int32_t>(N * list.rows_each);
     list.pre = scratch.take<int32_t>(count);
     list.post = scratch.take<int32_t>(count);
-    list.parameters = scratch.take<Synapse<T>>(count);
     if (!backward) return;
-    list.position = scratch.take<int32_t>(N * pre);
     list.out_count = scratch.take<int32_t>(pre);
-    list.out = scratch.take<int32_t>(N * pre);
+    list.out = scratch.take<int32_t>(pre * list.neurons_each);
   }
 
   void gather(bool backward) const {
     const int64_t N = in.size.N;
     if (backward) {
-      for (const Synapses<T>* list : {&net.recurrent, &net.sensory}) {
-        const size_t bytes = sizeof(int32_t) * static_cast<size_t>(N * list->rows);
-        if (bytes > 0) check(cudaMemsetAsync(list->position, 0xff, bytes, stream), "memset");
-      }
+      clear_positions(net.recurrent);
+      clear_positions(net.sensory);
     }
     launch("ltc_gather", ltc_gather_kernel<T>, grid(ceil_div(N, 4), 3), 4 * kWarp, 0, stream, net,
            in.parameters);
@@ -127,6 +138,12 @@ struct Pass {
     const int64_t most = std::max(N, in.size.I);
     launch("ltc_gather_out", ltc_gather_out_kernel<T>, grid(ceil_div(most, kRowThreads), 2),
            kRowThreads, 0, stream, net);
+  }
+  // To -1. A list that is not well formed may leave out any of its synapses.
+  void clear_positions(const Synapses<T>& list) const {
+    const size_t bytes = reinterpret_cast<unsigned char*>(list.post + list.count) -
+                         reinterpret_cast<unsigned char*>(list.position);
+    if (bytes > 0) check(cudaMemsetAsync(list.position, 0xff, bytes, stream), "memset");
   }
   void sensory_sums() const {
     if (rows.count == 0) return;
@@ -139,10 +156,19 @@ struct Pass {
   }
 };
 
-// Calls run(slots, threads), both compile-time constants, for the schedule's instantiation.
+// Calls run(slots, threads, kind), all compile-time constants, for the schedule's instantiation.
 template <typename T, typename Run>
-void with_instance(const LtcSchedule& schedule, const Run& run) {
+void with_instance(const LtcSchedule& schedule, int kind, const Run& run_kind) {
   using std::integral_constant;
+  const auto run = [&](auto slots, auto threads) {
+    if (kind == kMixedMemory) {
+      run_kind(slots, threads, integral_constant<int, kMixedMemory>());
+    } else if (kind == kLayers) {
+      run_kind(slots, threads, integral_constant<int, kLayers>());
+    } else {
+      run_kind(slots, threads, integral_constant<int, kOneLayer>());
+    }
+  };
   const auto warp = integral_constant<int, kWarp>();
   constexpr bool is_float64 = sizeof(T) == 8;
   if (schedule.plan == LtcPlan::block_per_sample) {
@@ -167,6 +193,7 @@ void with_tile(const LtcSchedule& schedule, const Run& run) {
 template <typename T>
 struct ForwardPass : Pass<T> {
   using Pass<T>::in;
+  using Pass<T>::memory;
   using Pass<T>::stream;
 
   T* turn[2] = {};  // [N][B], where the tiled plan keeps no states
@@ -182,6 +209,7 @@ struct ForwardPass : Pass<T> {
     if (size.B == 0 || size.N == 0) return;
     this->gather(false);
     this->sensory_sums();
+    memory.prepare({});
     if (this->tiled()) {
       run_tiled(out);
     } else if (this->clusters()) {
@@ -195,10 +223,12 @@ struct ForwardPass : Pass<T> {
     PersistentForward<T> call;
     fill(call, out);
     call.states = out.states;
-    with_instance<T>(this->schedule, [&](auto slots, auto threads) {
-      launch("ltc_persistent_forward", ltc_persistent_forward_kernel<T, slots(), threads()>,
-             grid(std::min<int64_t>(in.size.B, 1 << 20)), this->schedule.threads,
-             persistent_forward_shared<T>(in.size.N), stream, call);
+    call.most = static_cast<int>(ltc_layer_synapses(in.size, this->counts, in.nets));
+    call.memory = memory.of_sample({});
+    with_instance<T>(this->schedule, this->kind(), [&](auto slots, auto threads, auto kind) {
+      launch("ltc_persistent_forward", ltc_persistent_forward_kernel<T, slots(), threads(), kind()>,
+             grid(in.nets, in.size.B), this->schedule.threads,
+             persistent_forward_shared<T>(in.size.N / in.nets), stream, call);
     });
   }
 
@@ -224,20 +254,28 @@ struct ForwardPass : Pass<T> {
     const int64_t count = size.N * size.B;
     TiledForward<T> call;
     fill(call, out);
-    const auto state = [&](int64_t unfold) {
-      return out.states == nullptr ? turn[unfold % 2] : out.states + unfold * count;
+    const auto state = [&](int64_t index) {
+      return out.states == nullptr ? turn[index % 2] : out.states + index * count;
     };
+    const int64_t of_step = this->of_step();
+    T* const kept = out.states == nullptr ? nullptr : out.states + (size.T * of_step + 1) * count;
     launch("ltc_tiled_initial", ltc_tiled_initial_kernel<T>, threads_grid(count), kRowThreads, 0,
            stream, in.h0, size.B, count, state(0));
     for (int64_t t = 0; t < size.T; ++t) {
-      for (int64_t u = 0; u < size.U; ++u) {
-        const int64_t unfold = t * size.U + u;
+      int64_t index = t * of_step;
+      if (memory.present()) {
+        memory.step(t, state(index), state(index + 1),
+                    kept == nullptr ? nullptr : kept + t * kKeptRows * count);
+        ++index;
+      }
+      for (int64_t u = 0; u < size.U; ++u, ++index) {
         launch("ltc_tiled_forward", ltc_tiled_forward_kernel<T>, rows_grid(size.B, size.N),
-               kTileThreads, 0, stream, call, t, u == size.U - 1, state(unfold), state(unfold + 1));
+               kTileThreads, 0, stream, call, t, u == size.U - 1, state(index), state(index + 1));
       }
     }
     launch("ltc_tiled_final", ltc_tiled_final_kernel<T>, threads_grid(count), kRowThreads, 0,
-           stream, call, state(size.T * size.U));
+           stream, call, state(size.T * of_step), this->state_width());
+    if (memory.present()) memory.write_state({out.hn, this->state_width(), 0, 1});
   }
 
   template <typename Call>
@@ -258,6 +296,7 @@ struct ForwardPass : Pass<T> {
 template <typename T>
 struct BackwardPass : Pass<T> {
   using Pass<T>::in;
+  using Pass<T>::memory;
   using Pass<T>::counts;
   using Pass<T>::net;
   using Pass<T>::rows;
@@ -271,32 +310,38 @@ struct BackwardPass : Pass<T> {
   int64_t parts = 0, sensory_parts = 0;
   SynapseSums<T>* sums = nullptr;           // [parts][synapses]
   SynapseSums<T>* sensory_sums_ = nullptr;  // [sensory_parts][sensory synapses]
+  T* grad_dt = nullptr;                     // [N][rows], or [nets][rows]
   // Of the tiled plan.
-  T* gn = nullptr;       // [T * U][N][B]
-  T* g = nullptr;        // [N][B]
-  T* direct = nullptr;   // [N][B]
-  T* grad_dt = nullptr;  // [N][rows]
-  T* gt = nullptr;       // [T * U][N][B], of the plan with clusters
+  T* gn = nullptr;      // [T * of_step][N][B]
+  T* g = nullptr;       // [N][B]
+  T* direct = nullptr;  // [N][B]
+  T* gt = nullptr;      // [T * U][N][B], of the plan with clusters
+  // Of the plans by sample, with mixed memory.
+  T* grad_c = nullptr;  // [B][N]
 
   void take(Scratch& scratch) {
     Pass<T>::take(scratch, true);
     const LayerSizes& size = in.size;
-    const int64_t unfolds = size.T * size.U;
     grad_num = scratch.take<T>(size.N * rows.count);
     grad_den = scratch.take<T>(size.N * rows.count);
     grad_capacity = scratch.take<T>(size.N * rows.count);
     grad_u = scratch.take<T>(size.I * rows.count);
-    parts = this->tiled() ? sum_parts(counts.synapses, unfolds * size.B) : schedule.blocks;
+    parts = this->tiled() ? sum_parts(counts.synapses, size.T * size.U * size.B) : schedule.blocks;
     sensory_parts = sum_parts(counts.sensory_synapses, rows.count);
     sums = scratch.take<SynapseSums<T>>(parts * counts.synapses);
     sensory_sums_ = scratch.take<SynapseSums<T>>(sensory_parts * counts.sensory_synapses);
-    if (!this->tiled() && !this->clusters()) return;
-    grad_dt = scratch.take<T>(in.timespans.data == nullptr ? 0 : size.N * rows.count);
+    const bool by_neuron = this->tiled() || this->clusters();
+    const int64_t channels = by_neuron ? size.N : in.nets > 1 ? in.nets : 0;
+    grad_dt = scratch.take<T>(in.timespans.data == nullptr ? 0 : channels * rows.count);
     if (this->clusters()) {
-      gt = scratch.take<T>(in.timespans.data == nullptr ? 0 : unfolds * size.N * size.B);
+      gt = scratch.take<T>(in.timespans.data == nullptr ? 0 : size.T * size.U * size.N * size.B);
       return;
     }
-    gn = scratch.take<T>(unfolds * size.N * size.B);
+    if (!this->tiled()) {
+      grad_c = scratch.take<T>(memory.present() ? size.N * size.B : 0);
+      return;
+    }
+    gn = scratch.take<T>(size.T * this->of_step() * size.N * size.B);
     g = scratch.take<T>(size.N * size.B);
     direct = scratch.take<T>(size.N * size.B);
   }
@@ -316,6 +361,7 @@ struct BackwardPass : Pass<T> {
     this->gather(true);
     this->sensory_sums();
     if (size.B > 0) {
+      memory.prepare(grad.grad_hn);
       if (this->tiled()) {
         run_tiled(grad);
       } else if (this->clusters()) {
@@ -326,10 +372,16 @@ struct BackwardPass : Pass<T> {
     }
     sensory_gradients(grad);
     sum_over_rows(grad);
+    const LtcStateStrides strides = state_strides();
+    memory.gradients({grad.states, strides.sample, this->of_step() * strides.step, strides.neuron},
+                     grad.memory, grad.x);
+  }
+  LtcStateStrides state_strides() const {
+    return ltc_state_strides(schedule, in.size, memory.present());
   }
 
   void clear(T* dense, int64_t rows) const {
-    const size_t bytes = sizeof(T) * static_cast<size_t>(rows * in.size.N);
+    const size_t bytes = sizeof(T) * static_cast<size_t>(rows / in.nets * in.size.N);
     if (bytes > 0) check(cudaMemsetAsync(dense, 0, bytes, stream), "memset");
   }
 
@@ -340,13 +392,30 @@ struct BackwardPass : Pass<T> {
     call.grad_timespans = grad.timespans;
     call.grad_h0 = grad.h0;
     call.synapse_sums = sums;
-    with_instance<T>(schedule, [&](auto slots, auto threads) {
-      launch("ltc_persistent_backward", ltc_persistent_backward_kernel<T, slots(), threads()>,
-             grid(schedule.blocks), schedule.threads,
-             persistent_backward_shared<T, slots(), threads()>(in.size.N, counts.synapses,
-                                                               schedule.threads),
+    call.most = static_cast<int>(ltc_layer_synapses(in.size, counts, in.nets));
+    call.memory = memory.of_sample(grad.grad_hn);
+    call.grad_c = grad_c;
+    // What the layers have to say about a step that they share is added up at the end.
+    const bool shares_steps = in.nets > 1 && !in.timespans_per_neuron;
+    if (shares_steps && grad.timespans.data != nullptr) {
+      call.grad_timespans = {grad_dt, 1, in.size.B, rows.count};
+    }
+    with_instance<T>(schedule, this->kind(), [&](auto slots, auto threads, auto kind) {
+      launch("ltc_persistent_backward",
+             ltc_persistent_backward_kernel<T, slots(), threads(), kind()>,
+             grid(in.nets, schedule.blocks), schedule.threads,
+             persistent_backward_shared<T, slots(), threads(), kind()>(in.size.N / in.nets,
+                                                                       call.most, schedule.threads),
              stream, call);
     });
+    if (shares_steps) add_timespans(static_cast<int>(in.nets), grad.timespans);
+  }
+
+  // From [neurons or layers][rows].
+  void add_timespans(int channels, const SequenceView<T>& to) const {
+    if (to.data == nullptr || rows.count == 0) return;
+    launch("ltc_timespans", ltc_timespans_kernel<T>, threads_grid(rows.count), kRowThreads, 0,
+           stream, rows, channels, grad_dt, to);
   }
 
   void run_clusters(const LtcGradients<float>& grad) const {
@@ -371,8 +440,7 @@ struct BackwardPass : Pass<T> {
     launch("ltc_cluster_timespans", ltc_cluster_timespans_kernel<float>,
            rows_grid(rows.count, size.N), kRowThreads, 0, stream, net, rows, this->num, this->den,
            grad.states, gt, grad_dt);
-    launch("ltc_tiled_timespans", ltc_tiled_timespans_kernel<float>, threads_grid(rows.count),
-           kRowThreads, 0, stream, rows, static_cast<int>(size.N), grad_dt, grad.timespans);
+    add_timespans(static_cast<int>(size.N), grad.timespans);
   }
 
   void run_tiled(const LtcGradients<T>& grad) const {
@@ -386,35 +454,41 @@ struct BackwardPass : Pass<T> {
     call.grad_dt = grad.timespans.data == nullptr ? nullptr : grad_dt;
     launch("ltc_tiled_last_gradient", ltc_tiled_last_gradient_kernel<T>, threads_grid(count),
            kRowThreads, 0, stream, call);
+    const int64_t of_step = this->of_step();
+    const T* const kept = grad.states + (size.T * of_step + 1) * count;
+    const int64_t kept_count = kKeptRows * count;
     for (int64_t t = size.T - 1; t >= 0; --t) {
       if (grad.grad_output.data != nullptr && grad.return_sequences && size.M > 0) {
         launch("ltc_tiled_output_gradient", ltc_tiled_output_gradient_kernel<T>,
                threads_grid(size.M * size.B), kRowThreads, 0, stream, call, t);
       }
       for (int64_t u = size.U - 1; u >= 0; --u) {
-        const int64_t unfold = t * size.U + u;
-        const T* const before = grad.states + unfold * count;
+        const int64_t at = (t * of_step + u) * count;
+        const T* const before = grad.states + at + (of_step - size.U) * count;
         launch("ltc_tiled_neuron", ltc_tiled_neuron_kernel<T>, tiles, kTileThreads, 0, stream, call,
-               t, u == size.U - 1, before, before + count, gn + unfold * count);
+               t, u == size.U - 1, before, before + count, gn + at);
         launch("ltc_tiled_state", ltc_tiled_state_kernel<T>, tiles, kTileThreads, 0, stream, call,
-               t, before, before + count, gn + unfold * count);
+               t, before, before + count, gn + at);
+      }
+      if (memory.present()) {
+        memory.step_backward(t, kept + t * kept_count, kept + (t - 1) * kept_count, g);
       }
     }
     if (grad.h0 != nullptr) {
       launch("ltc_tiled_h0", ltc_tiled_h0_kernel<T>, threads_grid(count), kRowThreads, 0, stream,
-             call, grad.h0);
+             call, grad.h0, this->state_width());
+      if (memory.present()) memory.write_state({grad.h0, this->state_width(), 0, 1});
     }
-    if (grad.timespans.data != nullptr && rows.count > 0) {
-      launch("ltc_tiled_timespans", ltc_tiled_timespans_kernel<T>, threads_grid(rows.count),
-             kRowThreads, 0, stream, rows, static_cast<int>(size.N), grad_dt, grad.timespans);
-    }
+    add_timespans(static_cast<int>(size.N), grad.timespans);
     SummedRows<T> summed;
     summed.count = size.T * size.U * size.B;
     summed.inner = summed.pitch = size.B;
     summed.outer = count;
-    summed.pre = grad.states;
+    summed.groups = size.U;
+    summed.skipped = of_step - size.U;
+    summed.pre = grad.states + summed.skipped * count;
     summed.gn = gn;
-    summed.after = grad.states + count;
+    summed.after = summed.pre + count;
     synapse_sums(net.recurrent, summed, parts, sums);
   }
 
@@ -462,7 +536,7 @@ struct BackwardPass : Pass<T> {
     launch("ltc_neuron_gradients", ltc_neuron_gradients_kernel<T>, grid(in.size.N), kRowThreads, 0,
            stream, net, in.parameters, rows.count, neurons);
     if (in.size.M == 0) return;
-    const LtcStateStrides strides = ltc_state_strides(schedule, in.size);
+    const LtcStateStrides strides = state_strides();
     OutputGradients<T> outputs;
     outputs.grad_output = grad.grad_output;
     outputs.return_sequences = grad.return_sequences;
@@ -470,11 +544,11 @@ struct BackwardPass : Pass<T> {
     outputs.stride_sample = strides.sample;
     outputs.stride_step = strides.step;
     outputs.stride_neuron = strides.neuron;
-    outputs.unfolds = in.size.U;
+    outputs.of_step = this->of_step();
     outputs.w = grad.output_w;
     outputs.b = grad.output_b;
     launch("ltc_output_gradients", ltc_output_gradients_kernel<T>, grid(in.size.M), kRowThreads, 0,
-           stream, rows, outputs);
+           stream, net, rows, outputs);
   }
 
   template <typename Call>

@@ -31,7 +31,7 @@ struct LtcSchedule {
   LtcPlan plan = LtcPlan::tiled;
   int threads = 0;     // of a block that runs samples; at least N; 32 with a warp per sample
   int slots = 0;       // synapses that a thread keeps in registers; it reads the rest from memory
-  int64_t blocks = 0;  // of the backward pass; each takes every blocks-th sample
+  int64_t blocks = 0;  // of the backward pass, for each layer; each takes every blocks-th sample
   int cluster = 1;     // blocks of a cluster; `blocks` then counts clusters, also forward
   int samples = 0;     // of a cluster's tile: 4, 8 or 16
 };
@@ -47,23 +47,32 @@ struct LtcSchedule {
 //   blocks, at most 16.
 // - Else tiled: the parameters do not fit into a block's registers.
 // float64 takes the same plans with 4 slots (2 in a block): its values take two registers. It never
-// takes clusters, whose shared memory it would need twice.
+// takes clusters, whose shared memory it would need twice; neither does mixed memory.
+// Several layers beside each other (`nets` of them; sizes and counts are those of all together)
+// take the plan of one with the mean number of synapses, and a warp or block runs a sample of one
+// layer. Which of them has more is not known here: a block takes those that have at most 4096 in
+// any case. They take no clusters.
 LtcSchedule ltc_schedule(const LayerSizes& size, const LtcCounts& counts, bool is_float64,
-                         const LtcDevice& device = {});
+                         const LtcDevice& device = {}, int64_t nets = 1, bool memory = false);
 
 // Problems that take clusters where a device has them: float32, up to 256 neurons, more than 4096
-// synapses and at least a quarter of the matrix, all of which that plan evaluates. Where it is so,
-// LtcOutputs::states has the rates [T * U, N, B] behind its states, on every device.
+// synapses and at least a quarter of the matrix, all of which that plan evaluates; one layer
+// without mixed memory. Where it is so, LtcOutputs::states has the rates [T * U, N, B] behind its
+// states, on every device.
 bool ltc_keeps_rates(const LayerSizes& size, const LtcCounts& counts, bool is_float64);
 
-// Where a state stands in LtcOutputs::states: b * sample + unfold * step + j * neuron, with unfold
-// 0 for the initial state.
+// The most synapses that one of the layers may have.
+int64_t ltc_layer_synapses(const LayerSizes& size, const LtcCounts& counts, int64_t nets);
+
+// Where a state stands in LtcOutputs::states: b * sample + index * step + j * neuron, with index 0
+// for the initial state. A step adds U states, or with mixed memory U + 1, the first of which goes
+// into its cell.
 struct LtcStateStrides {
   int64_t sample = 0;
   int64_t step = 0;
   int64_t neuron = 0;
 };
-LtcStateStrides ltc_state_strides(const LtcSchedule& schedule, const LayerSizes& size);
+LtcStateStrides ltc_state_strides(const LtcSchedule& schedule, const LayerSizes& size, bool memory);
 
 // Bytes of scratch memory, aligned to 256, whose content is not read.
 template <typename T>

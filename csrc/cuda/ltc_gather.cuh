@@ -1,7 +1,8 @@
 // Gathers the network from the dense parameters (ltc_network.h), once per call.
 //
-// Plan: a warp for each column of each list. Positions of missing synapses in `position` have been
-// set to -1 by a memset. Bound by launches: it reads and writes a few hundred kilobytes.
+// Plan: a warp for each column of each list. `position`, and for the backward pass `pre` and
+// `post`, have been set to -1 by a memset. Bound by launches: it reads and writes a few hundred
+// kilobytes.
 #pragma once
 
 #include "cuda/ltc_network.h"
@@ -22,35 +23,40 @@ __device__ void gather_column(const Synapses<T>& list, int j, int lane, bool sof
     list.column[j] = begin;
     if (j == list.neurons - 1) list.column[list.neurons] = end;
   }
+  // Of the layer that the neuron belongs to.
+  const int64_t first = static_cast<int64_t>(j / list.neurons_each) * list.rows_each;
   for (int k = begin + lane; k < end; k += kWarp) {
-    int i = list.given_row[k];
-    const bool outside = i < 0 || i >= list.rows;
-    if (outside) i = 0;
-    const int64_t at = static_cast<int64_t>(i) * list.neurons + j;
+    int64_t i = list.given_row[k];
+    const bool outside = i < first || i >= first + list.rows_each;
+    if (outside) i = first;
+    const int64_t at = list.dense(i, j);
     T w = list.weight[at];
     if (softplus_weights) w = softplus(w);
     const T slope = list.sigma[at] * kLog2E<T>;
     Synapse<T> p{-slope, slope * list.mu[at], w * list.erev[at], w};
     if (outside || wrong) p.a = p.b = p.we = p.w = T(NAN);
     list.parameters[k] = p;
-    list.pre[k] = i;
+    list.pre[k] = static_cast<int32_t>(i);
     list.post[k] = j;
-    if (list.position != nullptr) list.position[static_cast<int64_t>(j) * list.rows + i] = k;
+    if (list.position != nullptr) {
+      list.position[static_cast<int64_t>(j) * list.rows_each + i - first] = k;
+    }
   }
 }
 
-// A block of the neurons' order: the driven ones first, each part ascending.
+// A neuron's place in its layer's order: the driven ones first, each part ascending.
 template <typename T>
-__device__ void gather_order(const Network<T>& net, int j) {
-  const int32_t* const column = net.recurrent.given_column;
+__device__ void gather_order(const Network<T>& net, int neuron) {
+  const int each = net.recurrent.neurons_each, layer = neuron / each, j = neuron % each;
+  const int32_t* const column = net.recurrent.given_column + layer * each;
   int driven = 0, driven_before = 0;
-  for (int i = 0; i < net.recurrent.neurons; ++i) {
+  for (int i = 0; i < each; ++i) {
     if (i == j) driven_before = driven;
     if (column[i + 1] > column[i]) ++driven;
   }
   const bool own = column[j + 1] > column[j];
-  net.order[own ? driven_before : driven + j - driven_before] = j;
-  if (j == 0) *net.driven_count = driven;
+  net.order[layer * each + (own ? driven_before : driven + j - driven_before)] = j;
+  if (j == 0) net.driven_count[layer] = driven;
 }
 
 // Blocks in y: 0 and 1 the lists, 2 the neurons.
@@ -84,10 +90,11 @@ __global__ void ltc_gather_out_kernel(const Network<T> net) {
   const Synapses<T>& list = blockIdx.y == 0 ? net.recurrent : net.sensory;
   const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (i >= list.rows) return;
-  int32_t* const out = list.out + i * list.neurons;
+  int32_t* const out = list.out + i * list.neurons_each;
+  const int64_t first = i / list.rows_each * list.neurons_each, own = i % list.rows_each;
   int count = 0;
-  for (int j = 0; j < list.neurons; ++j) {
-    const int32_t k = list.position[static_cast<int64_t>(j) * list.rows + i];
+  for (int64_t j = first; j < first + list.neurons_each; ++j) {
+    const int32_t k = list.position[j * list.rows_each + own];
     if (k >= 0) out[count++] = k;
   }
   list.out_count[i] = count;

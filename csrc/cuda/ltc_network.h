@@ -31,15 +31,25 @@ struct Synapses {
   int64_t count = 0;
   int rows = 0;  // presynaptic neurons, or inputs
   int neurons = 0;
+  // Of one layer, where several stand beside each other: dense matrices are stacked, and no synapse
+  // leads from one to another.
+  int rows_each = 0;
+  int neurons_each = 0;
   // Gathered. Positions are those of the list.
   int32_t* column = nullptr;         // [neurons + 1]
-  int32_t* pre = nullptr;            // [count]
+  int32_t* pre = nullptr;            // [count]; -1, as post, where a column leaves it out
   int32_t* post = nullptr;           // [count]
   Synapse<T>* parameters = nullptr;  // [count]
   // For the backward pass, else null: the synapses from each presynaptic neuron.
-  int32_t* position = nullptr;   // [neurons][rows], -1 where there is no synapse
+  int32_t* position = nullptr;   // [neurons][rows_each], -1 where there is no synapse
   int32_t* out_count = nullptr;  // [rows]
-  int32_t* out = nullptr;        // [rows][neurons]: positions, out_count of them
+  int32_t* out = nullptr;        // [rows][neurons_each]: positions, out_count of them
+
+  // Of the synapse from i onto j in the dense matrices.
+  FASTLTC_DEVICE int64_t dense(int64_t i, int64_t j) const {
+    return i * neurons_each + j % neurons_each;
+  }
+  FASTLTC_DEVICE const int32_t* outgoing(int64_t i) const { return out + i * neurons_each; }
 };
 
 template <typename T>
@@ -52,9 +62,20 @@ struct Network {
   T* leak_numerator = nullptr;    // [N] pos(gleak) * vleak
   T* leak_denominator = nullptr;  // [N] pos(gleak) + epsilon
   // Neurons with recurrent synapses, then those without: within a step, the latter need no sigmoid
-  // and their denominator is constant.
+  // and their denominator is constant. Of each layer by itself, counted from its first neuron.
   int32_t* order = nullptr;         // [N]
-  int32_t* driven_count = nullptr;  // [1]
+  int32_t* driven_count = nullptr;  // [nets]
+  int nets = 1;
+  int outputs_each = 0;  // of one layer
+
+  // The output of neuron j, or -1; the neuron of output m.
+  FASTLTC_DEVICE int64_t output_of(int64_t j) const {
+    const int64_t each = recurrent.neurons_each, own = j % each;
+    return own < outputs_each ? j / each * outputs_each + own : -1;
+  }
+  FASTLTC_DEVICE int64_t motor(int64_t m) const {
+    return m / outputs_each * recurrent.neurons_each + m % outputs_each;
+  }
 };
 
 // Adds the synapses onto neuron j to its numerator and denominator; `pre` is [rows][pitch], at the

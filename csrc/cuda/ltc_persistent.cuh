@@ -7,7 +7,9 @@
 //   gt = g / (C + dt den)   gn = dt gt   gd = -gn v'   h = (we gn + w' gd)(s - s^2)
 //   g_j <- C_j gt_j + sum sigma h    P += s gn   Q += s gd   H += h   HV += h v_i
 //
-// Layout: num, den and their gradients [N][rows] (ltc_network.h); states [B][T U + 1][N].
+// Layout: num, den and their gradients [N][rows] (ltc_network.h); states [B][T U + 1][N]. With
+// mixed memory a step has one more state, that before the memory cell, and a sample's states [T (U
+// + 1) + 1][N] are followed by what the memory cell keeps, [T][5][N].
 //
 // Plan: the driven neurons, those with recurrent synapses, share the threads of a block: each gets
 // G neighbouring lanes, a power of two, and each lane every G-th of its synapses. A lane keeps the
@@ -18,6 +20,9 @@
 // Backward, each synapse's share of the gradient of its presynaptic neuron goes through shared
 // memory to the lanes that add up that neuron's, in the order of its list. No atomics; each block
 // leaves its own sums, which ltc_synapse_gradients_kernel adds in order.
+// Layers beside each other have blocks of their own: x of the grid is the layer, y shares out the
+// samples. With mixed memory (memory_cell.cuh) a step begins with its product and gates, which take
+// one barrier more forward and two backward.
 //
 // Bound by the chain of an unfold (shared memory, 2^t, reciprocal, log2(G) shuffles, reciprocal,
 // shared memory, barrier) while a warp or block does not fill its processor, else by the
@@ -25,6 +30,7 @@
 #pragma once
 
 #include "cuda/ltc_network.h"
+#include "cuda/memory_cell.cuh"
 
 namespace fastltc::cuda {
 
@@ -58,7 +64,34 @@ __device__ __forceinline__ Integer opaque(Integer value) {
   return value;
 }
 
-// What a thread does.
+// What a call is about. Each has kernels of its own: the first of them is short of registers as it
+// is.
+enum LtcKind : int { kOneLayer, kLayers, kMixedMemory };
+
+// The layer that a block runs, where several stand beside each other.
+template <typename T, int kind>
+struct Layer {
+  const Network<T>& net;
+
+  // Read again rather than kept in registers.
+  __device__ int index() const {
+    return kind == kLayers ? static_cast<int>(opaque(blockIdx.x)) : 0;
+  }
+  __device__ int neurons() const { return net.recurrent.neurons_each; }
+  __device__ int64_t first_neuron() const { return int64_t{index()} * neurons(); }
+  __device__ int first_synapse() const {
+    return kind == kLayers ? net.recurrent.column[first_neuron()] : 0;
+  }
+  // Of the synapse at a position of the whole list. A list that is not well formed may lead to
+  // another layer's: then the zero behind the states.
+  __device__ int pre(int position) const {
+    const int64_t own = net.recurrent.pre[position] - first_neuron();
+    if (kind == kLayers && (own < 0 || own >= neurons())) return neurons();
+    return static_cast<int>(own);
+  }
+};
+
+// What a thread does. Neurons and synapses are counted from the first of the block's layer.
 template <typename T, int slots>
 struct Role {
   int lanes;      // G
@@ -73,24 +106,34 @@ struct Role {
   // Their presynaptic neurons in the lower half; the upper half is for CollectRole.
   uint32_t indices[slots];
 
-  __device__ explicit Role(const Network<T>& net) {
+  // `most`: synapses of any layer.
+  template <int kind>
+  __device__ Role(const Layer<T, kind>& layer, int most) {
+    const Network<T>& net = layer.net;
     const int thread = static_cast<int>(threadIdx.x), threads = static_cast<int>(blockDim.x);
-    const int neurons = net.recurrent.neurons;
-    const int count = *net.driven_count;
+    const int neurons = layer.neurons();
+    const int64_t base = layer.first_neuron();
+    const int first_synapse = layer.first_synapse();
+    const int32_t* const order = net.order + base;
+    const int32_t* const column = net.recurrent.column + base;
+    const int count = net.driven_count[layer.index()];
     lanes = lanes_each(threads, count);
     const int group = thread / lanes;
-    driven = group < count ? net.order[group] : -1;
+    driven = group < count ? order[group] : -1;
     leads = driven >= 0 && thread % lanes == 0;
-    leaky = count + thread < neurons ? net.order[count + thread] : -1;
-    first = driven >= 0 ? net.recurrent.column[driven] + thread % lanes : 0;
-    end = driven >= 0 ? net.recurrent.column[driven + 1] : 0;
-    capacity[0] = driven >= 0 ? net.capacity[driven] : T(1);
-    capacity[1] = leaky >= 0 ? net.capacity[leaky] : T(1);
+    leaky = count + thread < neurons ? order[count + thread] : -1;
+    // A list that is not well formed may lead anywhere.
+    const auto inside = [&](int k) { return k < 0 ? 0 : k > most ? most : k; };
+    first = driven >= 0 ? inside(column[driven] - first_synapse) + thread % lanes : 0;
+    end = driven >= 0 ? inside(column[driven + 1] - first_synapse) : 0;
+    capacity[0] = driven >= 0 ? net.capacity[base + driven] : T(1);
+    capacity[1] = leaky >= 0 ? net.capacity[base + leaky] : T(1);
     FASTLTC_UNROLL
     for (int n = 0; n < slots; ++n) {
       const int k = first + n * lanes;
-      p[n] = k < end ? net.recurrent.parameters[k] : Synapse<T>{T(0), T(0), T(0), T(0)};
-      indices[n] = static_cast<uint32_t>(k < end ? net.recurrent.pre[k] : neurons);
+      p[n] = k < end ? net.recurrent.parameters[first_synapse + k]
+                     : Synapse<T>{T(0), T(0), T(0), T(0)};
+      indices[n] = static_cast<uint32_t>(k < end ? layer.pre(first_synapse + k) : neurons);
     }
   }
   __device__ int pre(int n) const { return static_cast<int>(opaque(indices[n]) & 0xffffu); }
@@ -107,12 +150,11 @@ struct StepSums {
   T dt = 1;
 
   __device__ void load(const Rows<T>& rows, const T* nums, const T* dens, int64_t b, int64_t t,
-                       int j) {
-    if (j < 0) return;
+                       int64_t j) {
     const int64_t at = j * rows.count + t * rows.B + b;
     num = nums[at];
     den = dens[at];
-    dt = rows.step(b, t, j);
+    dt = rows.step(b, t, static_cast<int>(j));
   }
 };
 
@@ -129,6 +171,8 @@ struct PersistentForward {
   bool return_sequences = true;
   T* hn = nullptr;
   T* states = nullptr;  // null: not kept
+  int most = 0;         // synapses of any layer
+  SampleMemory<T> memory;
 };
 
 template <typename T>
@@ -137,24 +181,34 @@ size_t persistent_forward_shared(int64_t neurons) {
 }
 
 template <typename T>
-__device__ void write_output(const PersistentForward<T>& call, int64_t b, int64_t t, int m, T v) {
+__device__ void write_output(const PersistentForward<T>& call, int64_t b, int64_t t, int64_t m,
+                             T v) {
   if (call.output_w != nullptr) v *= call.output_w[m];
   if (call.output_b != nullptr) v += call.output_b[m];
   const SequenceView<T>& y = call.output;
   y.data[b * y.stride_b + t * y.stride_t + m * y.stride_c] = v;
 }
 
-template <typename T, int slots, bool one_warp>
+template <typename T, int slots, bool one_warp, int kind>
 __device__ void persistent_forward_sample(const PersistentForward<T>& call,
                                           const Role<T, slots>& role, int64_t b, T* from, T* to) {
   const Network<T>& net = call.net;
   const Synapses<T>& list = net.recurrent;
+  const Layer<T, kind> layer{net};
   const int thread = static_cast<int>(threadIdx.x), threads = static_cast<int>(blockDim.x);
-  const int neurons = list.neurons, unfolds = static_cast<int>(net.size.U);
-  const int outputs = static_cast<int>(net.size.M);
+  const int unfolds = static_cast<int>(net.size.U), outputs = net.outputs_each;
+  const int64_t base = layer.first_neuron(), first_output = int64_t{layer.index()} * outputs;
+  // Of all layers.
+  const int64_t neurons = list.neurons;
   const int64_t length = call.rows.length(b);
-  const int64_t history = (net.size.T * unfolds + 1) * neurons;
-  T* kept = call.states == nullptr ? nullptr : call.states + b * history;
+  constexpr bool mixed = kind == kMixedMemory;
+  const int64_t of_step = unfolds + (mixed ? 1 : 0), state_rows = net.size.T * of_step + 1;
+  const int64_t history = (state_rows + (mixed ? kKeptRows * net.size.T : 0)) * neurons;
+  T* kept = call.states == nullptr ? nullptr : call.states + b * history + base;
+  T* gates = kept == nullptr ? nullptr : kept + state_rows * neurons;
+  const int led = mixed && thread % call.memory.lanes == 0 ? thread / call.memory.lanes : -1;
+  T c = 0;
+  if (mixed && led >= 0 && led < neurons) c = call.memory.initial(b, led);
   // Of the neurons that this thread writes; -1: none.
   const int own[2] = {role.leads ? role.driven : -1, role.leaky};
   const int read[2] = {role.driven, role.leaky};
@@ -162,7 +216,7 @@ __device__ void persistent_forward_sample(const PersistentForward<T>& call,
   FASTLTC_UNROLL
   for (int n = 0; n < 2; ++n) {
     if (read[n] >= 0 && call.h0.data != nullptr) {
-      v[n] = call.h0.data[b * call.h0.stride_b + read[n] * call.h0.stride_c];
+      v[n] = call.h0.data[b * call.h0.stride_b + (base + read[n]) * call.h0.stride_c];
     }
     if (own[n] < 0) continue;
     from[own[n]] = v[n];
@@ -171,7 +225,9 @@ __device__ void persistent_forward_sample(const PersistentForward<T>& call,
   StepSums<T> step[2];
   FASTLTC_UNROLL
   for (int n = 0; n < 2; ++n) {
-    if (length > 0) step[n].load(call.rows, call.num, call.den, b, 0, read[n]);
+    if (length > 0 && read[n] >= 0) {
+      step[n].load(call.rows, call.num, call.den, b, 0, base + read[n]);
+    }
   }
   barrier<one_warp>();
   for (int64_t t = 0; t < length; ++t) {
@@ -182,7 +238,25 @@ __device__ void persistent_forward_sample(const PersistentForward<T>& call,
     // Long before they are needed.
     FASTLTC_UNROLL
     for (int n = 0; n < 2; ++n) {
-      if (t + 1 < length) step[n].load(call.rows, call.num, call.den, b, t + 1, read[n]);
+      if (t + 1 < length && read[n] >= 0) {
+        step[n].load(call.rows, call.num, call.den, b, t + 1, base + read[n]);
+      }
+    }
+    if constexpr (mixed) {
+      if (kept != nullptr) kept += neurons;
+      memory_forward_step(call.memory, static_cast<int>(neurons), t * call.rows.B + b, from, to,
+                          gates, c);
+      if (gates != nullptr) gates += kKeptRows * neurons;
+      barrier<one_warp>();
+      T* const other = from;
+      from = to;
+      to = other;
+      FASTLTC_UNROLL
+      for (int n = 0; n < 2; ++n) {
+        if (read[n] < 0) continue;
+        v[n] = from[read[n]];
+        if (kept != nullptr && own[n] >= 0) kept[own[n]] = v[n];
+      }
     }
     for (int u = 0; u < unfolds; ++u) {
       T num = 0, den = 0;
@@ -193,8 +267,9 @@ __device__ void persistent_forward_sample(const PersistentForward<T>& call,
         den += role.p[n].w * s;
       }
       for (int k = role.spilled(); k < role.end; k += role.lanes) {
-        const Synapse<T> p = list.parameters[k];
-        const T s = sigmoid_exp2(p.a * from[list.pre[k]] + p.b);
+        const int at = layer.first_synapse() + k;
+        const Synapse<T> p = list.parameters[at];
+        const T s = sigmoid_exp2(p.a * from[layer.pre(at)] + p.b);
         num += p.we * s;
         den += p.w * s;
       }
@@ -217,43 +292,52 @@ __device__ void persistent_forward_sample(const PersistentForward<T>& call,
     FASTLTC_UNROLL
     for (int n = 0; n < 2; ++n) {
       if (call.return_sequences && own[n] >= 0 && own[n] < outputs) {
-        write_output(call, b, t, own[n], v[n]);
+        write_output(call, b, t, first_output + own[n], v[n]);
       }
     }
   }
   FASTLTC_UNROLL
   for (int n = 0; n < 2; ++n) {
     if (own[n] < 0) continue;
-    call.hn[b * neurons + own[n]] = v[n];
-    if (!call.return_sequences && own[n] < outputs) write_output(call, b, 0, own[n], v[n]);
+    call.hn[b * (mixed ? 2 * neurons : neurons) + base + own[n]] = v[n];
+    if (!call.return_sequences && own[n] < outputs) {
+      write_output(call, b, 0, first_output + own[n], v[n]);
+    }
   }
+  if (mixed && led >= 0 && led < neurons) call.hn[(2 * b + 1) * neurons + led] = c;
+  // The rest is left to the first layer.
+  if (base > 0) return;
   // Nobody reads these states, but outputs of an operator should not be left to chance.
   if (kept != nullptr) {
-    const int64_t written = (length * unfolds + 1) * neurons;
-    for (int64_t k = written + thread; k < history; k += threads) {
-      call.states[b * history + k] = T(0);
+    T* const states = call.states + b * history;
+    const int64_t written = (length * of_step + 1) * neurons;
+    for (int64_t k = written + thread; k < state_rows * neurons; k += threads) states[k] = T(0);
+    for (int64_t k = (state_rows + kKeptRows * length) * neurons + thread; mixed && k < history;
+         k += threads) {
+      states[k] = T(0);
     }
   }
   if (call.return_sequences) {
     const SequenceView<T>& y = call.output;
-    for (int64_t k = length * outputs + thread; k < net.size.T * outputs; k += threads) {
-      y.data[b * y.stride_b + k / outputs * y.stride_t + k % outputs * y.stride_c] = T(0);
+    const int64_t all = net.size.M;
+    for (int64_t k = length * all + thread; k < net.size.T * all; k += threads) {
+      y.data[b * y.stride_b + k / all * y.stride_t + k % all * y.stride_c] = T(0);
     }
   }
 }
 
-template <typename T, int slots, int max_threads>
+template <typename T, int slots, int max_threads, int kind>
 __global__ void __launch_bounds__(max_threads, 1)
     ltc_persistent_forward_kernel(const PersistentForward<T> call) {
   constexpr bool one_warp = max_threads == kWarp;
-  const int neurons = call.net.recurrent.neurons;
+  const int neurons = call.net.recurrent.neurons_each;
   T* const from = reinterpret_cast<T*>(dynamic_shared());
   T* const to = from + neurons + 1;
   if (threadIdx.x == 0) from[neurons] = to[neurons] = T(0);
-  const Role<T, slots> role(call.net);
-  for (int64_t b = blockIdx.x; b < call.rows.B; b += gridDim.x) {
+  const Role<T, slots> role(Layer<T, kind>{call.net}, call.most);
+  for (int64_t b = blockIdx.y; b < call.rows.B; b += gridDim.y) {
     // Its last barrier comes after all that reads the shared states.
-    persistent_forward_sample<T, slots, one_warp>(call, role, b, from, to);
+    persistent_forward_sample<T, slots, one_warp, kind>(call, role, b, from, to);
   }
 }
 
@@ -272,9 +356,13 @@ struct PersistentBackward {
   T* grad_num = nullptr;  // [N][rows]
   T* grad_den = nullptr;
   T* grad_capacity = nullptr;
-  SequenceView<T> grad_timespans;          // null: not wanted
+  // null: not wanted. Where all neurons share a step, channels are layers.
+  SequenceView<T> grad_timespans;
   T* grad_h0 = nullptr;                    // null: not wanted
-  SynapseSums<T>* synapse_sums = nullptr;  // [blocks][synapses]
+  SynapseSums<T>* synapse_sums = nullptr;  // [y of the grid][synapses]
+  int most = 0;                            // synapses of any layer
+  SampleMemory<T> memory;
+  T* grad_c = nullptr;  // [B][N], of the memory going back
 };
 
 // A thread of a large block has not enough registers for its slots' four parameters and four sums:
@@ -283,10 +371,15 @@ struct PersistentBackward {
 template <int slots, int max_threads>
 inline constexpr bool short_of_registers = max_threads != kWarp;
 
-template <typename T, int slots, int max_threads>
-size_t persistent_backward_shared(int64_t neurons, int64_t synapses, int threads) {
+// Shares, or with mixed memory the gradients of the gates, which take turns.
+FASTLTC_DEVICE int64_t shared_shares(int64_t neurons, int64_t most, int kind) {
+  return kind == kMixedMemory && 4 * neurons > most ? 4 * neurons : most;
+}
+template <typename T, int slots, int max_threads, int kind>
+size_t persistent_backward_shared(int64_t neurons, int64_t most, int threads) {
   const int64_t parked = short_of_registers<slots, max_threads> ? 2 * slots * threads : 0;
-  return static_cast<size_t>(3 * neurons + 1 + synapses + 1 + parked) * sizeof(T);
+  const int64_t shares = shared_shares(neurons, most, kind);
+  return static_cast<size_t>(shares + 1 + 3 * neurons + 1 + parked) * sizeof(T);
 }
 
 template <typename T>
@@ -294,7 +387,7 @@ struct BackwardShared {
   T* v;       // [N + 1] before the unfold
   T* g;       // [N] gradient of the state after it
   T* direct;  // [N] C gt
-  T* shares;  // [synapses + 1] sigma h times -log2(e)
+  T* shares;  // [shared_shares + 1] sigma h times -log2(e), and a zero at the end
   T* parked;  // [2][slots][threads]: b and we
 };
 
@@ -308,31 +401,32 @@ struct CollectRole {
   int first;  // of the neuron's outgoing synapses
   int count;
 
-  template <typename T, int slots>
-  __device__ CollectRole(const Synapses<T>& list, Role<T, slots>& role) {
+  template <typename T, int slots, int kind>
+  __device__ CollectRole(const Layer<T, kind>& layer, int zero, Role<T, slots>& role) {
     const int thread = static_cast<int>(threadIdx.x);
-    lanes = lanes_each(static_cast<int>(blockDim.x), list.neurons);
+    lanes = lanes_each(static_cast<int>(blockDim.x), layer.neurons());
     const int group = thread / lanes;
-    neuron = group < list.neurons ? group : -1;
+    neuron = group < layer.neurons() ? group : -1;
     leads = neuron >= 0 && thread % lanes == 0;
     first = thread % lanes;
-    count = neuron >= 0 ? list.out_count[neuron] : 0;
-    const int32_t* const out = outgoing(list);
+    count = neuron >= 0 ? layer.net.recurrent.out_count[layer.first_neuron() + neuron] : 0;
     FASTLTC_UNROLL
     for (int n = 0; n < slots; ++n) {
       const int k = first + n * lanes;
       // Behind the shares stands a zero.
-      const uint32_t position = static_cast<uint32_t>(k < count ? out[k] : list.count);
-      role.indices[n] |= position << 16;
+      role.indices[n] |= static_cast<uint32_t>(k < count ? share(layer, zero, k) : zero) << 16;
     }
   }
-  template <typename T>
-  __device__ const int32_t* outgoing(const Synapses<T>& list) const {
-    return list.out + static_cast<int64_t>(neuron < 0 ? 0 : neuron) * list.neurons;
+  // Where the share of the neuron's k-th outgoing synapse stands; `zero` where it has none.
+  template <typename T, int kind>
+  __device__ int share(const Layer<T, kind>& layer, int zero, int k) const {
+    const int32_t* const out = layer.net.recurrent.outgoing(layer.first_neuron() + neuron);
+    const int at = out[k] - layer.first_synapse();
+    return at < 0 || at > zero ? zero : at;
   }
 };
 
-template <typename T, int slots, int max_threads>
+template <typename T, int slots, int max_threads, int kind>
 __device__ void persistent_backward_sample(const PersistentBackward<T>& call,
                                            const Role<T, slots>& role, const CollectRole& collect,
                                            int sample, const BackwardShared<T>& shared,
@@ -340,15 +434,30 @@ __device__ void persistent_backward_sample(const PersistentBackward<T>& call,
   constexpr bool one_warp = max_threads == kWarp;
   const Network<T>& net = call.net;
   const Synapses<T>& list = net.recurrent;
+  const Layer<T, kind> layer{net};
   const int thread = static_cast<int>(threadIdx.x), threads = static_cast<int>(blockDim.x);
-  const int neurons = list.neurons, unfolds = static_cast<int>(net.size.U);
-  const int outputs = static_cast<int>(net.size.M);
+  const int neurons = layer.neurons(), unfolds = static_cast<int>(net.size.U);
+  const int outputs = net.outputs_each;
   const int length = static_cast<int>(call.rows.length(sample));
-  // Before unfold u of step t.
+  const int zero = static_cast<int>(shared_shares(neurons, call.most, kind));
+  constexpr bool mixed = kind == kMixedMemory;
+  // Of the layer's first neuron, before unfold u of step t; with mixed memory -1 is before its
+  // cell.
   const auto state_at = [&](int64_t t, int u) {
-    return (int64_t{opaque(sample)} * (net.size.T * unfolds + 1) + t * unfolds + u) * neurons;
+    const int64_t of_step = unfolds + (mixed ? 1 : 0);
+    const int64_t rows = net.size.T * (of_step + (mixed ? kKeptRows : 0)) + 1;
+    const int64_t row = int64_t{opaque(sample)} * rows + t * of_step + u + (mixed ? 1 : 0);
+    return row * list.neurons + layer.first_neuron();
   };
+  // What the memory cell kept of step t.
+  const auto gates_at = [&](int64_t t) {
+    return call.states + state_at(net.size.T, 0) + t * kKeptRows * list.neurons;
+  };
+  T* const grad_c = mixed ? call.grad_c + int64_t{sample} * neurons + thread : nullptr;
   const SequenceView<T>& grad_dt = call.grad_timespans;
+  const auto write_grad_dt = [&](int64_t b, int64_t t, int64_t channel, T value) {
+    grad_dt.data[b * grad_dt.stride_b + t * grad_dt.stride_t + channel * grad_dt.stride_c] = value;
+  };
   const auto parameters = [&](int n) {
     Synapse<T> p = role.p[n];
     if constexpr (short_of_registers<slots, max_threads>) {
@@ -357,8 +466,9 @@ __device__ void persistent_backward_sample(const PersistentBackward<T>& call,
     }
     return p;
   };
-  const auto output_gradient = [&](int64_t b, int64_t t, int m) {
+  const auto output_gradient = [&](int64_t b, int64_t t, int own) {
     const SequenceView<const T>& gy = call.grad_output;
+    const int64_t m = int64_t{layer.index()} * outputs + own;
     T value = gy.data[b * gy.stride_b + t * gy.stride_t + m * gy.stride_c];
     if (call.output_w != nullptr) value *= call.output_w[m];
     return value;
@@ -367,12 +477,18 @@ __device__ void persistent_backward_sample(const PersistentBackward<T>& call,
   if (opaque(thread) < neurons) {
     T g = 0;
     if (call.grad_hn.data != nullptr) {
-      g = call.grad_hn.data[sample * call.grad_hn.stride_b + thread * call.grad_hn.stride_c];
+      const int64_t j = layer.first_neuron() + thread;
+      g = call.grad_hn.data[sample * call.grad_hn.stride_b + j * call.grad_hn.stride_c];
     }
     if (call.grad_output.data != nullptr && !call.return_sequences && opaque(thread) < outputs) {
       g += output_gradient(sample, 0, thread);
     }
     shared.g[thread] = g;
+    if constexpr (mixed) {
+      const SequenceView<const T>& last = call.memory.grad_c_last;
+      *grad_c =
+          last.data == nullptr ? T(0) : last.data[sample * last.stride_b + thread * last.stride_c];
+    }
   }
   for (int t = length; t < net.size.T; ++t) {
     const int64_t b = opaque(sample);
@@ -380,14 +496,13 @@ __device__ void persistent_backward_sample(const PersistentBackward<T>& call,
     FASTLTC_UNROLL
     for (int n = 0; n < 2; ++n) {
       if (own[n] < 0) continue;
-      const int64_t at = own[n] * call.rows.count + t * call.rows.B + b;
+      const int64_t j = layer.first_neuron() + own[n];
+      const int64_t at = j * call.rows.count + t * call.rows.B + b;
       call.grad_num[at] = call.grad_den[at] = call.grad_capacity[at] = T(0);
-      if (grad_dt.data != nullptr && call.rows.timespans_per_neuron) {
-        grad_dt.data[b * grad_dt.stride_b + t * grad_dt.stride_t + own[n] * grad_dt.stride_c] = 0;
-      }
+      if (grad_dt.data != nullptr && call.rows.timespans_per_neuron) write_grad_dt(b, t, j, T(0));
     }
     if (grad_dt.data != nullptr && !call.rows.timespans_per_neuron && opaque(thread) == 0) {
-      grad_dt.data[b * grad_dt.stride_b + t * grad_dt.stride_t] = T(0);
+      write_grad_dt(b, t, layer.index(), T(0));
     }
   }
   for (int t = length - 1; t >= 0; --t) {
@@ -399,11 +514,13 @@ __device__ void persistent_backward_sample(const PersistentBackward<T>& call,
     T sum_g[2] = {}, sum_ga[2] = {}, sum_c[2] = {};
     T driven_gdt = 0;
     StepSums<T> step;
-    step.load(call.rows, call.num, call.den, b, t, role.driven);
+    if (role.driven >= 0) {
+      step.load(call.rows, call.num, call.den, b, t, layer.first_neuron() + role.driven);
+    }
     T rate = 0;
     if (role.leaky >= 0) {
       StepSums<T> leaky;
-      leaky.load(call.rows, call.num, call.den, b, t, role.leaky);
+      leaky.load(call.rows, call.num, call.den, b, t, layer.first_neuron() + role.leaky);
       rate = reciprocal(role.capacity[1] + leaky.dt * leaky.den);
     }
     FASTLTC_UNROLL
@@ -435,8 +552,9 @@ __device__ void persistent_backward_sample(const PersistentBackward<T>& call,
         }
       }
       for (int k = role.spilled(); k < role.end; k += role.lanes) {
-        const Synapse<T> p = list.parameters[k];
-        const T sk = sigmoid_exp2(p.a * shared.v[list.pre[k]] + p.b);
+        const int synapse = layer.first_synapse() + k;
+        const Synapse<T> p = list.parameters[synapse];
+        const T sk = sigmoid_exp2(p.a * shared.v[layer.pre(synapse)] + p.b);
         num += p.we * sk;
         den += p.w * sk;
       }
@@ -463,9 +581,10 @@ __device__ void persistent_backward_sample(const PersistentBackward<T>& call,
         k += role.lanes;
       }
       for (; k < role.end; k += role.lanes) {
-        const Synapse<T> p = list.parameters[k];
-        const T v = shared.v[list.pre[k]];
-        SynapseSums<T>& stored = call.synapse_sums[blockIdx.x * list.count + k];
+        const int synapse = layer.first_synapse() + k;
+        const Synapse<T> p = list.parameters[synapse];
+        const T v = shared.v[layer.pre(synapse)];
+        SynapseSums<T>& stored = call.synapse_sums[blockIdx.y * list.count + synapse];
         SynapseSums<T> sum = stored;
         const T h =
             synapse_backward(p, sigmoid_exp2(p.a * v + p.b), v, synapse_gn, synapse_gd, sum);
@@ -487,7 +606,7 @@ __device__ void persistent_backward_sample(const PersistentBackward<T>& call,
       FASTLTC_UNROLL
       for (int n = 0; n < slots; ++n) total += shared.shares[role.position(n)];
       for (int k = collect.first + slots * collect.lanes; k < collect.count; k += collect.lanes) {
-        total += shared.shares[collect.outgoing(list)[k]];
+        total += shared.shares[collect.share(layer, zero, k)];
       }
       total = sum_lanes(total, collect.lanes);
       if (collect.leads) {
@@ -500,8 +619,9 @@ __device__ void persistent_backward_sample(const PersistentBackward<T>& call,
       if (own[n] < 0) continue;
       // Read again rather than kept through the unfolds.
       StepSums<T> sums_of_step;
-      sums_of_step.load(call.rows, call.num, call.den, b, t, own[n]);
-      const int64_t at = own[n] * call.rows.count + t * call.rows.B + b;
+      const int64_t j = layer.first_neuron() + own[n];
+      sums_of_step.load(call.rows, call.num, call.den, b, t, j);
+      const int64_t at = j * call.rows.count + t * call.rows.B + b;
       call.grad_num[at] = sums_of_step.dt * sum_g[n];
       call.grad_den[at] = -sums_of_step.dt * sum_ga[n];
       call.grad_capacity[at] = sum_c[n];
@@ -509,9 +629,7 @@ __device__ void persistent_backward_sample(const PersistentBackward<T>& call,
       const T gdt =
           n == 0 ? driven_gdt : sums_of_step.num * sum_g[1] - sums_of_step.den * sum_ga[1];
       all_gdt += gdt;
-      if (grad_dt.data != nullptr && call.rows.timespans_per_neuron) {
-        grad_dt.data[b * grad_dt.stride_b + t * grad_dt.stride_t + own[n] * grad_dt.stride_c] = gdt;
-      }
+      if (grad_dt.data != nullptr && call.rows.timespans_per_neuron) write_grad_dt(b, t, j, gdt);
     }
     if (grad_dt.data != nullptr && !call.rows.timespans_per_neuron) {
       T total = all_gdt;
@@ -520,38 +638,65 @@ __device__ void persistent_backward_sample(const PersistentBackward<T>& call,
       } else {
         total = sum_block(total, warp_sums, threads / kWarp);
       }
-      if (opaque(thread) == 0) grad_dt.data[b * grad_dt.stride_b + t * grad_dt.stride_t] = total;
+      if (opaque(thread) == 0) write_grad_dt(b, t, layer.index(), total);
+    }
+    if constexpr (mixed) {
+      Gates<T>* const gz = reinterpret_cast<Gates<T>*>(shared.shares);
+      barrier<one_warp>();
+      if (opaque(thread) < neurons) {
+        const T* const kept = gates_at(t) + thread;
+        const T before =
+            t > 0 ? (gates_at(t - 1) + thread)[4 * neurons] : call.memory.initial(b, thread);
+        T carried = *grad_c;
+        const Gates<T> grad =
+            memory_backward<T>({kept[0], kept[neurons], kept[2 * neurons], kept[3 * neurons]},
+                               before, kept[4 * neurons], shared.g[thread], carried);
+        *grad_c = carried;
+        gz[thread] = grad;
+        call.memory.gz[(t * call.rows.B + b) * neurons + thread] = grad;
+      }
+      barrier<one_warp>();
+      const T grad_h =
+          memory_recurrent_transposed(call.memory.packed, gz, neurons, call.memory.lanes);
+      if (collect.leads) shared.g[collect.neuron] = grad_h;
     }
   }
   barrier<one_warp>();
   if (call.grad_h0 != nullptr && opaque(thread) < neurons) {
-    call.grad_h0[int64_t{sample} * neurons + thread] = shared.g[thread];
+    const int64_t width = mixed ? 2 * list.neurons : list.neurons;
+    T* const to = call.grad_h0 + int64_t{sample} * width + layer.first_neuron() + thread;
+    *to = shared.g[thread];
+    if constexpr (mixed) to[neurons] = *grad_c;
   }
 }
 
-template <typename T, int slots, int max_threads>
+template <typename T, int slots, int max_threads, int kind>
 __global__ void __launch_bounds__(max_threads, 1)
     ltc_persistent_backward_kernel(const PersistentBackward<T> call) {
   FASTLTC_SHARED_ARRAY(T, warp_sums, max_threads / kWarp);
-  const Synapses<T>& list = call.net.recurrent;
-  T* const memory = reinterpret_cast<T*>(dynamic_shared());
-  const BackwardShared<T> shared{memory, memory + list.neurons + 1, memory + 2 * list.neurons + 1,
-                                 memory + 3 * list.neurons + 1,
-                                 memory + 3 * list.neurons + 1 + list.count + 1};
-  if (threadIdx.x == 0) shared.v[list.neurons] = shared.shares[list.count] = T(0);
-  Role<T, slots> role(call.net);
-  const CollectRole collect(list, role);
+  const Layer<T, kind> layer{call.net};
+  const int neurons = layer.neurons();
+  const int zero = static_cast<int>(shared_shares(neurons, call.most, kind));
+  // The shares first, because the gradients of the gates are read four at a time.
+  T* const shares = reinterpret_cast<T*>(dynamic_shared());
+  T* const v = shares + zero + 1;
+  const BackwardShared<T> shared{v, v + neurons + 1, v + 2 * neurons + 1, shares,
+                                 v + 3 * neurons + 1};
+  if (threadIdx.x == 0) shared.v[neurons] = shared.shares[zero] = T(0);
+  Role<T, slots> role(layer, call.most);
+  const CollectRole collect(layer, zero, role);
   FASTLTC_UNROLL
   for (int n = 0; n < slots && short_of_registers<slots, max_threads>; ++n) {
     shared.parked[n * blockDim.x + threadIdx.x] = role.p[n].b;
     shared.parked[(slots + n) * blockDim.x + threadIdx.x] = role.p[n].we;
   }
-  SynapseSums<T>* const left = call.synapse_sums + blockIdx.x * list.count;
+  SynapseSums<T>* const left =
+      call.synapse_sums + blockIdx.y * call.net.recurrent.count + layer.first_synapse();
   for (int k = role.spilled(); k < role.end; k += role.lanes) left[k] = SynapseSums<T>();
   SynapseSums<T> sums[slots];
-  for (int b = static_cast<int>(blockIdx.x); b < call.rows.B; b += static_cast<int>(gridDim.x)) {
-    persistent_backward_sample<T, slots, max_threads>(call, role, collect, b, shared, sums,
-                                                      warp_sums);
+  for (int b = static_cast<int>(blockIdx.y); b < call.rows.B; b += static_cast<int>(gridDim.y)) {
+    persistent_backward_sample<T, slots, max_threads, kind>(call, role, collect, b, shared, sums,
+                                                            warp_sums);
   }
   FASTLTC_UNROLL
   for (int n = 0; n < slots; ++n) {

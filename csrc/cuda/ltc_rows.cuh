@@ -73,7 +73,7 @@ __global__ void ltc_sensory_gradient_kernel(const Synapses<T> list, int64_t rows
   for (int k = blockIdx.y * kRowWarps + threadIdx.x / kWarp; k < list.rows;
        k += gridDim.y * kRowWarps) {
     const T value = u[k * rows + r];
-    const int32_t* const out = list.out + static_cast<int64_t>(k) * list.neurons;
+    const int32_t* const out = list.outgoing(k);
     T total = 0;
     for (int n = 0; n < list.out_count[k]; ++n) {
       const Synapse<T> p = list.parameters[out[n]];
@@ -118,12 +118,15 @@ __global__ void ltc_input_gradient_kernel(const Rows<T> rows, const InputMap<T> 
   if (grad.b != nullptr) grad.b[k] = sum_b;
 }
 
-// What synapses are summed over: `count` rows, in groups of `inner` that lie `outer` apart.
+// What synapses are summed over: `count` rows, in groups of `inner` that lie `outer` apart; after
+// every `groups` of them, so many are skipped.
 template <typename T>
 struct SummedRows {
   int64_t count = 0;
   int64_t inner = 0;
   int64_t outer = 0;
+  int64_t groups = 1;
+  int64_t skipped = 0;
   int64_t pitch = 0;         // between channels
   const T* pre = nullptr;    // presynaptic values
   const T* gn = nullptr;     // of the postsynaptic neuron
@@ -149,14 +152,17 @@ __global__ void __launch_bounds__(kRowThreads, 1)
   for (int n = 0; n < kSynapsesPerWarp; ++n) {
     const int64_t k = first + n < list.count ? first + n : first;
     p[n] = list.parameters[k];
-    pre[n] = list.pre[k] * rows.pitch;
-    post[n] = list.post[k] * rows.pitch;
+    pre[n] = (list.pre[k] < 0 ? 0 : list.pre[k]) * rows.pitch;
+    post[n] = (list.post[k] < 0 ? 0 : list.post[k]) * rows.pitch;
   }
   const int64_t size = (rows.count + gridDim.y - 1) / gridDim.y;
   const int64_t begin = blockIdx.y * size;
   const int64_t end = begin + size < rows.count ? begin + size : rows.count;
   for (int64_t r = begin + lane; r < end; r += kWarp) {
-    const int64_t at = r / rows.inner * rows.outer + r % rows.inner;
+    int64_t group = r / rows.inner;
+    const int64_t within = r - group * rows.inner;
+    if (rows.skipped > 0) group += group / rows.groups * rows.skipped;
+    const int64_t at = group * rows.outer + within;
     FASTLTC_UNROLL
     for (int n = 0; n < kSynapsesPerWarp; ++n) {
       const T v = rows.pre[pre[n] + at];
@@ -199,8 +205,8 @@ __device__ void write_synapse_gradient(const Synapses<T>& list, const SynapseGra
   sum.Q = sum_lanes(sum.Q);
   sum.H = sum_lanes(sum.H);
   sum.HV = sum_lanes(sum.HV);
-  if (lane != 0) return;
-  const int64_t at = static_cast<int64_t>(list.pre[k]) * list.neurons + list.post[k];
+  if (lane != 0 || list.pre[k] < 0) return;
+  const int64_t at = list.dense(list.pre[k], list.post[k]);
   const T slope = softplus_weights ? softplus_slope(list.weight[at]) : T(1);
   grad.w[at] = (list.erev[at] * sum.P + sum.Q) * slope;
   grad.erev[at] = list.parameters[k].w * sum.P;
@@ -264,33 +270,34 @@ struct OutputGradients {
   int64_t stride_sample = 0;  // of the states
   int64_t stride_step = 0;
   int64_t stride_neuron = 0;
-  int64_t unfolds = 0;
-  T* w = nullptr;  // [M]; null: not wanted
+  int64_t of_step = 0;  // states of a step
+  T* w = nullptr;       // [M]; null: not wanted
   T* b = nullptr;
 };
 
 // A block for each output.
 template <typename T>
-__global__ void ltc_output_gradients_kernel(const Rows<T> rows, const OutputGradients<T> grad) {
+__global__ void ltc_output_gradients_kernel(const Network<T> net, const Rows<T> rows,
+                                            const OutputGradients<T> grad) {
   FASTLTC_SHARED_ARRAY(T, sums_w, kRowWarps);
   FASTLTC_SHARED_ARRAY(T, sums_b, kRowWarps);
-  const int64_t m = blockIdx.x;
+  const int64_t m = blockIdx.x, j = net.motor(m);
   const SequenceView<const T>& gy = grad.grad_output;
   const int64_t count = gy.data == nullptr ? 0 : grad.return_sequences ? rows.count : rows.B;
   T w = 0, sum_b = 0;
   for (int64_t r = threadIdx.x; r < count; r += kRowThreads) {
     const int64_t b = r % rows.B, length = rows.length(b);
     int64_t t = r / rows.B;
-    int64_t unfold = length * grad.unfolds;
+    int64_t after = length * grad.of_step;
     if (grad.return_sequences) {
       if (t >= length) continue;
-      unfold = (t + 1) * grad.unfolds;
+      after = (t + 1) * grad.of_step;
     } else {
       t = 0;
     }
     const T value = gy.data[b * gy.stride_b + t * gy.stride_t + m * gy.stride_c];
     w += value *
-         grad.states[b * grad.stride_sample + unfold * grad.stride_step + m * grad.stride_neuron];
+         grad.states[b * grad.stride_sample + after * grad.stride_step + j * grad.stride_neuron];
     sum_b += value;
   }
   w = sum_block(w, sums_w, kRowWarps);
@@ -298,6 +305,22 @@ __global__ void ltc_output_gradients_kernel(const Rows<T> rows, const OutputGrad
   if (threadIdx.x != 0) return;
   if (grad.w != nullptr) grad.w[m] = w;
   if (grad.b != nullptr) grad.b[m] = sum_b;
+}
+
+// The gradient of the time steps, from those of neurons or layers: added up where they share one.
+template <typename T>
+__global__ void ltc_timespans_kernel(const Rows<T> rows, int channels, const T* grad_dt,
+                                     const SequenceView<T> grad) {
+  const int64_t r = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (r >= rows.count) return;
+  T* const to = grad.data + r % rows.B * grad.stride_b + r / rows.B * grad.stride_t;
+  T total = 0;
+  for (int j = 0; j < channels; ++j) {
+    const T value = grad_dt[j * rows.count + r];
+    if (rows.timespans_per_neuron) to[j * grad.stride_c] = value;
+    total += value;
+  }
+  if (!rows.timespans_per_neuron) *to = total;
 }
 
 }  // namespace fastltc::cuda

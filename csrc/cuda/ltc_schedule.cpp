@@ -10,7 +10,8 @@ namespace {
 constexpr int kMaxThreads = 512;
 constexpr int64_t kMaxWarpSynapses = 384;
 constexpr int64_t kMaxBlockSynapses = 4096;
-// More blocks than any device runs at once; each leaves its own sums of the synapses.
+// More blocks than any device runs at once, of all layers; each leaves its own sums of the
+// synapses.
 constexpr int64_t kMaxWarps = 1024;
 constexpr int64_t kMaxBlocks = 256;
 // Blocks that a tile's size is chosen for: Hopper has 132 multiprocessors.
@@ -43,35 +44,47 @@ bool ltc_keeps_rates(const LayerSizes& size, const LtcCounts& counts, bool is_fl
          4 * counts.synapses >= size.N * size.N;
 }
 
+int64_t ltc_layer_synapses(const LayerSizes& size, const LtcCounts& counts, int64_t nets) {
+  const int64_t neurons = size.N / nets;
+  return nets == 1 ? counts.synapses : std::min(neurons * neurons, counts.synapses);
+}
+
 LtcSchedule ltc_schedule(const LayerSizes& size, const LtcCounts& counts, bool is_float64,
-                         const LtcDevice& device) {
+                         const LtcDevice& device, int64_t nets, bool memory) {
   LtcSchedule schedule;
-  const int64_t synapses = counts.synapses;
-  if (size.N <= 32 && synapses <= kMaxWarpSynapses) {
+  const int64_t neurons = size.N / nets, synapses = (counts.synapses + nets - 1) / nets;
+  const auto blocks = [&](int64_t most) {
+    return std::min(size.B, std::max<int64_t>(1, most / nets));
+  };
+  if (neurons <= 32 && synapses <= kMaxWarpSynapses) {
     schedule.plan = LtcPlan::warp_per_sample;
     schedule.threads = 32;
     schedule.slots = synapses <= 96 || is_float64 ? 4 : synapses <= 192 ? 8 : 12;
-    schedule.blocks = std::min(size.B, kMaxWarps);
-  } else if (size.N <= kMaxThreads && synapses <= kMaxBlockSynapses) {
+    schedule.blocks = blocks(kMaxWarps);
+  } else if (neurons <= kMaxThreads &&
+             ltc_layer_synapses(size, counts, nets) <= kMaxBlockSynapses) {
     schedule.plan = LtcPlan::block_per_sample;
     schedule.slots = is_float64 ? 2 : 8;
-    const int64_t each = 2 * synapses > size.N * size.N ? 8 : 4;
+    const int64_t each = 2 * synapses > neurons * neurons ? 8 : 4;
     schedule.threads = 64;
     while (schedule.threads < kMaxThreads &&
-           (schedule.threads < size.N || schedule.threads * each < synapses)) {
+           (schedule.threads < neurons || schedule.threads * each < synapses)) {
       schedule.threads *= 2;
     }
-    schedule.blocks = std::min(size.B, kMaxBlocks);
-  } else if (ltc_keeps_rates(size, counts, is_float64)) {
+    schedule.blocks = blocks(kMaxBlocks);
+  } else if (nets == 1 && !memory && ltc_keeps_rates(size, counts, is_float64)) {
     set_clusters(schedule, size, device);
   }
   return schedule;
 }
 
-LtcStateStrides ltc_state_strides(const LtcSchedule& schedule, const LayerSizes& size) {
+LtcStateStrides ltc_state_strides(const LtcSchedule& schedule, const LayerSizes& size,
+                                  bool memory) {
   if (schedule.plan == LtcPlan::tiled || schedule.plan == LtcPlan::cluster_per_tile)
     return {1, size.N * size.B, size.B};
-  return {(size.T * size.U + 1) * size.N, size.N, 1};
+  // A memory cell adds a state and five kept values.
+  const int64_t of_step = size.U + (memory ? 6 : 0);
+  return {(size.T * of_step + 1) * size.N, size.N, 1};
 }
 
 }  // namespace fastltc::cuda

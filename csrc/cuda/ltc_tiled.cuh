@@ -3,6 +3,8 @@
 // Maths: ltc_persistent.cuh.
 //
 // Layout: states [T U + 1][N][B], so that lanes, which are samples, read and write whole lines.
+// With mixed memory (memory_cell.cuh) [T (U + 1) + 1][N][B], the first of a step being that before
+// its memory cell, and then what that keeps, [T][5][N][B].
 //
 // Plan: a warp takes one neuron of 32 samples. A synapse's parameters are the same for all its
 // lanes, its presynaptic states are one line; neurons of a block share lines of the first cache.
@@ -38,7 +40,7 @@ struct TiledForward {
 };
 
 template <typename T>
-__device__ T mapped_output(const TiledForward<T>& call, int m, T v) {
+__device__ T mapped_output(const TiledForward<T>& call, int64_t m, T v) {
   if (call.output_w != nullptr) v *= call.output_w[m];
   if (call.output_b != nullptr) v += call.output_b[m];
   return v;
@@ -73,24 +75,26 @@ __global__ void __launch_bounds__(kTileThreads, 1)
       v = (capacity * v + dt * num) * reciprocal(capacity + dt * den);
     }
     to[at] = v;
-    if (last && call.return_sequences && j < call.net.size.M) {
-      const SequenceView<T>& y = call.output;
-      y.data[b * y.stride_b + t * y.stride_t + j * y.stride_c] =
-          active ? mapped_output(call, j, v) : T(0);
-    }
+    if (!last || !call.return_sequences) continue;
+    const int64_t m = call.net.output_of(j);
+    if (m < 0) continue;
+    const SequenceView<T>& y = call.output;
+    y.data[b * y.stride_b + t * y.stride_t + m * y.stride_c] =
+        active ? mapped_output(call, m, v) : T(0);
   }
 }
 
 template <typename T>
-__global__ void ltc_tiled_final_kernel(const TiledForward<T> call, const T* v) {
+__global__ void ltc_tiled_final_kernel(const TiledForward<T> call, const T* v, int64_t width) {
   const int64_t B = call.rows.B, N = call.net.size.N;
   const int64_t k = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (k >= N * B) return;
   const int64_t j = k / B, b = k % B;
-  call.hn[b * N + j] = v[k];
-  if (call.return_sequences || j >= call.net.size.M) return;
+  call.hn[b * width + j] = v[k];
+  const int64_t m = call.net.output_of(j);
+  if (call.return_sequences || m < 0) return;
   const SequenceView<T>& y = call.output;
-  y.data[b * y.stride_b + j * y.stride_c] = mapped_output(call, static_cast<int>(j), v[k]);
+  y.data[b * y.stride_b + m * y.stride_c] = mapped_output(call, m, v[k]);
 }
 
 template <typename T>
@@ -120,9 +124,10 @@ __global__ void ltc_tiled_last_gradient_kernel(const TiledBackward<T> call) {
   const int64_t j = k / B, b = k % B;
   const SequenceView<const T>&gh = call.grad_hn, &gy = call.grad_output;
   T g = gh.data == nullptr ? T(0) : gh.data[b * gh.stride_b + j * gh.stride_c];
-  if (gy.data != nullptr && !call.return_sequences && j < call.net.size.M) {
-    const T value = gy.data[b * gy.stride_b + j * gy.stride_c];
-    g += call.output_w == nullptr ? value : value * call.output_w[j];
+  const int64_t m = call.net.output_of(j);
+  if (gy.data != nullptr && !call.return_sequences && m >= 0) {
+    const T value = gy.data[b * gy.stride_b + m * gy.stride_c];
+    g += call.output_w == nullptr ? value : value * call.output_w[m];
   }
   call.g[k] = g;
 }
@@ -137,7 +142,7 @@ __global__ void ltc_tiled_output_gradient_kernel(const TiledBackward<T> call, in
   if (t >= call.rows.length(b)) return;
   const SequenceView<const T>& gy = call.grad_output;
   const T value = gy.data[b * gy.stride_b + t * gy.stride_t + m * gy.stride_c];
-  call.g[k] += call.output_w == nullptr ? value : value * call.output_w[m];
+  call.g[call.net.motor(m) * B + b] += call.output_w == nullptr ? value : value * call.output_w[m];
 }
 
 // gn of one unfold and what it adds to the step's gradients; `first` of a step's unfolds, which is
@@ -191,7 +196,7 @@ __global__ void __launch_bounds__(kTileThreads, 1)
        i += gridDim.y * kTileWarps) {
     const int64_t at = i * B + b;
     const T v = before[at];
-    const int32_t* const out = list.out + static_cast<int64_t>(i) * list.neurons;
+    const int32_t* const out = list.outgoing(i);
     T total = 0;
     for (int n = 0; n < list.out_count[i]; ++n) {
       const Synapse<T> p = list.parameters[out[n]];
@@ -205,28 +210,12 @@ __global__ void __launch_bounds__(kTileThreads, 1)
   }
 }
 
-// The gradient of the time steps: added up over neurons where they share one.
 template <typename T>
-__global__ void ltc_tiled_timespans_kernel(const Rows<T> rows, int neurons, const T* grad_dt,
-                                           const SequenceView<T> grad) {
-  const int64_t r = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
-  if (r >= rows.count) return;
-  T* const to = grad.data + r % rows.B * grad.stride_b + r / rows.B * grad.stride_t;
-  T total = 0;
-  for (int j = 0; j < neurons; ++j) {
-    const T value = grad_dt[j * rows.count + r];
-    if (rows.timespans_per_neuron) to[j * grad.stride_c] = value;
-    total += value;
-  }
-  if (!rows.timespans_per_neuron) *to = total;
-}
-
-template <typename T>
-__global__ void ltc_tiled_h0_kernel(const TiledBackward<T> call, T* grad_h0) {
+__global__ void ltc_tiled_h0_kernel(const TiledBackward<T> call, T* grad_h0, int64_t width) {
   const int64_t B = call.rows.B, N = call.net.size.N;
   const int64_t k = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (k >= N * B) return;
-  grad_h0[k % B * N + k / B] = call.g[k];
+  grad_h0[k % B * width + k / B] = call.g[k];
 }
 
 }  // namespace fastltc::cuda

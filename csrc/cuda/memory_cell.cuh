@@ -37,6 +37,10 @@ struct alignas(16) Gates {
   T o;  // output gate
 };
 
+// Weights that a thread has under way: 16 registers.
+template <typename T>
+inline constexpr int kWeightsAtOnce = 16 / sizeof(T);
+
 inline constexpr int kKeptRows = 5;  // of a neuron and step: the gates as activated, and c'
 
 // Values of each row and neuron for four gates, m = 4 j + gate.
@@ -126,7 +130,7 @@ __device__ Gates<T> memory_recurrent(const Gates<T>* packed, const T* h, int neu
   const int first = thread / lanes < neurons ? thread % lanes : neurons;
   Gates<T> z{};
   const Gates<T>* w = packed + thread;
-  FASTLTC_UNROLL_BY_4
+  FASTLTC_UNROLL_BY(kWeightsAtOnce<T>)
   for (int i = first; i < neurons; i += lanes, w += threads) {
     const T value = h[i];
     z.a += w->a * value;
@@ -147,7 +151,7 @@ __device__ T memory_recurrent_transposed(const Gates<T>* packed, const Gates<T>*
   const int first = thread / lanes < neurons ? thread % lanes : neurons;
   T total = 0;
   const Gates<T>* w = packed + thread;
-  FASTLTC_UNROLL_BY_4
+  FASTLTC_UNROLL_BY(kWeightsAtOnce<T>)
   for (int j = first; j < neurons; j += lanes, w += threads) {
     const Gates<T> g = gz[j];
     total += w->a * g.a + w->i * g.i + w->f * g.f + w->o * g.o;

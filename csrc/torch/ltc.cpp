@@ -10,7 +10,6 @@ namespace {
 struct Cpu {
   static constexpr bool wants_zeros = true;
   static ArgumentCheck check(const char* op, const Tensor& x) { return {op, x.scalar_type()}; }
-  static void refuse(const ArgumentCheck&, const LtcArguments&) {}
   static bool keeps_rates(const LayerSizes&, const LtcCounts&, bool) { return false; }
   template <typename T>
   static void forward(const Tensor&, const LtcInputs<T>& in, const LtcCounts&,

@@ -1,7 +1,6 @@
 // The LTC operators for any device: checks, allocates, calls the device's kernels. `Device` has
 //   static constexpr bool wants_zeros, whether its kernels expect the gradients of matrices zeroed
 //   static ArgumentCheck check(const char* op, const Tensor& x)
-//   static void refuse(const ArgumentCheck&, const LtcArguments&), for what it cannot do
 //   static bool keeps_rates(const LayerSizes&, const LtcCounts&, bool is_float64), whether the
 //   rates of all unfolds stand behind their states; the fake kernel must say the same static void
 //   forward(const Tensor& x, const LtcInputs<T>&, const LtcCounts&, const LtcOutputs<T>&) static
@@ -205,7 +204,6 @@ std::tuple<Tensor, Tensor, Tensor> ltc_forward(
       softplus};
   const ArgumentCheck check = Device::check("fastltc::ltc_forward", x);
   arguments.check(check);
-  Device::refuse(check, arguments);
   SequenceResults results(arguments, arguments.states_numel<Device>(), return_sequences, time_major,
                           save_states);
   with_dtype(x.scalar_type(), [&](auto zero) {
@@ -246,7 +244,6 @@ LtcGradientTensors ltc_backward(
       softplus};
   const ArgumentCheck check = Device::check("fastltc::ltc_backward", x);
   arguments.check(check);
-  Device::refuse(check, arguments);
   SequenceGradients results(check, arguments, grad_output, grad_hn, states,
                             arguments.states_numel<Device>(), return_sequences, time_major,
                             timespans_grad);

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fastltc.ops import ltc
+from fastltc.ops import ltc, stacked_synapse_list
 from ltc_cases import (
     GRADIENTS,
     Case,
@@ -48,6 +48,7 @@ def on(case: Case, device: str = "cuda") -> Case:
         case,
         data=moved(case.data),
         parameters=moved(case.parameters),
+        memory=moved(case.memory),
         lengths=None if case.lengths is None else case.lengths.to(device),
     )
 
@@ -56,7 +57,8 @@ def run_on_device(case: Case) -> tuple[Tensor, Tensor]:
     """Run with the synapse lists where the case is."""
     *tensors, synapses, sensory = operator_arguments(case)
     device = case.data["x"].device
-    return ltc(*tensors, synapses.to(device), sensory.to(device), **case.options)
+    memory = list(case.memory.values()) or None
+    return ltc(*tensors, synapses.to(device), sensory.to(device), **case.options, memory=memory)
 
 
 def results(case: Case, weights: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
@@ -77,12 +79,14 @@ def agree(case: Case, dtype: torch.dtype) -> None:
         )
 
 
+@pytest.mark.parametrize("memory", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("size", SIZES)
-def test_values_of_every_plan(size: str, dtype: torch.dtype) -> None:
-    agree(random_case(**SIZES[size]), dtype)
+def test_values_of_every_plan(size: str, dtype: torch.dtype, memory: bool) -> None:
+    agree(random_case(**SIZES[size], memory=memory), dtype)
 
 
+@pytest.mark.parametrize("memory", [False, True])
 @pytest.mark.parametrize("size", ["warp", "small block", "clusters of four", "tiles"])
 @pytest.mark.parametrize(
     "options",
@@ -97,10 +101,83 @@ def test_values_of_every_plan(size: str, dtype: torch.dtype) -> None:
     ],
     ids=lambda options: " ".join(f"{k}={v}" for k, v in options.items()),
 )
-def test_values_of_every_option(size: str, options: dict[str, Any]) -> None:
+def test_values_of_every_option(size: str, options: dict[str, Any], memory: bool) -> None:
     # Clusters run float32 alone.
     dtype = torch.float32 if "cluster" in size else torch.float64
-    agree(random_case(**{**SIZES[size], "batch": 4, **options}), dtype)
+    agree(random_case(**{**SIZES[size], "batch": 4, "memory": memory, **options}), dtype)
+
+
+def stacked(cases: list[Case]) -> tuple[list[Any], list[Tensor], dict[str, Any]]:
+    """Return the tensors, synapse lists and options of layers beside each other."""
+    x, h0, timespans = (
+        torch.cat([case.data[name] for case in cases], -1)
+        if cases[0].data[name] is not None
+        else None
+        for name in ("x", "h0", "timespans")
+    )
+    parameters = [
+        None
+        if cases[0].parameters[name] is None
+        else torch.stack([case.parameters[name] for case in cases])
+        for name in cases[0].parameters
+    ]
+    lists = [
+        stacked_synapse_list(torch.stack([getattr(case, name) for case in cases]), name)
+        for name in ("mask", "sensory_mask")
+    ]
+    return [x, h0, timespans, None, parameters], lists, cases[0].options
+
+
+@pytest.mark.parametrize("timespans", [None, "BTN"])
+@pytest.mark.parametrize("size", ["one neuron", "warp", "small block", "full block", "tiles"])
+def test_values_of_several_layers(size: str, timespans: str | None) -> None:
+    sizes = {**SIZES[size], "batch": 4, "time": 3, "timespans": timespans}
+    tensors, lists, options = stacked([random_case(**sizes) for _ in range(3)])
+    weights: list[Tensor] = []
+
+    def run(device: str) -> list[Tensor]:
+        x, h0, spans, _, parameters = tensors
+        own = [None if t is None else t.to(device).requires_grad_() for t in (x, h0, spans)]
+        held = [None if p is None else p.to(device).requires_grad_() for p in parameters]
+        moved = [entries.to(device) for entries in lists]
+        outputs = ltc(*own, None, held, *moved, **options)
+        if not weights:
+            weights.extend(torch.randn_like(t) for t in outputs)
+        total = sum((t * w.to(device)).sum() for t, w in zip(outputs, weights, strict=True))
+        leaves = [t for t in (*own, *held) if t is not None]
+        return [t.detach().cpu() for t in (*outputs, *torch.autograd.grad(total, leaves))]
+
+    for got, expected in zip(run("cuda"), run("cpu"), strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-10, equal_nan=True)
+
+
+@pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("memory", [False, True])
+def test_half_types_are_stored_and_computed_in_float32(half: torch.dtype, memory: bool) -> None:
+    case = on(random_case(dtype=half, memory=memory, lengths=True))
+    wide = case.to(torch.float32)
+    weights = random_weights(case)
+    got, expected = results(case, weights), results(wide, weights)
+    for name, value in got.items():
+        assert value.dtype == half, name
+        assert torch.equal(value, expected[name].to(half)), name
+
+
+@pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("narrow", [False, True], ids=["float32 x", "half x"])
+def test_autocast_computes_and_returns_float32(half: torch.dtype, narrow: bool) -> None:
+    case = on(random_case(dtype=torch.float32, poison=False)).requiring_grad()
+    if narrow:
+        case = case.with_(x=case.data["x"].detach().to(half).requires_grad_())
+    with torch.autocast("cuda", half):
+        output, hn = run_on_device(case)
+    assert output.dtype == hn.dtype == torch.float32
+    wide = case.with_(x=case.data["x"].detach().float())
+    expected, expected_hn = run_on_device(wide)
+    assert torch.equal(output, expected)
+    assert torch.equal(hn, expected_hn)
+    (gradient,) = torch.autograd.grad(output.sum(), [case.data["x"]])
+    assert gradient.dtype == case.data["x"].dtype
 
 
 def test_strided_inputs() -> None:
@@ -114,13 +191,11 @@ def test_strided_inputs() -> None:
         assert torch.equal(value, expected[name]), name
 
 
+@pytest.mark.parametrize("memory", [False, True])
 @pytest.mark.parametrize("neurons", [5, 34, 66])
-def test_gradcheck(neurons: int) -> None:
-    case = on(
-        random_case(
-            batch=2, time=2, inputs=2, neurons=neurons, density=1.0, ode_unfolds=2, poison=False
-        )
-    )
+def test_gradcheck(neurons: int, memory: bool) -> None:
+    sizes = {"batch": 2, "time": 2, "inputs": 2, "neurons": neurons, "density": 1.0}
+    case = on(random_case(**sizes, memory=memory, ode_unfolds=2, poison=False))
     # Away from 0, which has no lower neighbour.
     case = case.with_(timespans=case.data["timespans"] + 0.5).requiring_grad()
     names = [name for name in GRADIENTS if case.leaves[name] is not None]
@@ -143,9 +218,10 @@ def test_opcheck(size: str) -> None:
     )
 
 
+@pytest.mark.parametrize("memory", [False, True])
 @pytest.mark.parametrize("size", ["warp", "full block", "clusters", "tiles"])
-def test_the_same_call_gives_the_same_bits(size: str) -> None:
-    case = random_case(**{**SIZES[size], "batch": 300}, dtype=torch.float32)
+def test_the_same_call_gives_the_same_bits(size: str, memory: bool) -> None:
+    case = random_case(**{**SIZES[size], "batch": 300}, dtype=torch.float32, memory=memory)
     weights = random_weights(case)
     first = results(on(case), weights)
     for _ in range(5):
@@ -154,28 +230,33 @@ def test_the_same_call_gives_the_same_bits(size: str) -> None:
             assert torch.equal(value, first[name]), name
 
 
+@pytest.mark.parametrize("memory", [False, True])
 @pytest.mark.parametrize("size", ["warp", "full block", "clusters", "tiles"])
-def test_nothing_waits_for_the_device(size: str) -> None:
-    case = on(random_case(**SIZES[size], dtype=torch.float32, lengths=True)).requiring_grad()
+def test_nothing_waits_for_the_device(size: str, memory: bool) -> None:
+    options = {"dtype": torch.float32, "lengths": True, "memory": memory}
+    case = on(random_case(**SIZES[size], **options)).requiring_grad()
     *tensors, synapses, sensory = operator_arguments(case)
     lists = synapses.cuda(), sensory.cuda()
+    cell = list(case.memory.values()) or None
     torch.cuda.set_sync_debug_mode("error")
     try:
-        output, hn = ltc(*tensors, *lists, **case.options)
+        output, hn = ltc(*tensors, *lists, **case.options, memory=cell)
         torch.autograd.backward([output, hn], [torch.ones_like(output), torch.ones_like(hn)])
     finally:
         torch.cuda.set_sync_debug_mode("default")
 
 
+@pytest.mark.parametrize("memory", [False, True])
 @pytest.mark.parametrize("size", ["warp", "full block", "clusters", "tiles"])
-def test_a_captured_graph_gives_what_a_call_gives(size: str) -> None:
-    case = on(random_case(**SIZES[size], dtype=torch.float32)).requiring_grad()
+def test_a_captured_graph_gives_what_a_call_gives(size: str, memory: bool) -> None:
+    case = on(random_case(**SIZES[size], dtype=torch.float32, memory=memory)).requiring_grad()
     *tensors, synapses, sensory = operator_arguments(case)
     lists = synapses.cuda(), sensory.cuda()
+    cell = list(case.memory.values()) or None
     leaves = [leaf for leaf in case.leaves.values() if leaf is not None]
 
     def step() -> tuple[Tensor, ...]:
-        output, hn = ltc(*tensors, *lists, **case.options)
+        output, hn = ltc(*tensors, *lists, **case.options, memory=cell)
         return (output, hn, *torch.autograd.grad(output.sum() + hn.square().sum(), leaves))
 
     side = torch.cuda.Stream()

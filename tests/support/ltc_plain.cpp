@@ -3,6 +3,8 @@
 #include <cmath>
 #include <vector>
 
+#include "support/memory_cell.h"
+
 namespace fastltc::test {
 namespace {
 
@@ -28,6 +30,16 @@ double time_step(const LtcInputs<double>& in, int64_t b, int64_t t, int64_t j) {
   return read(in.timespans, b, t, in.timespans_per_neuron ? j : 0);
 }
 
+// Of several layers beside each other the dense matrices are stacked.
+int64_t dense(const LtcInputs<double>& in, int64_t i, int64_t j) {
+  const int64_t each = in.size.N / in.nets;
+  return i * each + j % each;
+}
+int64_t motor(const LtcInputs<double>& in, int64_t m) {
+  const int64_t outputs = in.size.M / in.nets;
+  return m / outputs * (in.size.N / in.nets) + m % outputs;
+}
+
 struct List {
   const SynapseList& list;
   const double *sigma, *mu, *w, *erev;
@@ -44,7 +56,7 @@ List sensory_of(const LtcInputs<double>& in) {
 void add(const LtcInputs<double>& in, const List& l, int64_t j, const Values& pre, double& num,
          double& den) {
   for (int64_t k = l.list.column[j]; k < l.list.column[j + 1]; ++k) {
-    const int64_t i = l.list.row[k], e = i * in.size.N + j;
+    const int64_t i = l.list.row[k], e = dense(in, i, j);
     const double s = sigmoid(l.sigma[e] * (pre[i] - l.mu[e]));
     const double w = positive(l.w[e], in.parameters.softplus);
     num += w * l.erev[e] * s;
@@ -83,12 +95,29 @@ Unfold run_unfold(const LtcInputs<double>& in, int64_t b, int64_t t, const Value
   return result;
 }
 
-Values initial_state(const LtcInputs<double>& in, int64_t b) {
-  Values v(in.size.N);
-  for (int64_t j = 0; j < in.size.N; ++j) {
-    v[j] = in.h0.data == nullptr ? 0.0 : in.h0.data[b * in.h0.stride_b + j * in.h0.stride_c];
+// From channel `first` of a state, which may be absent.
+Values state_at(const SequenceView<const double>& state, int64_t b, int64_t first, int64_t count) {
+  Values v(count);
+  for (int64_t j = 0; j < count && state.data != nullptr; ++j) {
+    v[j] = state.data[b * state.stride_b + (first + j) * state.stride_c];
   }
   return v;
+}
+Values initial_state(const LtcInputs<double>& in, int64_t b) {
+  return state_at(in.h0, b, 0, in.size.N);
+}
+
+bool has_memory(const LtcInputs<double>& in) { return in.memory.weight != nullptr; }
+int64_t state_width(const LtcInputs<double>& in) { return (has_memory(in) ? 2 : 1) * in.size.N; }
+Values inputs(const LtcInputs<double>& in, int64_t b, int64_t t) {
+  Values x(in.size.I);
+  for (int64_t k = 0; k < in.size.I; ++k) x[k] = read(in.x, b, t, k);
+  return x;
+}
+void run_memory(const LtcInputs<double>& in, int64_t b, int64_t t, Values& v, Values& c) {
+  if (!has_memory(in)) return;
+  const auto& p = in.memory;
+  plain_memory_cell(inputs(in, b, t).data(), in.size.I, p.weight, p.bias, p.recurrent_weight, v, c);
 }
 
 // Into the dense gradients of one list, and into the gradient of the presynaptic values.
@@ -99,7 +128,7 @@ void list_backward(const LtcInputs<double>& in, const List& l, const ListGradien
                    const Values& pre, double gn, double gd, Values& grad_pre) {
   const bool softplus = in.parameters.softplus;
   for (int64_t k = l.list.column[j]; k < l.list.column[j + 1]; ++k) {
-    const int64_t i = l.list.row[k], e = i * in.size.N + j;
+    const int64_t i = l.list.row[k], e = dense(in, i, j);
     const double s = sigmoid(l.sigma[e] * (pre[i] - l.mu[e]));
     const double w = positive(l.w[e], softplus);
     const double h = (w * l.erev[e] * gn + w * gd) * (s - s * s);
@@ -111,15 +140,53 @@ void list_backward(const LtcInputs<double>& in, const List& l, const ListGradien
   }
 }
 
+// Through the memory cell, which was given h and c and left `after`: g from the gradient of its
+// state to that of h, grad_c from that of `after` to that of c.
+void memory_backward(const LtcInputs<double>& in, const LtcGradients<double>& grad, int64_t b,
+                     int64_t t, const Values& h, const Values& c, const Values& after, Values& g,
+                     Values& grad_c) {
+  const int64_t N = in.size.N, I = in.size.I;
+  const auto& p = in.memory;
+  const Values x = inputs(in, b, t);
+  Values z(p.bias, p.bias + 4 * N), gz(4 * N), gh(N);
+  for (int64_t row = 0; row < 4 * N; ++row) {
+    for (int64_t k = 0; k < I; ++k) z[row] += p.weight[row * I + k] * x[k];
+    for (int64_t k = 0; k < N; ++k) z[row] += p.recurrent_weight[row * N + k] * h[k];
+  }
+  for (int64_t j = 0; j < N; ++j) {
+    const double a = std::tanh(z[j]), i = sigmoid(z[N + j]);
+    const double f = sigmoid(z[2 * N + j] + 1.0), o = sigmoid(z[3 * N + j]);
+    const double size = std::tanh(after[j]), gc = grad_c[j] + g[j] * o * (1.0 - size * size);
+    gz[j] = gc * i * (1.0 - a * a);
+    gz[N + j] = gc * a * (i - i * i);
+    gz[2 * N + j] = gc * c[j] * (f - f * f);
+    gz[3 * N + j] = g[j] * size * (o - o * o);
+    grad_c[j] = gc * f;
+  }
+  for (int64_t row = 0; row < 4 * N; ++row) {
+    grad.memory.bias[row] += gz[row];
+    for (int64_t k = 0; k < I; ++k) {
+      grad.memory.weight[row * I + k] += gz[row] * x[k];
+      at(grad.x, b, t, k) += gz[row] * p.weight[row * I + k];
+    }
+    for (int64_t k = 0; k < N; ++k) {
+      grad.memory.recurrent_weight[row * N + k] += gz[row] * h[k];
+      gh[k] += gz[row] * p.recurrent_weight[row * N + k];
+    }
+  }
+  g = gh;
+}
+
 }  // namespace
 
 void plain_ltc_forward(const LtcInputs<double>& in, const LtcOutputs<double>& out) {
   const auto& p = in.parameters;
   for (int64_t b = 0; b < in.size.B; ++b) {
-    Values v = initial_state(in, b);
+    Values v = initial_state(in, b),
+           c = state_at(in.h0, b, in.size.N, has_memory(in) ? in.size.N : 0);
     const auto write = [&](int64_t t, bool active) {
       for (int64_t m = 0; m < in.size.M; ++m) {
-        double y = active ? v[m] : 0.0;
+        double y = active ? v[motor(in, m)] : 0.0;
         if (active && p.output_w != nullptr) y *= p.output_w[m];
         if (active && p.output_b != nullptr) y += p.output_b[m];
         at(out.output, b, t, m) = y;
@@ -127,13 +194,18 @@ void plain_ltc_forward(const LtcInputs<double>& in, const LtcOutputs<double>& ou
     };
     for (int64_t t = 0; t < in.size.T; ++t) {
       const bool active = t < length_of(in, b);
+      if (active) run_memory(in, b, t, v, c);
       for (int64_t n = 0; active && n < in.size.U; ++n) {
         v = run_unfold(in, b, t, mapped_inputs(in, b, t), v).next;
       }
       if (out.return_sequences) write(t, active);
     }
     if (!out.return_sequences) write(0, true);
-    for (int64_t j = 0; j < in.size.N; ++j) out.hn[b * in.size.N + j] = v[j];
+    double* const hn = out.hn + b * state_width(in);
+    for (int64_t j = 0; j < in.size.N; ++j) {
+      hn[j] = v[j];
+      if (has_memory(in)) hn[in.size.N + j] = c[j];
+    }
   }
 }
 
@@ -143,6 +215,12 @@ void plain_ltc_backward(const LtcInputs<double>& in, const LtcGradients<double>&
   const ListGradient recurrent{grad.sigma, grad.mu, grad.w, grad.erev};
   const ListGradient sensory{grad.sensory_sigma, grad.sensory_mu, grad.sensory_w,
                              grad.sensory_erev};
+  const auto clear = [](double* values, int64_t count) {
+    for (int64_t k = 0; values != nullptr && k < count; ++k) values[k] = 0.0;
+  };
+  clear(grad.memory.weight, 4 * N * I);
+  clear(grad.memory.bias, 4 * N);
+  clear(grad.memory.recurrent_weight, 4 * N * N);
   for (double* const dense : {grad.gleak, grad.vleak, grad.cm}) {
     for (int64_t j = 0; j < N; ++j) dense[j] = 0.0;
   }
@@ -155,28 +233,32 @@ void plain_ltc_backward(const LtcInputs<double>& in, const LtcGradients<double>&
   for (int64_t b = 0; b < in.size.B; ++b) {
     const int64_t length = length_of(in, b);
     std::vector<Values> states{initial_state(in, b)};
+    // Before and after the memory cell of each step.
+    std::vector<Values> given{initial_state(in, b)};
+    std::vector<Values> cells{state_at(in.h0, b, N, has_memory(in) ? N : 0)};
     for (int64_t t = 0; t < length; ++t) {
       const Values u = mapped_inputs(in, b, t);
+      given[t] = states.back();
+      cells.push_back(cells.back());
+      run_memory(in, b, t, states.back(), cells.back());
+      given.push_back({});
       for (int64_t n = 0; n < U; ++n) {
         states.push_back(run_unfold(in, b, t, u, states.back()).next);
       }
     }
-    Values g(N);
-    for (int64_t j = 0; j < N; ++j) {
-      if (grad.grad_hn.data != nullptr) {
-        g[j] = grad.grad_hn.data[b * grad.grad_hn.stride_b + j * grad.grad_hn.stride_c];
-      }
-    }
+    Values g = state_at(grad.grad_hn, b, 0, N);
+    Values grad_c = state_at(grad.grad_hn, b, N, has_memory(in) ? N : 0);
+    Values last = states.back();
     const auto output_backward = [&](int64_t t, const Values& v) {
       if (grad.grad_output.data == nullptr) return;
       for (int64_t m = 0; m < M; ++m) {
         const double gy = read(grad.grad_output, b, t, m);
-        if (grad.output_w != nullptr) grad.output_w[m] += gy * v[m];
+        if (grad.output_w != nullptr) grad.output_w[m] += gy * v[motor(in, m)];
         if (grad.output_b != nullptr) grad.output_b[m] += gy;
-        g[m] += p.output_w == nullptr ? gy : gy * p.output_w[m];
+        g[motor(in, m)] += p.output_w == nullptr ? gy : gy * p.output_w[m];
       }
     };
-    if (!grad.return_sequences) output_backward(0, states.back());
+    if (!grad.return_sequences) output_backward(0, last);
     for (int64_t t = in.size.T - 1; t >= 0; --t) {
       const bool each = in.timespans_per_neuron;
       for (int64_t c = 0; grad.timespans.data != nullptr && c < (each ? N : 1); ++c) {
@@ -184,7 +266,8 @@ void plain_ltc_backward(const LtcInputs<double>& in, const LtcGradients<double>&
       }
       for (int64_t k = 0; k < I; ++k) at(grad.x, b, t, k) = 0.0;
       if (t >= length) continue;
-      if (grad.return_sequences) output_backward(t, states[(t + 1) * U]);
+      // The memory cell has overwritten the state that the step ended with.
+      if (grad.return_sequences) output_backward(t, t + 1 < length ? given[t + 1] : last);
       const Values u = mapped_inputs(in, b, t);
       Values grad_u(I);
       for (int64_t n = U - 1; n >= 0; --n) {
@@ -216,8 +299,14 @@ void plain_ltc_backward(const LtcInputs<double>& in, const LtcGradients<double>&
         if (grad.input_b != nullptr) grad.input_b[k] += grad_u[k];
         at(grad.x, b, t, k) = p.input_w == nullptr ? grad_u[k] : grad_u[k] * p.input_w[k];
       }
+      if (has_memory(in))
+        memory_backward(in, grad, b, t, given[t], cells[t], cells[t + 1], g, grad_c);
     }
-    for (int64_t j = 0; grad.h0 != nullptr && j < N; ++j) grad.h0[b * N + j] = g[j];
+    for (int64_t j = 0; grad.h0 != nullptr && j < N; ++j) {
+      double* const to = grad.h0 + b * state_width(in);
+      to[j] = g[j];
+      if (has_memory(in)) to[N + j] = grad_c[j];
+    }
   }
 }
 
