@@ -4,6 +4,7 @@
 #include <cuda_runtime.h>
 
 #include <cstdint>
+#include <mutex>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -15,14 +16,20 @@ inline void check(cudaError_t error, const char* what) {
   throw std::runtime_error(std::string("CUDA: ") + what + ": " + cudaGetErrorString(error));
 }
 
+// Held from asking for shared memory to the launch that needs it.
+inline std::mutex shared_memory_of_kernels;
+
 // `threads` in x; shared memory in bytes; `cluster` neighbouring blocks make a cluster, which takes
 // compute capability 9.0.
 template <typename... P, typename... A>
 void launch_clusters(const char* name, void (*kernel)(P...), dim3 blocks, int threads, int cluster,
                      size_t shared, cudaStream_t stream, const A&... arguments) {
   if (blocks.x == 0 || blocks.y == 0 || blocks.z == 0) return;
-  // More than any kernel may use without asking.
+  // More than any kernel may use without asking. The limit is the kernel's, whoever set it last:
+  // another thread could lower it before this one has launched.
+  std::unique_lock<std::mutex> asking;
   if (shared > (48u << 10)) {
+    asking = std::unique_lock(shared_memory_of_kernels);
     check(
         cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
                              cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared)),
