@@ -581,6 +581,10 @@ LtcDevice ask_device(int index) {
   device.shared_bytes = static_cast<size_t>(shared);
   if (clusters == 0) return device;
   const auto kernel = ltc_cluster_backward_kernel<16>;
+  // Code made from PTX of an older architecture has no clusters, whatever the device has.
+  cudaFuncAttributes code{};
+  check(cudaFuncGetAttributes(&code, kernel), "code of a cluster");
+  if (code.ptxVersion < 90) return device;
   check(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
                              cudaFuncAttributeMaxDynamicSharedMemorySize, shared),
         "shared memory of a cluster");
