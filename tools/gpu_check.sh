@@ -50,6 +50,8 @@ results=${FASTLTC_RESULTS:-benchmarks/results}
 limit=(timeout --kill-after=10 "${FASTLTC_STEP_SECONDS:-590}")
 logs=$(mktemp -d)
 touch "$logs/start"
+# CMake finds nvcc there too.
+export PATH=$PATH:/usr/local/cuda/bin
 export FASTLTC_REQUIRE_CUDA=1
 
 check_packages() {
