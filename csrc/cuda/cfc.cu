@@ -22,7 +22,7 @@ namespace fastltc::cuda {
 namespace {
 
 constexpr int64_t kMaxGridY = 65535;
-// Blocks beyond these go on with the samples of others.
+// Blocks beyond these go on with the values of others.
 constexpr int64_t kMaxGridX = 1 << 20;
 
 dim3 grid(int64_t x, int64_t y = 1, int64_t z = 1) {
@@ -228,7 +228,6 @@ struct Pass {
     const int64_t weights = schedule.weights_in_shared ? step_weights(call) : 0;
     return static_cast<size_t>(weights + 4 * quads) * sizeof(T);
   }
-  dim3 block_grid() const { return grid(std::min(ceil_div(in.size.B, kBlockSamples), kMaxGridX)); }
 };
 
 template <typename T>
@@ -292,7 +291,7 @@ struct ForwardPass : Pass<T> {
     this->with_slots([&](auto slots) {
       this->with_gates([&](auto gates) {
         launch("cfc_warp_forward", cfc_warp_forward_kernel<T, slots(), gates()>,
-               grid(std::min(in.size.B, kMaxGridX)), schedule.threads, 0, stream, call);
+               grid(schedule.blocks), schedule.threads, 0, stream, call);
       });
     });
   }
@@ -304,7 +303,7 @@ struct ForwardPass : Pass<T> {
     this->with_place_of_weights([&](auto in_shared) {
       this->with_gates([&](auto gates) {
         launch("cfc_block_forward", cfc_block_forward_kernel<T, gates(), in_shared()>,
-               this->block_grid(), schedule.threads, shared, stream, call);
+               grid(schedule.blocks), schedule.threads, shared, stream, call);
       });
     });
   }
@@ -494,7 +493,7 @@ struct BackwardPass : Pass<T> {
     this->with_slots([&](auto slots) {
       this->with_gates([&](auto gates) {
         launch("cfc_warp_backward", cfc_warp_backward_kernel<T, slots(), gates()>,
-               grid(std::min(in.size.B, kMaxGridX)), schedule.threads, 0, stream, call);
+               grid(schedule.blocks), schedule.threads, 0, stream, call);
       });
     });
   }
@@ -507,7 +506,7 @@ struct BackwardPass : Pass<T> {
     this->with_place_of_weights([&](auto in_shared) {
       this->with_gates([&](auto gates) {
         launch("cfc_block_backward", cfc_block_backward_kernel<T, gates(), in_shared()>,
-               this->block_grid(), schedule.threads, shared, stream, call);
+               grid(schedule.blocks), schedule.threads, shared, stream, call);
       });
     });
   }

@@ -24,6 +24,7 @@ struct CfcSchedule {
   int threads = 0;                 // of a block that runs samples
   int slots = 0;                   // with a warp per sample: weights of a gate in a lane
   bool weights_in_shared = false;  // with a block per tile; else it reads them from the caches
+  int64_t blocks = 0;              // that run samples; each takes every blocks-th of them, or tile
 };
 
 // - A warp: cells without backbone and memory cell, up to 32 neurons in all. `slots` is 8, 20 or

@@ -356,8 +356,8 @@ __global__ void __launch_bounds__(kBlockMaxThreads, 1)
   if constexpr (in_shared) take_weights(call, false, shared);
   BlockForward<T> pass(call, shared + weights);
   const int64_t tiles = (call.layer.rows.B + kBlockSamples - 1) / kBlockSamples;
+  // A thread begins a tile with what was its own at the end of the one before.
   for (int64_t tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
-    __syncthreads();
     pass.template run<gates>(in_shared ? reinterpret_cast<const T*>(shared) : nullptr, tile);
   }
 }
@@ -568,8 +568,8 @@ __global__ void __launch_bounds__(kBlockMaxThreads, 1)
   if constexpr (in_shared) take_weights(call, true, shared);
   BlockBackward<T> pass(call, shared + weights);
   const int64_t tiles = (call.layer.rows.B + kBlockSamples - 1) / kBlockSamples;
+  // A thread begins a tile with what was its own at the end of the one before.
   for (int64_t tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
-    __syncthreads();
     pass.template run<gates>(in_shared ? reinterpret_cast<const T*>(shared) : nullptr, tile);
   }
 }

@@ -12,6 +12,8 @@ constexpr int64_t kMaxStages = 12;
 constexpr int64_t kMaxBlockWeights = 65536;
 constexpr int64_t kMaxBlockStates = 48 << 10;
 constexpr int64_t kMaxThreads = 512;
+// Far more than any device runs at once.
+constexpr int64_t kMaxBlocks = 1 << 20;
 
 }  // namespace
 
@@ -32,6 +34,7 @@ CfcSchedule cfc_schedule(const CfcInputs<T>& in, int64_t shared_limit) {
       most_neighbours <= (is_float64 ? 20 : 32)) {
     schedule.plan = CfcPlan::warp_per_sample;
     schedule.threads = 32;
+    schedule.blocks = std::min(in.size.B, kMaxBlocks);
     schedule.slots = most_neighbours > 20 ? 32 : most_neighbours > 8 || is_float64 ? 20 : 8;
     return schedule;
   }
@@ -51,6 +54,7 @@ CfcSchedule cfc_schedule(const CfcInputs<T>& in, int64_t shared_limit) {
   const int64_t bytes = quads * 4 * static_cast<int64_t>(sizeof(T));
   if (!few || weights > kMaxBlockWeights || bytes > kMaxBlockStates) return schedule;
   schedule.plan = CfcPlan::block_per_tile;
+  schedule.blocks = std::min((in.size.B + 3) / 4, kMaxBlocks);
   const int64_t wanted = (4 * std::max(most_units, most_columns) + 31) / 32 * 32;
   schedule.threads = static_cast<int>(std::min(std::max<int64_t>(wanted, 64), kMaxThreads));
   schedule.weights_in_shared = bytes + weights * static_cast<int64_t>(sizeof(T)) <= shared_limit;

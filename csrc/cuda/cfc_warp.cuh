@@ -87,7 +87,6 @@ __global__ void __launch_bounds__(kWarp, 1)
   FASTLTC_UNROLL
   for (int g = 0; g < gates; ++g) bias[g] = stage.bias[lane.unit * stage.stride + g];
   for (int k = lane.neuron; k < 2 * kWarpBuffer; k += kWarp) buffers[k] = T(0);
-  __syncwarp();
 
   for (int64_t b = blockIdx.x; b < layer.rows.B; b += gridDim.x) {
     const int64_t length = layer.rows.length(b);

@@ -356,23 +356,25 @@ constexpr bool kChecksRaces = false;
 template <typename T>
 std::vector<CfcSchedule> possible_schedules(const Problem& problem) {
   const Case& c = problem.c;
-  std::vector<CfcSchedule> schedules{{CfcPlan::tiled, 0, 0, false}};
+  std::vector<CfcSchedule> schedules{{CfcPlan::tiled, 0, 0, false, 0}};
+  // So few that some run several samples.
+  const int64_t blocks = std::min<int64_t>(c.B, 3), tile_blocks = std::min<int64_t>(c.B, 2);
   if (c.N() <= 32 && c.cells.size() <= 12 && c.backbone_layers == 0 && !c.memory) {
     int64_t most = c.cells[0];
     for (size_t n = 1; n < c.cells.size(); ++n) most = std::max(most, c.cells[n - 1] + c.cells[n]);
     for (const int slots : {8, 20, 32}) {
       if (most <= slots && (sizeof(T) == 4 || slots == 20)) {
-        schedules.push_back({CfcPlan::warp_per_sample, 32, slots, false});
+        schedules.push_back({CfcPlan::warp_per_sample, 32, slots, false, blocks});
       }
     }
   }
   const Call<T> call(problem);
   const CfcSchedule chosen = fastltc::cuda::cfc_schedule(call.in, 64 << 10);
   if (chosen.plan != CfcPlan::tiled) {
-    schedules.push_back({CfcPlan::block_per_tile, 64, 0, false});
+    schedules.push_back({CfcPlan::block_per_tile, 64, 0, false, tile_blocks});
     // All that fits: the weights of the small.
     if (c.N() * (c.N() + 1) * 4 < 4000 && c.units <= 16 && c.backbone_layers <= 3) {
-      schedules.push_back({CfcPlan::block_per_tile, c.N() <= 10 ? 32 : 128, 0, true});
+      schedules.push_back({CfcPlan::block_per_tile, c.N() <= 10 ? 32 : 128, 0, true, 1});
     }
     if (chosen.plan == CfcPlan::block_per_tile) schedules.push_back(chosen);
   }
@@ -642,6 +644,7 @@ TEST(schedules_of_the_sizes_that_matter) {
   // AutoNCP(19, 2), AutoNCP(32, 4), AutoNCP(8, 2)
   CHECK(schedule({11, 6, 2}).plan == CfcPlan::warp_per_sample);
   CHECK(schedule({11, 6, 2}).slots == 20);
+  CHECK(schedule({11, 6, 2}).blocks == 128);
   CHECK(schedule({17, 11, 4}).slots == 32);
   CHECK(schedule({4, 2, 2}).slots == 8);
   CHECK(schedule({4, 2, 2}, 0, true).slots == 20);
@@ -657,6 +660,7 @@ TEST(schedules_of_the_sizes_that_matter) {
   CHECK(schedule({64}).weights_in_shared);
   CHECK(!schedule({64}, 0, false, 64 << 10).weights_in_shared);
   CHECK(schedule({64}, 128).threads == 512);
+  CHECK(schedule({64}, 128).blocks == 32);
   CHECK(schedule({64}, 128).weights_in_shared);
   CHECK(!schedule({64}, 128, false, 163 << 10).weights_in_shared);
   CHECK(schedule({64}, 128, false, 99 << 10).plan == CfcPlan::block_per_tile);
