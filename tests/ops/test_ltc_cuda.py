@@ -33,7 +33,7 @@ SIZES = {
     "full block": {"batch": 7, "time": 5, "inputs": 32, "neurons": 64, "motors": 2, "density": 1.0},
     "clusters of four": {"batch": 40, "time": 5, "neurons": 90, "motors": 5, "density": 0.9},
     "clusters": {"batch": 133, "time": 4, "inputs": 8, "neurons": 200, "motors": 8, "density": 1.0},
-    "full clusters": {"batch": 260, "time": 3, "neurons": 256, "motors": 256, "density": 1.0},
+    "big clusters": {"batch": 260, "time": 3, "neurons": 256, "motors": 256, "density": 1.0},
     "tiles": {"batch": 40, "time": 3, "inputs": 8, "neurons": 300, "motors": 8, "density": 0.3},
     "no samples": {"batch": 0, "time": 3},
     "no steps": {"batch": 3, "time": 0},
