@@ -453,7 +453,9 @@ __device__ void persistent_backward_sample(const PersistentBackward<T>& call,
   const auto gates_at = [&](int64_t t) {
     return call.states + state_at(net.size.T, 0) + t * kKeptRows * list.neurons;
   };
-  T* const grad_c = mixed ? call.grad_c + int64_t{sample} * neurons + thread : nullptr;
+  const auto grad_c = [&]() -> T& {
+    return call.grad_c[int64_t{opaque(sample)} * neurons + opaque(thread)];
+  };
   const SequenceView<T>& grad_dt = call.grad_timespans;
   const auto write_grad_dt = [&](int64_t b, int64_t t, int64_t channel, T value) {
     grad_dt.data[b * grad_dt.stride_b + t * grad_dt.stride_t + channel * grad_dt.stride_c] = value;
@@ -486,7 +488,7 @@ __device__ void persistent_backward_sample(const PersistentBackward<T>& call,
     shared.g[thread] = g;
     if constexpr (mixed) {
       const SequenceView<const T>& last = call.memory.grad_c_last;
-      *grad_c =
+      grad_c() =
           last.data == nullptr ? T(0) : last.data[sample * last.stride_b + thread * last.stride_c];
     }
   }
@@ -647,11 +649,11 @@ __device__ void persistent_backward_sample(const PersistentBackward<T>& call,
         const T* const kept = gates_at(t) + thread;
         const T before =
             t > 0 ? (gates_at(t - 1) + thread)[4 * neurons] : call.memory.initial(b, thread);
-        T carried = *grad_c;
+        T carried = grad_c();
         const Gates<T> grad =
             memory_backward<T>({kept[0], kept[neurons], kept[2 * neurons], kept[3 * neurons]},
                                before, kept[4 * neurons], shared.g[thread], carried);
-        *grad_c = carried;
+        grad_c() = carried;
         gz[thread] = grad;
         call.memory.gz[(t * call.rows.B + b) * neurons + thread] = grad;
       }
@@ -666,7 +668,7 @@ __device__ void persistent_backward_sample(const PersistentBackward<T>& call,
     const int64_t width = mixed ? 2 * list.neurons : list.neurons;
     T* const to = call.grad_h0 + int64_t{sample} * width + layer.first_neuron() + thread;
     *to = shared.g[thread];
-    if constexpr (mixed) to[neurons] = *grad_c;
+    if constexpr (mixed) to[neurons] = grad_c();
   }
 }
 
