@@ -233,11 +233,11 @@ def test_answers_over_an_image_and_its_mirror_image(tmp_path: Path) -> None:
 
 def test_label_smoothing_is_torchs_and_holds_back_the_probabilities(tmp_path: Path) -> None:
     logits, labels = torch.randn(6, 4), torch.tensor([0, 1, 2, 3, 3, -1])
-    loss, _ = Objective(labels, 4, smoothing=0.2).sums(logits, labels)
+    loss = Objective(labels, 4, smoothing=0.2).loss(logits, labels)
     targets = torch.nn.functional.one_hot(labels[:5], 4) * 0.8 + 0.05
     torch.testing.assert_close(loss, -(targets * logits[:5].log_softmax(dim=1)).sum())
     several = torch.tensor([[0, 1], [1, 1]])
-    loss, _ = Objective(several, 2, multilabel=True, smoothing=0.2).sums(logits[:2, :2], several)
+    loss = Objective(several, 2, multilabel=True, smoothing=0.2).loss(logits[:2, :2], several)
     smooth = several * 0.8 + 0.1
     p = logits[:2, :2].sigmoid()
     expected = -(smooth * p.log() + (1 - smooth) * (1 - p).log()).sum()

@@ -421,12 +421,10 @@ class _Session:
             ):
                 logits = self._logits(inputs)
             # Each member of an ensemble has a loss of its own; a single model is an only member.
-            loss = torch.stack([self.objective.sums(own, labels)[0] for own in logits]).sum()
-            loss = loss / total
-            _, found = self.objective.sums(torch.stack(logits).detach().mean(dim=0), labels)
+            loss = torch.stack([self.objective.loss(own, labels) for own in logits]).sum() / total
             self.scaler.scale(loss).backward()
             loss_sum += loss.detach() / len(logits)
-            right += found
+            right += self.objective.right(torch.stack(logits).detach().mean(dim=0), labels)
         loss_value, right_count = self.group.sums(loss_sum, right)
         if math.isfinite(loss_value):
             self.group.sum_gradients(self.model)

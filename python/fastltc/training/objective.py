@@ -55,26 +55,29 @@ class Objective:
         """How many answers a batch has: its images, or the rows that count."""
         return len(labels) if self.multilabel else int((labels != IGNORED).sum())
 
-    def sums(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """The sum of the losses, and of right answers (of labels: their share of the classes)."""
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The sum of the losses."""
         logits = logits.float()
         if self.multilabel:
-            loss = nn.functional.binary_cross_entropy_with_logits(
+            return nn.functional.binary_cross_entropy_with_logits(
                 logits,
                 labels.float() * (1 - self.smoothing) + self.smoothing / 2,
                 pos_weight=self.weights,
                 reduction="sum",
             )
-            right = ((logits > 0) == labels.bool()).double().mean(dim=1).sum()
-            return loss, right
         flat = labels.reshape(-1)
-        logits = logits.reshape(len(flat), -1)
-        loss = nn.functional.cross_entropy(
-            logits,
+        return nn.functional.cross_entropy(
+            logits.reshape(len(flat), -1),
             flat,
             weight=self.weights,
             ignore_index=IGNORED,
             reduction="sum",
             label_smoothing=self.smoothing,
         )
-        return loss, (logits.argmax(dim=1) == flat).sum().double()
+
+    def right(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The sum of right answers (of labels: their share of the classes)."""
+        if self.multilabel:
+            return ((logits > 0) == labels.bool()).double().mean(dim=1).sum()
+        flat = labels.reshape(-1)
+        return (logits.reshape(len(flat), -1).argmax(dim=1) == flat).sum().double()
