@@ -281,3 +281,31 @@ def test_ctrl_c_leaves_a_usable_run(tmp_path: Path) -> None:
     assert torch.load(run / "best.pt", weights_only=True)["epoch"] == metrics["best_epoch"]
     result = invoke("evaluate", run)
     assert result.exit_code == 0, result.output
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "10000"}),
+        ({"OMP_WAIT_POLICY": "active"}, {"OMP_WAIT_POLICY": "active"}),
+        ({"GOMP_SPINCOUNT": "7"}, {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "7"}),
+    ],
+)
+def test_threads_spin_shortly_unless_told_otherwise(
+    given: dict[str, str], expected: dict[str, str]
+) -> None:
+    """Before torch is imported, since OpenMP reads its environment then."""
+    program = (
+        "import json, os, sys; from fastltc.cli import main\n"
+        "early = 'torch' in sys.modules\n"
+        "main(['recipes'], standalone_mode=False)\n"
+        "names = 'OMP_WAIT_POLICY', 'GOMP_SPINCOUNT'\n"
+        "found = {name: os.environ[name] for name in names if name in os.environ}\n"
+        "print(json.dumps([found, early]))\n"
+    )
+    clean = {k: v for k, v in os.environ.items() if k not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env={**clean, **given}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == [expected, False]

@@ -62,10 +62,23 @@ def main(context: click.Context, traceback: bool) -> None:
     """Liquid neural networks for PyTorch, as quick as an LSTM."""
     if context.invoked_subcommand == "run":
         return  # the script's environment is the user's
-    # Read by OpenMP when torch is first imported. By default its threads spin while they wait,
-    # which on a machine that is not idle takes the cores from the threads they wait for: an epoch
-    # of the digits then takes several times longer than on one thread.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    _let_threads_wait()
+
+
+def _let_threads_wait() -> None:
+    """How OpenMP's threads wait for work, unless the user's environment says it.
+
+    By default they spin until there is some. On a machine that is not idle that takes the cores
+    from the very threads that they wait for, and an epoch of the digits takes ten times longer.
+    Threads that sleep at once have to be woken for each of the many short loops of a step, which
+    costs a third of an epoch on an idle machine. So they spin for as long as a step mostly does
+    something else in between, some tenths of a millisecond, and then sleep.
+    """
+    if "OMP_WAIT_POLICY" in os.environ:
+        return
+    # Read when torch is first imported; the second by GNU's OpenMP alone, torch's own on Linux.
+    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 
 for command in (train, recipes, evaluate, predict, compare, split, audit, export):
