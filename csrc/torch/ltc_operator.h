@@ -123,11 +123,14 @@ struct LtcArguments : SequenceArguments {
     check.that(list.dim() == 1, name,
                [&] { return "expected one dimension, got " + shape_text(list); });
     const Tensor values = as_contiguous(list);
-    // Kernels for other devices hold a list that is not well formed inside its bounds.
+    // Kernels for other devices hold a list that is not well formed inside its bounds, as long as
+    // there is any matrix to be inside of.
     if (!check.can_read_values()) {
-      check.that(values.numel() > size.N, name, [&] {
-        return "expected at least " + std::to_string(size.N + 1) + " integers, got " +
-               std::to_string(values.numel());
+      const int64_t fewest = size.N + 1;
+      const int64_t most = fewest + rows * size.N;
+      check.that(values.numel() >= fewest && values.numel() <= most, name, [&] {
+        return "expected " + std::to_string(fewest) + " to " + std::to_string(most) +
+               " integers, got " + std::to_string(values.numel());
       });
       return values;
     }

@@ -304,6 +304,20 @@ def test_reduce_overhead() -> None:
         assert torch.equal(compiled(x), expected)
 
 
+@pytest.mark.parametrize("which", ["synapses", "sensory_synapses"])
+@pytest.mark.parametrize("inputs", [0, 3])
+def test_a_list_longer_than_its_matrix_is_refused(which: str, inputs: int) -> None:
+    """Nothing else of a list is read on the host; with no inputs there is no weight to read."""
+    case = on(random_case(inputs=inputs, poison=False))
+    *tensors, synapses, sensory = operator_arguments(case)
+    lists = {"synapses": synapses.cuda(), "sensory_synapses": sensory.cuda()}
+    neurons = case.data["h0"].shape[1]
+    rows = neurons if which == "synapses" else inputs
+    lists[which] = torch.zeros(neurons + 1 + rows * neurons + 1, dtype=torch.int32, device="cuda")
+    with pytest.raises(RuntimeError, match=f"{which}: expected {neurons + 1} to .* integers"):
+        ltc(*tensors, lists["synapses"], lists["sensory_synapses"], **case.options)
+
+
 def test_tensors_of_another_device_are_refused() -> None:
     case = on(random_case(poison=False))
     with pytest.raises((RuntimeError, TypeError), match="cuda"):
