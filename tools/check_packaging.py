@@ -125,10 +125,11 @@ class Environment:
 class Checks:
     """The cases, as methods; they share nothing but a wheel built once."""
 
-    def __init__(self, work: Path, torch: str, run_on: list[str]) -> None:
+    def __init__(self, work: Path, torch: str, run_on: list[str], keep: Path | None) -> None:
         self.work = work
         self.torch = torch
         self.run_on = run_on
+        self.keep = keep
 
     def environment(self, name: str, *packages: str, torch: str | None = None) -> Environment:
         """Make a virtual environment and install ``packages`` into it."""
@@ -236,6 +237,10 @@ class Checks:
         environment.smoke_test()
         # Spares the cases that only need some wheel a build.
         self.wheel = wheel
+        if self.keep is not None:
+            self.keep.mkdir(parents=True, exist_ok=True)
+            for file in (sdist, wheel):
+                shutil.copy2(file, self.keep)
 
     def setup(self) -> None:
         """Build a wheel by setup.py."""
@@ -332,13 +337,14 @@ def main() -> None:
     parser.add_argument("cases", nargs="+", choices=[*CASES, "all"], metavar="CASE")
     parser.add_argument("--torch", default="", help="version to build with; default: the newest")
     parser.add_argument("--run-on", action="append", default=[], help="a torch for `versions`")
+    parser.add_argument("--keep", type=Path, help="folder for what `dist` built, once it passed")
     arguments = parser.parse_args()
     cases = list(CASES) if "all" in arguments.cases else arguments.cases
     if not arguments.run_on and "all" in arguments.cases:
         cases.remove("versions")
     failed = []
     with tempfile.TemporaryDirectory(prefix="fastltc-packaging-") as work:
-        checks = Checks(Path(work).resolve(), arguments.torch, arguments.run_on)
+        checks = Checks(Path(work).resolve(), arguments.torch, arguments.run_on, arguments.keep)
         for case in cases:
             start = time.monotonic()
             try:
