@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,8 @@ def evaluate(
         split: ``train``, ``val`` or ``test``.
         positive: class that F1, the curves and the precision at a recall are about; None for that
             of the run, and of two classes for the second.
-        data: another data set with classes of the same names; None for that of the run.
+        data: another data set with classes of the same names; None for that of the run. Of a time
+            series columns are found by their names, and the unit of time is the checkpoint's.
         data_root: where the data is now; None for where it was.
         offline: do not download the data set.
         checkpoint: ``best.pt`` or ``last.pt``.
@@ -78,7 +79,10 @@ def evaluate(
     asked = find_class(positive, loaded.classes)
     name = loaded.config.data if data is None else data
     options = loaded.config.data_options(data_root, offline=offline)
-    found = load_data(name, options=options)
+    if loaded.features:
+        # A step of the model is what it was in training, whatever the median of this data.
+        options = replace(options, time_unit=loaded.time_unit)
+    found = _in_the_order_of(load_data(name, options=options), loaded, run.path / checkpoint)
     _check_fits(found, loaded, run.path / checkpoint)
     part = _in_the_classes_of(found, loaded, split)
     scores = _scores(loaded, part)
@@ -106,6 +110,24 @@ def evaluate(
     for kind, picture in pictures.items():
         write_bytes(folder / f"{kind}-{split}.png", picture)
     return result
+
+
+def _in_the_order_of(data: DataSet, loaded: Checkpoint, path: Path) -> DataSet:
+    """The data with the columns that the model reads, in their order; others are left out."""
+    if not loaded.features or not data.features or data.features == loaded.features:
+        return data
+    missing = [name for name in loaded.features if name not in data.features]
+    if missing:
+        raise RunError(
+            f"{path}: trained on the columns {', '.join(loaded.features)}; {data.name} has no "
+            f"{missing[0]!r}, but {', '.join(data.features)}"
+        )
+    places = [data.features.index(name) for name in loaded.features]
+    splits = {
+        name: replace(split, inputs=split.inputs[..., places])
+        for name, split in data.splits.items()
+    }
+    return replace(data, splits=splits, features=loaded.features)
 
 
 def _check_fits(data: DataSet, loaded: Checkpoint, path: Path) -> None:

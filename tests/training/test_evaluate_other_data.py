@@ -1,0 +1,73 @@
+"""A trained model on other data than its own."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fastltc.training import Run, RunError, TrainConfig, evaluate, predict_series, train
+
+SERIES = {"epochs": 1, "units": 6, "window": 10, "threads": 1, "lr": 1e-2}
+
+
+def write_series(
+    path: Path,
+    rows: int = 200,
+    step: float = 60.0,
+    columns: tuple[str, ...] = ("level", "noise"),
+) -> str:
+    """A class that goes on and off every 10 rows, and a level that follows it."""
+    rng = np.random.default_rng(0)
+    with open(path, "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["time", *columns, "label"])
+        for row in range(rows):
+            on = row // 10 % 2
+            cells = {"level": on + 0.3 * rng.normal(), "noise": 100 + 5 * rng.normal()}
+            writer.writerow([row * step, *(cells.get(name, 7) for name in columns), on])
+    return f"csv:{path}"
+
+
+@pytest.fixture(scope="module")
+def series(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    folder = tmp_path_factory.mktemp("series")
+    config = TrainConfig.for_data(write_series(folder / "own.csv"), **SERIES)
+    return train(config, folder / "run")
+
+
+def last_probability(folder: Path) -> float:
+    with open(folder / "predictions-test.csv", newline="") as file:
+        return float(list(csv.DictReader(file))[-1]["1"])
+
+
+def test_steps_of_other_data_are_in_the_unit_of_training(series: Run, tmp_path: Path) -> None:
+    slow = write_series(tmp_path / "slow.csv", step=600.0)
+    evaluate(series, "test", data=slow, out=tmp_path, resamples=0)
+    checkpoint = series.load_checkpoint()
+    assert checkpoint.time_unit == 60
+    expected = predict_series(checkpoint, tmp_path / "slow.csv")[-1].probabilities["1"]
+    assert last_probability(tmp_path) == pytest.approx(expected, rel=1e-4)
+
+
+def test_columns_of_other_data_are_found_by_name(series: Run, tmp_path: Path) -> None:
+    results = [
+        evaluate(
+            series,
+            "test",
+            data=write_series(tmp_path / f"{index}.csv", columns=columns),
+            out=tmp_path,
+        )
+        for index, columns in enumerate(
+            [("level", "noise"), ("noise", "level"), ("more", "level", "noise")]
+        )
+    ]
+    losses = [result["loss"] for result in results]
+    assert losses == [losses[0]] * 3
+    other = write_series(tmp_path / "other.csv", columns=("level", "humidity"))
+    with pytest.raises(
+        RunError, match=r"columns level, noise; csv:.* has no 'noise', but level, h"
+    ):
+        evaluate(series, "test", data=other, out=tmp_path)
