@@ -375,6 +375,45 @@ def test_a_model_in_closed_form_is_one_epoch(tmp_path: Path) -> None:
         train(config, run.path, resume=True)
 
 
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("epochs", 3),
+        ("lr", 0.1),
+        ("optimizer", "adamw"),
+        ("schedule", "cosine"),
+        ("clip_norm", 1.0),
+        ("accumulate", 2),
+        ("class_weights", "balanced"),
+        ("label_smoothing", 0.3),
+        ("amp", "fp16"),
+        ("augment_flip", True),
+        ("select", "auc"),
+        ("members", 2),
+    ],
+)
+def test_a_model_in_closed_form_takes_no_options_of_gradients(
+    tmp_path: Path, option: str, value: object
+) -> None:
+    # Without a name it is the model for vectors.
+    data = write_lopsided(tmp_path / "v.npz")
+    with pytest.raises(ConfigError, match=rf"{option}: .*(closed form; expected|in closed form)"):
+        train(TrainConfig.for_data(data, **{option: value}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_a_model_in_closed_form_does_use(tmp_path: Path) -> None:
+    # The epochs and the rate that BreastMNIST brings are not asked for.
+    TrainConfig.for_data("breastmnist", model="probe").check_closed_form()
+    for name in recipe_names():
+        values = {key: value for key, value in read_recipe(name).items() if key != "about"}
+        if values["model"] in ("probe", "reservoir"):
+            TrainConfig.for_data(**values).check_closed_form()
+    config = TrainConfig.for_data("digits", model="probe", mirror=True, augment_crop=6, threads=1)
+    run = train(config, tmp_path / "run")
+    assert run.load_checkpoint().model.weight.shape == (10, 36)
+
+
 def test_a_probe_on_vectors(tmp_path: Path) -> None:
     data = write_lopsided(tmp_path / "v.npz")
     run = train(TrainConfig.for_data(data, threads=1), tmp_path / "run")

@@ -34,6 +34,8 @@ class _Entry:
         self.make: Callable[..., nn.Module] = partial(model, **fixed)
         self.options = _options(model, *fixed)
         self.kinds: tuple[str, ...] = model.KINDS
+        # Fitted at once, by a method of that name, and not by gradients.
+        self.closed_form = hasattr(model, "fit")
 
 
 MODELS = {

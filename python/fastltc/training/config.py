@@ -26,6 +26,38 @@ _DATA_DEFAULTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     ),
 }
 
+# What training by gradients alone uses. The crop is not among it: a model in closed form is fitted
+# on the middle square.
+GRADIENT_OPTIONS = (
+    "epochs",
+    "batch_size",
+    "accumulate",
+    "optimizer",
+    "lr",
+    "weight_decay",
+    "schedule",
+    "warmup",
+    "plateau_factor",
+    "plateau_patience",
+    "patience",
+    "clip_norm",
+    "class_weights",
+    "label_smoothing",
+    "amp",
+    "augment_scale",
+    "augment_shift",
+    "augment_rotate",
+    "augment_shear",
+    "augment_affine_p",
+    "augment_flip",
+    "augment_colour",
+    "augment_colour_p",
+    "augment_brightness",
+    "augment_contrast",
+    "augment_light_p",
+    "select",
+)
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -255,6 +287,22 @@ class TrainConfig:
                 f"for inputs of shape {shape}"
             )
         return (shape[0], self.augment_crop, self.augment_crop)
+
+    def check_closed_form(self) -> None:
+        """Makes sure that nothing is asked of a model in closed form that it does not do.
+
+        Raises:
+            ConfigError: an option of training by gradients is neither at its default nor at that
+                of the data set; the text names it.
+        """
+        usual, _ = _DATA_DEFAULTS.get(self.data, ({}, {}))
+        for name in GRADIENT_OPTIONS:
+            value, default = getattr(self, name), default_of(name)
+            if value not in (default, usual.get(name, default)):
+                raise ConfigError(
+                    f"{name}: no option of the model {self.model}, which is fitted in closed form; "
+                    f"expected {default!r}, got {value!r}"
+                )
 
     @classmethod
     def for_data(cls, data: str, **options: Any) -> TrainConfig:

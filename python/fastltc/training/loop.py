@@ -153,6 +153,8 @@ def train(
         raise ConfigError(str(error)) from None
     if data.multilabel and hasattr(model, "fit"):
         raise ConfigError(f"model: {config.model} knows no several labels; {data.name} has them")
+    if hasattr(model, "fit"):
+        config.check_closed_form()
     with parallel.processes(device) as group:
         group.synchronise_batch_norm(model)
         session = _Session(config, Path(out), data, model.to(device), positive, device, group)
