@@ -118,6 +118,23 @@ def test_a_recipe_is_run_on_other_data() -> None:
     assert "dense: 935,298 trainable parameters" in result.stdout
 
 
+def test_a_file_with_another_model_leaves_the_options_of_the_recipes_model_behind() -> None:
+    Path("f.toml").write_text('model = "dense"\nepochs = 1\nthreads = 1\nbatch_size = 256\n')
+    recipe = ("train", "digits", "--recipe", "mnist-rows-ltc", "--config", "f.toml")
+    plain = ("--augment-scale", 0, "--augment-shift", 0, "--augment-rotate", 0)
+    result = invoke(*recipe, *plain, "--out", "run")
+    assert result.exit_code == 0, result.output
+    config = Run.open("run").config
+    assert (config.model, config.encoder, config.units) == ("dense", None, None)
+    assert config.schedule == "cosine"
+    # Of a model in closed form those of training too; not what the command line asks for.
+    Path("f.toml").write_text('model = "probe"\nthreads = 1\n')
+    result = invoke(*recipe, "--out", "probe")
+    assert result.exit_code == 0, result.output
+    assert Run.open("probe").config.lr == TrainConfig().lr
+    fails(invoke(*recipe, "--lr", 1), "lr: no option of the model probe")
+
+
 def test_resume_by_command(trained: Path) -> None:
     import shutil
 

@@ -161,21 +161,30 @@ def _config(
     """The configuration: of a recipe, then a file, then the command line; the last one wins."""
     from .training import TrainConfig, read_recipe, read_toml
 
-    values: dict[str, Any] = {}
-    if recipe is not None:
-        values |= read_recipe(recipe)
-    if config_file is not None:
-        values |= read_toml(config_file)
-    values.pop("about", None)
     given = {name: value for name, value in options.items() if value is not None}
-    if "model" in given and given["model"] != values.get("model"):
-        # Options of another model than the recipe's do not go with this one.
-        from .models import MODEL_OPTIONS
-
-        values = {name: value for name, value in values.items() if name not in MODEL_OPTIONS}
-    values |= given
+    values: dict[str, Any] = {} if recipe is None else read_recipe(recipe)
+    if config_file is not None:
+        values = _over(values, read_toml(config_file))
+    values = _over(values, given)
+    values.pop("about", None)
     named = values.pop("data", "digits")
     return TrainConfig.for_data(absolute(named if data is None else data), **values)
+
+
+def _over(values: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """``values``, and over them what is ``given``.
+
+    Options of another model than the one given do not go with it and are left out.
+    """
+    model = given.get("model")
+    if model is not None and model != values.get("model"):
+        from .models import MODEL_OPTIONS, MODELS
+        from .training.config import GRADIENT_OPTIONS
+
+        closed_form = model in MODELS and MODELS[model].closed_form
+        other = {*MODEL_OPTIONS, *(GRADIENT_OPTIONS if closed_form else ())}
+        values = {name: value for name, value in values.items() if name not in other}
+    return values | given
 
 
 def _train_seeds(
