@@ -85,6 +85,21 @@ def test_an_unknown_class_lists_the_classes(name: str) -> None:
         find_class(name, BREAST)
 
 
-def test_an_ambiguous_word() -> None:
-    with pytest.raises(ConfigError, match="no class 'cell'"):
-        find_class("cell", ("red cell", "white cell"))
+def test_the_name_as_it_is_written_comes_first() -> None:
+    assert [find_class(name, ("A", "a")) for name in ("A", "a")] == [0, 1]
+    assert [find_class(name, ("1", "2")) for name in ("1", "2", "0")] == [0, 1, 0]
+    assert find_class("Benign", ("normal or benign", "benign")) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "classes"),
+    [
+        ("cell", ("red cell", "white cell")),
+        ("KEY", ("Key", "key")),
+        ("1", ("type 1", "type 2")),  # a word of the first, the number of the second
+    ],
+)
+def test_a_class_that_fits_in_several_ways(name: str, classes: tuple[str, ...]) -> None:
+    listed = f"0 = {classes[0]}, 1 = {classes[1]}"
+    with pytest.raises(ConfigError, match=f"more than one class fits '{name}'; the .*: {listed}"):
+        find_class(name, classes)

@@ -16,6 +16,8 @@ from .multilabel import multilabel_metrics
 def find_class(name: str | int | None, classes: Sequence[str]) -> int | None:
     """The index of a class given by its name, its number, or a word of its name.
 
+    The name as it is written comes first, then the name in another case, then number and word.
+
     Args:
         name: ``"malignant"``, ``0``, ``"0"`` or ``"benign"`` (of ``"normal or benign"``), in any
             case; None stays None.
@@ -26,17 +28,21 @@ def find_class(name: str | int | None, classes: Sequence[str]) -> int | None:
     """
     if name is None:
         return None
-    wanted = str(name).strip().lower()
+    asked = str(name).strip()
+    if asked in classes:
+        return list(classes).index(asked)
+    wanted = asked.lower()
     lowered = [known.lower() for known in classes]
-    if wanted in lowered:
-        return lowered.index(wanted)
-    if wanted.isdecimal() and int(wanted) < len(classes):
-        return int(wanted)
-    by_word = [index for index, known in enumerate(lowered) if wanted in known.split()]
-    if len(by_word) == 1:
-        return by_word[0]
+    found = {index for index, known in enumerate(lowered) if known == wanted}
+    if not found:
+        found = {index for index, known in enumerate(lowered) if wanted in known.split()}
+        if wanted.isdecimal() and int(wanted) < len(classes):
+            found.add(int(wanted))
+    if len(found) == 1:
+        return found.pop()
+    what = "more than one class fits" if found else "no class"
     listed = ", ".join(f"{index} = {known}" for index, known in enumerate(classes))
-    raise ConfigError(f"positive: no class {name!r}; the classes are: {listed}")
+    raise ConfigError(f"positive: {what} {name!r}; the classes are: {listed}")
 
 
 def classification_metrics(
