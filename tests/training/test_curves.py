@@ -100,6 +100,14 @@ def test_the_curves_on_a_grid() -> None:
     assert (bands["tpr_low"] <= bands["tpr_high"]).all()
 
 
+def test_a_recall_of_the_grid_is_reached_exactly() -> None:
+    # Ten positives, each found after a negative more, so that every recall has its own precision.
+    truth = np.tile([True, False], 10)
+    points = curves.curve_points(truth, -np.arange(20.0))
+    for found in range(1, 11):
+        assert points["precision"][10 * found] == found / (2 * found - 1), found
+
+
 def test_one_class_only_has_no_curve() -> None:
     found = curves.score_metrics(np.array([True, True]), np.array([0.2, 0.3]))
     assert found["average_precision"] is None
