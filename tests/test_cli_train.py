@@ -228,6 +228,7 @@ def test_evaluate_on_other_data(trained: Path) -> None:
 def test_predict_on_a_folder(trained: Path) -> None:
     write_images(Path("digits"), {"a": 3, "b": 2}, side=8)
     Path("digits/notes.txt").write_text("x")
+    Path("digits/x.png").mkdir()  # a folder, whatever it is called
     result = invoke("predict", trained, "digits", "--json")
     assert result.exit_code == 0, result.output
     assert len(json.loads(result.stdout)) == 5
@@ -270,6 +271,11 @@ def test_predict_rows_of_a_time_series() -> None:
     assert [float(row["time"]) for row in rows] == [60 * row for row in range(57)]
     right = [row["class"] == ("on" if (i // 10) % 2 else "off") for i, row in enumerate(rows)]
     assert np.mean(right) > 0.9
+    # Times have all their digits: weeks in seconds, and less than a second.
+    late = ["noise,light,time", "1,2,1000", "1,2,1000.125", "1,2,1073801.5"]
+    Path("late.csv").write_text("\n".join(late))
+    printed = invoke("predict", "run", "late.csv").stdout.splitlines()
+    assert [row.split(",")[1] for row in printed] == ["time", "0", "0.125", "1072801.5"]
     Path("short.csv").write_text("\n".join(text[:6]))
     assert len(json.loads(invoke("predict", "run", "short.csv", "--json").stdout)) == 5
     Path("bad.csv").write_text("time,light\n0,1\n")

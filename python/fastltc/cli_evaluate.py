@@ -239,12 +239,19 @@ def _predict_rows(loaded: Checkpoint, files: tuple[Path, ...], as_json: bool) ->
         click.echo(json.dumps(records, indent=2))
         return
     table = [
-        [file, f"{row.time:g}", row.name, *(f"{p:.4f}" for p in row.probabilities.values())]
+        [file, _plain(row.time), row.name, *(f"{p:.4f}" for p in row.probabilities.values())]
         for file, rows in found.items()
         for row in rows
     ]
     header = ["file", "time", "class", *loaded.classes]
     click.echo(format_table(header, table).decode(), nl=False)
+
+
+def _plain(number: float) -> str:
+    """All digits that the number has, without an exponent."""
+    import numpy as np
+
+    return np.format_float_positional(number, trim="-")
 
 
 @click.command()

@@ -259,7 +259,7 @@ def find_images(paths: Sequence[Path | str]) -> list[Path]:
         inside = sorted(
             file
             for file in path.rglob("*")
-            if file.suffix.lower() in suffixes and not file.name.startswith(".")
+            if file.suffix.lower() in suffixes and not file.name.startswith(".") and file.is_file()
         )
         if not inside:
             raise DataError(f"{path}: no image of a known type in this folder")
