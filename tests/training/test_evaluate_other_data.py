@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from fastltc import plots
 from fastltc.training import Run, RunError, TrainConfig, evaluate, predict_series, train
+from job_support import PLOTS
+
+# The module: its name in the package is that of the function.
+evaluation = import_module("fastltc.training.evaluate")
 
 SERIES = {"epochs": 1, "units": 6, "window": 10, "threads": 1, "lr": 1e-2}
 
@@ -29,6 +36,15 @@ def write_series(
             cells = {"level": on + 0.3 * rng.normal(), "noise": 100 + 5 * rng.normal()}
             writer.writerow([row * step, *(cells.get(name, 7) for name in columns), on])
     return f"csv:{path}"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_pictures() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name in (*PLOTS, "roc_curve", "precision_recall", "calibration"):
+            patch.setattr(plots, name, lambda *arguments, **options: b"")
+        patch.setattr(evaluation, "curve_bands", lambda *arguments: {})
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +75,7 @@ def test_columns_of_other_data_are_found_by_name(series: Run, tmp_path: Path) ->
             "test",
             data=write_series(tmp_path / f"{index}.csv", columns=columns),
             out=tmp_path,
+            resamples=0,
         )
         for index, columns in enumerate(
             [("level", "noise"), ("noise", "level"), ("more", "level", "noise")]
@@ -71,3 +88,19 @@ def test_columns_of_other_data_are_found_by_name(series: Run, tmp_path: Path) ->
         RunError, match=r"columns level, noise; csv:.* has no 'noise', but level, h"
     ):
         evaluate(series, "test", data=other, out=tmp_path)
+
+
+@pytest.mark.parametrize("stride", [3, 10])
+def test_each_row_of_the_training_split_is_judged_once(tmp_path: Path, stride: int) -> None:
+    """Of 134 rows, as if sequences of 10 did not overlap but for the last one."""
+    data = write_series(tmp_path / "own.csv", rows=191)
+    run = train(TrainConfig.for_data(data, **{**SERIES, "stride": stride}), tmp_path / "run")
+    result = evaluate(run, "train", resamples=0)
+    assert result["n"] == 134
+    with open(run.path / "predictions-train.csv", newline="") as file:
+        names = [row["name"].rpartition(":")[2] for row in csv.DictReader(file)]
+    rows = sorted(sum(map(int, name.split("+"))) for name in names)
+    assert rows == list(range(1, 135))
+    starts = {int(name.split("+")[0]) for name in names}
+    assert len(starts) == (14 if stride == 10 else 15)
+    assert evaluate(run, "test", resamples=0)["n"] == 38

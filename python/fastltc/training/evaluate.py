@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import plots
-from ..data import SPLITS, DataSet, ImageFile, Split, load_data, read_image
+from ..data import IGNORED, SPLITS, DataSet, ImageFile, Split, load_data, read_image
 from ..data.series import read_unlabelled, sequences
 from ..data.tables import format_table
 from .curves import RECALLS, RESAMPLES, bootstrap, curve_bands
@@ -84,7 +84,7 @@ def evaluate(
         options = replace(options, time_unit=loaded.time_unit)
     found = _in_the_order_of(load_data(name, options=options), loaded, run.path / checkpoint)
     _check_fits(found, loaded, run.path / checkpoint)
-    part = _in_the_classes_of(found, loaded, split)
+    part = _each_row_once(_in_the_classes_of(found, loaded, split))
     scores = _scores(loaded, part)
     labels, rows = judged(part.labels, scores)
     chosen = loaded.positive if asked is None else asked
@@ -156,6 +156,36 @@ def _in_the_classes_of(data: DataSet, loaded: Checkpoint, split: str) -> Split:
     # One more for -1, which stays what it is.
     place = np.array([*(loaded.classes.index(name) for name in data.classes), -1])
     return Split(part.inputs, place[part.labels], part.timespans, part.names)
+
+
+def _each_row_once(part: Split) -> Split:
+    """Sequences that overlap in training, cut down to those that bring rows of their own.
+
+    These are then, as in the other splits, the fewest that have every row, and a row that two of
+    them have is judged in the first.
+    """
+    if part.timespans is None or not part.names:
+        return part
+    length = part.labels.shape[1]
+    labels = part.labels.copy()
+    places = [name.rpartition(":") for name in part.names]
+    following = [*places[1:], ("", "", "")]
+    kept = []
+    # Of each file, the row that is the next to be judged.
+    judged_to: dict[str, int] = {}
+    for index, ((file, _, first), (next_file, _, next_first)) in enumerate(
+        zip(places, following, strict=True)
+    ):
+        start = int(first)
+        done = judged_to.get(file, start)
+        if next_file == file and int(next_first) <= done:
+            continue
+        labels[index, : max(done - start, 0)] = IGNORED
+        judged_to[file] = start + length
+        kept.append(index)
+    return Split(
+        part.inputs[kept], labels[kept], part.timespans[kept], tuple(part.names[i] for i in kept)
+    )
 
 
 def _pictures(
