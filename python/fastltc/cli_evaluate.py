@@ -17,6 +17,7 @@ from .cli_options import (
     POSITIVE,
     THREADS,
     absolute,
+    make_console,
     options,
     set_threads,
 )
@@ -117,8 +118,8 @@ def evaluate(
     Writes evaluation-SPLIT.json, predictions-SPLIT.csv and pictures: confusion, roc,
     precision-recall and calibration.
     """
-    from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
+    from rich.text import Text
 
     from .training import Run
     from .training import evaluate as evaluate_run
@@ -130,17 +131,19 @@ def evaluate(
     if as_json:
         click.echo(json.dumps(result, indent=2))
         return
-    console = Console(soft_wrap=True, highlight=False)
+    console = make_console()
     console.print(f"{run}, {checkpoint} checkpoint (epoch {result['epoch']})", markup=False)
     print_metrics(console, f"{result['data']} {split}", result)
     names = [entry["name"] for entry in result["per_class"]]
     counts = result["confusion_matrix"]
     if counts is None:
         counts, names = [[] for _ in names], []
-    table = Table("true \\ predicted", *names, "recall", "precision", "F1", box=None)
+    # A name is no markup, whatever brackets are in it.
+    heads = [Column(Text(name)) for name in names]
+    table = Table("true \\ predicted", *heads, "recall", "precision", "F1", box=None)
     for entry, row in zip(result["per_class"], counts, strict=True):
         scores = [f"{entry[name]:.3f}" for name in ("recall", "precision", "f1")]
-        table.add_row(entry["name"], *(str(count) for count in row), *scores)
+        table.add_row(Text(entry["name"]), *(str(count) for count in row), *scores)
     console.print(table)
     folder = run if out is None else out
     written = sorted(path.name for path in folder.glob(f"*-{split}.*"))
@@ -265,8 +268,8 @@ def _plain(number: float) -> str:
 @JSON
 def compare(runs: tuple[Path, ...], out: Path | None, as_json: bool) -> None:
     """One table (and figure) of the test metrics of RUN...: runs, or folders of --seeds."""
-    from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
+    from rich.text import Text
 
     from .training import compare as compare_runs
 
@@ -274,19 +277,31 @@ def compare(runs: tuple[Path, ...], out: Path | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(rows, indent=2))
         return
-    names = ("auc", "accuracy", "f1", "average_precision")
-    shown = [name for name in names if any(name in row["test"] for row in rows)]
-    table = Table("run", "model", "parameters", "runs", *shown, box=None)
+    # F1 and average precision are those of a class, and of another class another metric.
+    positives = list(dict.fromkeys(row["positive"] for row in rows if row["positive"] is not None))
+    columns = [("auc", None), ("accuracy", None)]
+    columns += [(name, positive) for name in ("f1", "average_precision") for positive in positives]
+    shown = [column for column in columns if any(_cell(row, *column) is not None for row in rows)]
+    heads = [
+        Column(Text(name if positive is None else f"{name} ({positive})"))
+        for name, positive in shown
+    ]
+    table = Table("run", "model", "parameters", "runs", *heads, box=None)
     for row in rows:
-        cells = []
-        for name in shown:
-            found = row["test"].get(name)
-            if found is None:
-                cells.append("-")
-            elif row["n"] > 1:
-                cells.append(f"{found['mean']:.4f} +- {found['std']:.4f}")
-            else:
-                cells.append(f"{found['mean']:.4f}")
+        cells = [_cell(row, *column) or "-" for column in shown]
         parameters = f"{row['trainable_parameters']:,}"
-        table.add_row(row["name"], row["model"], parameters, str(row["n"]), *cells)
-    Console(soft_wrap=True, highlight=False).print(table)
+        table.add_row(Text(row["name"]), row["model"], parameters, str(row["n"]), *cells)
+    console = make_console()
+    console.print(table)
+    for row in rows:
+        for remark in row["remarks"]:
+            console.print(f"note: {remark}", markup=False)
+
+
+def _cell(row: dict[str, Any], name: str, positive: str | None) -> str | None:
+    """A test metric; None where it is that of another class, or there is none."""
+    found = row["test"].get(name)
+    if found is None or (positive is not None and positive != row["positive"]):
+        return None
+    deviation = f" +- {found['std']:.4f}" if row["n"] > 1 else ""
+    return f"{found['mean']:.4f}{deviation}"

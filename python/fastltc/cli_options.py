@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 def _option(name: str, kind: Any, text: str, metavar: str | None = None) -> Callable[..., Any]:
@@ -132,6 +135,17 @@ CHECKPOINT = click.option(
     help="The best epoch by validation, or the last.",
 )
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def make_console() -> Console:
+    """Where commands print: on a terminal in its width, else with lines as long as they are."""
+    from rich.console import Console
+
+    console = Console(soft_wrap=True, highlight=False)
+    if not console.is_terminal:
+        # In a file or a pipe nothing is too wide, and a table would be cut.
+        console.width = 10_000
+    return console
 
 
 def set_threads(threads: int | None) -> None:

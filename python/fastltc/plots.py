@@ -606,7 +606,11 @@ def comparison(rows: Sequence[Mapping[str, Any]]) -> bytes:
         A PNG file.
     """
     names = ("auc", "accuracy", "f1", "average_precision")
-    shown = [name for name in names if all(name in row["test"] for row in rows)]
+    # Those of one class go side by side where it is the same class.
+    same = len({row["positive"] for row in rows}) == 1
+    shown = [
+        name for name in (names if same else names[:2]) if all(name in row["test"] for row in rows)
+    ]
     figure = Figure(figsize=(2.6 + 2.2 * len(shown) + 2.4, 4.2), layout="constrained")
     panels = figure.subplots(1, len(shown) + 1)
     labels = [f"{row['name']}\n{row['model']}" for row in rows]
@@ -616,7 +620,8 @@ def comparison(rows: Sequence[Mapping[str, Any]]) -> bytes:
         axes.bar(range(len(rows)), means, yerr=errors, color=_BLUE, alpha=0.8, capsize=3)
         low = min(mean - error for mean, error in zip(means, errors, strict=True))
         axes.set_ylim(max(0.0, low - 0.1), 1.0)
-        axes.set_title({"auc": "AUC", "f1": "F1"}.get(name, name.replace("_", " ")))
+        title = {"auc": "AUC", "f1": "F1"}.get(name, name.replace("_", " "))
+        axes.set_title(title if name in names[:2] else f"{title} ({rows[0]['positive']})")
     panels[-1].bar(
         range(len(rows)), [row["trainable_parameters"] for row in rows], color=_ORANGE, alpha=0.8
     )

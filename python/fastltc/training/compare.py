@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from .. import plots
+from .comparable import check_same_test, positive_class
 from .config import TrainConfig
 from .errors import ConfigError, RunError
 from .files import write_bytes, write_json
@@ -100,13 +101,16 @@ def compare(paths: Sequence[Path | str], out: Path | None = None) -> list[dict[s
         out: folder for ``compare.json`` and ``compare.png``; None to write nothing.
 
     Returns:
-        A row for each: name, model, parameters, and ``auc``, ``accuracy``, ``f1``, ... as
-        ``{"mean": ..., "std": ...}``.
+        A row for each: name, model, parameters, the test metrics ``auc``, ``accuracy``, ``f1``,
+        ... as ``{"mean": ..., "std": ...}``, ``positive``, the class that ``f1`` and
+        ``average_precision`` are about, and ``remarks`` on what the test examples came as.
 
     Raises:
-        RunError: a folder is no run, or is not finished; or the runs are on different data.
+        RunError: a folder is no run, or is not finished; or the runs were tested on different
+            data or other examples of it.
     """
     rows = []
+    first: list[Run] = []
     for given in paths:
         path = Path(given)
         if (path / SEEDS).is_file():
@@ -116,11 +120,17 @@ def compare(paths: Sequence[Path | str], out: Path | None = None) -> list[dict[s
         for member in members:
             if member.metrics.get("test") is None:
                 raise RunError(f"{member.path}: has no test metrics; it is not finished")
-        summary = summarise(members)
-        rows.append({"name": str(path), "n": len(members), **summary})
-    different = {row["data"] for row in rows}
-    if len(different) > 1:
-        raise RunError(f"the runs are on different data: {', '.join(sorted(different))}")
+        first = first or members[:1]
+        remarks = check_same_test([*first, *members])
+        rows.append(
+            {
+                "name": str(path),
+                "n": len(members),
+                **summarise(members),
+                "positive": positive_class(members),
+                "remarks": list(remarks),
+            }
+        )
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         write_json(out / "compare.json", rows)
