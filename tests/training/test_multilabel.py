@@ -15,8 +15,7 @@ from sklearn.metrics import log_loss, roc_auc_score
 from fastltc.cli import main
 from fastltc.data import load_data, medmnist
 from fastltc.training import ConfigError, TrainConfig, evaluate, predict, train
-from fastltc.training.metrics import quick_metrics
-from fastltc.training.multilabel import multilabel_metrics
+from fastltc.training.metrics import classification_metrics, quick_metrics
 from fastltc.training.objective import Objective
 
 NAMES = ("atelectasis", "mass", "hernia")
@@ -89,10 +88,12 @@ def test_metrics_are_those_of_scikit_learn() -> None:
     rng = np.random.default_rng(0)
     labels = (rng.random((200, 3)) < 0.4).astype(np.int64)
     scores = np.clip(0.3 * labels + 0.7 * rng.random((200, 3)), 0.01, 0.99)
-    found = multilabel_metrics(labels, scores, NAMES, 1)
+    found = classification_metrics(labels, scores, NAMES, 1)
     assert found["auc"] == pytest.approx(roc_auc_score(labels, scores, average="macro"))
     losses = [log_loss(labels[:, k], scores[:, k]) for k in range(3)]
     assert found["loss"] == pytest.approx(np.mean(losses))
+    scores[:40, 1] = 0.5  # which is a yes
+    found = classification_metrics(labels, scores, NAMES, 1)
     quick = quick_metrics(labels, scores, 1)
     for name in ("auc", "accuracy", "f1", "average_precision"):
         assert quick[name] == pytest.approx(found[name]), name

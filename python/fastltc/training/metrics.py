@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from .curves import RECALLS, score_metrics
 from .errors import ConfigError
-from .multilabel import multilabel_metrics
 
 
 def find_class(name: str | int | None, classes: Sequence[str]) -> int | None:
@@ -58,10 +57,13 @@ def classification_metrics(
     classes as it is (the same whichever is called positive), of more the unweighted mean over the
     classes of one against the rest.
 
+    Several labels per example are judged as MedMNIST counts them: a label is predicted from 0.5
+    on, ``loss`` is the mean binary cross-entropy, ``accuracy`` the share of right decisions and
+    ``auc`` the mean over the labels that are neither always nor never there.
+
     Args:
-        labels: ``[n]``, the true classes; for several labels ``[n, classes]`` of 0 and 1, see
-            `fastltc.training.multilabel.multilabel_metrics`.
-        probabilities: ``[n, classes]``, rows sum to 1.
+        labels: ``[n]``, the true classes; for several labels ``[n, classes]`` of 0 and 1.
+        probabilities: ``[n, classes]``, rows sum to 1 but for several labels.
         classes: class names.
         positive: the class that ``f1`` is about, None where none stands out.
         recalls: of the positive class, at which its precision is reported.
@@ -70,7 +72,7 @@ def classification_metrics(
         Plain values, ready for JSON: ``n``, ``loss`` (cross-entropy), ``accuracy``, ``auc`` (None
         where a class does not occur), ``f1_macro``, ``positive_class``, ``f1`` (of the positive
         class; both None without one), the values of `fastltc.training.curves.score_metrics` for
-        it, ``per_class`` and ``confusion_matrix`` (rows are true).
+        it, ``per_class`` and ``confusion_matrix`` (rows are true; None for several labels).
 
     Example:
         >>> scores = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]])
@@ -78,36 +80,33 @@ def classification_metrics(
         >>> metrics["auc"], round(metrics["f1"], 3)
         (1.0, 0.667)
     """
-    if labels.ndim == 2:
-        return multilabel_metrics(labels, probabilities, classes, positive, recalls)
-    from sklearn.metrics import (
-        accuracy_score,
-        confusion_matrix,
-        log_loss,
-        precision_recall_fscore_support,
-    )
+    from sklearn.metrics import confusion_matrix, log_loss, precision_recall_fscore_support
 
+    several = labels.ndim == 2
     indices = list(range(len(classes)))
-    predicted = probabilities.argmax(axis=1)
+    predicted = _predicted(probabilities, several=several)
     precision, recall, f1, count = precision_recall_fscore_support(
         labels, predicted, labels=indices, zero_division=0.0
     )
-    auc = area_under_roc(labels, probabilities)
+    named: dict[str, Any] = {"positive_class": None, "f1": None, "average_precision": None}
+    if positive is not None:
+        truth = labels[:, positive] == 1 if several else labels == positive
+        named = {
+            "positive_class": {"label": positive, "name": classes[positive]},
+            "f1": float(f1[positive]),
+            **score_metrics(truth, probabilities[:, positive], recalls),
+        }
     return {
         "n": len(labels),
-        "loss": float(log_loss(labels, probabilities, labels=indices)),
-        "accuracy": float(accuracy_score(labels, predicted)),
-        "auc": auc,
+        "loss": (
+            _binary_cross_entropy(labels, probabilities)
+            if several
+            else float(log_loss(labels, probabilities, labels=indices))
+        ),
+        "accuracy": float((predicted == labels).mean()),
+        "auc": area_under_roc(labels, probabilities),
         "f1_macro": float(np.mean(f1)),
-        "positive_class": (
-            None if positive is None else {"label": positive, "name": classes[positive]}
-        ),
-        "f1": None if positive is None else float(f1[positive]),
-        **(
-            {"average_precision": None}
-            if positive is None
-            else score_metrics(labels == positive, probabilities[:, positive], recalls)
-        ),
+        **named,
         "per_class": [
             {
                 "label": index,
@@ -119,19 +118,37 @@ def classification_metrics(
             }
             for index in indices
         ],
-        "confusion_matrix": confusion_matrix(labels, predicted, labels=indices).tolist(),
+        "confusion_matrix": (
+            None if several else confusion_matrix(labels, predicted, labels=indices).tolist()
+        ),
     }
+
+
+def _predicted(probabilities: NDArray[np.float64], *, several: bool) -> NDArray[np.int64]:
+    return (probabilities >= 0.5).astype(np.int64) if several else probabilities.argmax(axis=1)
+
+
+def _binary_cross_entropy(labels: NDArray[np.int64], probabilities: NDArray[np.float64]) -> float:
+    clipped = np.clip(probabilities, 1e-15, 1 - 1e-15)
+    return float(np.where(labels == 1, -np.log(clipped), -np.log1p(-clipped)).mean())
 
 
 def area_under_roc(labels: NDArray[np.int64], probabilities: NDArray[np.float64]) -> float | None:
     """The area under the ROC curve; None where a class does not occur.
 
     Args:
-        labels: ``[n]``.
+        labels: ``[n]``, or ``[n, classes]`` for several labels.
         probabilities: ``[n, classes]``, as they are: rounded ones would make it another number.
     """
     from sklearn.metrics import roc_auc_score
 
+    if labels.ndim == 2:
+        areas = [
+            float(roc_auc_score(truth, scores))
+            for truth, scores in zip(labels.T, probabilities.T, strict=True)
+            if 0 < truth.sum() < len(truth)
+        ]
+        return float(np.mean(areas)) if areas else None
     indices = list(range(probabilities.shape[1]))
     if set(labels.tolist()) != set(indices):
         return None
@@ -143,15 +160,18 @@ def quick_metrics(
     labels: NDArray[np.int64], probabilities: NDArray[np.float64], positive: int | None
 ) -> dict[str, float | None]:
     """AUC, accuracy, F1 and average precision, quick enough for a thousand resamples."""
-    if labels.ndim == 2:
-        return _quick_multilabel(labels, probabilities, positive)
-    predicted = probabilities.argmax(axis=1)
+    several = labels.ndim == 2
+    predicted = _predicted(probabilities, several=several)
     found: dict[str, float | None] = {
-        "auc": _auc_by_ranks(labels, probabilities),
+        "auc": _quick_auc(labels, probabilities),
         "accuracy": float((predicted == labels).mean()),
     }
     if positive is not None:
-        truth, taken = labels == positive, predicted == positive
+        truth, taken = (
+            (labels[:, positive] == 1, predicted[:, positive] == 1)
+            if several
+            else (labels == positive, predicted == positive)
+        )
         both = int((truth & taken).sum())
         found["f1"] = 2 * both / max(int(truth.sum() + taken.sum()), 1)
         if truth.any():
@@ -159,34 +179,19 @@ def quick_metrics(
     return found
 
 
-def _quick_multilabel(
-    labels: NDArray[np.int64], probabilities: NDArray[np.float64], positive: int | None
-) -> dict[str, float | None]:
-    predicted = probabilities >= 0.5
-    two = np.stack([1 - probabilities, probabilities], axis=-1)
-    areas = [_auc_by_ranks(labels[:, k], two[:, k]) for k in range(labels.shape[1])]
-    known = [area for area in areas if area is not None]
-    found: dict[str, float | None] = {
-        "auc": float(np.mean(known)) if known else None,
-        "accuracy": float((predicted == labels).mean()),
-    }
-    if positive is not None:
-        of_class = quick_metrics(labels[:, positive], two[:, positive], 1)
-        found |= {name: of_class[name] for name in ("f1", "average_precision") if name in of_class}
-    return found
-
-
-def _auc_by_ranks(labels: NDArray[np.int64], probabilities: NDArray[np.float64]) -> float | None:
+def _quick_auc(labels: NDArray[np.int64], probabilities: NDArray[np.float64]) -> float | None:
     """`area_under_roc`, from the ranks of all classes at once."""
     from scipy.stats import rankdata
 
-    hot = labels[:, None] == np.arange(probabilities.shape[1])
+    several = labels.ndim == 2
+    hot = labels == 1 if several else labels[:, None] == np.arange(probabilities.shape[1])
     counts = hot.sum(axis=0)
-    if not counts.all():
+    known = (counts > 0) & (counts < len(labels)) if several else counts > 0
+    if not known.any() or (not several and not known.all()):
         return None
     ranks = rankdata(probabilities, axis=0)
     above = (ranks * hot).sum(axis=0) - counts * (counts + 1) / 2
-    return float((above / (counts * (len(labels) - counts))).mean())
+    return float((above[known] / (counts * (len(labels) - counts))[known]).mean())
 
 
 def _average_precision(truth: NDArray[np.bool_], scores: NDArray[np.float64]) -> float:
