@@ -490,7 +490,7 @@ def contact_sheet(pairs: Sequence[tuple[Picture, Picture]]) -> bytes:
     Returns:
         A PNG file.
     """
-    from .data.audit import open_picture
+    from .data.audit import picture
 
     columns = min(3, len(pairs))
     rows = -(-len(pairs) // columns)
@@ -503,7 +503,7 @@ def contact_sheet(pairs: Sequence[tuple[Picture, Picture]]) -> bytes:
         for side, (caption, item) in enumerate(pair):
             axes = grid[row, 2 * column + side]
             if item.path is not None:
-                image = open_picture(item.path)
+                image, _ = picture(item.path)
                 image.thumbnail((256, 256))
                 pixels = np.asarray(image.convert("RGB"))
             else:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +74,67 @@ def test_different_pictures_are_no_duplicates(tmp_path: Path) -> None:
     report = audit(items(tmp_path, split))
     assert not report.leaks
     assert "no leak found" in report.to_text()
+
+
+def blocks(seed: int) -> np.ndarray:
+    """Numbers in [0, 1] in 4x4 blocks of 64x64: nothing in common from one seed to the next."""
+    return np.kron(np.random.default_rng(seed).random((4, 4)), np.ones((16, 16)))
+
+
+def with_alpha(seed: int) -> Image.Image:
+    """A white square that shows through to a different degree in every block."""
+    pixels = np.full((64, 64, 4), 255, np.uint8)
+    pixels[..., 3] = blocks(seed) * 255
+    return Image.fromarray(pixels)
+
+
+def with_palette(seed: int) -> Image.Image:
+    """The same indices always, under other colours."""
+    picture = Image.fromarray((blocks(0) * 255).astype(np.uint8)).convert("P")
+    colours = np.random.default_rng(seed).integers(0, 256, 768)
+    picture.putpalette(colours.tolist())
+    return picture
+
+
+@pytest.mark.parametrize(
+    ("make", "suffix"),
+    [
+        (lambda seed: Image.fromarray((blocks(seed) * 60000).astype(np.uint16)), "png"),
+        (lambda seed: Image.fromarray((blocks(seed) * 4000).astype(np.uint16)), "png"),
+        (lambda seed: Image.fromarray((blocks(seed) * 60000).astype(np.int32)), "tiff"),
+        (lambda seed: Image.fromarray(blocks(seed).astype(np.float32)), "tiff"),
+        (with_alpha, "png"),
+        (with_palette, "png"),
+    ],
+    ids=["16-bit", "12-bit", "I", "F", "alpha", "palette"],
+)
+def test_pictures_of_any_mode_are_compared_as_they_look(
+    tmp_path: Path, make: Callable[[int], Image.Image], suffix: str
+) -> None:
+    split = {}
+    for seed in range(6):
+        make(seed).save(tmp_path / f"x{seed}.{suffix}")
+        split[f"x{seed}.{suffix}"] = "test" if seed % 2 else "train"
+    assert not audit(items(tmp_path, split)).leaks
+    make(0).resize((48, 48), Image.Resampling.NEAREST).save(tmp_path / f"y0.{suffix}")
+    report = audit(items(tmp_path, {**split, f"y0.{suffix}": "test"}))
+    assert found(report) == {("near", "test", "y", 1, "train")}
+
+
+def test_deep_pictures_are_equal_only_in_all_bits(tmp_path: Path) -> None:
+    deep = (blocks(0) * 60000).astype(np.uint16)
+    Image.fromarray(deep).save(tmp_path / "a.png")
+    Image.fromarray(deep).save(tmp_path / "b.png", compress_level=1)
+    Image.fromarray(deep + 1).save(tmp_path / "c.png")
+    report = audit(items(tmp_path, {"a.png": "train", "b.png": "test", "c.png": "test"}))
+    assert found(report) == {("pixels", "test", "b", 1, "train"), ("near", "test", "c", 1, "train")}
+
+
+def test_a_picture_in_lab_is_audited(tmp_path: Path) -> None:
+    for seed in range(2):
+        pixels = (np.stack([blocks(seed)] * 3, -1) * 255).astype(np.uint8)
+        Image.frombytes("LAB", (64, 64), pixels.tobytes()).save(tmp_path / f"{seed}.tiff")
+    assert not audit(items(tmp_path, {"0.tiff": "train", "1.tiff": "test"})).leaks
 
 
 def test_a_changed_copy_is_a_near_duplicate(tmp_path: Path) -> None:

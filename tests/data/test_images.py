@@ -87,6 +87,30 @@ def test_a_palette_with_a_transparent_colour(tmp_path: Path) -> None:
     assert read_image(tmp_path / "a.gif", GREY).pixels.max() == 0.0
 
 
+@pytest.mark.parametrize("shape", [GREY, COLOUR])
+def test_a_picture_in_lab(tmp_path: Path, shape: tuple[int, int, int]) -> None:
+    # Lightness from 0 to 255, and no colour (a and b of zero).
+    lab = np.stack([ramp(), np.zeros_like(ramp()), np.zeros_like(ramp())], -1)
+    Image.frombytes("LAB", (8, 8), lab.tobytes()).save(tmp_path / "a.tiff")
+    pixels = read_image(tmp_path / "a.tiff", shape).pixels
+    assert pixels.shape == shape
+    assert pixels[:, 0, 0].max() < 0.05
+    assert pixels[:, -1, -1].min() > 0.95
+
+
+def test_a_mode_without_a_way_to_grey_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = save(tmp_path / "a.png", np.zeros((8, 8, 3), np.uint8))
+
+    def convert(image: Image.Image, mode: str) -> Image.Image:
+        raise ValueError("conversion not supported")
+
+    monkeypatch.setattr(Image.Image, "convert", convert)
+    with pytest.raises(DataError, match=r"a.png: mode RGB cannot be made L: conversion not supp"):
+        read_image(path, GREY)
+
+
 def test_black_and_white(tmp_path: Path) -> None:
     bits = ramp() > 128
     Image.fromarray(bits).save(tmp_path / "a.png")

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import DataError
+from .images import eight_bits, in_mode, is_grey, open_picture
 from .partition import partition
 from .sets import SPLITS, DataSet
 from .tables import FILE_NAMES, read_table
@@ -411,37 +412,36 @@ def _decoded(item: Item) -> _Picture | None:
     from PIL import Image
 
     if item.pixels is not None:
-        pixels = item.pixels
+        pixels: NDArray[Any] = item.pixels
         image = Image.fromarray(pixels[0] if len(pixels) == 1 else np.moveaxis(pixels, 0, -1))
     elif item.path is not None:
-        image = open_picture(item.path)
-        pixels = np.asarray(image)
+        image, pixels = picture(item.path)
     else:
         return None
-    digest = hashlib.sha256(repr((image.mode, image.size)).encode() + pixels.tobytes()).digest()
+    shown = repr((image.mode, image.size, str(pixels.dtype)))
+    digest = hashlib.sha256(shown.encode() + pixels.tobytes()).digest()
     grey = image.convert("L")
     bits = np.packbits(imagehash.phash(grey).hash.ravel())
     small = grey.resize((_THUMBNAIL, _THUMBNAIL), Image.Resampling.BILINEAR)
     return digest, bits, np.asarray(small, dtype=np.float32)
 
 
-def open_picture(path: Path) -> Any:
-    """A decoded image file, upright, as a Pillow image.
+def picture(path: Path) -> tuple[Any, NDArray[Any]]:
+    """An image file as training sees it before it is resized: upright, on black, ``L`` or ``RGB``.
+
+    Returns:
+        The Pillow image and its pixels; those of 16-bit and float files before they are scaled,
+        because pictures that differ only in the lower bits are not equal.
 
     Raises:
-        DataError: it is missing or damaged.
+        DataError: it is missing or damaged, or in a mode or a range that training does not read.
     """
-    from PIL import Image, ImageOps
-
-    try:
-        with Image.open(path) as opened:
-            opened.load()
-            return ImageOps.exif_transpose(opened)
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
-    # Pillow's decoders raise SyntaxError, ValueError, struct.error and others on damaged files.
-    except Exception as error:
-        raise DataError(f"{path}: unreadable or damaged image: {error}") from None
+    opened, _ = open_picture(path)
+    deep = opened.mode[0] in "IF"
+    pixels = np.asarray(opened, dtype=np.float64) if deep else None
+    image, _ = eight_bits(opened, path)
+    image = in_mode(image, "L" if is_grey(image.mode) else "RGB", path)
+    return image, np.asarray(image) if pixels is None else pixels
 
 
 def _near(decoded: Sequence[_Picture | None], bits: int) -> list[list[int]]:

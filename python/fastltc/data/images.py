@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +31,82 @@ def normalise(images: NDArray[np.generic]) -> NDArray[np.float32]:
 def is_grey(mode: str) -> bool:
     """Whether pictures of a mode of Pillow have no colours."""
     return mode in ("1", "L", "LA", "La") or mode[0] in "IF"
+
+
+def open_picture(path: Path) -> tuple[Any, int]:
+    """A decoded image file, upright, as a Pillow image, and the number of its frames.
+
+    Raises:
+        DataError: it is missing, not an image, damaged or too large; the text names it.
+    """
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    if path.is_dir():
+        raise DataError(f"{path}: expected an image file, got a folder")
+    try:
+        with Image.open(path) as opened:
+            opened.load()
+            return ImageOps.exif_transpose(opened), getattr(opened, "n_frames", 1)
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except UnidentifiedImageError:
+        raise DataError(f"{path}: not an image of a known type") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise DataError(f"{path}: too large an image: {error}") from None
+    # Pillow's decoders raise SyntaxError, ValueError, struct.error and others on damaged files.
+    except Exception as error:
+        raise DataError(f"{path}: unreadable or damaged image: {error}") from None
+
+
+def eight_bits(image: Any, path: Path) -> tuple[Any, list[str]]:
+    """A picture without transparency (black shows through) and of eight bits a channel.
+
+    Args:
+        image: from `open_picture`.
+        path: the file, for errors.
+
+    Returns:
+        A Pillow image that `in_mode` takes, and what was done to it, in words.
+
+    Raises:
+        DataError: 16-bit or float pixels are outside their range.
+    """
+    from PIL import Image
+
+    steps = []
+    if image.mode.startswith("I") or image.mode == "F":
+        grey = np.asarray(image, dtype=np.float64)
+        limit = 1.0 if image.mode == "F" else 65535.0
+        if not np.isfinite(grey).all() or grey.min() < 0 or grey.max() > limit:
+            raise DataError(
+                f"{path}: pixel values of mode {image.mode} must be within 0 and {limit:g}, "
+                f"got {grey.min():g} to {grey.max():g}"
+            )
+        steps.append(f"mode {image.mode} scaled from 0..{limit:g}")
+        image = Image.fromarray(np.rint(grey * (255.0 / limit)).astype(np.uint8))
+    if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
+        steps.append("transparency on black")
+        image = in_mode(image, "RGBA", path)
+        image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
+        image = image.convert("RGB")
+    return image, steps
+
+
+def in_mode(image: Any, mode: str, path: Path) -> Any:
+    """A Pillow image in another mode; the same one where it has it.
+
+    Raises:
+        DataError: Pillow has no way from the one to the other.
+    """
+    if image.mode == mode:
+        return image
+    try:
+        # From LAB there is a way to RGB, and none to grey.
+        return (image.convert("RGB") if image.mode == "LAB" else image).convert(mode)
+    except (ValueError, OSError, ImportError) as error:
+        raise DataError(
+            f"{path}: mode {image.mode} cannot be made {mode}: {error}; save it in RGB or grey"
+        ) from None
 
 
 @dataclass(frozen=True)
@@ -82,57 +159,26 @@ def read_image(
         >>> read_image("scan.png", (1, 28, 28)).pixels.shape  # doctest: +SKIP
         (1, 28, 28)
     """
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import Image
 
     path = Path(path)
     channels, height, width = image_shape
     if channels not in (1, 3):
         raise ValueError(f"image_shape: expected 1 or 3 channels, got {channels}")
-    if path.is_dir():
-        raise DataError(f"{path}: expected an image file, got a folder")
-    steps = []
-    try:
-        with Image.open(path) as opened:
-            opened.load()
-            image = ImageOps.exif_transpose(opened)
-            if getattr(opened, "n_frames", 1) > 1:
-                steps.append("first frame")
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
-    except UnidentifiedImageError:
-        raise DataError(f"{path}: not an image of a known type") from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise DataError(f"{path}: too large an image: {error}") from None
-    # Pillow's decoders raise SyntaxError, ValueError, struct.error and others on damaged files.
-    except Exception as error:
-        raise DataError(f"{path}: unreadable or damaged image: {error}") from None
-
+    image, frames = open_picture(path)
     if channels == 3 and is_grey(image.mode) and not grey_as_colour:
         raise DataError(
             f"{path}: expected an image in colour, got a grey one (mode {image.mode}); "
             "`fastltc predict --grey-as-colour` (in training: --channels 3) gives grey to all "
             "three channels"
         )
-    if image.mode.startswith("I") or image.mode == "F":
-        grey = np.asarray(image, dtype=np.float64)
-        limit = 1.0 if image.mode == "F" else 65535.0
-        if not np.isfinite(grey).all() or grey.min() < 0 or grey.max() > limit:
-            raise DataError(
-                f"{path}: pixel values of mode {image.mode} must be within 0 and {limit:g}, "
-                f"got {grey.min():g} to {grey.max():g}"
-            )
-        steps.append(f"mode {image.mode} scaled from 0..{limit:g}")
-        image = Image.fromarray(np.rint(grey * (255.0 / limit)).astype(np.uint8))
-    if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
-        steps.append("transparency on black")
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
-        image = image.convert("RGB")
+    image, steps = eight_bits(image, path)
+    if frames > 1:
+        steps.insert(0, "first frame")
     mode = "L" if channels == 1 else "RGB"
-    if image.mode != mode:
-        if image.mode != "1":
-            steps.append("colour to grey" if mode == "L" else f"{image.mode} to RGB")
-        image = image.convert(mode)
+    if image.mode not in (mode, "1"):
+        steps.append("colour to grey" if mode == "L" else f"{image.mode} to RGB")
+    image = in_mode(image, mode, path)
     if image.size != (width, height):
         squeezed = image.width * height != image.height * width
         steps.append(
