@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, ImageEnhance
 
 from fastltc.data import DataError, DataSet, Split, load_data
-from fastltc.data.audit import Item, audit, fix, items_of, warnings, with_ids
+from fastltc.data.audit import Item, audit, fix, items_of, linked, warnings, with_ids
 from fastltc.data.image_files import group_by_pattern, list_table
 from fastltc.data.options import DataOptions
 from job_support import publish, real_data, write_medmnist
@@ -177,6 +177,13 @@ def test_fixing_puts_everything_linked_on_one_side_and_moves_nothing_else() -> N
         before = sum(item.split == split for item in plain)
         assert sum(item.split == split for item in fixed) == pytest.approx(before, abs=6)
     assert not audit(fix(made)).leaks
+
+
+def test_an_empty_group_is_none() -> None:
+    made = [Item("a", "train", "0", content="1", group=""), Item("b", "test", "0", group="")]
+    made += [Item("c", "train", "0", group="p"), Item("d", "test", "0", group="p")]
+    assert len(set(linked(made))) == 3
+    assert found(audit(made)) == {("group", "test", "0", 1, "train")}
 
 
 def test_fixing_what_cannot_be_fixed_says_why() -> None:

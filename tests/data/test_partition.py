@@ -52,6 +52,17 @@ def test_groups_stay_together_and_classes_keep_their_shares() -> None:
             assert held[kind] / total[kind] == pytest.approx(share, abs=0.01)
 
 
+@pytest.mark.parametrize("none", ["", None])
+def test_an_example_without_a_group_is_one_of_its_own(none: str | None) -> None:
+    labels = ["ill", "well"] * 40
+    groups = [none] * 40 + [f"p{index // 4}" for index in range(40)]
+    found = partition(labels, groups=groups)
+    assert Counter(found[:40]).keys() == {"train", "val", "test"}
+    assert Counter(found) == pytest.approx({"train": 56, "val": 8, "test": 16}, abs=2)
+    for start in range(40, 80, 4):
+        assert len(set(found[start : start + 4])) == 1
+
+
 def test_fixed_examples_stay_and_count() -> None:
     labels = ["a", "b"] * 100
     fixed: list[str | None] = ["test"] * 40 + [None] * 160
@@ -66,6 +77,8 @@ def test_fixed_examples_stay_and_count() -> None:
         (["a"] * 9 + ["b"] * 2, {}, "class 'b' has 2 examples; at least 3"),
         (["a"] * 9 + ["b"] * 9, {"groups": [0] * 9 + [1, 2] * 4 + [1]}, "has 1 groups"),
         (["a", "b"] * 9, {"shares": (0.7, 0.2, 0.2)}, "shares: expected three numbers"),
+        (["a", "b"] * 9, {"shares": (float("nan"), 0.5, 0.5)}, "shares: expected three numbers"),
+        (["a", "b"] * 9, {"seed": -1}, "seed: expected a number from 0, got -1"),
         (["a", "b"] * 9, {"shares": (1.2, -0.2, 0.0)}, "shares: expected three numbers"),
     ],
 )

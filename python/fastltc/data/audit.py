@@ -51,7 +51,7 @@ class Item:
         path: the image file, where there is one.
         pixels: ``[C, H, W]``, uint8, where the image is in memory.
         content: an id that is equal for equal bytes, where it is known without the file.
-        group: what must not be in two splits.
+        group: what must not be in two splits; None or empty where nothing else is of its group.
     """
 
     name: str
@@ -380,9 +380,9 @@ def _links(
         if near_bits is not None:
             checked.append("near")
             links["near"] = _near(decoded, near_bits)
-    if any(item.group is not None for item in items):
+    if any(item.group for item in items):
         checked.append("group")
-        links["group"] = _equal([item.group for item in items])
+        links["group"] = _equal([item.group or None for item in items])
     return links, tuple(checked)
 
 

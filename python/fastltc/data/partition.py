@@ -32,7 +32,8 @@ def partition(
         labels: the class of each example.
         shares: of train, val and test; they sum to 1, and a share of 0 leaves a split empty.
         seed: decides which examples go where.
-        groups: examples of equal group go to the same split; None for no groups.
+        groups: examples of equal group go to the same split, and one whose group is None or empty
+            is a group of its own; None for no groups.
         fixed: the split of examples that are not to be moved, None for the others. They count
             towards the shares.
 
@@ -40,17 +41,24 @@ def partition(
         The split of each example.
 
     Raises:
-        DataError: the shares are impossible, or a class has fewer examples (groups) than there
-            are splits.
+        DataError: the shares or the seed are impossible, or a class has fewer examples (groups)
+            than there are splits.
     """
     shares = tuple(float(share) for share in shares)
-    if len(shares) != 3 or min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
+    # Every comparison with NaN is false.
+    if len(shares) != 3 or not min(shares) >= 0 or not abs(sum(shares) - 1) <= 1e-6:
         raise DataError(
             "shares: expected three numbers from 0 that sum to 1, got "
             + ", ".join(map(str, shares))
         )
+    if seed < 0:
+        raise DataError(f"seed: expected a number from 0, got {seed}")
     count = len(labels)
-    keys: Sequence[Hashable] = range(count) if groups is None else groups
+    keys: Sequence[Hashable] = range(count)
+    if groups is not None:
+        keys = [
+            ("alone", index) if group in (None, "") else group for index, group in enumerate(groups)
+        ]
     members: dict[Hashable, list[int]] = defaultdict(list)
     for index, key in enumerate(keys):
         members[key].append(index)
