@@ -4,6 +4,7 @@ import csv
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
@@ -123,6 +124,52 @@ def test_audit_finds_and_fixes(tmp_path: Path) -> None:
     assert "of 19 test images are equal, in every pixel, to train images" in result.stdout
 
 
+def test_sixteen_bit_pictures_are_kept_apart(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for index in range(40):
+        blocks = np.kron(rng.integers(1000, 61000, (4, 4)), np.ones((8, 8)))
+        path = tmp_path / "p" / "ab"[index % 2] / f"{index}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(blocks.astype(np.uint16)).save(path)
+    result = invoke("split", tmp_path / "p", "--out", tmp_path / "out", "--fix")
+    assert result.exit_code == 0, result.output
+    assert len(rows(tmp_path / "out" / "train.csv")) == 28
+
+
+def test_the_tables_name_the_files_from_where_they_are(tmp_path: Path) -> None:
+    write_images(tmp_path / "p", {"a": 20, "b": 20}, side=16)
+    (tmp_path / "far" / "away").mkdir(parents=True)
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "far" / "away")
+    ids = tmp_path / "ids.csv"
+    names = [f"{kind}/{index}.png" for kind in "ab" for index in range(20)]
+    ids.write_text("\n".join(["filename,sha256", *(f"{n},{i}" for i, n in enumerate(names))]))
+    for name, options in (("out", ()), ("ids", ("--ids", ids))):
+        out = link / name
+        result = invoke("split", tmp_path / "p", "--out", out, "--no-near", *options)
+        assert result.exit_code == 0, result.output
+        named = [out / row["filename"] for row in rows(out / "train.csv")]
+        assert len(named) == 28
+        assert all(path.is_file() for path in named)
+    fixed = tmp_path / "fixed"
+    result = invoke("audit", link / "out", "--no-near", "--fix", fixed)
+    assert result.exit_code == 0, result.output
+    assert all((fixed / row["filename"]).is_file() for row in rows(fixed / "test.csv"))
+
+
+def test_the_groups_of_a_split_are_audited(tmp_path: Path) -> None:
+    write_images(tmp_path / "p", {"a": 40, "b": 40}, side=16)
+    for split, start, stop in (("train", 0, 30), ("val", 30, 34), ("test", 34, 40)):
+        lines = [f"p/{kind}/{i}.png,{kind},{i // 10}" for kind in "ab" for i in range(start, stop)]
+        (tmp_path / f"{split}.csv").write_text("\n".join(["filename,label,group", *lines]))
+    files = [tmp_path / f"{name}.csv" for name in ("train", "val", "test")]
+    for sources in ([tmp_path], files):
+        result = invoke("audit", *sources, "--no-near")
+        assert result.exit_code == 1
+        assert "LEAK test, class a: 6 of 6 are of the same group as val" in result.stdout
+        assert "against train" not in result.stdout
+
+
 def test_the_published_split_by_command() -> None:
     folder = real_data("leak_audit")
     files = [folder / f"{name}.csv" for name in ("train", "val", "test")]
@@ -139,6 +186,20 @@ def test_the_published_split_by_command() -> None:
         (["audit", "one.csv", "two.csv"], "each must be called train, val or test"),
         (["audit", "list.csv"], "says of no image which split it is in"),
         (["audit", "digits", "--near", "65"], "near: expected 0 to 64 bits, got 65"),
+        (["audit", "digits", "--fix", "out"], "--fix: digits is no set of image files"),
+        (["audit", "digits", "--group-pattern", "x"], "--group-pattern: digits is no set of image"),
+        (["audit", "digits", "--group-column", "x"], "--group-column x: digits does not take this"),
+        (["audit", "train.csv", "test.csv", "--split-column", "x"], "several files are the splits"),
+        (
+            ["split", ".", "--out", "out", "--group-column", "p"],
+            "--group-column p: ., a folder, do",
+        ),
+        (
+            ["split", "list.csv", "--out", "out", "--group-column", "p", "--group-pattern", "x"],
+            "--group-pattern, --group-column: expected one of them, got both",
+        ),
+        (["split", "list.csv", "--out", "out", "--seed", "-1"], "seed: expected a number from 0"),
+        (["split", "list.csv", "--out", "out", "--shares", "nan", ".5", ".5"], "shares: expected"),
         (["audit", "occupancy"], "occupancy+detection.zip not found"),
         (["split", "absent", "--out", "out"], "absent: expected a folder or a CSV file"),
         (["split", "list.csv", "--out", "out", "--shares", "1", "1", "1"], "shares: expected"),

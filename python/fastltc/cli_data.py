@@ -84,15 +84,21 @@ def audit(
     train.csv val.csv test.csv, or anything that `fastltc train` takes. Looked for are equal
     bytes, equal decoded pixels, near duplicates, and one group (a patient) in two splits.
     """
+    from .data import DataError
     from .data import audit as auditing
 
-    items = _splits(sources, split_column, group_pattern, ids, columns)
+    items, files = _splits(sources, split_column, group_pattern, ids, columns)
+    if fix is not None and None in files:
+        raise DataError(
+            f"--fix: {sources[0]} is no set of image files, which the tables in {fix} could name"
+        )
     bits = None if no_near else near
     report = auditing.audit(items, near_bits=bits)
     _write_report(report, out)
     _show(report, as_json)
     if fix is not None:
-        _write_splits(auditing.fix(items, near_bits=bits), fix)
+        named = [path for path in files if path is not None]
+        _write_splits(auditing.fix(items, near_bits=bits), named, fix)
         click.echo(f"written without leaks: {fix}", err=True)
     if report.leaks:
         raise click.exceptions.Exit(1)
@@ -143,17 +149,18 @@ def split(
     from .data.partition import partition
     from .data.sets import SPLITS
 
-    items = _items(_listed(source, group_pattern, columns), ids)
+    listed = _listed(source, group_pattern, columns)
+    items = _items(listed, ids)
     bits = None if no_near else near
     groups: list[int] | list[str | None] | None = None
     if fix:
         groups = auditing.linked(items, near_bits=bits)
-    elif any(item.group is not None for item in items):
+    elif any(item.group for item in items):
         groups = [item.group for item in items]
     found = partition([item.label for item in items], shares, seed, groups)
     items = [replace(item, split=where) for item, where in zip(items, found, strict=True)]
     report = auditing.audit(items, near_bits=bits)
-    _write_splits(items, out)
+    _write_splits(items, [item.path for item in listed], out)
     _write_report(report, out)
     _show(report, as_json)
     if not as_json:
@@ -167,17 +174,25 @@ def split(
         raise click.exceptions.Exit(1)
 
 
-def _listed(source: str, group_pattern: str | None, columns: dict[str, str | None]) -> list[Listed]:
+def _listed(
+    source: str,
+    group_pattern: str | None,
+    columns: dict[str, str | None],
+    word: str | None = None,
+) -> list[Listed]:
     from .data import DataError, DataOptions, image_files
 
     kind, colon, place = source.partition(":")
     path = Path(place if colon and kind in ("folder", "csv") else source).expanduser()
     options = DataOptions(**columns)  # type: ignore[arg-type]
+    if group_pattern is not None and options.group_column is not None:
+        raise DataError("--group-pattern, --group-column: expected one of them, got both")
     if path.is_file() or (
         path.is_dir() and any((path / f"{name}.csv").is_file() for name in ("train", "test"))
     ):
-        listed = image_files.list_table(path, options)
+        listed = image_files.list_table(path, options, word)
     elif path.is_dir():
+        options.only((), f"{source}, a folder,")
         listed = image_files.list_folder(path)
     else:
         raise DataError(f"{source}: expected a folder or a CSV file, got nothing")
@@ -190,23 +205,23 @@ def _splits(
     group_pattern: str | None,
     ids: Path | None,
     columns: dict[str, str | None],
-) -> list[Item]:
-    from dataclasses import replace
+) -> tuple[list[Item], list[Path | None]]:
+    """The items, and the file of each; None for an image that is in an array."""
+    from .data import DataError
+    from .data.tables import split_word
 
-    from .data import DataError, find_source, load_data
-    from .data.audit import items_of
-    from .data.image_files import split_word
-
-    columns = {**columns, "split_column": split_column}
     if len(sources) == 1:
         source = sources[0]
-        if not Path(source.partition(":")[2] or source).expanduser().exists():
-            find_source(source)
-            return items_of(load_data(source, columns["data_root"]))
-        if source.startswith("npz:"):
-            return items_of(load_data(source))
+        columns = {**columns, "split_column": split_column}
+        if (
+            source.startswith("npz:")
+            or not Path(source.partition(":")[2] or source).expanduser().exists()
+        ):
+            return _loaded(source, group_pattern, ids, columns)
         listed = _listed(source, group_pattern, columns)
     else:
+        if split_column is not None:
+            raise DataError(f"--split-column {split_column}: several files are the splits")
         listed = []
         for source in sources:
             word = split_word(Path(source).stem)
@@ -214,15 +229,29 @@ def _splits(
                 raise DataError(
                     f"{source}: of several files each must be called train, val or test"
                 )
-            part = _listed(source, group_pattern, columns)
-            listed += [replace(item, split=word) for item in part]
+            listed += _listed(source, group_pattern, columns, word)
     unknown = next((item for item in listed if item.split is None), None)
     if unknown is not None:
         raise DataError(
             f"{sources[0]}: says of no image which split it is in ({unknown.name}); "
             "make one with: fastltc split"
         )
-    return _items(listed, ids)
+    return _items(listed, ids), [item.path for item in listed]
+
+
+def _loaded(
+    source: str, group_pattern: str | None, ids: Path | None, columns: dict[str, str | None]
+) -> tuple[list[Item], list[Path | None]]:
+    from .data import DataError, DataOptions, find_source, load_data
+    from .data.audit import items_of
+
+    find_source(source)
+    for option, value in (("--group-pattern", group_pattern), ("--ids", ids)):
+        if value is not None:
+            raise DataError(f"{option}: {source} is no set of image files, got {value}")
+    options = DataOptions(**columns)  # type: ignore[arg-type]
+    items = items_of(load_data(source, options=options))
+    return items, [None] * len(items)
 
 
 def _items(listed: Sequence[Listed], ids: Path | None) -> list[Item]:
@@ -253,22 +282,28 @@ def _write_report(report: Report, out: Path | None) -> None:
         write_bytes(out / "audit.png", plots.contact_sheet(pairs))
 
 
-def _write_splits(items: Sequence[Item], out: Path) -> None:
+def _write_splits(items: Sequence[Item], files: Sequence[Path], out: Path) -> None:
+    """Writes a table for each split; ``files`` are those of the items."""
     from ._files import write_all
     from .data.sets import SPLITS
     from .data.tables import format_table
 
-    grouped = any(item.group is not None for item in items)
+    # Without links: the parent of a folder that is one is not where ".." leads.
+    place = out.resolve()
+    folders: dict[Path, Path] = {}
+
+    def name_of(path: Path) -> str:
+        if path.parent not in folders:
+            folders[path.parent] = path.parent.resolve()
+        return os.path.relpath(folders[path.parent] / path.name, place)
+
+    grouped = any(item.group for item in items)
     header = ["filename", "label", *(["group"] if grouped else [])]
     tables = {}
     for name in SPLITS:
         rows = [
-            [
-                item.name if item.path is None else os.path.relpath(item.path, out),
-                item.label,
-                *([item.group or ""] if grouped else []),
-            ]
-            for item in items
+            [name_of(path), item.label, *([item.group or ""] if grouped else [])]
+            for item, path in zip(items, files, strict=True)
             if item.split == name
         ]
         if rows:

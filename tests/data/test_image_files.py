@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +89,68 @@ def test_csv_files_of_each_split_and_a_group_column(tmp_path: Path) -> None:
     assert not patients["train"] & patients["test"]
     assert not patients["train"] & patients["val"]
     assert not patients["val"] & patients["test"]
+
+
+def test_the_groups_of_a_split_are_used(tmp_path: Path) -> None:
+    write_images(tmp_path, {"a": 60, "b": 60})
+    for split, start, stop in (("train", 0, 48), ("test", 48, 60)):
+        rows = [
+            f"{kind}/{i}.png,{kind},{kind}{i // 4}" for kind in "ab" for i in range(start, stop)
+        ]
+        (tmp_path / f"{split}.csv").write_text("\n".join(["filename,label,group", *rows]))
+    data = load_data(f"csv:{tmp_path}")
+    groups = {
+        split: {(Path(n).parent.name, int(Path(n).stem) // 4) for n in data.splits[split].names}
+        for split in data.splits
+    }
+    assert len(groups["val"]) > 1
+    assert not groups["train"] & groups["val"]
+    table = tmp_path / "test.csv"
+    table.write_text(table.read_text().replace("a12", "a0"))
+    assert any("LEAK: group a0" in remark for remark in load_data(f"csv:{tmp_path}").remarks)
+
+
+def test_an_empty_group_is_none(tmp_path: Path) -> None:
+    write_images(tmp_path, {"a": 20, "b": 20})
+    rows = [f"{kind}/{index}.png,{kind}," for kind in "ab" for index in range(20)]
+    (tmp_path / "all.csv").write_text("\n".join(["file,label,patient", *rows]))
+    data = load_data(f"csv:{tmp_path / 'all.csv'}", group_column="patient")
+    assert [len(data.splits[name]) for name in ("train", "val", "test")] == [28, 4, 8]
+
+
+def test_options_that_a_folder_does_not_take(tmp_path: Path) -> None:
+    write_images(tmp_path, {"a": 9, "b": 9})
+    with pytest.raises(DataError, match=r"--group-column patient: folder:.* does not take this op"):
+        load_data(f"folder:{tmp_path}", group_column="patient")
+    with pytest.raises(DataError, match=r"--window 8: .*it takes: --image-size, --channels, --sp"):
+        load_data(f"folder:{tmp_path}", window=8)
+    for name in ("train", "test"):
+        (tmp_path / f"{name}.csv").write_text("file,label\na/1.png,a\nb/1.png,b\n")
+    with pytest.raises(DataError, match=r"--split-column label: csv:.* does not take this option"):
+        load_data(f"csv:{tmp_path}", split_column="label")
+
+
+def test_what_is_hidden_is_left_out(tmp_path: Path) -> None:
+    write_images(tmp_path, {"a": 9, "b": 9})
+    write_images(tmp_path / "a", {".thumbnails": 3, "more": 2})
+    (tmp_path / "b" / "._0.png").write_bytes((tmp_path / "b" / "0.png").read_bytes())
+    data = load_data(f"folder:{tmp_path}")
+    names = [name for split in data.splits.values() for name in split.names]
+    assert len(names) == 20
+    assert not any("/." in name for name in names)
+
+
+def test_a_name_that_is_not_utf_8(tmp_path: Path) -> None:
+    write_images(tmp_path, {"a": 9, "b": 9})
+    try:
+        (tmp_path / "a" / "1.png").rename(tmp_path / "a" / os.fsdecode(b"caf\xe9.png"))
+    except OSError:
+        pytest.skip("this file system has UTF-8 names only")
+    with pytest.raises(
+        DataError, match=r"caf.xe9.png: the name of this file is not UTF-8"
+    ) as raised:
+        load_data(f"folder:{tmp_path}")
+    str(raised.value).encode()
 
 
 def test_images_may_lie_in_the_data_root(tmp_path: Path) -> None:

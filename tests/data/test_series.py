@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from fastltc.data import IGNORED, DataError, load_data
+from fastltc.data import IGNORED, DataError, DataOptions, load_data
+from fastltc.data.series import read_unlabelled
 from job_support import real_data
 
 
@@ -71,6 +73,93 @@ def test_the_scale_and_unit_are_not_taken_from_the_test_rows(tmp_path: Path) -> 
         for name in ("train", "val"):
             old, new = (getattr(data.splits[name], field) for data in (before, after))
             np.testing.assert_array_equal(old, new)
+
+
+def with_split(path: Path, word: Callable[[int], str], rows: int = 100) -> Path:
+    """The file of `write` with a column ``split``."""
+    lines = write(path, rows).read_text().splitlines()
+    cells = ["split", *(word(row) for row in range(rows))]
+    path.write_text("\n".join(f"{line},{cell}" for line, cell in zip(lines, cells, strict=True)))
+    return path
+
+
+def test_a_column_decides_the_split(tmp_path: Path) -> None:
+    runs = ((0, 20, "test"), (20, 50, "Training"), (50, 65, "valid"), (65, 100, "train"))
+    word = {row: name for start, stop, name in runs for row in range(start, stop)}
+    data = load_data(f"csv:{with_split(tmp_path / 's.csv', word.__getitem__)}", window=10)
+    rows = {name: set(split.inputs[..., 0].ravel()) for name, split in data.splits.items()}
+    assert rows["test"] == set(range(20))
+    assert rows["train"] == {*range(20, 50), *range(65, 100)}
+    assert rows["val"] == set(range(50, 65))
+    assert data.features == ("light", "noise")
+    assert any("runs of rows of one split: 2 train, 1 val, 1 test" in r for r in data.remarks)
+    train = data.splits["train"]
+    # No sequence crosses from one run to the next, and the first step of each is one unit.
+    for sequence in train.inputs[..., 0]:
+        assert set(sequence) <= set(range(20, 50)) or set(sequence) <= set(range(65, 100))
+    starts = train.inputs[:, 0, 0].tolist()
+    assert train.timespans[starts.index(65), 0] == 1
+    assert train.names[starts.index(65)].endswith("s.csv:66")
+
+
+def test_a_split_column_by_another_name(tmp_path: Path) -> None:
+    path = with_split(
+        tmp_path / "s.csv", lambda row: "test" if row < 30 else "train" if row < 80 else "val"
+    )
+    path.write_text(path.read_text().replace("label,split", "label,part", 1))
+    data = load_data(f"csv:{path}", window=10, split_column="part")
+    assert data.splits["test"].inputs[..., 0].max() == 29
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        (
+            lambda row: "train" if row < 50 else "exam",
+            r"line 52: column 'split': expected train, v",
+        ),
+        (lambda row: "train" if row < 50 else "", r"line 52: column 'split': .*got ''"),
+        (lambda row: "train" if row < 50 else "test", r"which has no val rows"),
+        (
+            lambda row: ("train", "val", "test")[row // 5 % 3],
+            r"from row 1 on its train part has 5 rows, fewer than the window of 10",
+        ),
+    ],
+)
+def test_bad_split_columns(tmp_path: Path, word: Callable[[int], str], message: str) -> None:
+    path = with_split(tmp_path / "s.csv", word)
+    with pytest.raises(DataError, match=message) as raised:
+        load_data(f"csv:{path}", window=10)
+    assert str(path) in str(raised.value)
+
+
+def test_a_guessed_class_is_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "s.csv")
+    assert not any(
+        "last column" in remark for remark in load_data(f"csv:{path}", window=10).remarks
+    )
+    path.write_text(path.read_text().replace("label", "state", 1))
+    data = load_data(f"csv:{path}", window=10)
+    assert "classes are in the last column, 'state' (--label-column for another)" in data.remarks
+    # Neither the time nor the split is a class, though it be the last.
+    lines = [line.split(",") for line in path.read_text().splitlines()]
+    path.write_text("\n".join(",".join((*cells[1:], cells[0])) for cells in lines))
+    assert load_data(f"csv:{path}", window=10).classes == ("off", "on")
+
+
+def test_inputs_go_by_their_names(tmp_path: Path) -> None:
+    path = write(tmp_path / "s.csv")
+    path.write_text(path.read_text().replace("light,noise", "light,light", 1))
+    with pytest.raises(DataError, match=r"s.csv: two columns are called 'light'"):
+        load_data(f"csv:{path}", window=10)
+    with pytest.raises(DataError, match=r"s.csv: two columns are called 'light'"):
+        read_unlabelled(path, ["light"], DataOptions())
+
+
+def test_rows_are_not_grouped(tmp_path: Path) -> None:
+    path = write(tmp_path / "s.csv")
+    with pytest.raises(DataError, match=r"--group-column noise: csv:.* does not take this option"):
+        load_data(f"csv:{path}", window=10, group_column="noise")
 
 
 def test_files_of_each_split(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,21 +16,19 @@ from .images import is_grey, read_image
 from .options import DataOptions
 from .partition import partition
 from .sets import SPLITS, DataSet, Split, check_splits, class_names
-from .tables import FILE_NAMES, LABEL_NAMES, SPLIT_NAMES, Table, read_table
+from .tables import (
+    FILE_NAMES,
+    GROUP_NAMES,
+    LABEL_NAMES,
+    SPLIT_NAMES,
+    TIME_NAMES,
+    Table,
+    read_table,
+    split_word,
+)
 
 # Sides of images that come in several sizes, where none is asked for.
 DEFAULT_SIZE = 64
-
-_SPLIT_WORDS = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "dev": "val",
-    "test": "test",
-    "testing": "test",
-}
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,8 @@ class Listed:
         path: the file.
         label: its class.
         split: ``train``, ``val`` or ``test``; None where the source does not say.
-        group: what must not be in two splits; None where the source does not say.
+        group: what must not be in two splits; None where the source does not say: it is then a
+            group of its own.
     """
 
     name: str
@@ -49,11 +49,6 @@ class Listed:
     label: str
     split: str | None = None
     group: str | None = None
-
-
-def split_word(text: str) -> str | None:
-    """``train``, ``val`` or ``test`` for the usual words for them, else None."""
-    return _SPLIT_WORDS.get(text.strip().lower())
 
 
 def image_suffixes() -> frozenset[str]:
@@ -68,10 +63,12 @@ def image_suffixes() -> frozenset[str]:
 def list_folder(root: Path) -> list[Listed]:
     """The images of ``ROOT/CLASS/...`` or of ``ROOT/train/CLASS/...``, ``ROOT/test/CLASS/...``.
 
-    Classes may hold folders of their own. Hidden files and files of other types are left out.
+    Classes may hold folders of their own. Hidden files and folders (their names start with a
+    dot) and files of other types are left out.
 
     Raises:
-        DataError: there is no such folder, no class in it, or a class without images.
+        DataError: there is no such folder, no class in it, a class without images, or a file whose
+            name is not UTF-8.
     """
     if not root.is_dir():
         what = "a file" if root.is_file() else "nothing"
@@ -115,56 +112,76 @@ def _classes(root: Path, folder: Path) -> list[Listed]:
         files = sorted(
             path
             for path in kind.rglob("*")
-            if path.suffix.lower() in suffixes and not path.name.startswith(".") and path.is_file()
+            if path.suffix.lower() in suffixes
+            and not any(part.startswith(".") for part in path.relative_to(kind).parts)
+            and path.is_file()
         )
         if not files:
             raise DataError(f"{kind}: class {kind.name!r} is empty: no image of a known type in it")
+        for path in files:
+            _check_name(path)
         found.extend(Listed(path.relative_to(root).as_posix(), path, kind.name) for path in files)
     return found
 
 
-def list_table(path: Path, options: DataOptions) -> list[Listed]:
+def _check_name(path: Path) -> None:
+    # Tables, of splits and of predictions, are in UTF-8.
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        shown = os.fsencode(path).decode("utf-8", "backslashreplace")
+        raise DataError(f"{shown}: the name of this file is not UTF-8; rename it") from None
+
+
+def list_table(path: Path, options: DataOptions, split: str | None = None) -> list[Listed]:
     """The images of a CSV file, or of ``train.csv``, ``val.csv`` and ``test.csv`` in a folder.
 
     Names are relative to ``options.data_root`` where it is given, else to the folder of the table.
+    Files of one split each may have a column ``group``, as `fastltc split` writes it.
+
+    Args:
+        path: the file or the folder.
+        options: names of the columns, and the folder of the images.
+        split: that of all rows of the file; None where a column says it, or nothing does.
 
     Raises:
         DataError: a file or a column is missing, or a cell means nothing; the text names it.
     """
-    if path.is_dir():
-        listed = []
-        for split in SPLITS:
-            if (path / f"{split}.csv").is_file():
-                listed += _rows(read_table(path / f"{split}.csv"), options, split)
-        if not listed:
-            raise DataError(f"{path}: expected train.csv, val.csv and test.csv in it, found none")
-        return listed
-    return _rows(read_table(path), options, None)
+    if not path.is_dir():
+        return _rows(read_table(path), options, split)
+    if options.split_column is not None:
+        raise DataError(
+            f"--split-column {options.split_column}: the files train.csv, val.csv and test.csv of "
+            f"{path} are the splits"
+        )
+    listed = []
+    for name in SPLITS:
+        if (path / f"{name}.csv").is_file():
+            listed += _rows(read_table(path / f"{name}.csv"), options, name)
+    if not listed:
+        raise DataError(f"{path}: expected train.csv, val.csv and test.csv in it, found none")
+    return listed
 
 
 def _rows(table: Table, options: DataOptions, split: str | None) -> list[Listed]:
     files = table.need(options.file_column, FILE_NAMES, "names of the images", "--file-column")
     labels = table.need(options.label_column, LABEL_NAMES, "classes", "--label-column")
-    splits = None
+    where: list[str | None] = [split] * len(table.rows)
     if split is None:
-        splits = table.find(options.split_column, SPLIT_NAMES, "splits", "--split-column")
-    groups = table.find(options.group_column, (), "groups", "--group-column")
+        place = table.find(options.split_column, SPLIT_NAMES, "splits", "--split-column")
+        if place is not None:
+            where = [*table.splits(place)]
+    usual = () if split is None else GROUP_NAMES
+    groups = table.find(options.group_column, usual, "groups", "--group-column")
     root = table.path.parent if options.data_root is None else Path(options.data_root).expanduser()
     listed = []
-    for line, row in zip(table.lines, table.rows, strict=True):
+    for line, row, of in zip(table.lines, table.rows, where, strict=True):
         if not row[files] or not row[labels]:
             missing = table.columns[files if not row[files] else labels]
             raise DataError(f"{table.path}, line {line}: column {missing!r} is empty")
-        where = split
-        if splits is not None:
-            where = split_word(row[splits])
-            if where is None:
-                raise DataError(
-                    f"{table.path}, line {line}: column {table.columns[splits]!r}: expected "
-                    f"train, val or test, got {row[splits]!r}"
-                )
-        group = row[groups] if groups is not None else None
-        listed.append(Listed(row[files], root / row[files], row[labels], where, group))
+        # An empty cell names no group.
+        group = (row[groups] or None) if groups is not None else None
+        listed.append(Listed(row[files], root / row[files], row[labels], of, group))
     return listed
 
 
@@ -331,8 +348,6 @@ def load_folder(root: Path, options: DataOptions) -> DataSet:
 
 def is_series(path: Path, options: DataOptions) -> bool:
     """Whether a CSV file is a time series: it has a time column and names no files."""
-    from .tables import TIME_NAMES
-
     if path.is_dir():
         return False
     table = read_table(path)

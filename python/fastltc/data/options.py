@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 from .errors import DataError
+
+# Those that say where data comes from, for every source.
+_EVERYWHERE = ("data_root", "offline", "progress")
 
 # Called with (received, total) bytes.
 Progress = Callable[[int, int], None]
@@ -14,7 +18,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class DataOptions:
-    """Options of `load_data`; each data set takes those that it can use.
+    """Options of `load_data`; one that a data set does not take is an error there.
 
     Args:
         data_root: folder to look for files in first, or the file itself.
@@ -27,7 +31,8 @@ class DataOptions:
         file_column: column of a CSV file with the names of the images; None to look for one.
         label_column: column with the classes; None to look for one.
         split_column: column with ``train``, ``val`` or ``test``; None to look for one.
-        group_column: column of what must not be in two splits (a patient, a lesion).
+        group_column: column of what must not be in two splits (a patient, a lesion); for images in
+            CSV files. Where there is a file for each split, None stands for a column ``group``.
         time_column: column with the time of a row; None to look for one.
         window: rows of a sequence, T, for time series.
         stride: rows from the start of one training sequence to the next; None for ``window``.
@@ -59,3 +64,33 @@ class DataOptions:
             raise DataError(f"channels: expected 1 (grey) or 3 (colour), got {self.channels}")
         if self.time_unit is not None and not 0 < self.time_unit < float("inf"):
             raise DataError(f"time_unit: expected seconds above 0, got {self.time_unit}")
+
+    def only(self, taken: Sequence[str], source: str, *, strict: bool = True) -> DataOptions:
+        """These options, once it is sure that ``source`` takes all that differ from the default.
+
+        Args:
+            taken: names of those that it takes.
+            source: what it is called in the error.
+            strict: False to leave out the others.
+
+        Raises:
+            DataError: an option was given that the source does not take; the text names it.
+        """
+        others: dict[str, Any] = {
+            field.name: field.default
+            for field in fields(self)
+            if field.name not in (*_EVERYWHERE, *taken)
+            and getattr(self, field.name) != field.default
+        }
+        if others and strict:
+            name = next(iter(others))
+            takes = ", ".join(_flag(other) for other in taken) or "none"
+            raise DataError(
+                f"{_flag(name)} {getattr(self, name)}: {source} does not take this option; it "
+                f"takes: {takes}"
+            )
+        return replace(self, **others)
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"

@@ -21,17 +21,35 @@ class Source:
         name: as it is typed; ``folder:PATH`` stands for any path after the colon.
         about: one line for the user.
         load: reads it; called with what follows the colon (or the name) and the options.
+        takes: the options that it takes, besides those that say where the data is.
     """
 
     name: str
     about: str
     load: Callable[[str, DataOptions], DataSet]
+    takes: Callable[[str, DataOptions], tuple[str, ...]] = lambda place, options: ()
+
+
+_SEQUENCES = ("window", "stride", "time_unit")
+_IMAGES = ("image_size", "channels", "split_seed")
+
+
+def _is_series(place: str, options: DataOptions) -> bool:
+    path = Path(place).expanduser()
+    return image_files.is_series(path / "train.csv" if path.is_dir() else path, options)
+
+
+def _csv_takes(place: str, options: DataOptions) -> tuple[str, ...]:
+    # Of a folder the files are the splits.
+    split = () if Path(place).expanduser().is_dir() else ("split_column",)
+    if _is_series(place, options):
+        return ("label_column", *split, "time_column", *_SEQUENCES)
+    return ("file_column", "label_column", *split, "group_column", *_IMAGES)
 
 
 def _csv(place: str, options: DataOptions) -> DataSet:
     path = Path(place).expanduser()
-    first = path / "train.csv" if path.is_dir() else path
-    if image_files.is_series(first, options):
+    if _is_series(place, options):
         return series.load_series(path, options)
     listed = image_files.list_table(path, options)
     return image_files.load_listed(listed, options, f"csv:{path}", str(path))
@@ -54,18 +72,21 @@ SOURCES = {
             "occupancy",
             "an office with five sensors, as a time series (UCI)",
             lambda name, options: series.load_occupancy(options),
+            lambda name, options: _SEQUENCES,
         ),
         *(Source(name, "MedMNIST v2", medmnist.load_medmnist) for name in medmnist.NAMES),
         Source(
             "folder:PATH",
             "images in a folder per class, with or without train, val and test",
             lambda place, options: image_files.load_folder(Path(place).expanduser(), options),
+            lambda place, options: _IMAGES,
         ),
-        Source("csv:FILE", "a list of images and classes, or a time series", _csv),
+        Source("csv:FILE", "a list of images and classes, or a time series", _csv, _csv_takes),
         Source(
             "npz:FILE",
             "arrays of images, vectors or sequences",
             lambda place, options: arrays.load_npz(Path(place).expanduser(), options),
+            lambda place, options: ("split_seed",),
         ),
     )
 }
@@ -101,6 +122,7 @@ def load_data(
     data_root: Path | str | None = None,
     *,
     options: DataOptions | None = None,
+    strict: bool = True,
     **changes: Any,
 ) -> DataSet:
     """Loads a data set by name.
@@ -109,13 +131,16 @@ def load_data(
         name: one of `data_sets`; MedMNIST sets also as ``NAME_64``, ``NAME_128``, ``NAME_224``.
         data_root: folder (or file) to look in first.
         options: how to read it; None for the defaults.
+        strict: False to leave out options that this data set does not take, such as those of the
+            data that a model was trained on.
         changes: single fields of `DataOptions` that differ from ``options``.
 
     Returns:
         The inputs and labels of all three splits.
 
     Raises:
-        DataError: the name is unknown, or a file is missing or damaged.
+        DataError: the name is unknown, a file is missing or damaged, or an option is given that
+            this data does not take.
 
     Example:
         >>> from fastltc.data import load_data
@@ -125,4 +150,5 @@ def load_data(
     source, place = find_source(name)
     if data_root is not None:
         changes["data_root"] = data_root
-    return source.load(place, replace(options or DataOptions(), **changes))
+    given = replace(options or DataOptions(), **changes)
+    return source.load(place, given.only(source.takes(place, given), name, strict=strict))

@@ -7,6 +7,7 @@ keeps them).
 
 from __future__ import annotations
 
+import itertools
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -43,53 +44,95 @@ class Recording:
         times: ``[rows]``, float64, seconds, not decreasing.
         values: ``[rows, I]``, float32.
         labels: the class of each row.
+        first: rows of the file before these.
     """
 
     name: str
     times: NDArray[np.float64]
     values: NDArray[np.float32]
     labels: tuple[str, ...]
+    first: int = 0
 
     def part(self, start: int, stop: int) -> Recording:
         """The rows from ``start`` up to ``stop``."""
         rows = slice(start, stop)
-        return Recording(self.name, self.times[rows], self.values[rows], self.labels[rows])
+        return Recording(
+            self.name, self.times[rows], self.values[rows], self.labels[rows], self.first + start
+        )
 
 
-def read_recording(path: Path, options: DataOptions) -> tuple[Recording, tuple[str, ...]]:
+@dataclass(frozen=True)
+class Recorded:
+    """What a CSV file holds.
+
+    Args:
+        recording: its rows.
+        features: names of the columns that are inputs: all that are neither the time nor the class
+            nor the split.
+        label: name of the column with the classes.
+        guessed: whether that column was taken because it is the last.
+        splits: ``train``, ``val`` or ``test`` for each row; None where no column says it.
+    """
+
+    recording: Recording
+    features: tuple[str, ...]
+    label: str
+    guessed: bool
+    splits: tuple[str, ...] | None
+
+
+def read_recording(path: Path, options: DataOptions, *, with_splits: bool = False) -> Recorded:
     """Reads a CSV file with a time, a class and numbers in every row.
 
     Args:
         path: the file.
-        options: ``time_column`` and ``label_column``, where they have unusual names.
-
-    Returns:
-        The rows, and the names of the columns that are inputs: all that are neither the time nor
-        the class nor the split.
+        options: ``time_column``, ``label_column`` and ``split_column``, where they have unusual
+            names.
+        with_splits: read the column with the splits, where there is one; else it is left out.
 
     Raises:
-        DataError: a column is missing, or a cell is not a time or a number; the text names the
-            line.
+        DataError: a column is missing or there twice, or a cell is not a time, a number or a
+            split; the text names the line.
     """
     table = read_table(path)
+    _check_distinct(table)
     time = table.need(options.time_column, TIME_NAMES, "times", "--time-column")
-    label = _label_column(table, options)
     split = table.find(options.split_column, SPLIT_NAMES, "splits", "--split-column")
+    label = table.find(options.label_column, LABEL_NAMES, "classes", "--label-column")
+    guessed = label is None
+    if label is None:
+        # Where the class of such files usually is; what it is called is printed.
+        free = [place for place in range(len(table.columns)) if place not in (time, split)]
+        if not free:
+            raise DataError(f"{path}: no column with the classes; name it by --label-column")
+        label = free[-1]
     inputs = [place for place in range(len(table.columns)) if place not in (time, label, split)]
     if not inputs:
         raise DataError(f"{path}: no column left to learn from but the time and the class")
-    names = tuple(table.columns[place] for place in inputs)
     values, times = _numbers(table, inputs), _times(table, time)
-    return Recording(str(path), times, values, tuple(table.column(label))), names
+    return Recorded(
+        Recording(str(path), times, values, tuple(table.column(label))),
+        tuple(table.columns[place] for place in inputs),
+        table.columns[label],
+        guessed,
+        tuple(table.splits(split)) if with_splits and split is not None else None,
+    )
+
+
+def _check_distinct(table: Table) -> None:
+    twice = next((name for name in table.columns if table.columns.count(name) > 1), None)
+    if twice is not None:
+        raise DataError(f"{table.path}: two columns are called {twice!r}; inputs go by their names")
 
 
 def read_unlabelled(path: Path, features: Sequence[str], options: DataOptions) -> Recording:
     """Reads the named columns and the time of a CSV file; the class of every row is empty.
 
     Raises:
-        DataError: a column is missing, or a cell is not a time or a number.
+        DataError: a column is missing or there twice, or a cell is not a time or a number.
     """
     table = read_table(path)
+    _check_distinct(table)
     time = table.need(options.time_column, TIME_NAMES, "times", "--time-column")
     inputs = [table.need(name, (), "inputs", "an input of the model") for name in features]
     values, times = _numbers(table, inputs), _times(table, time)
@@ -115,14 +158,6 @@ def _numbers(table: Table, inputs: Sequence[int]) -> NDArray[np.float32]:
             f"a finite number, got {values[row, column]}"
         )
     return values
-
-
-def _label_column(table: Table, options: DataOptions) -> int:
-    found = table.find(options.label_column, LABEL_NAMES, "classes", "--label-column")
-    if found is not None:
-        return found
-    # The last column is where the class of such files usually is; what it is called is printed.
-    return len(table.columns) - 1
 
 
 def _times(table: Table, place: int) -> NDArray[np.float64]:
@@ -197,8 +232,8 @@ def sequences(
         rows = len(recording.times)
         if rows < window:
             raise DataError(
-                f"{recording.name}: its {split} part has {rows} rows, fewer than the window of "
-                f"{window} (--window)"
+                f"{recording.name}: from row {recording.first + 1} on its {split} part has {rows} "
+                f"rows, fewer than the window of {window} (--window)"
             )
         steps = np.diff(recording.times, prepend=recording.times[0] - time_unit) / time_unit
         known = np.array([index.get(label, IGNORED) for label in recording.labels])
@@ -216,7 +251,7 @@ def sequences(
             inputs.append(recording.values[rows_of])
             labels.append(found)
             timespans.append(steps[rows_of])
-            names.append(f"{recording.name}:{start + 1}")
+            names.append(f"{recording.name}:{recording.first + start + 1}")
     return Split(
         np.stack(inputs).astype(np.float32),
         np.stack(labels).astype(np.int64),
@@ -239,6 +274,8 @@ def _series(
     labels = {label for part in parts.values() for recording in part for label in recording.labels}
     codes = class_names(labels)
     steps = np.concatenate([np.diff(recording.times) for recording in parts["train"]])
+    if not len(steps):
+        raise DataError(f"{source}: no two training rows follow one another")
     unit = float(np.median(steps)) if options.time_unit is None else options.time_unit
     if unit <= 0:
         raise DataError(f"{source}: the median time step is {unit}; give --time-unit SECONDS")
@@ -269,35 +306,62 @@ def load_series(path: Path, options: DataOptions) -> DataSet:
     """``csv:FILE`` with a time column: sequences of its rows, split along time.
 
     The first 70 % of the rows are for training, the next 10 % for validation, the last 20 % for
-    the test; a column ``split`` decides instead where there is one, and a folder with
-    ``train.csv``, ``val.csv`` and ``test.csv`` is read as such.
+    the test. A column ``split`` decides instead where there is one: every run of rows of one split
+    is then a recording of its own, which no sequence crosses. A folder with ``train.csv``,
+    ``val.csv`` and ``test.csv`` is read as such.
 
     Raises:
-        DataError: see `read_recording`; or a split is too short or has one class only.
+        DataError: see `read_recording`; or a split is missing, too short or has one class only.
     """
     if path.is_dir():
-        features: tuple[str, ...] = ()
-        parts = {}
-        for split in SPLITS:
-            recording, found = read_recording(path / f"{split}.csv", options)
-            if features and found != features:
-                raise DataError(
-                    f"{path / f'{split}.csv'}: expected the columns {', '.join(features)}, "
-                    f"got {', '.join(found)}"
-                )
-            features = found
-            parts[split] = [recording]
-        return _series(f"csv:{path}", str(path), features, parts, options, ())
-    recording, columns = read_recording(path, options)
-    rows = len(recording.times)
-    first, second = round(_SHARES[0] * rows), round((_SHARES[0] + _SHARES[1]) * rows)
-    parts = {
-        "train": [recording.part(0, first)],
-        "val": [recording.part(first, second)],
-        "test": [recording.part(second, rows)],
-    }
-    remark = "split along time: the first 70 % of the rows, the next 10 %, the last 20 %"
-    return _series(f"csv:{path}", str(path), columns, parts, options, (remark,))
+        return _series_of_files(path, options)
+    read = read_recording(path, options, with_splits=True)
+    recording = read.recording
+    parts: dict[str, list[Recording]] = {name: [] for name in SPLITS}
+    if read.splits is None:
+        rows = len(recording.times)
+        first, second = round(_SHARES[0] * rows), round((_SHARES[0] + _SHARES[1]) * rows)
+        ends = ((0, first), (first, second), (second, rows))
+        for name, (start, stop) in zip(SPLITS, ends, strict=True):
+            parts[name].append(recording.part(start, stop))
+        remark = "split along time: the first 70 % of the rows, the next 10 %, the last 20 %"
+    else:
+        start = 0
+        for name, run in itertools.groupby(read.splits):
+            stop = start + len(tuple(run))
+            parts[name].append(recording.part(start, stop))
+            start = stop
+        missing = [name for name in SPLITS if not parts[name]]
+        if missing:
+            raise DataError(
+                f"{path}: its splits are those of a column, which has no {missing[0]} rows; "
+                "expected train, val and test"
+            )
+        counts = ", ".join(f"{len(runs)} {name}" for name, runs in parts.items())
+        remark = f"split by a column: runs of rows of one split: {counts}"
+    return _series(
+        f"csv:{path}", str(path), read.features, parts, options, (remark, *_label_remark(read))
+    )
+
+
+def _series_of_files(path: Path, options: DataOptions) -> DataSet:
+    read = {name: read_recording(path / f"{name}.csv", options) for name in SPLITS}
+    first = read["train"]
+    for name, found in read.items():
+        if (found.features, found.label) != (first.features, first.label):
+            raise DataError(
+                f"{path / f'{name}.csv'}: expected the columns {', '.join(first.features)} and the "
+                f"class {first.label} of train.csv, got {', '.join(found.features)} and "
+                f"{found.label}"
+            )
+    parts = {name: [found.recording] for name, found in read.items()}
+    return _series(f"csv:{path}", str(path), first.features, parts, options, _label_remark(first))
+
+
+def _label_remark(read: Recorded) -> tuple[str, ...]:
+    if not read.guessed:
+        return ()
+    return (f"classes are in the last column, {read.label!r} (--label-column for another)",)
 
 
 def load_occupancy(options: DataOptions) -> DataSet:
@@ -315,21 +379,20 @@ def load_occupancy(options: DataOptions) -> DataSet:
     and Buildings 112, 2016 (UCI 357, CC BY 4.0).
     """
     read = {}
-    features: tuple[str, ...] = ()
     for name, path in _occupancy_files(options).items():
         verify(path, f"sha256:{OCCUPANCY_FILES[name]}", OCCUPANCY_URL)
-        read[name], features = read_recording(path, options)
-    training = read["datatraining.txt"]
+        read[name] = read_recording(path, options)
+    training = read["datatraining.txt"].recording
     rows = len(training.times)
     cut = round((1 - OCCUPANCY_VALIDATION) * rows)
     return _series(
         "occupancy",
         "UCI Occupancy Detection",
-        features,
+        read["datatraining.txt"].features,
         {
             "train": [training.part(0, cut)],
             "val": [training.part(cut, rows)],
-            "test": [read["datatest.txt"], read["datatest2.txt"]],
+            "test": [read["datatest.txt"].recording, read["datatest2.txt"].recording],
         },
         options,
         (

@@ -12,7 +12,25 @@ from .errors import DataError
 FILE_NAMES = ("filename", "file", "path", "image", "image_path", "name")
 LABEL_NAMES = ("label", "target", "class", "y", "diagnosis")
 SPLIT_NAMES = ("split", "set", "subset", "partition")
+# As `fastltc split` writes it beside its splits.
+GROUP_NAMES = ("group",)
 TIME_NAMES = ("date", "time", "timestamp", "datetime", "t")
+
+_SPLIT_WORDS = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+    "test": "test",
+    "testing": "test",
+}
+
+
+def split_word(text: str) -> str | None:
+    """``train``, ``val`` or ``test`` for the usual words for them, else None."""
+    return _SPLIT_WORDS.get(text.strip().lower())
 
 
 @dataclass(frozen=True)
@@ -68,6 +86,23 @@ class Table:
     def column(self, place: int) -> list[str]:
         """All cells of a column."""
         return [row[place] for row in self.rows]
+
+    def splits(self, place: int) -> list[str]:
+        """``train``, ``val`` or ``test`` for every row, by a column.
+
+        Raises:
+            DataError: a cell is no word for a split; the text names the line.
+        """
+        words = []
+        for line, row in zip(self.lines, self.rows, strict=True):
+            word = split_word(row[place])
+            if word is None:
+                raise DataError(
+                    f"{self.path}, line {line}: column {self.columns[place]!r}: expected "
+                    f"train, val or test, got {row[place]!r}"
+                )
+            words.append(word)
+        return words
 
 
 def read_table(path: Path) -> Table:

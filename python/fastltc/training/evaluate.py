@@ -82,7 +82,9 @@ def evaluate(
     if loaded.features:
         # A step of the model is what it was in training, whatever the median of this data.
         options = replace(options, time_unit=loaded.time_unit)
-    found = _in_the_order_of(load_data(name, options=options), loaded, run.path / checkpoint)
+    # Other data may be of another kind than that of the training, with other options.
+    found = load_data(name, options=options, strict=False)
+    found = _in_the_order_of(found, loaded, run.path / checkpoint)
     _check_fits(found, loaded, run.path / checkpoint)
     part = _each_row_once(_in_the_classes_of(found, loaded, split))
     scores = _scores(loaded, part)
