@@ -63,6 +63,83 @@ def test_sequences_with_time_steps(tmp_path: Path) -> None:
     assert data.splits["train"].timespans.shape == (6, 4)
 
 
+def series(**changes: Any) -> dict[str, Any]:
+    rng = np.random.default_rng(0)
+    made = {
+        "x": rng.normal(size=(20, 4, 2)),
+        "y": np.tile(np.arange(4) % 2, (20, 1)),
+        "timespans": np.ones((20, 4)),
+    }
+    return {**made, **changes}
+
+
+def test_whole_sequences_are_split_here(tmp_path: Path) -> None:
+    made = series()
+    np.savez(tmp_path / "s.npz", **made)
+    data = load_data(f"npz:{tmp_path / 's.npz'}")
+    assert [len(data.splits[name]) for name in ("train", "val", "test")] == [14, 2, 4]
+    assert data.remarks == ("split 70/10/20 here, whole sequences, not stratified, seed 0",)
+    found = np.concatenate([split.inputs for split in data.splits.values()])
+    assert set(found[:, 0, 0]) == set(made["x"].astype(np.float32)[:, 0, 0])
+
+
+def test_validation_sequences_are_taken_from_training(tmp_path: Path) -> None:
+    made = {f"{name}_train": series()[name] for name in "xy"}
+    made |= {f"{name}_test": series()[name] for name in "xy"}
+    made |= {f"{name}_timespans": series()["timespans"] for name in ("train", "test")}
+    np.savez(tmp_path / "s.npz", **made)
+    data = load_data(f"npz:{tmp_path / 's.npz'}")
+    assert [len(data.splits[name]) for name in ("train", "val", "test")] == [18, 2, 20]
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        (series(y=np.arange(20) % 2), r"y: expected integers of shape \(n, T\), a class for each "),
+        (series(y=np.zeros((20, 3), int)), r"y: expected the shape \(n, T\) of x .*got \(20, 3\)"),
+        (
+            {"images": np.zeros((20, 8, 8), np.uint8), "labels": np.eye(2, dtype=int)[[0, 1] * 10]},
+            r"labels: .*of shape \(20, 2\): one-hot labels; give the classes, labels.argmax\(1\)",
+        ),
+        (
+            {"x": np.zeros((20, 5)), "y": np.eye(3, dtype=int)[[0, 1, 2, 0] * 5]},
+            r"one-hot labels; give the classes, y.argmax\(1\)",
+        ),
+        (
+            {"images": np.zeros((20, 8, 8), np.uint8), "labels": np.ones((20, 3), int)},
+            "several labels of an example are read of MedMNIST sets only",
+        ),
+        (
+            {"x": np.zeros((20, 4, 2)), "y": np.full((20, 4), 2)},
+            "of a time series timespans is missing",
+        ),
+    ],
+)
+def test_labels_of_another_shape(tmp_path: Path, made: dict[str, Any], message: str) -> None:
+    np.savez(tmp_path / "s.npz", **made)
+    with pytest.raises(DataError, match=message):
+        load_data(f"npz:{tmp_path / 's.npz'}")
+
+
+def test_options_for_files_are_not_taken(tmp_path: Path) -> None:
+    np.savez(tmp_path / "e.npz", x=np.zeros((50, 5)), y=np.arange(50) % 2)
+    name = f"npz:{tmp_path / 'e.npz'}"
+    assert load_data(name, split_seed=3).remarks == ("split 70/10/20 here, stratified, seed 3",)
+    for options in ({"group_column": "nope"}, {"image_size": 8}, {"window": 5}):
+        flag = f"--{next(iter(options)).replace('_', '-')}"
+        with pytest.raises(DataError, match=f"{flag} .*does not take.*; it takes: --split-seed$"):
+            load_data(name, **options)
+        assert load_data(name, strict=False, **options).input_shape == (5,)
+
+
+@pytest.mark.parametrize("name", ["digits", "mnist", "breastmnist", "occupancy"])
+def test_options_for_files_are_not_taken_by_published_data(name: str) -> None:
+    for options in ({"image_size": 8}, {"channels": 3}, {"split_seed": 1}, {"label_column": "y"}):
+        flag = f"--{next(iter(options)).replace('_', '-')}"
+        with pytest.raises(DataError, match=f"{flag} .*: {name} does not take this option"):
+            load_data(name, **options)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -75,6 +152,10 @@ def test_sequences_with_time_steps(tmp_path: Path) -> None:
         ({"val_images": np.zeros((10, 9, 7, 5), np.uint8)}, "expected images .n, H, W."),
         ({"val_images": np.zeros((10, 8, 8, 3), np.uint8)}, "the splits have different shapes"),
         ({"val_labels": np.zeros((10, 1), int)}, r"the val split has one class only \(0\)"),
+        (
+            {"classes": np.array(["a", "b", "a"])},
+            "classes: expected different names, got 'a' twice",
+        ),
         ({"classes": np.array(["only"])}, "classes: expected 3 names for the labels, got 1"),
         ({"val_labels": np.full((10, 1), None, object)}, "Object arrays cannot be loaded"),
     ],

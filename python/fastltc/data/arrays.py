@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zipfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from .errors import DataError
 from .options import DataOptions
-from .partition import partition
+from .partition import SHARES, partition
 from .sets import SPLITS, DataSet, Split, check_splits
 
 # What the inputs and labels of a split may be called.
@@ -44,8 +45,11 @@ def load_npz(path: Path, options: DataOptions) -> DataSet:
     ``x_train`` and ``y_train``, likewise ``val`` and ``test``; or ``images`` and ``labels`` (or
     ``x`` and ``y``) of all, which are split 70/10/20 here. Images are ``[n, H, W]``,
     ``[n, H, W, C]`` or ``[n, C, H, W]`` of uint8, or floats in ``[0, 1]``; vectors (embeddings)
-    ``[n, I]``; time series ``[n, T, I]`` of floats with ``train_timespans [n, T]`` beside them.
-    Class names are in ``classes`` where there is such an array of strings.
+    ``[n, I]``; time series ``[n, T, I]`` of floats with ``train_timespans [n, T]`` (``timespans``
+    of all) beside them. Labels are integers ``[n]`` or ``[n, 1]``, of time series ``[n, T]``. A
+    split made here is stratified by class, but that of time series, which is one of whole
+    sequences.
+    Class names, all different, are in ``classes`` where there is such an array of strings.
 
     Raises:
         DataError: an array is missing or does not fit; the text names it.
@@ -62,20 +66,16 @@ def load_npz(path: Path, options: DataOptions) -> DataSet:
                 continue
             read[split] = _read(path, arrays, names[0], names[1], f"{split}_timespans")
         if "val" not in read:
-            where = np.array(
-                partition(read["train"][1].tolist(), (0.9, 0.1, 0.0), options.split_seed)
-            )
             train = read["train"]
+            where, how = _partition(train[1], (0.9, 0.1, 0.0), options.split_seed)
             for split in ("train", "val"):
                 read[split] = _take(train, where == split)
-            remarks = (
-                f"validation: 10 % of the training examples, stratified, seed {options.split_seed}",
-            )
+            remarks = (f"validation: 10 % of the training examples, {how}",)
     elif whole is not None:
         everything = _read(path, arrays, whole[0], whole[1], "timespans")
-        where = np.array(partition(everything[1].tolist(), seed=options.split_seed))
+        where, how = _partition(everything[1], SHARES, options.split_seed)
         read = {split: _take(everything, where == split) for split in SPLITS}
-        remarks = (f"split 70/10/20 here, stratified, seed {options.split_seed}",)
+        remarks = (f"split 70/10/20 here, {how}",)
     else:
         raise DataError(
             f"{path}: expected train_images and train_labels, x_train and y_train, or images and "
@@ -100,6 +100,17 @@ def load_npz(path: Path, options: DataOptions) -> DataSet:
     )
 
 
+def _partition(
+    labels: NDArray[np.int64], shares: Sequence[float], seed: int
+) -> tuple[NDArray[np.str_], str]:
+    """The split of each example, and how it was made."""
+    if labels.ndim == 1:
+        return np.array(partition(labels.tolist(), shares, seed)), f"stratified, seed {seed}"
+    # A sequence has many classes, and its rows must stay together.
+    found = partition(["sequence"] * len(labels), shares, seed)
+    return np.array(found), f"whole sequences, not stratified, seed {seed}"
+
+
 def _take(
     values: tuple[NDArray[Any], NDArray[np.int64], NDArray[np.float32] | None],
     chosen: NDArray[np.bool_],
@@ -115,20 +126,27 @@ def _read(
         if name not in arrays:
             raise DataError(f"{path}: array {name!r} is missing; the file has: {', '.join(arrays)}")
     found = arrays[labels]
-    if found.ndim == 2 and found.shape[1] == 1:
-        found = found[:, 0]
     values = arrays[inputs]
-    if found.ndim not in (1, 2) or not np.issubdtype(found.dtype, np.integer):
+    series = timespans in arrays
+    if not series and found.ndim == 2 and found.shape[1] == 1:
+        found = found[:, 0]
+    if found.ndim != (2 if series else 1) or not np.issubdtype(found.dtype, np.integer):
+        expected = "(n, T), a class for each step" if series else "(n,) or (n, 1)"
         raise DataError(
-            f"{path}: {labels}: expected integers of shape (n,), (n, 1) or, for time series, "
-            f"(n, T); got {found.dtype} of shape {arrays[labels].shape}"
+            f"{path}: {labels}: expected integers of shape {expected}, got {found.dtype} of shape "
+            f"{arrays[labels].shape}{'' if series else _hint(found, labels, timespans)}"
+        )
+    if series and found.shape != values.shape[:2]:
+        raise DataError(
+            f"{path}: {labels}: expected the shape (n, T) of {inputs} {values.shape}, got "
+            f"{found.shape}"
         )
     if len(found) != len(values):
         raise DataError(f"{path}: {inputs} has {len(values)} examples, {labels} has {len(found)}")
     if found.size and found.min() < 0:
         raise DataError(f"{path}: {labels}: expected classes from 0, got {found.min()}")
     times = None
-    if timespans in arrays:
+    if series:
         times = arrays[timespans].astype(np.float32)
         if values.ndim != 3 or times.shape != values.shape[:2]:
             raise DataError(
@@ -137,7 +155,18 @@ def _read(
             )
         if not np.isfinite(times).all() or times.min(initial=0) < 0:
             raise DataError(f"{path}: {timespans}: expected numbers from 0, got others")
-    return _inputs(path, inputs, values, series=times is not None), found.astype(np.int64), times
+    return _inputs(path, inputs, values, series=series), found.astype(np.int64), times
+
+
+def _hint(found: NDArray[Any], labels: str, timespans: str) -> str:
+    """What may be meant by labels of another shape than ``(n,)``."""
+    if found.ndim != 2:
+        return ""
+    if found.size and np.isin(found, (0, 1)).all():
+        if (found.sum(axis=1) == 1).all():
+            return f": one-hot labels; give the classes, {labels}.argmax(1)"
+        return "; several labels of an example are read of MedMNIST sets only"
+    return f"; of a time series {timespans} is missing"
 
 
 def _inputs(path: Path, name: str, values: NDArray[Any], *, series: bool) -> NDArray[Any]:
@@ -172,4 +201,7 @@ def _classes(path: Path, arrays: dict[str, NDArray[Any]], count: int) -> tuple[s
     names = tuple(str(name) for name in arrays["classes"].ravel())
     if len(names) < count:
         raise DataError(f"{path}: classes: expected {count} names for the labels, got {len(names)}")
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise DataError(f"{path}: classes: expected different names, got {twice!r} twice")
     return names
