@@ -456,7 +456,7 @@ def leak_pairs(report: Report, most: int = 24) -> list[tuple[Picture, Picture]]:
     """
     by_kind: dict[str, list[tuple[Picture, Picture]]] = {}
     for cluster in report.clusters:
-        items = [report.items[index] for index in cluster.members]
+        items = [report.items[index] for index in cluster.example or cluster.members]
         first = items[0]
         other = next(item for item in items if item.split != first.split)
         if all(item.path is not None or item.pixels is not None for item in (first, other)):

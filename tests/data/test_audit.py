@@ -137,6 +137,32 @@ def test_a_picture_in_lab_is_audited(tmp_path: Path) -> None:
     assert not audit(items(tmp_path, {"0.tiff": "train", "1.tiff": "test"})).leaks
 
 
+def test_a_burst_is_one_cluster() -> None:
+    rng = np.random.default_rng(0)
+    base = np.kron(rng.integers(0, 255, (8, 8)), np.ones((4, 4)))
+    burst = [
+        Item(
+            f"burst {index:03d}",
+            "test" if index % 5 == 0 else "train",
+            "ab"[index % 2],
+            pixels=np.clip(base + rng.integers(-2, 3, (32, 32)), 0, 255).astype(np.uint8)[None],
+        )
+        for index in range(60)
+    ]
+    pair = [
+        Item(split, split, "a", pixels=np.asarray(photograph(8).resize((side, side)))[..., 0][None])
+        for split, side in (("train", 64), ("test", 60))
+    ]
+    report = audit([*burst, *pair])
+    assert found(report) >= {("near", "test", "a", 7, "train"), ("near", "test", "b", 6, "train")}
+    assert [(len(c.members), c.pairs) for c in report.clusters] == [(60, 12 * 48), (2, 1)]
+    splits = [report.items[index].split for index in report.clusters[0].example]
+    assert splits == ["train", "test"]
+    assert "near: 60 items in 576 pairs, such as train: burst" in report.to_text()
+    written = report.to_dict()["clusters"]
+    assert [(entry["pairs"], len(entry["items"])) for entry in written] == [(576, 60), (1, 2)]
+
+
 def test_a_changed_copy_is_a_near_duplicate(tmp_path: Path) -> None:
     original = photograph(5)
     original.save(tmp_path / "o.png")

@@ -36,6 +36,8 @@ NEAR_BITS = 6
 # duplicate: hashes of smooth or dark pictures agree by chance.
 NEAR_LEVELS = 5.0
 
+# Up to so many linked pairs of near duplicates are reported one by one.
+_MOST_PAIRS = 20
 _THUMBNAIL = 32
 _ID_NAMES = ("sha256", "sha1", "md5", "git_blob", "blob", "hash", "checksum", "id", "content")
 
@@ -70,10 +72,15 @@ class Cluster:
     Args:
         kind: one of `KINDS`.
         members: places in the list of items; ordered by split, then by name.
+        pairs: of near duplicates, how many pairs the members are. Of a few each pair is a cluster
+            of its own; of more (a burst of pictures) all that are linked are one.
+        example: members that are linked directly; empty where all are.
     """
 
     kind: str
     members: tuple[int, ...]
+    pairs: int = 1
+    example: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -136,7 +143,12 @@ class Report:
                 for found in self.exposures
             ],
             "clusters": [
-                {"kind": cluster.kind, "items": named(cluster.members)} for cluster in self.clusters
+                {
+                    "kind": cluster.kind,
+                    **({"pairs": cluster.pairs} if cluster.kind == "near" else {}),
+                    "items": named(cluster.members),
+                }
+                for cluster in self.clusters
             ],
             "conflicting_labels": [named(members) for members in self.conflicts],
         }
@@ -160,12 +172,13 @@ class Report:
             clusters = [cluster for cluster in self.clusters if cluster.kind == kind]
             for cluster in clusters[:examples]:
                 first: dict[str, int] = {}
-                for index in cluster.members:
+                for index in cluster.example or cluster.members:
                     first.setdefault(self.items[index].split, index)
                 shown = ", ".join(
                     f"{split}: {self.items[index].name}" for split, index in first.items()
                 )
-                lines.append(f"  {kind}: {len(cluster.members)} items, such as {shown}")
+                pairs = f" in {cluster.pairs} pairs" if cluster.pairs > 1 else ""
+                lines.append(f"  {kind}: {len(cluster.members)} items{pairs}, such as {shown}")
             if len(clusters) > examples:
                 lines.append(f"  {kind}: and {len(clusters) - examples} more clusters")
         for members in self.conflicts[:examples]:
@@ -245,10 +258,10 @@ def audit(items: Sequence[Item], *, near_bits: int | None = NEAR_BITS) -> Report
     seen: set[tuple[int, ...]] = set()
     for kind in KINDS:
         for members in links.get(kind, ()):
-            ordered = tuple(
-                sorted(members, key=lambda i: (SPLITS.index(items[i].split), items[i].name))
-            )
-            if len({items[index].split for index in ordered}) > 1 and ordered not in seen:
+            if len({items[index].split for index in members}) < 2:
+                continue
+            ordered = _ordered(items, members)
+            if ordered not in seen:
                 if kind != "group":
                     seen.add(ordered)
                 clusters.append(Cluster(kind, ordered))
@@ -260,11 +273,33 @@ def audit(items: Sequence[Item], *, near_bits: int | None = NEAR_BITS) -> Report
     )
     return Report(
         items,
-        tuple(clusters),
+        _merged(items, clusters),
         _exposures(items, clusters),
         tuple(dict.fromkeys(conflicts)),
         checked,
     )
+
+
+def _merged(items: Sequence[Item], clusters: Sequence[Cluster]) -> tuple[Cluster, ...]:
+    """The clusters, with many linked pairs of near duplicates as one."""
+    pairs = [cluster for cluster in clusters if cluster.kind == "near"]
+    roots = _components(len(items), [pair.members for pair in pairs])
+    linked_pairs: dict[int, list[Cluster]] = defaultdict(list)
+    for pair in pairs:
+        linked_pairs[roots[pair.members[0]]].append(pair)
+    near = []
+    for together in linked_pairs.values():
+        if len(together) <= _MOST_PAIRS:
+            near.extend(together)
+            continue
+        members = {index for pair in together for index in pair.members}
+        near.append(Cluster("near", _ordered(items, members), len(together), together[0].members))
+    surer = [cluster for cluster in clusters if cluster.kind in ("bytes", "pixels")]
+    return (*surer, *near, *(cluster for cluster in clusters if cluster.kind == "group"))
+
+
+def _ordered(items: Sequence[Item], members: Iterable[int]) -> tuple[int, ...]:
+    return tuple(sorted(members, key=lambda i: (SPLITS.index(items[i].split), items[i].name)))
 
 
 def _exposures(items: Sequence[Item], clusters: Sequence[Cluster]) -> tuple[Exposure, ...]:
@@ -346,7 +381,12 @@ def _check_kept(items: Sequence[Item], found: Sequence[str], components: Sequenc
 def linked(items: Sequence[Item], *, near_bits: int | None = NEAR_BITS) -> list[int]:
     """A number for each item that is equal for items which must not be in two splits."""
     links, _ = _links(items, near_bits)
-    parent = list(range(len(items)))
+    return _components(len(items), [members for found in links.values() for members in found])
+
+
+def _components(count: int, links: Iterable[Sequence[int]]) -> list[int]:
+    """A number for each of ``count`` that is equal for all that are linked, directly or not."""
+    parent = list(range(count))
 
     def root(index: int) -> int:
         while parent[index] != index:
@@ -354,11 +394,10 @@ def linked(items: Sequence[Item], *, near_bits: int | None = NEAR_BITS) -> list[
             index = parent[index]
         return index
 
-    for clusters in links.values():
-        for members in clusters:
-            for index in members[1:]:
-                parent[root(index)] = root(members[0])
-    return [root(index) for index in range(len(items))]
+    for members in links:
+        for index in members[1:]:
+            parent[root(index)] = root(members[0])
+    return [root(index) for index in range(count)]
 
 
 def _links(
@@ -456,6 +495,7 @@ def _near(decoded: Sequence[_Picture | None], bits: int) -> list[list[int]]:
     if len(pictures) < 2:
         return []
     hashes = np.stack([picture[1] for picture in pictures])
+    thumbnails = np.stack([picture[2] for picture in pictures])
     copies: dict[bytes, list[int]] = defaultdict(list)
     for index, picture in enumerate(decoded):
         if picture is not None:
@@ -466,13 +506,12 @@ def _near(decoded: Sequence[_Picture | None], bits: int) -> list[list[int]]:
     for start in range(0, len(hashes), chunk):
         rows = hashes[start : start + chunk]
         distance = ones[rows[:, None] ^ hashes[None]].sum(axis=2, dtype=np.uint8)
-        for row, other in np.argwhere(distance <= bits):
-            one = start + int(row)
-            if one >= other:
-                continue
-            difference = pictures[one][2] - pictures[int(other)][2]
-            if float(np.sqrt(np.mean(difference * difference))) <= NEAR_LEVELS:
-                found.append(copies[pictures[one][0]] + copies[pictures[int(other)][0]])
+        for one, row in enumerate(distance <= bits, start):
+            others = one + 1 + np.flatnonzero(row[one + 1 :])
+            difference = thumbnails[others] - thumbnails[one]
+            levels = np.sqrt(np.mean(difference * difference, axis=(1, 2)))
+            for other in others[levels <= NEAR_LEVELS]:
+                found.append(copies[pictures[one][0]] + copies[pictures[other][0]])
     return found
 
 
