@@ -151,3 +151,30 @@ def test_curves_and_calibration_are_pictures() -> None:
         plots.calibration({"bins": [{"score": 0.2, "share": 0.3, "n": 5}], "ece": 0.1}),
     ):
         assert share(picture, BLUE) > 1e-4
+
+
+def test_names_are_no_formulas() -> None:
+    history = [record(1), record(2)]
+    made = plots.confusion_matrix([[3, 1], [0, 4]], ["$x_{$", r"$\\frac$"], title="$folder: $a^$")
+    assert pixels(made).min() < 255
+    images = np.zeros((2, 1, 8, 8), np.uint8)
+    plots.montage(images, np.array([0, 1]), ["$x_{$", "$^$"], title="$^$")
+    plots.training_curve(history, title="$^$")
+    plots.roc_curve(
+        {name: np.linspace(0, 1, 5) for name in ("grid", "tpr", "tpr_low", "tpr_high")},
+        title="$^$",
+    )
+    row = {
+        "name": "$^$",
+        "model": "dense",
+        "test": {"auc": {"mean": 0.9, "std": 0.0}},
+        "positive": None,
+        "trainable_parameters": 3,
+    }
+    plots.comparison([row])
+
+
+@pytest.mark.filterwarnings("error")
+def test_names_in_any_script_warn_of_nothing() -> None:
+    made = plots.confusion_matrix([[3, 1], [0, 4]], ["良性", "악성"], title="データ")
+    assert pixels(made).min() < 255

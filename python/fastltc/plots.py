@@ -6,15 +6,19 @@ program that calls.
 
 from __future__ import annotations
 
+import functools
 import io
 import itertools
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from matplotlib import font_manager
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch
+from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import Affine2D, ScaledTranslation
 from numpy.typing import NDArray
@@ -29,6 +33,19 @@ _DPI = 120
 _BLUE = "#1864ab"
 _ORANGE = "#e8590c"
 _GREY = "#868e96"
+# For names in scripts that DejaVu Sans, which comes with matplotlib, does not have.
+_FALLBACKS = (
+    "Noto Sans CJK SC",
+    "Noto Sans CJK JP",
+    "Noto Sans CJK KR",
+    "WenQuanYi Zen Hei",
+    "Microsoft YaHei",
+    "Yu Gothic",
+    "Malgun Gothic",
+    "PingFang SC",
+    "Hiragino Sans",
+    "Arial Unicode MS",
+)
 _FILL = {"sensory": "#e9ecef", "inter": "#ffec99", "command": "#66d9e8", "motor": "#d0bfff"}
 
 
@@ -634,6 +651,21 @@ def comparison(rows: Sequence[Mapping[str, Any]]) -> bytes:
 
 
 def _png(figure: Figure) -> bytes:
+    for text in figure.findobj(Text):
+        assert isinstance(text, Text)
+        # Names of classes and files are no formulas, whatever dollar signs are in them.
+        text.set_parse_math(False)
+        text.set_fontfamily([*text.get_fontfamily(), *_installed_fallbacks()])
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=_DPI)
+    with warnings.catch_warnings():
+        # Of a script that no font here has: boxes, which say as much as the warning of each.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure.savefig(buffer, format="png", dpi=_DPI)
     return buffer.getvalue()
+
+
+@functools.cache
+def _installed_fallbacks() -> tuple[str, ...]:
+    """Fonts of this machine with letters that matplotlib's own has not."""
+    installed = set(font_manager.get_font_names())
+    return tuple(name for name in _FALLBACKS if name in installed)
