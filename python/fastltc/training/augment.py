@@ -83,6 +83,10 @@ def make_augment(config: TrainConfig, shape: tuple[int, ...]) -> Augment | None:
             )
 
     def augment(images: Tensor) -> Tensor:
+        if len(images) == 0:
+            # The share of one of several processes; kornia and a stack need an image.
+            side = config.augment_crop
+            return images if side is None else images[..., :side, :side]
         for step in steps:
             images = step(images)
         return images.clamp(0, 1)

@@ -67,7 +67,7 @@ class Objective:
             )
         flat = labels.reshape(-1)
         return nn.functional.cross_entropy(
-            logits.reshape(len(flat), -1),
+            logits.reshape(-1, logits.shape[-1]),
             flat,
             weight=self.weights,
             ignore_index=IGNORED,
@@ -80,4 +80,4 @@ class Objective:
         if self.multilabel:
             return ((logits > 0) == labels.bool()).double().mean(dim=1).sum()
         flat = labels.reshape(-1)
-        return (logits.reshape(len(flat), -1).argmax(dim=1) == flat).sum().double()
+        return (logits.reshape(-1, logits.shape[-1]).argmax(dim=1) == flat).sum().double()

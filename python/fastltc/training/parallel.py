@@ -39,6 +39,11 @@ class Group:
         if self.size > 1:
             torch.manual_seed((seed * 1_000_003 + epoch) * self.size + self.rank)
 
+    def wait(self) -> None:
+        """Until all processes are here."""
+        if self.size > 1:
+            dist.barrier()
+
     def share(self, batch: Tensor) -> Tensor:
         """The part of a batch that this process computes."""
         return batch.tensor_split(self.size)[self.rank]
@@ -111,6 +116,10 @@ class _BatchNormOverProcesses:
                 0.0,
                 module.eps,
             )
+        kind = x.dtype
+        if kind in (torch.float16, torch.bfloat16):
+            # Like torch's: mixed precision ends where sums begin.
+            x = x.float()
         over = [axis for axis in range(x.ndim) if axis != 1]
         count = x.new_tensor([x.numel() // x.shape[1]])
         total = torch.cat([x.sum(over), count])
@@ -126,7 +135,7 @@ class _BatchNormOverProcesses:
             module.running_mean.lerp_(mean.detach(), share)
             module.running_var.lerp_(variance.detach() * count / (count - 1), share)
         scaled = centred * torch.rsqrt(variance + module.eps).view(shape)
-        return scaled * module.weight.view(shape) + module.bias.view(shape)
+        return (scaled * module.weight.view(shape) + module.bias.view(shape)).to(kind)
 
 
 @contextmanager
