@@ -116,6 +116,25 @@ def test_a_truncated_checkpoint(run: Run, size: int) -> None:
         run.load_checkpoint()
 
 
+def test_a_flipped_bit_is_noticed(run: Run) -> None:
+    path = run.path / "best.pt"
+    whole = path.read_bytes()
+    weights = run.load_checkpoint().model.state_dict()
+    noticed = 0
+    for place in range(len(whole) // 80, len(whole), len(whole) // 40):
+        content = bytearray(whole)
+        content[place] ^= 0x10
+        path.write_bytes(content)
+        try:
+            found = run.load_checkpoint().model.state_dict()
+        except RunError as error:
+            noticed += f"{path}: " in str(error)
+        else:
+            # It was in what fills the space between two entries.
+            assert all(torch.equal(found[name], value) for name, value in weights.items())
+    assert noticed > 20
+
+
 @pytest.mark.parametrize(
     "save", [torch.save, lambda value, path: path.write_bytes(pickle.dumps(value))]
 )

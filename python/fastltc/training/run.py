@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,8 @@ class Checkpoint:
         features: names of the inputs of a time series.
         time_unit: seconds that are one unit of its timespans.
         multilabel: each example may have several of the classes.
+        splits: size and digest of the data's splits, see `fastltc.training.unchanged`; empty in
+            checkpoints of older versions.
         training: what resuming needs besides the weights; None in ``best.pt``.
     """
 
@@ -75,6 +78,7 @@ class Checkpoint:
     features: tuple[str, ...] = ()
     time_unit: float = 0.0
     multilabel: bool = False
+    splits: dict[str, dict[str, Any]] = field(default_factory=dict)
     training: dict[str, Any] | None = None
 
 
@@ -102,21 +106,37 @@ class Run:
             RunError: something is there already.
         """
         run = cls(Path(path))
-        if run.path.exists() and not run.path.is_dir():
-            raise RunError(f"{run.path}: expected a folder for the run, got a file")
-        if run.path.is_dir() and any(run.path.iterdir()):
-            if not (run.path / CONFIG).is_file():
-                raise RunError(f"{run.path}: not empty and not a run folder; choose another --out")
-            if not overwrite:
-                raise RunError(
-                    f"{run.path}: holds a run already; choose another --out, or --overwrite"
-                )
-            run._remove_old()
+        run.check_place(overwrite=overwrite)
+        run._remove_files()
         run.path.mkdir(parents=True, exist_ok=True)
         write_json(run.path / CONFIG, config.to_dict())
         return run
 
-    def _remove_old(self) -> None:
+    def check_place(self, *, overwrite: bool) -> None:
+        """Makes sure that `create` can make a run here.
+
+        Raises:
+            RunError: something is there already.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise RunError(f"{self.path}: expected a folder for the run, got a file")
+        if self.path.is_dir() and any(self.path.iterdir()):
+            if not (self.path / CONFIG).is_file():
+                raise RunError(f"{self.path}: not empty and not a run folder; choose another --out")
+            if not overwrite:
+                raise RunError(
+                    f"{self.path}: holds a run already; choose another --out, or --overwrite"
+                )
+
+    def remove(self) -> None:
+        """Removes the files of the run, and its folder where nothing else is in it."""
+        self._remove_files()
+        for folder in (self.path / TENSORBOARD, self.path):
+            # What is not empty holds files of the user.
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
+    def _remove_files(self) -> None:
         old = [self.path / name for name in _WRITTEN]
         for pattern in _WRITTEN_PATTERNS:
             old.extend(self.path.glob(pattern))
@@ -142,14 +162,23 @@ class Run:
         """The configuration, read from ``config.json``."""
         path = self.path / CONFIG
         try:
-            return TrainConfig.from_dict(_read_json(path))
+            return TrainConfig.from_dict(read_json(path))
         except ConfigError as error:
             raise RunError(f"{path}: {error}") from None
 
     @property
     def metrics(self) -> dict[str, Any]:
         """The content of ``metrics.json``."""
-        return _read_json(self.path / METRICS)
+        return read_json(self.path / METRICS)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the run came to its end: it is finished and has been tested."""
+        try:
+            metrics = self.metrics
+        except RunError:
+            return False
+        return metrics.get("status") == "finished" and metrics.get("test") is not None
 
     def append_log(self, record: Mapping[str, Any]) -> None:
         """Adds one line to ``log.jsonl``."""
@@ -182,6 +211,7 @@ class Run:
             "features": list(checkpoint.features),
             "time_unit": checkpoint.time_unit,
             "multilabel": checkpoint.multilabel,
+            "splits": checkpoint.splits,
             "training": checkpoint.training,
         }
         buffer = io.BytesIO()
@@ -207,6 +237,7 @@ class Run:
         # What torch.save writes; older pickle files are not even opened.
         if not zipfile.is_zipfile(path):
             raise RunError(f"{path}: damaged checkpoint, not a file of torch.save")
+        _check_sums(path)
         try:
             content = torch.load(path, map_location="cpu", weights_only=True)
         # torch.load raises OSError, KeyError, EOFError, RuntimeError, UnpicklingError and more.
@@ -247,6 +278,7 @@ class Run:
                 features=tuple(content.get("features", ())),
                 time_unit=content.get("time_unit", 0.0),
                 multilabel=content.get("multilabel", False),
+                splits=content.get("splits", {}),
                 training=content.get("training"),
             )
         except (RunError, DeviceError):
@@ -260,7 +292,20 @@ class Run:
         return checkpoint
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _check_sums(path: Path) -> None:
+    """Compares the check sums in a zip file, which torch.load ignores."""
+    try:
+        with zipfile.ZipFile(path) as file:
+            damaged = file.testzip()
+    # Damaged headers raise BadZipFile, NotImplementedError, RuntimeError and others.
+    except Exception as error:
+        raise RunError(f"{path}: damaged checkpoint ({type(error).__name__})") from None
+    if damaged is not None:
+        raise RunError(f"{path}: damaged checkpoint, {damaged} has another check sum")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file of a run; RunError where there is none."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
