@@ -21,6 +21,7 @@ from .files import write_bytes, write_json
 from .metrics import classification_metrics, find_class, quick_metrics
 from .predict import judged, probabilities
 from .run import BEST, Checkpoint, Run
+from .unchanged import check_unchanged
 
 
 def evaluate(
@@ -60,7 +61,8 @@ def evaluate(
         The metrics of `classification_metrics`, preceded by what was evaluated, and ``intervals``.
 
     Raises:
-        RunError: there is no usable checkpoint, or its classes are not those of the data.
+        RunError: there is no usable checkpoint, its classes are not those of the data, or the
+            split of the run's own data is no longer what it was in training.
         ConfigError: no such split or class, or an impossible recall.
         fastltc.data.DataError: the data is missing or damaged.
 
@@ -86,6 +88,14 @@ def evaluate(
     found = load_data(name, options=options, strict=False)
     found = _in_the_order_of(found, loaded, run.path / checkpoint)
     _check_fits(found, loaded, run.path / checkpoint)
+    if data is None:
+        check_unchanged(
+            found,
+            loaded.splits,
+            run.path / checkpoint,
+            f"Restore the data, or name it to have it judged as it is now: --data {name}",
+            [split],
+        )
     part = _each_row_once(_in_the_classes_of(found, loaded, split))
     scores = _scores(loaded, part)
     labels, rows = judged(part.labels, scores)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -48,6 +49,7 @@ from .run import (
     Run,
 )
 from .schedule import Schedule
+from .unchanged import check_unchanged, fingerprints
 
 # What log.jsonl and the best checkpoint keep of the validation metrics.
 _LOGGED = ("loss", "accuracy", "auc", "f1_macro", "f1", "average_precision")
@@ -95,7 +97,8 @@ def train(
 
     Ctrl-C ends training early: what the finished epochs left stays and can be evaluated, and
     ``metrics.json`` has the status ``interrupted``. ``resume`` goes on from there; on the CPU with
-    the same number of threads it ends on the same bits as a run without the interruption.
+    the same number of threads it ends on the same bits as a run without the interruption. A run
+    that has all its epochs, or that ``patience`` ended, goes on with what comes after the last.
 
     Started by ``torchrun``, each process computes its share of every batch, and only the first
     writes.
@@ -117,7 +120,8 @@ def train(
     Raises:
         fastltc.data.DataError: the data is unknown, missing or damaged.
         ConfigError: an option does not fit the data or this machine.
-        RunError: something is in the place of the run folder, or there is nothing to resume.
+        RunError: something is in the place of the run folder, there is nothing to resume, or the
+            data has changed since.
         DivergedError: the loss became infinite or NaN.
 
     Example:
@@ -146,8 +150,12 @@ def train(
     shape = config.model_shape(data.input_shape)
     try:
         assert config.model is not None
-        model = build_model(config.model, shape, len(data.classes), **config.model_options())
-        if config.weights is not None:
+        model_options = config.model_options()
+        if resume:
+            # The weights come from the checkpoint, not from where the run had its first from.
+            model_options["pretrained"] = None
+        model = build_model(config.model, shape, len(data.classes), **model_options)
+        if config.weights is not None and not resume:
             load_weights(model, config.weights)
     except (ValueError, MissingTorchvisionError) as error:
         raise ConfigError(str(error)) from None
@@ -155,6 +163,7 @@ def train(
         raise ConfigError(f"model: {config.model} knows no several labels; {data.name} has them")
     if hasattr(model, "fit"):
         config.check_closed_form()
+    _check_select(config.select, data, positive)
     with parallel.processes(device) as group:
         group.synchronise_batch_norm(model)
         session = _Session(config, Path(out), data, model.to(device), positive, device, group)
@@ -169,6 +178,20 @@ def train(
             with contextlib.suppress(OSError):
                 session.write_metrics()
             raise
+
+
+def _check_select(select: str, data: DataSet, positive: int | None) -> None:
+    """Makes sure that the validation split has what the metric to select by is made of."""
+    if select == "last":
+        return
+    split = data.splits["val"]
+    shape = split.labels.shape if data.multilabel else (*split.labels.shape, len(data.classes))
+    labels, scores = judged(split.labels, np.full(shape, 1 / len(data.classes)))
+    if classification_metrics(labels, scores, data.classes, positive)[select] is None:
+        raise ConfigError(
+            f"select: no {select} on the validation split of {data.name}, which lacks a class; "
+            "take another metric, such as loss, or another split"
+        )
 
 
 class _Session:
@@ -196,6 +219,7 @@ class _Session:
             name: Feed(split, device, config.augment_crop, mirror=config.mirror)
             for name, split in data.splits.items()
         }
+        self.fingerprints = fingerprints(data)
         self.augment = make_augment(config, data.input_shape)
         if config.mirror and data.kind != "images":
             raise ConfigError("mirror: only images can be mirrored")
@@ -237,59 +261,78 @@ class _Session:
 
     def open(self, *, overwrite: bool, resume: bool) -> None:
         """Makes the run folder, or takes up the run that is in it."""
-        if not self.group.first:
-            if resume:
-                self._take_up(Run.open(self.run.path))
-            return
+        writer = None
+        if self.config.tensorboard and self.group.first:
+            # Before an old run is removed.
+            writer = _summary_writer()
         if resume:
             self._take_up(Run.open(self.run.path))
-        else:
+        elif self.group.first:
             self.run = Run.create(self.run.path, self.config, overwrite=overwrite)
-        if self.config.tensorboard:
-            self.board = _summary_writer(self.run.path / TENSORBOARD)
+        if writer is not None:
+            self.board = writer(str(self.run.path / TENSORBOARD))
 
     def _take_up(self, run: Run) -> None:
-        if self.closed_form:
-            raise RunError(f"{run.path}: a {self.config.model} is fitted at once, not resumed")
         checkpoint = run.load_checkpoint(LAST, str(self.device))
-        if checkpoint.training is None:
-            raise RunError(f"{run.path / LAST}: has no state to resume from")
-        state = checkpoint.training
-        if self.config.epochs <= checkpoint.epoch:
+        more = self._epochs() - checkpoint.epoch
+        # One that was interrupted after its last epoch still has its end to come.
+        if more < 0 or (more == 0 and run.complete):
+            if self.closed_form:
+                raise RunError(f"{run.path}: a {self.config.model} is fitted at once, not resumed")
             raise RunError(
                 f"{run.path}: has {checkpoint.epoch} epochs already; give --epochs with more"
             )
+        if checkpoint.training is None:
+            raise RunError(f"{run.path / LAST}: has no state to resume from")
+        check_unchanged(
+            self.data,
+            checkpoint.splits,
+            run.path / LAST,
+            "Restore the data to resume, or train anew",
+        )
+        state = checkpoint.training
         try:
             self.model.load_state_dict(checkpoint.model.state_dict())
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.schedule.load(state["schedule"])
-            self.scaler.load_state_dict(state["scaler"])
+            if not self.closed_form:
+                self.optimizer.load_state_dict(state["optimizer"])
+                self.schedule.load(state["schedule"])
+                self.scaler.load_state_dict(state["scaler"])
             self.order.set_state(state["order"])
             torch.set_rng_state(state["random"])
             self.history = state["history"]
             self.best = state["best"]
+            self.fitted = state.get("fitted")
             self.seconds_before = state["seconds"]
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise RunError(f"{run.path / LAST}: damaged checkpoint: {error}") from None
-        run.write_config(self.config)
-        run.write_log(self.history)
+        if self.group.first:
+            run.write_config(self.config)
+            run.write_log(self.history)
 
     def train(self, progress: Progress) -> Run:
         self.write_metrics()
-        if progress.start and self.group.first:
-            progress.start(self.data, self.model)
         try:
+            if progress.start and self.group.first:
+                progress.start(self.data, self.model)
             for epoch in range(len(self.history) + 1, self._epochs() + 1):
+                # First, so that a run that this ended is not made longer by resuming it.
+                if self._is_stale():
+                    break
                 record = self._epoch(epoch, progress)
                 if progress.epoch and self.group.first:
                     progress.epoch(record)
-                if self._is_stale():
-                    break
             self.status = "finished"
         except KeyboardInterrupt:
             self.status = "interrupted"
         if self.group.first:
-            self._finish()
+            try:
+                self._finish()
+            except KeyboardInterrupt:
+                self.status = "interrupted"
+                self.write_metrics()
+        if self.status == "finished":
+            # The others return when all files are there.
+            self.group.wait()
         return self.run
 
     def _epochs(self) -> int:
@@ -345,25 +388,29 @@ class _Session:
             features=self.data.features,
             time_unit=self.data.time_unit,
             multilabel=self.data.multilabel,
+            splits=self.fingerprints,
         )
         if improved:
             self.run.save_checkpoint(BEST, checkpoint)
         self.run.save_checkpoint(LAST, replace(checkpoint, training=self._state()))
 
-    def _state(self) -> dict[str, Any] | None:
+    def _state(self) -> dict[str, Any]:
         """All that decides how training goes on, but for the weights."""
-        if self.closed_form:
-            return None
-        return {
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state(),
-            "scaler": self.scaler.state_dict(),
+        state = {
             "order": self.order.get_state(),
             "random": torch.get_rng_state(),
             "history": self.history,
             "best": self.best,
+            "fitted": self.fitted,
             "seconds": self._seconds(),
         }
+        if not self.closed_form:
+            state |= {
+                "optimizer": self.optimizer.state_dict(),
+                "schedule": self.schedule.state(),
+                "scaler": self.scaler.state_dict(),
+            }
+        return state
 
     def _fit(self, progress: Progress) -> tuple[float, float]:
         """Fits a model in closed form; its loss and accuracy on the training split."""
@@ -371,7 +418,7 @@ class _Session:
         def batches(name: str) -> Iterator[tuple[Tensor, Tensor]]:
             for inputs, labels in self.feeds[name].chunks():
                 yield inputs[0], labels
-                if progress.batch and name == "train":
+                if progress.batch and name == "train" and self.group.first:
                     progress.batch(len(labels))
 
         fit: Any = self.model.fit
@@ -413,10 +460,10 @@ class _Session:
         self.optimizer.zero_grad()
         loss_sum = torch.zeros((), device=self.device)
         right = torch.zeros((), dtype=torch.float64, device=self.device)
-        for part in self.group.share(batch).tensor_split(config.accumulate):
-            # Of several processes even one without examples takes part in the sums.
-            if len(part) == 0 and self.group.size == 1:
-                continue
+        # No more parts than any process has examples for; a process without some takes part in the
+        # sums all the same.
+        largest = -(-len(batch) // self.group.size)
+        for part in self.group.share(batch).tensor_split(min(config.accumulate, largest)):
             inputs, labels = feed.take(part, self.augment), feed.labels[part]
             with torch.autocast(
                 self.device.type, _AMP.get(config.amp), enabled=config.amp != "none"
@@ -432,7 +479,10 @@ class _Session:
             self.group.sum_gradients(self.model)
             if config.clip_norm is not None:
                 self.scaler.unscale_(self.optimizer)
-                nn.utils.clip_grad_norm_(self.model.parameters(), config.clip_norm)
+                # Of an ensemble each by itself, as if it were alone.
+                members = self.model.members if isinstance(self.model, Ensemble) else [self.model]
+                for member in members:
+                    nn.utils.clip_grad_norm_(member.parameters(), config.clip_norm)
             self.scaler.step(self.optimizer)
             self.scaler.update()
         return loss_value, right_count, self.objective.count(feed.labels[batch])
@@ -536,11 +586,11 @@ class _Session:
         )
 
 
-def _summary_writer(path: Path) -> Any:
+def _summary_writer() -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except (ImportError, RuntimeError, AttributeError) as error:
         raise ConfigError(
             f"tensorboard: cannot be imported ({error}): pip install 'fastltc[tensorboard]'"
         ) from None
-    return SummaryWriter(str(path))
+    return SummaryWriter
