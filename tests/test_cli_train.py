@@ -4,6 +4,7 @@ import csv
 import json
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from PIL import Image
 from fastltc.cli import main
 from fastltc.cli_options import SHARED_OPTIONS
 from fastltc.training import Run, TrainConfig
-from job_support import write_images
+from job_support import PLOTS, write_images
 
 DENSE = [
     "--model",
@@ -151,6 +152,65 @@ def test_resume_by_command(trained: Path) -> None:
     whole = invoke("train", *DENSE, "--epochs", 2, "--out", "whole")
     assert whole.exit_code == 0
     assert Run.open("whole").metrics["test"] == Run.open(run).metrics["test"]
+
+
+def test_resume_of_seeds_by_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    from fastltc.training import loop
+
+    fails(invoke("train", "--resume", "absent", "--seeds", 2), "absent: has no runs of seeds")
+    real = loop._Session._metrics
+
+    def metrics(session: Any, name: str) -> dict[str, Any]:
+        if name == "test" and session.config.seed == 1:
+            raise KeyboardInterrupt
+        return real(session, name)
+
+    for name in PLOTS:
+        monkeypatch.setattr(f"fastltc.plots.{name}", lambda *arguments, **options: b"")
+    with monkeypatch.context() as patch:
+        patch.setattr(loop._Session, "_metrics", metrics)
+        result = invoke("train", *DENSE, "--seeds", 2, "--out", "cut")
+    assert result.exit_code == 130, result.output
+    assert "Go on with: fastltc train --resume cut --seeds 2" in result.stdout
+    fails(
+        invoke("train", "--resume", "cut", "--seeds", 2, "--lr", 1),
+        "--lr cannot be changed in a run that is resumed",
+        status=2,
+    )
+    result = invoke("train", "--resume", "cut", "--seeds", 2)
+    assert result.exit_code == 0, result.output
+    assert "seeds 0 to 1, mean and deviation" in result.stdout
+    assert "seed 0" not in result.stdout
+    assert Run.open("cut/seed-1").complete
+
+
+def test_an_interrupt_at_the_end_by_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*arguments: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    for name in PLOTS:
+        monkeypatch.setattr(f"fastltc.plots.{name}", lambda *arguments, **options: b"")
+    with monkeypatch.context() as patch:
+        patch.setattr("fastltc.plots.training_curve", interrupt)
+        result = invoke("train", *DENSE, "--out", "run")
+    assert result.exit_code == 130, result.output
+    assert "fastltc train --resume run" in result.stdout
+    assert invoke("train", "--resume", "run").exit_code == 0
+
+
+def test_the_bar_of_a_resumed_run_starts_where_it_was() -> None:
+    from rich.console import Console
+
+    from fastltc.cli_train import _TrainView
+    from fastltc.data import load_data
+    from fastltc.models import build_model
+
+    config = TrainConfig.for_data("digits", model="dense", epochs=4)
+    view = _TrainView(Console(quiet=True), config, quiet=True, done=3)
+    view.start(load_data("digits"), build_model("dense", (1, 8, 8), 10))
+    (task,) = view.bar.tasks
+    assert (task.completed, task.total) == (3 * 1257, 4 * 1257)
+    assert task.fields["epoch"] == "4/4"
 
 
 def test_seeds_and_compare() -> None:

@@ -57,7 +57,8 @@ _INTERRUPTED = 130
         "--resume",
         type=click.Path(path_type=Path),
         metavar="RUN",
-        help="Go on with an interrupted run; --epochs, --threads, --device may differ.",
+        help="Go on with an interrupted run, or with --seeds N a folder of seeds; --epochs, "
+        "--threads, --device may differ.",
     ),
     click.option("--seeds", type=int, metavar="N", help="Train with N seeds; mean and deviation."),
     *TRAIN_OPTIONS,
@@ -99,18 +100,21 @@ def train(
         options["weights"] = str(Path(options["weights"]).expanduser().resolve())
     console = Console(soft_wrap=True, highlight=False)
     if resume is not None:
-        _only_for_new(data, out, recipe, config_file, seeds, options)
+        _only_for_new(data, out, recipe, config_file, options)
         given = {name: value for name, value in options.items() if value is not None}
-        config = replace(Run.open(resume).config, **given)
+        run = Run.open(resume) if seeds is None else _first_seed(resume)
+        config = replace(run.config, **given)
         out = resume
     else:
         config = _config(data, recipe, config_file, options)
     if out is None:
         out = _next_free(Path("runs") / _short_name(config.data))
     if seeds is not None:
-        _train_seeds(console, config, out, seeds, overwrite, offline, quiet)
+        resuming = resume is not None
+        _train_seeds(console, config, out, seeds, overwrite, resuming, offline, quiet)
         return
-    view = _TrainView(console, config, quiet=quiet)
+    done = 0 if resume is None else _epochs_done(resume)
+    view = _TrainView(console, config, quiet=quiet, done=done)
     with view:
         run = train_run(
             config,
@@ -120,14 +124,36 @@ def train(
             offline=offline,
             progress=view.callbacks(),
         )
-    if os.environ.get("RANK", "0") != "0":
+    if not _is_first():
         return  # another process writes
     _print_run(console, run)
     if run.metrics["status"] == "interrupted":
         raise click.exceptions.Exit(_INTERRUPTED)
 
 
-_RESUMABLE = {"epochs", "threads", "device", "data_root"}
+def _is_first() -> bool:
+    """Whether this is the one of torchrun's processes that writes."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _first_seed(out: Path) -> Run:
+    """The run in a folder of seeds that has the smallest."""
+    from .training import Run, RunError
+
+    numbers = [path.parent.name.removeprefix("seed-") for path in out.glob("seed-*/config.json")]
+    seeds = [int(number) for number in numbers if number.isdecimal()]
+    if not seeds:
+        raise RunError(f"{out}: has no runs of seeds to resume")
+    return Run.open(out / f"seed-{min(seeds)}")
+
+
+def _epochs_done(run: Path) -> int:
+    from .training import Run, RunError
+
+    try:
+        return int(Run.open(run).metrics.get("epochs", 0))
+    except RunError:
+        return 0
 
 
 def _only_for_new(
@@ -135,20 +161,20 @@ def _only_for_new(
     out: Path | None,
     recipe: str | None,
     config_file: Path | None,
-    seeds: int | None,
     options: dict[str, Any],
 ) -> None:
+    from .training.config import RESUMABLE
+
     named: dict[str, Any] = {
         "DATA": data,
         "--out": out,
         "--recipe": recipe,
         "--config": config_file,
     }
-    named |= {"--seeds": seeds}
     named |= {
         f"--{name.replace('_', '-')}": value
         for name, value in options.items()
-        if name not in _RESUMABLE
+        if name not in RESUMABLE
     }
     given = next((name for name, value in named.items() if value is not None), None)
     if given is not None:
@@ -193,17 +219,20 @@ def _train_seeds(
     out: Path,
     count: int,
     overwrite: bool,
+    resume: bool,
     offline: bool,
     quiet: bool,
 ) -> None:
     from .training import train_seeds
 
     views: list[_TrainView] = []
+    quiet = quiet or not _is_first()
 
     def progress(own: TrainConfig) -> TrainProgress:
         for view in views:
             view.bar.stop()
-        view = _TrainView(console, own, quiet=quiet)
+        done = _epochs_done(out / f"seed-{own.seed}") if resume else 0
+        view = _TrainView(console, own, quiet=quiet, done=done)
         views.append(view)
         view.bar.start()
         view.say(f"seed {own.seed}")
@@ -211,14 +240,25 @@ def _train_seeds(
 
     try:
         summary = train_seeds(
-            config, out, count, overwrite=overwrite, offline=offline, progress=progress
+            config,
+            out,
+            count,
+            overwrite=overwrite,
+            resume=resume,
+            offline=offline,
+            progress=progress,
         )
     except KeyboardInterrupt:
-        click.echo(f"interrupted: finished seeds are in {out}")
+        click.echo(
+            f"interrupted: finished seeds are in {out}. Go on with: "
+            f"fastltc train --resume {out} --seeds {count}"
+        )
         raise click.exceptions.Exit(_INTERRUPTED) from None
     finally:
         for view in views:
             view.bar.stop()
+    if not _is_first():
+        return
     seeds = f"seeds {summary['seeds'][0]} to {summary['seeds'][-1]}"
     click.echo(f"{summary['data']}, {summary['model']}, {seeds}, mean and deviation:")
     for part in ("val", "test"):
@@ -264,7 +304,9 @@ def _next_free(path: Path) -> Path:
 class _TrainView:
     """What `fastltc train` shows: a bar on a terminal, else a line per epoch."""
 
-    def __init__(self, console: Console, config: TrainConfig, *, quiet: bool) -> None:
+    def __init__(
+        self, console: Console, config: TrainConfig, *, quiet: bool, done: int = 0
+    ) -> None:
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
         self.console = console
@@ -283,6 +325,7 @@ class _TrainView:
         self.task: Any = None
         self.started = 0.0
         self.epochs = config.epochs
+        self.done = done
         self.images = 0
 
     def __enter__(self) -> _TrainView:
@@ -314,8 +357,15 @@ class _TrainView:
         about = getattr(model, "about", "")
         self.say(f"{name}: {trainable_parameters(model):,} trainable parameters, {about}")
         self.epochs = epochs = 1 if hasattr(model, "fit") else self.config.epochs
-        total = len(data.splits["train"]) * epochs
-        self.task = self.bar.add_task("", total=total, epoch=f"1/{epochs}", rate="", note="")
+        size = len(data.splits["train"])
+        self.task = self.bar.add_task(
+            "",
+            total=size * epochs,
+            completed=size * self.done,
+            epoch=f"{min(self.done + 1, epochs)}/{epochs}",
+            rate="",
+            note="",
+        )
         self.started = time.perf_counter()
 
     def batch(self, images: int) -> None:

@@ -8,6 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+
+from fastltc import plots
+from fastltc.training import Run, TrainConfig, parallel, train
+from job_support import PLOTS
 
 # Each process compares its part with the whole, computed by itself, in float64.
 SCRIPT = """
@@ -49,6 +54,79 @@ with parallel.processes(torch.device("cpu")) as group:
     assert group.sums(torch.tensor(1.0), torch.tensor(len(empty))) == [2.0, 1.0]
 print("the same")
 """
+
+
+# One group for all: under one launch a group that is gone cannot be made again.
+TRAIN = """
+import os
+import sys
+from pathlib import Path
+import torch
+import fastltc.plots as plots
+from fastltc.training import Progress, TrainConfig, parallel, train, train_seeds
+for name in ("training_curve", "confusion_matrix", "wiring_diagram", "wiring_graph", "montage"):
+    setattr(plots, name, lambda *arguments, **options: b"")
+out = Path(sys.argv[1])
+seen = []
+with parallel.processes(torch.device("cpu")) as group:
+    assert group.size == 2
+    for name, options in {options}.items():
+        config = TrainConfig.for_data("digits", **options)
+        train(config, out / name, progress=Progress(batch=seen.append))
+        if name == "closed":
+            assert sum(seen) == (1257 if group.first else 0), seen
+        seen.clear()
+    assert train_seeds(config, out / "seeds", 2)["seeds"] == [0, 1]
+    assert (out / "seeds" / "seeds.json").is_file()
+"""
+
+_QUICK = {"epochs": 1, "threads": 1, "lr": 1e-4}
+UNEVEN = {
+    # 1257 = 8 * 157 + 1: a batch of which one process has nothing.
+    "empty": {**_QUICK, "model": "dense", "batch_size": 157},
+    "crop": {**_QUICK, "model": "dense", "batch_size": 157, "augment_crop": 7},
+    "parts": {**_QUICK, "model": "dense", "batch_size": 1240, "accumulate": 32},
+    "bf16": {**_QUICK, "units": 14, "batch_size": 600, "amp": "bf16"},
+    "fp16": {**_QUICK, "units": 14, "batch_size": 600, "amp": "fp16"},
+    "closed": {"model": "reservoir", "units": 50, "reads": 4, "threads": 1},
+}
+
+
+@pytest.mark.slow
+def test_what_processes_share_unevenly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(TRAIN.replace("{options}", repr(UNEVEN)))
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    done = subprocess.run(
+        [*launch, script, tmp_path / "two"],
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    for name in PLOTS:
+        monkeypatch.setattr(plots, name, lambda *arguments, **options: b"")
+    for name, options in UNEVEN.items():
+        two = Run.open(tmp_path / "two" / name).metrics
+        assert (two["status"], two["processes"]) == ("finished", 2)
+        if name == "crop":
+            continue  # each process draws its own
+        one = train(TrainConfig.for_data("digits", **options), tmp_path / "one" / name).metrics
+        assert two["val"]["loss"] == pytest.approx(one["val"]["loss"], rel=5e-3)
+
+
+def test_a_batch_norm_over_processes_keeps_the_dtype(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parallel.dist, "all_reduce", lambda total: None)
+    # More values of a channel than float16 can count.
+    x = torch.randn(32, 2, 48, 48)
+    for dtype in (torch.float16, torch.bfloat16, torch.float32):
+        ours, theirs = torch.nn.BatchNorm2d(2), torch.nn.BatchNorm2d(2)
+        found = parallel._BatchNormOverProcesses(ours)(x.to(dtype))
+        assert found.dtype == dtype
+        torch.testing.assert_close(found, theirs(x.to(dtype)), atol=1e-5, rtol=2e-2)
+        torch.testing.assert_close(ours.running_mean, theirs.running_mean, atol=1e-6, rtol=1e-4)
+        torch.testing.assert_close(ours.running_var, theirs.running_var, atol=1e-6, rtol=1e-4)
 
 
 @pytest.mark.slow

@@ -8,14 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from .. import plots
+from ..data import DataSet
+from . import parallel
 from .comparable import check_same_test, positive_class
-from .config import TrainConfig
+from .config import RESUMABLE, TrainConfig
+from .device import find_device
 from .errors import ConfigError, RunError
 from .files import write_bytes, write_json
 from .loop import Progress, train
-from .run import Run
+from .run import CONFIG, LAST, Run, read_json
 
 SEEDS = "seeds.json"
 METRICS = ("auc", "accuracy", "f1", "f1_macro", "average_precision", "loss")
@@ -27,16 +31,21 @@ def train_seeds(
     count: int,
     *,
     overwrite: bool = False,
+    resume: bool = False,
     offline: bool = False,
     progress: Callable[[TrainConfig], Progress] | None = None,
 ) -> dict[str, Any]:
     """Trains with ``count`` seeds, from ``config.seed`` on, into ``OUT/seed-N``.
 
+    Started by ``torchrun``, all processes train each seed together, and only the first writes.
+
     Args:
         config: what to train.
         out: the folder that gets the runs and ``seeds.json``.
         count: how many seeds, at least 2.
-        overwrite: replace earlier runs there.
+        overwrite: replace earlier runs there, those of other seeds too.
+        resume: keep the finished seeds that are there, go on with an interrupted one and train
+            those that are missing.
         offline: do not download the data set.
         progress: makes the functions to call on the way, for each run.
 
@@ -46,27 +55,80 @@ def train_seeds(
 
     Raises:
         ConfigError: fewer than two seeds.
+        RunError: something is in the place of one of the run folders, or ``resume`` finds a run
+            of another configuration; nothing has been trained then.
         KeyboardInterrupt: training was interrupted; what is finished stays.
     """
     if count < 2:
         raise ConfigError(f"seeds: expected at least 2, got {count}")
     out = Path(out)
-    runs = []
-    for seed in range(config.seed, config.seed + count):
-        own = replace(config, seed=seed)
-        run = train(
-            own,
-            out / f"seed-{seed}",
-            overwrite=overwrite,
-            offline=offline,
-            progress=None if progress is None else progress(own),
-        )
-        if run.metrics["status"] != "finished":
-            raise KeyboardInterrupt
-        runs.append(run)
-    summary = summarise(runs)
-    write_json(out / SEEDS, summary)
+    seeds = [replace(config, seed=config.seed + number) for number in range(count)]
+    runs = [Run(out / f"seed-{own.seed}") for own in seeds]
+    # Every process looks before the first one changes anything.
+    steps = [
+        _step(own, run, overwrite=overwrite, resume=resume)
+        for own, run in zip(seeds, runs, strict=True)
+    ]
+    found = out.glob(f"seed-*/{CONFIG}") if overwrite and not resume else ()
+    others = [path.parent for path in found if Run(path.parent) not in runs]
+
+    def clear() -> None:
+        """Removes what would not belong to the new runs."""
+        (out / SEEDS).unlink(missing_ok=True)
+        while others:
+            Run(others.pop()).remove()
+
+    with parallel.processes(find_device(config.device)) as group:
+        group.wait()
+        for own, run, step in zip(seeds, runs, steps, strict=True):
+            if step == _KEEP:
+                continue
+            train(
+                own,
+                run.path,
+                overwrite=step == _ANEW,
+                resume=step == _RESUME,
+                offline=offline,
+                progress=_after(clear, Progress() if progress is None else progress(own)),
+            )
+            if run.metrics["status"] != "finished":
+                raise KeyboardInterrupt
+        summary = summarise(runs)
+        if group.first:
+            write_json(out / SEEDS, summary)
+        group.wait()
     return summary
+
+
+# What is to be done for a seed.
+_KEEP, _RESUME, _NEW, _ANEW = "keep", "resume", "new", "anew"
+
+
+def _step(config: TrainConfig, run: Run, *, overwrite: bool, resume: bool) -> str:
+    if not resume or not (run.path / CONFIG).is_file():
+        run.check_place(overwrite=overwrite)
+        return _ANEW if overwrite else _NEW
+    known = run.config
+    for name, value in known.to_dict().items():
+        asked = getattr(config, name)
+        # The default model is written into the configuration of a run.
+        if name not in RESUMABLE and value != asked and (name != "model" or asked is not None):
+            raise RunError(f"{run.path}: has {name} = {value!r}, got {asked!r}; cannot be resumed")
+    if run.complete and known.epochs == config.epochs:
+        return _KEEP
+    # Without a finished epoch there is nothing to go on from.
+    return _RESUME if (run.path / LAST).is_file() else _ANEW
+
+
+def _after(first: Callable[[], None], progress: Progress) -> Progress:
+    """Calls ``first`` when a run has begun: its data is there, and its folder is made."""
+
+    def start(data: DataSet, model: nn.Module) -> None:
+        first()
+        if progress.start is not None:
+            progress.start(data, model)
+
+    return replace(progress, start=start)
 
 
 def summarise(runs: Sequence[Run]) -> dict[str, Any]:
@@ -113,10 +175,7 @@ def compare(paths: Sequence[Path | str], out: Path | None = None) -> list[dict[s
     first: list[Run] = []
     for given in paths:
         path = Path(given)
-        if (path / SEEDS).is_file():
-            members = [Run.open(member) for member in sorted(path.glob("seed-*"))]
-        else:
-            members = [Run.open(path)]
+        members = _seed_runs(path) if (path / SEEDS).is_file() else [Run.open(path)]
         for member in members:
             if member.metrics.get("test") is None:
                 raise RunError(f"{member.path}: has no test metrics; it is not finished")
@@ -136,3 +195,11 @@ def compare(paths: Sequence[Path | str], out: Path | None = None) -> list[dict[s
         write_json(out / "compare.json", rows)
         write_bytes(out / "compare.png", plots.comparison(rows))
     return rows
+
+
+def _seed_runs(path: Path) -> list[Run]:
+    """The runs that ``seeds.json`` is about, wherever its folder is now."""
+    seeds = read_json(path / SEEDS).get("seeds")
+    if not isinstance(seeds, list) or not seeds:
+        raise RunError(f"{path / SEEDS}: damaged: expected a list of seeds")
+    return [Run.open(path / f"seed-{seed}") for seed in seeds]

@@ -16,6 +16,9 @@ SCHEDULES = ("constant", "cosine", "plateau")
 CLASS_WEIGHTS = ("none", "balanced")
 AMP = ("none", "bf16", "fp16")
 
+# Options that may differ when a run is resumed.
+RESUMABLE = ("epochs", "threads", "device", "data_root")
+
 # What `TrainConfig.for_data` starts from where a data set wants other values than the dataclass;
 # the second for its usual model only.
 _DATA_DEFAULTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {

@@ -563,6 +563,7 @@ class _Session:
                 "data": self.data.name,
                 "source": self.data.source,
                 "images": {name: len(split) for name, split in self.data.splits.items()},
+                "splits": self.fingerprints,
                 "remarks": list(self.data.remarks),
                 "model": self.config.model,
                 "trainable_parameters": trainable_parameters(self.model),
