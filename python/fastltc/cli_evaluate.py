@@ -68,9 +68,7 @@ def print_metrics(console: Console, split: str, metrics: dict[str, Any]) -> None
     click.option(
         "--split",
         type=click.Choice(["train", "val", "test"]),
-        default="test",
-        show_default=True,
-        help="Part of the data.",
+        help="Part of the data.  [default: test; all of other data without splits]",
     ),
     POSITIVE,
     CHECKPOINT,
@@ -106,7 +104,7 @@ def print_metrics(console: Console, split: str, metrics: dict[str, Any]) -> None
 )
 def evaluate(
     run: Path,
-    split: str,
+    split: str | None,
     checkpoint: str,
     threads: int | None,
     out: Path | None,
@@ -133,6 +131,10 @@ def evaluate(
         return
     console = make_console()
     console.print(f"{run}, {checkpoint} checkpoint (epoch {result['epoch']})", markup=False)
+    split = result["split"]
+    if options["data"] is not None:
+        for remark in result["remarks"]:
+            console.print(f"note: {remark}", markup=False)
     print_metrics(console, f"{result['data']} {split}", result)
     names = [entry["name"] for entry in result["per_class"]]
     counts = result["confusion_matrix"]

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from fastltc import plots
-from fastltc.training import Run, RunError, TrainConfig, evaluate, predict_series, train
-from job_support import PLOTS
+from fastltc.cli import main
+from fastltc.training import Run, RunError, TrainConfig, evaluate, predict, predict_series, train
+from job_support import PLOTS, write_images
 
 # The module: its name in the package is that of the function.
 evaluation = import_module("fastltc.training.evaluate")
@@ -104,3 +106,82 @@ def test_each_row_of_the_training_split_is_judged_once(tmp_path: Path, stride: i
     starts = {int(name.split("+")[0]) for name in names}
     assert len(starts) == (14 if stride == 10 else 15)
     assert evaluate(run, "test", resamples=0)["n"] == 38
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    folder = tmp_path_factory.mktemp("photos")
+    write_images(folder / "own", {"[b]at": 30, "cat": 30})
+    config = TrainConfig.for_data(f"folder:{folder / 'own'}", model="probe", threads=1)
+    return train(config, folder / "run")
+
+
+def test_of_other_images_all_are_judged_in_the_size_of_training(
+    photos: Run, tmp_path: Path
+) -> None:
+    folder = tmp_path / "external"
+    write_images(folder, {"[b]at": 10, "cat": 15}, side=13, mode="RGB")
+    result = evaluate(photos, data=f"folder:{folder}", out=tmp_path, resamples=0)
+    assert (result["split"], result["n"]) == ("all", 25)
+    assert result["remarks"] == [
+        "without splits of its own: all of it is judged",
+        "images resized to 8x8",
+    ]
+    with open(tmp_path / "predictions-all.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    found = predict(photos.load_checkpoint(), [folder])
+    assert [row["name"] for row in rows] == [str(one.image.path) for one in found]
+    scores = [float(row["cat"]) for row in rows]
+    expected = [one.probabilities["cat"] for one in found]
+    np.testing.assert_allclose(scores, expected, atol=0.02)  # whole grey levels there
+    # A split by request, as in training, and as ever of the run's own data.
+    result = evaluate(photos, "test", data=f"folder:{folder}", out=tmp_path, resamples=0)
+    assert (result["split"], result["n"]) == ("test", 5)
+    result = evaluate(photos, data=photos.config.data, out=tmp_path, resamples=0)
+    assert (result["split"], result["n"]) == ("test", 12)
+    assert evaluate(photos, out=tmp_path, resamples=0)["n"] == 12
+
+
+def test_other_data_may_be_of_one_class_and_have_splits(photos: Run, tmp_path: Path) -> None:
+    write_images(tmp_path / "one", {"cat": 5})
+    result = evaluate(photos, data=f"folder:{tmp_path / 'one'}", out=tmp_path)
+    assert (result["n"], result["auc"]) == (5, None)
+    for split, count in (("train", 3), ("val", 3), ("test", 6)):
+        write_images(tmp_path / "three" / split, {"[b]at": count, "cat": count})
+    result = evaluate(photos, data=f"folder:{tmp_path / 'three'}", out=tmp_path, resamples=0)
+    assert (result["split"], result["n"]) == ("test", 12)
+
+
+def test_the_command_says_what_was_judged(photos: Run, tmp_path: Path) -> None:
+    write_images(tmp_path / "other", {"[b]at": 7, "cat": 12})
+    arguments = ["evaluate", str(photos.path), "--data", f"folder:{tmp_path / 'other'}"]
+    printed = CliRunner().invoke(main, [*arguments, "--out", str(tmp_path), "--resamples", "0"])
+    assert printed.exit_code == 0, printed.output
+    assert "note: without splits of its own: all of it is judged" in printed.stdout
+    assert "other all: 19 examples" in printed.stdout
+    assert "predictions-all.csv" in printed.stdout
+    table = [line.split() for line in printed.stdout.splitlines() if "[b]at" in line]
+    assert table[0][3:5] == ["[b]at", "cat"]
+    assert table[1][0] == "[b]at"
+
+
+def test_of_another_series_all_rows_are_judged(series: Run, tmp_path: Path) -> None:
+    data = write_series(tmp_path / "other.csv", rows=57)
+    result = evaluate(series, data=data, out=tmp_path, resamples=0)
+    assert (result["split"], result["n"]) == ("all", 57)
+    with open(tmp_path / "predictions-all.csv", newline="") as file:
+        scores = [float(row["1"]) for row in csv.DictReader(file)]
+    expected = predict_series(series.load_checkpoint(), tmp_path / "other.csv")
+    np.testing.assert_allclose(scores, [row.probabilities["1"] for row in expected], rtol=1e-5)
+    # Shorter than a sequence.
+    data = write_series(tmp_path / "short.csv", rows=4)
+    assert evaluate(series, data=data, out=tmp_path, resamples=0)["n"] == 4
+
+
+def test_of_other_arrays_all_are_judged(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).normal(size=(60, 3))
+    np.savez(tmp_path / "own.npz", x=x, y=(x[:, 0] > 0).astype(int))
+    np.savez(tmp_path / "other.npz", x=x[:9], y=(x[:9, 0] > 0).astype(int))
+    run = train(TrainConfig.for_data(f"npz:{tmp_path / 'own.npz'}", threads=1), tmp_path / "run")
+    result = evaluate(run, data=f"npz:{tmp_path / 'other.npz'}", resamples=0)
+    assert (result["split"], result["n"]) == ("all", 9)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from .errors import DataError
 from .options import DataOptions
 from .partition import SHARES, partition
-from .sets import SPLITS, DataSet, Split, check_splits
+from .sets import SPLITS, WHOLE, DataSet, Split, check_splits
 
 # What the inputs and labels of a split may be called.
 _LAYOUTS = (("{}_images", "{}_labels"), ("x_{}", "y_{}"), ("X_{}", "y_{}"))
@@ -73,9 +73,13 @@ def load_npz(path: Path, options: DataOptions) -> DataSet:
             remarks = (f"validation: 10 % of the training examples, {how}",)
     elif whole is not None:
         everything = _read(path, arrays, whole[0], whole[1], "timespans")
-        where, how = _partition(everything[1], SHARES, options.split_seed)
-        read = {split: _take(everything, where == split) for split in SPLITS}
-        remarks = (f"split 70/10/20 here, {how}",)
+        if options.whole:
+            read = dict.fromkeys(SPLITS, everything)
+            remarks = (WHOLE,)
+        else:
+            where, how = _partition(everything[1], SHARES, options.split_seed)
+            read = {split: _take(everything, where == split) for split in SPLITS}
+            remarks = (f"split 70/10/20 here, {how}",)
     else:
         raise DataError(
             f"{path}: expected train_images and train_labels, x_train and y_train, or images and "
@@ -94,6 +98,7 @@ def load_npz(path: Path, options: DataOptions) -> DataSet:
             splits={name: Split(*read[name]) for name in SPLITS},
             source=str(path),
             remarks=remarks,
+            whole=remarks == (WHOLE,),
             features=(),
             time_unit=1.0 if any(values[2] is not None for values in read.values()) else 0.0,
         )

@@ -15,7 +15,7 @@ from .errors import DataError
 from .images import is_grey, read_image
 from .options import DataOptions
 from .partition import partition
-from .sets import SPLITS, DataSet, Split, check_splits, class_names
+from .sets import SPLITS, WHOLE, DataSet, Split, check_splits, class_names
 from .tables import (
     FILE_NAMES,
     GROUP_NAMES,
@@ -258,7 +258,10 @@ def load_listed(listed: Sequence[Listed], options: DataOptions, name: str, sourc
         DataError: a file is missing or damaged, a split is empty or has one class only, or grey
             and coloured images are mixed and ``options.channels`` does not say what to make of it.
     """
-    listed, remarks = complete_splits(listed, options.split_seed, source)
+    whole = options.whole and all(item.split is None for item in listed)
+    remarks: tuple[str, ...] = (WHOLE,)
+    if not whole:
+        listed, remarks = complete_splits(listed, options.split_seed, source)
     if any(item.group is not None for item in listed):
         groups = {
             split: {item.group for item in listed if item.split == split and item.group}
@@ -269,8 +272,8 @@ def load_listed(listed: Sequence[Listed], options: DataOptions, name: str, sourc
     labels = {item: classes.index(item.label) for item in listed}
     shape, shape_remarks = _common_shape(listed, options)
     splits = {}
-    for split in SPLITS:
-        items = [item for item in listed if item.split == split]
+    for split in SPLITS[:1] if whole else SPLITS:
+        items = [item for item in listed if whole or item.split == split]
         images = np.empty((len(items), *shape), dtype=np.uint8)
         for index, item in enumerate(items):
             pixels = read_image(item.path, shape, grey_as_colour=options.channels == 3).pixels
@@ -280,6 +283,8 @@ def load_listed(listed: Sequence[Listed], options: DataOptions, name: str, sourc
             np.array([labels[item] for item in items], dtype=np.int64),
             names=tuple(str(item.path) for item in items),
         )
+    if whole:
+        splits = dict.fromkeys(SPLITS, splits["train"])
     return check_splits(
         DataSet(
             name=name,
@@ -287,6 +292,7 @@ def load_listed(listed: Sequence[Listed], options: DataOptions, name: str, sourc
             splits=splits,
             source=source,
             remarks=(*remarks, *shape_remarks),
+            whole=whole,
         )
     )
 
@@ -303,6 +309,11 @@ def _common_shape(
         size, coloured = _peek(item.path)
         sizes.add(size)
         kinds.setdefault(coloured, item.path)
+    if options.image_shape is not None:
+        _, height, width = options.image_shape
+        if sizes != {(width, height)}:
+            remarks = (f"images resized to {width}x{height}",)
+        return options.image_shape, remarks
     if len(kinds) == 2 and options.channels is None:
         raise DataError(
             f"channels: {kinds[False]} is grey and {kinds[True]} in colour; say --channels 3 to "

@@ -9,8 +9,8 @@ from typing import Any
 
 from .errors import DataError
 
-# Those that say where data comes from, for every source.
-_EVERYWHERE = ("data_root", "offline", "progress")
+# Those that say where data comes from, and those of evaluation: for every source.
+_EVERYWHERE = ("data_root", "offline", "progress", "whole", "image_shape")
 
 # Called with (received, total) bytes.
 Progress = Callable[[int, int], None]
@@ -38,6 +38,9 @@ class DataOptions:
         stride: rows from the start of one training sequence to the next; None for ``window``.
         time_unit: seconds that are one unit of ``timespans``; None for the median training step.
         split_seed: seed of a split that is made here, because the data has none.
+        whole: make no split where the data has none; each of its splits is then all of it.
+        image_shape: ``(C, H, W)`` that images from files are converted to, as those of a trained
+            model; it wins over ``image_size`` and ``channels``.
     """
 
     data_root: Path | str | None = None
@@ -54,6 +57,8 @@ class DataOptions:
     stride: int | None = None
     time_unit: float | None = None
     split_seed: int = 0
+    whole: bool = False
+    image_shape: tuple[int, int, int] | None = None
 
     def __post_init__(self) -> None:
         for name in ("image_size", "window", "stride"):

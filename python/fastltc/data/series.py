@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from .errors import DataError
 from .fetch import Published, cache_folder, obtain, verify
 from .options import DataOptions
-from .sets import IGNORED, SPLITS, DataSet, Split, check_splits, class_names
+from .sets import IGNORED, SPLITS, WHOLE, DataSet, Split, check_splits, class_names
 from .tables import LABEL_NAMES, SPLIT_NAMES, TIME_NAMES, Table, read_table
 
 _SHARES = (0.7, 0.1, 0.2)
@@ -270,6 +270,7 @@ def _series(
     *,
     positive: int | None = None,
     class_labels: tuple[str, ...] | None = None,
+    whole: bool = False,
 ) -> DataSet:
     labels = {label for part in parts.values() for recording in part for label in recording.labels}
     codes = class_names(labels)
@@ -281,21 +282,29 @@ def _series(
         raise DataError(f"{source}: the median time step is {unit}; give --time-unit SECONDS")
     window = options.window
     stride = options.stride or window
+    if whole:
+        window = min(window, len(parts["test"][0].times))
+        splits = dict.fromkeys(
+            SPLITS, sequences(parts["test"], codes, window, window, unit, split="test")
+        )
+    else:
+        splits = {
+            split: sequences(parts[split], codes, window, stride, unit, split=split)
+            for split in SPLITS
+        }
     return check_splits(
         DataSet(
             name=name,
             classes=codes if class_labels is None else class_labels,
-            splits={
-                split: sequences(parts[split], codes, window, stride, unit, split=split)
-                for split in SPLITS
-            },
+            splits=splits,
             source=source,
             positive=positive,
             remarks=(
                 *remarks,
                 f"time steps are in units of {unit:g} s and go from {steps.min() / unit:g} to "
-                f"{steps.max() / unit:g} in the training rows",
+                f"{steps.max() / unit:g}{'' if whole else ' in the training rows'}",
             ),
+            whole=whole,
             features=features,
             time_unit=unit,
         )
@@ -318,7 +327,11 @@ def load_series(path: Path, options: DataOptions) -> DataSet:
     read = read_recording(path, options, with_splits=True)
     recording = read.recording
     parts: dict[str, list[Recording]] = {name: [] for name in SPLITS}
-    if read.splits is None:
+    whole = options.whole and read.splits is None
+    if whole:
+        parts = {name: [recording] for name in SPLITS}
+        remark = WHOLE
+    elif read.splits is None:
         rows = len(recording.times)
         first, second = round(_SHARES[0] * rows), round((_SHARES[0] + _SHARES[1]) * rows)
         ends = ((0, first), (first, second), (second, rows))
@@ -340,7 +353,13 @@ def load_series(path: Path, options: DataOptions) -> DataSet:
         counts = ", ".join(f"{len(runs)} {name}" for name, runs in parts.items())
         remark = f"split by a column: runs of rows of one split: {counts}"
     return _series(
-        f"csv:{path}", str(path), read.features, parts, options, (remark, *_label_remark(read))
+        f"csv:{path}",
+        str(path),
+        read.features,
+        parts,
+        options,
+        (remark, *_label_remark(read)),
+        whole=whole,
     )
 
 

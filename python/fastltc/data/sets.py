@@ -12,6 +12,9 @@ from .errors import DataError
 
 SPLITS = ("train", "val", "test")
 
+# The remark on data that is whole.
+WHOLE = "without splits of its own: all of it is judged"
+
 # The label of a row that is in a sequence for its context only and is neither learned nor judged.
 IGNORED = -1
 
@@ -55,6 +58,7 @@ class DataSet:
         features: names of the I inputs of a time series or a vector.
         time_unit: seconds that are one unit of ``timespans``; 0 without them.
         multilabel: each input may have several of the classes, or none.
+        whole: the data has no splits of its own and none was made: each is all of it.
     """
 
     name: str
@@ -66,6 +70,7 @@ class DataSet:
     features: tuple[str, ...] = ()
     time_unit: float = 0.0
     multilabel: bool = False
+    whole: bool = False
 
     @property
     def kind(self) -> str:
@@ -89,7 +94,8 @@ def check_splits(data: DataSet) -> DataSet:
         split = data.splits[name]
         if len(split) == 0:
             raise DataError(f"{data.source}: the {name} split is empty")
-        if data.multilabel:
+        # What is only judged may be of one class.
+        if data.multilabel or data.whole:
             continue
         labels = split.labels[split.labels != IGNORED]
         found = np.unique(labels)

@@ -26,7 +26,7 @@ from .unchanged import check_unchanged
 
 def evaluate(
     run: Run,
-    split: str = "test",
+    split: str | None = None,
     *,
     positive: str | int | None = None,
     data: str | None = None,
@@ -42,11 +42,13 @@ def evaluate(
 
     Args:
         run: the run.
-        split: ``train``, ``val`` or ``test``.
+        split: ``train``, ``val`` or ``test``; None for the test split, but for all of other data
+            that has no splits of its own, which is then called ``all``.
         positive: class that F1, the curves and the precision at a recall are about; None for that
             of the run, and of two classes for the second.
         data: another data set with classes of the same names; None for that of the run. Of a time
-            series columns are found by their names, and the unit of time is the checkpoint's.
+            series columns are found by their names, and the unit of time is the checkpoint's;
+            image files are converted to the size and the channels of the training images.
         data_root: where the data is now; None for where it was.
         offline: do not download the data set.
         checkpoint: ``best.pt`` or ``last.pt``.
@@ -58,7 +60,8 @@ def evaluate(
             ``precision-recall-SPLIT.png`` and ``calibration-SPLIT.png``; None for the run's.
 
     Returns:
-        The metrics of `classification_metrics`, preceded by what was evaluated, and ``intervals``.
+        The metrics of `classification_metrics`, preceded by what was evaluated (with the data's
+        ``remarks``), and ``intervals``.
 
     Raises:
         RunError: there is no usable checkpoint, its classes are not those of the data, or the
@@ -70,7 +73,7 @@ def evaluate(
         >>> from fastltc.training import Run, evaluate
         >>> evaluate(Run.open("run"), "val")["auc"]  # doctest: +SKIP
     """
-    if split not in SPLITS:
+    if split is not None and split not in SPLITS:
         raise ConfigError(f"split: expected one of {', '.join(SPLITS)}, got {split!r}")
     for recall in recalls:
         if not 0 < recall <= 1:
@@ -81,6 +84,10 @@ def evaluate(
     asked = find_class(positive, loaded.classes)
     name = loaded.config.data if data is None else data
     options = loaded.config.data_options(data_root, offline=offline)
+    if name != loaded.config.data:
+        options = replace(options, whole=split is None)
+        if len(loaded.image_shape) == 3:
+            options = replace(options, image_shape=loaded.image_shape)
     if loaded.features:
         # A step of the model is what it was in training, whatever the median of this data.
         options = replace(options, time_unit=loaded.time_unit)
@@ -88,15 +95,17 @@ def evaluate(
     found = load_data(name, options=options, strict=False)
     found = _in_the_order_of(found, loaded, run.path / checkpoint)
     _check_fits(found, loaded, run.path / checkpoint)
+    taken = split or "test"
     if data is None:
         check_unchanged(
             found,
             loaded.splits,
             run.path / checkpoint,
             f"Restore the data, or name it to have it judged as it is now: --data {name}",
-            [split],
+            [taken],
         )
-    part = _each_row_once(_in_the_classes_of(found, loaded, split))
+    part = _each_row_once(_in_the_classes_of(found, loaded, taken))
+    split = "all" if found.whole else taken
     scores = _scores(loaded, part)
     labels, rows = judged(part.labels, scores)
     chosen = loaded.positive if asked is None else asked
@@ -107,6 +116,7 @@ def evaluate(
         "epoch": loaded.epoch,
         "data": found.name,
         "split": split,
+        "remarks": list(found.remarks),
         **metrics,
     }
     if resamples:
