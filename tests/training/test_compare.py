@@ -10,7 +10,8 @@ from click.testing import CliRunner
 
 from fastltc import plots
 from fastltc.cli import main
-from fastltc.training import Run, RunError, TrainConfig, compare
+from fastltc.training import Run, RunError, TrainConfig, compare, train
+from job_support import PLOTS, write_images
 
 DATA = "folder:/photos"
 
@@ -121,3 +122,23 @@ def test_names_are_no_markup_and_no_column_is_cut(monkeypatch: pytest.MonkeyPatc
     head, *rows = printed(*runs)
     assert " ".join(head[-4:]) == "f1 ([b]at) average_precision ([b]at)"
     assert [row[0] for row in rows] == names
+
+
+def test_runs_know_the_digest_of_what_they_were_tested_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in PLOTS:
+        monkeypatch.setattr(plots, name, lambda *arguments, **options: b"")
+    write_images(tmp_path / "one", {"a": 20, "b": 20})
+    for split in ("train", "val", "test"):
+        write_images(tmp_path / "three" / split, {"a": 8, "b": 8})
+    for name in ("one", "three"):
+        for seed in (0, 1):
+            config = TrainConfig.for_data(
+                f"folder:{tmp_path / name}", model="probe", split_seed=seed, threads=1
+            )
+            train(config, tmp_path / f"{name}-{seed}")
+    with pytest.raises(RunError, match=r"one-1: split_seed is 1, in .*one-0 it is 0"):
+        compare([tmp_path / "one-0", tmp_path / "one-1"])
+    # The seed of a split that was not made.
+    compare([tmp_path / "three-0", tmp_path / "three-1"])
