@@ -68,7 +68,7 @@ _TRAINING = (
     ("plateau_patience", int, "Of the plateau schedule.", "EPOCHS"),
     ("patience", int, "Stop after so many epochs without a better one.", "EPOCHS"),
     ("clip_norm", float, "Largest norm of the gradient.", None),
-    ("class_weights", str, "none or balanced.", "NAME"),
+    ("class_weights", str, "none, sqrt or balanced.", "NAME"),
     ("label_smoothing", float, "Share of the target that goes to all classes alike.", None),
     ("amp", str, "Mixed precision: none, bf16 or fp16.", "NAME"),
     ("augment_scale", float, "Largest relative change of size.", None),

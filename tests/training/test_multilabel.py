@@ -99,8 +99,18 @@ def test_metrics_are_those_of_scikit_learn() -> None:
         assert quick[name] == pytest.approx(found[name]), name
 
 
+@pytest.mark.parametrize(("balance", "expected"), [(0.5, (0.5, 1.0)), (1.0, (0.25, 1.0))])
+def test_weights_of_classes_are_a_power_of_their_inverse_frequency(
+    balance: float, expected: tuple[float, float]
+) -> None:
+    labels = torch.tensor([0] * 80 + [1] * 20)
+    weights = Objective(labels, 2, balance=balance).weights
+    assert weights is not None
+    torch.testing.assert_close(weights / weights[1], torch.tensor(expected))
+
+
 def test_balanced_weights_make_both_sides_count_alike() -> None:
     labels = torch.tensor([[1, 0]] * 2 + [[0, 0]] * 6 + [[0, 1]] * 2)
-    objective = Objective(labels, 2, multilabel=True, balanced=True)
+    objective = Objective(labels, 2, multilabel=True, balance=1.0)
     assert objective.weights is not None
     assert objective.weights.tolist() == [4.0, 4.0]

@@ -186,13 +186,14 @@ def write_lopsided(path: Path) -> str:
 def test_class_weights_find_more_of_a_rare_class(tmp_path: Path) -> None:
     data = write_lopsided(tmp_path / "lopsided.npz")
     recalls = {}
-    for weights in ("none", "balanced"):
+    for weights in ("none", "sqrt", "balanced"):
         config = TrainConfig.for_data(
             data, model="dense", epochs=3, batch_size=64, threads=1, class_weights=weights
         )
         run = train(config, tmp_path / weights)
         recalls[weights] = run.metrics["test"]["per_class"][1]["recall"]
     assert recalls["balanced"] > recalls["none"] + 0.2
+    assert recalls["none"] <= recalls["sqrt"] <= recalls["balanced"]
 
 
 @pytest.mark.parametrize("select", ["f1", "f1_macro", "average_precision"])

@@ -13,7 +13,8 @@ from .errors import ConfigError
 SELECT = ("loss", "auc", "accuracy", "f1", "f1_macro", "average_precision", "last")
 OPTIMIZERS = ("adam", "adamw", "nadam")
 SCHEDULES = ("constant", "cosine", "plateau")
-CLASS_WEIGHTS = ("none", "balanced")
+# The power of the inverse frequency that each is.
+CLASS_WEIGHTS = {"none": 0.0, "sqrt": 0.5, "balanced": 1.0}
 AMP = ("none", "bf16", "fp16")
 
 # Options that may differ when a run is resumed.
@@ -93,7 +94,8 @@ class TrainConfig:
         plateau_factor, plateau_patience: of the plateau schedule.
         patience: epochs without a better ``select`` metric after which training stops; None never.
         clip_norm: largest norm of the gradient; None for no limit.
-        class_weights: ``balanced`` weighs the loss by the inverse frequency of the classes.
+        class_weights: ``balanced`` weighs the loss by the inverse frequency of the classes,
+            ``sqrt`` by its square root.
         label_smoothing: share of the target that goes to all classes alike, for example 0.1.
         amp: mixed precision, ``bf16`` or ``fp16``.
         augment_scale: largest relative change of size, for example 0.1.

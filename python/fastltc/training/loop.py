@@ -27,7 +27,7 @@ from ..models import (
 )
 from . import parallel
 from .augment import make_augment
-from .config import TrainConfig
+from .config import CLASS_WEIGHTS, TrainConfig
 from .device import find_device
 from .errors import ConfigError, DivergedError, RunError
 from .feed import Feed
@@ -255,7 +255,7 @@ class _Session:
             self.feeds["train"].labels,
             len(self.data.classes),
             multilabel=self.data.multilabel,
-            balanced=config.class_weights == "balanced",
+            balance=CLASS_WEIGHTS[config.class_weights],
             smoothing=config.label_smoothing,
         )
 

@@ -17,8 +17,9 @@ class Objective:
         classes: number of classes.
         multilabel: each example has any number of classes; the loss is the mean of the binary
             cross-entropies.
-        balanced: weigh classes by their inverse frequency, or each label's positive examples so
-            that they count as much as the others.
+        balance: power of the inverse frequency that weighs a class: 0 for none, 1 for classes
+            that count alike (of several labels, for a label's positive examples to count as much
+            as the others).
         smoothing: share of the target that goes to all classes alike (C. Szegedy et al.,
             "Rethinking the Inception architecture", 2016).
     """
@@ -29,18 +30,18 @@ class Objective:
         classes: int,
         *,
         multilabel: bool = False,
-        balanced: bool = False,
+        balance: float = 0.0,
         smoothing: float = 0.0,
     ) -> None:
         self.multilabel = multilabel
         self.smoothing = smoothing
         self.weights: Tensor | None = None
-        if balanced and multilabel:
+        if balance and multilabel:
             positive = labels.sum(dim=0)
-            self.weights = ((len(labels) - positive) / positive.clamp(min=1)).float()
-        elif balanced:
+            self.weights = ((len(labels) - positive) / positive.clamp(min=1)).float() ** balance
+        elif balance:
             counts = torch.bincount(labels[labels != IGNORED], minlength=classes)
-            self.weights = (counts.sum() / (classes * counts.clamp(min=1))).float()
+            self.weights = (counts.sum() / (classes * counts.clamp(min=1))).float() ** balance
 
     def divisor(self, labels: Tensor) -> Tensor:
         """What the sum of the losses of a batch is divided by."""
