@@ -289,6 +289,7 @@ def test_predict_on_a_folder(trained: Path) -> None:
     write_images(Path("digits"), {"a": 3, "b": 2}, side=8)
     Path("digits/notes.txt").write_text("x")
     Path("digits/x.png").mkdir()  # a folder, whatever it is called
+    write_images(Path("digits/.thumbs"), {"a": 1})
     result = invoke("predict", trained, "digits", "--json")
     assert result.exit_code == 0, result.output
     assert len(json.loads(result.stdout)) == 5

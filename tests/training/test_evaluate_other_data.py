@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -185,3 +186,20 @@ def test_of_other_arrays_all_are_judged(tmp_path: Path) -> None:
     run = train(TrainConfig.for_data(f"npz:{tmp_path / 'own.npz'}", threads=1), tmp_path / "run")
     result = evaluate(run, data=f"npz:{tmp_path / 'other.npz'}", resamples=0)
     assert (result["split"], result["n"]) == ("all", 9)
+
+
+def test_data_of_the_training_that_has_moved_is_no_other_data(
+    photos: Run, series: Run, tmp_path: Path
+) -> None:
+    for run, count in ((photos, 12), (series, 40)):
+        kind, _, place = run.config.data.partition(":")
+        moved = tmp_path / Path(place).name
+        (shutil.copytree if kind == "folder" else shutil.copyfile)(place, moved)
+        result = evaluate(run, data=f"{kind}:{moved}", out=tmp_path, resamples=0)
+        assert (result["split"], result["n"]) == ("test", count)
+        assert result["remarks"][0] == "the data of the training, in another place"
+        assert result["accuracy"] == run.metrics["test"]["accuracy"]
+    # As many images, but others.
+    write_images(tmp_path / "other", {"[b]at": 30, "cat": 30}, side=9)
+    result = evaluate(photos, data=f"folder:{tmp_path / 'other'}", out=tmp_path, resamples=0)
+    assert (result["split"], result["n"]) == ("all", 60)

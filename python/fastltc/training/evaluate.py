@@ -11,7 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import plots
-from ..data import IGNORED, SPLITS, DataSet, ImageFile, Split, load_data, read_image
+from ..data import (
+    IGNORED,
+    SPLITS,
+    DataError,
+    DataOptions,
+    DataSet,
+    ImageFile,
+    Split,
+    load_data,
+    read_image,
+)
 from ..data.series import read_unlabelled, sequences
 from ..data.tables import format_table
 from .curves import RECALLS, RESAMPLES, bootstrap, curve_bands
@@ -21,7 +31,7 @@ from .files import write_bytes, write_json
 from .metrics import classification_metrics, find_class, quick_metrics
 from .predict import judged, probabilities
 from .run import BEST, Checkpoint, Run
-from .unchanged import check_unchanged
+from .unchanged import check_unchanged, fingerprints
 
 
 def evaluate(
@@ -43,7 +53,8 @@ def evaluate(
     Args:
         run: the run.
         split: ``train``, ``val`` or ``test``; None for the test split, but for all of other data
-            that has no splits of its own, which is then called ``all``.
+            that has no splits of its own, which is then called ``all``. Data of the training that
+            has moved is not other data.
         positive: class that F1, the curves and the precision at a recall are about; None for that
             of the run, and of two classes for the second.
         data: another data set with classes of the same names; None for that of the run. Of a time
@@ -93,6 +104,8 @@ def evaluate(
         options = replace(options, time_unit=loaded.time_unit)
     # Other data may be of another kind than that of the training, with other options.
     found = load_data(name, options=options, strict=False)
+    if found.whole:
+        found = _own_or_whole(found, name, options, loaded)
     found = _in_the_order_of(found, loaded, run.path / checkpoint)
     _check_fits(found, loaded, run.path / checkpoint)
     taken = split or "test"
@@ -132,6 +145,24 @@ def evaluate(
     for kind, picture in pictures.items():
         write_bytes(folder / f"{kind}-{split}.png", picture)
     return result
+
+
+def _own_or_whole(data: DataSet, name: str, options: DataOptions, loaded: Checkpoint) -> DataSet:
+    """``data``; or, where it is that of the training in another place, this with its splits.
+
+    All of it would be mostly what the model has seen.
+    """
+    count = sum(part["n"] for part in loaded.splits.values())
+    # Sequences of the whole are other ones than those of the splits.
+    if data.kind != "series" and len(data.splits["test"]) != count:
+        return data
+    try:
+        own = load_data(name, options=replace(options, whole=False), strict=False)
+    except DataError:  # too little for splits
+        return data
+    if fingerprints(own)["test"] != loaded.splits.get("test"):
+        return data
+    return replace(own, remarks=("the data of the training, in another place", *own.remarks))
 
 
 def _in_the_order_of(data: DataSet, loaded: Checkpoint, path: Path) -> DataSet:
@@ -298,7 +329,6 @@ def find_images(paths: Sequence[Path | str]) -> list[Path]:
     Raises:
         fastltc.data.DataError: a folder has no image in it.
     """
-    from ..data import DataError
     from ..data.image_files import image_suffixes
 
     found: list[Path] = []
