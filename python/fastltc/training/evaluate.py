@@ -341,7 +341,9 @@ def find_images(paths: Sequence[Path | str]) -> list[Path]:
         inside = sorted(
             file
             for file in path.rglob("*")
-            if file.suffix.lower() in suffixes and not file.name.startswith(".") and file.is_file()
+            if file.suffix.lower() in suffixes
+            and not any(part.startswith(".") for part in file.relative_to(path).parts)
+            and file.is_file()
         )
         if not inside:
             raise DataError(f"{path}: no image of a known type in this folder")
