@@ -173,6 +173,9 @@ def test_resume_of_seeds_by_command(monkeypatch: pytest.MonkeyPatch) -> None:
     assert result.exit_code == 130, result.output
     assert "Go on with: fastltc train --resume cut --seeds 2" in result.stdout
     fails(
+        invoke("train", "--resume", "cut"), "holds runs of several seeds; add --seeds N", status=2
+    )
+    fails(
         invoke("train", "--resume", "cut", "--seeds", 2, "--lr", 1),
         "--lr cannot be changed in a run that is resumed",
         status=2,

@@ -102,6 +102,8 @@ def train(
     if resume is not None:
         _only_for_new(data, out, recipe, config_file, options)
         given = {name: value for name, value in options.items() if value is not None}
+        if seeds is None and not (resume / "config.json").exists() and any(resume.glob("seed-*")):
+            raise click.UsageError(f"{resume} holds runs of several seeds; add --seeds N")
         run = Run.open(resume) if seeds is None else _first_seed(resume)
         config = replace(run.config, **given)
         out = resume
