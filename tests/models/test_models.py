@@ -223,6 +223,7 @@ def test_a_probe_is_that_of_scikit_learn(probe: str, classes: int) -> None:
         ("probe", (5,), {"probe": "forest"}, "probe: expected one of logistic, svm, got 'forest'"),
         ("probe", (5,), {"c": 0.0}, "c: expected above 0, got 0.0"),
         ("probe", (5,), {"backbone": "resnet18"}, "backbone: expected images, got vectors"),
+        ("probe", (5,), {"pretrained": True}, "pretrained: a probe without a backbone has no"),
     ],
 )
 def test_what_does_not_fit(

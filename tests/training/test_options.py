@@ -404,6 +404,8 @@ def test_a_model_in_closed_form_takes_no_options_of_gradients(
 
 
 def test_what_a_model_in_closed_form_does_use(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="weights: a probe without a backbone has none"):
+        dense(model="probe", epochs=20, batch_size=64, lr=3e-3, weights="w").check_closed_form()
     # The epochs and the rate that BreastMNIST brings are not asked for.
     TrainConfig.for_data("breastmnist", model="probe").check_closed_form()
     for name in recipe_names():

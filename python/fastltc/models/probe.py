@@ -34,7 +34,8 @@ class Probe(nn.Module):
         ``forward(inputs)``: logits ``[B, classes]``.
 
     Raises:
-        ValueError: an unknown name, or a number that does not fit.
+        ValueError: an unknown name, a number that does not fit, or ``pretrained`` without a
+            backbone.
     """
 
     KINDS = ("vectors", "images")
@@ -57,6 +58,8 @@ class Probe(nn.Module):
             raise ValueError(f"probe: expected one of {', '.join(PROBES)}, got {probe!r}")
         if not 0 < c < float("inf"):
             raise ValueError(f"c: expected above 0, got {c}")
+        if pretrained and backbone is None:
+            raise ValueError("pretrained: a probe without a backbone has no weights to start from")
         self.probe = probe
         self.c = c
         features = math.prod(input_shape)

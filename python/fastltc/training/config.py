@@ -298,7 +298,8 @@ class TrainConfig:
 
         Raises:
             ConfigError: an option of training by gradients is neither at its default nor at that
-                of the data set; the text names it.
+                of the data set, or there is nothing that ``weights`` could start; the text names
+                it.
         """
         usual, _ = _DATA_DEFAULTS.get(self.data, ({}, {}))
         for name in GRADIENT_OPTIONS:
@@ -308,6 +309,11 @@ class TrainConfig:
                     f"{name}: no option of the model {self.model}, which is fitted in closed form; "
                     f"expected {default!r}, got {value!r}"
                 )
+        if self.model == "probe" and self.backbone is None and self.weights is not None:
+            raise ConfigError(
+                "weights: a probe without a backbone has none to start from; expected none, got "
+                f"{self.weights!r}"
+            )
 
     @classmethod
     def for_data(cls, data: str, **options: Any) -> TrainConfig:
