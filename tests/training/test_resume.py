@@ -62,7 +62,7 @@ def test_a_run_is_not_judged_by_data_that_changed(tmp_path: Path) -> None:
     assert evaluate(run, "test", resamples=0)["n"] == 16
     write_images(photos, {"a": 43, "b": 43})
     sizes = "56 train, now 60; 8 val, now 8; 16 test, now 18"
-    with pytest.raises(RunError, match=rf"best.pt: the test split of .*: {sizes}.*--data folder:"):
+    with pytest.raises(RunError, match=rf"best.pt: the test split of .*: {sizes}.*train anew"):
         evaluate(run, "test", resamples=0)
     with pytest.raises(RunError, match=rf"last.pt: the train split of .*: {sizes}.*train anew"):
         train(
@@ -71,7 +71,11 @@ def test_a_run_is_not_judged_by_data_that_changed(tmp_path: Path) -> None:
             resume=True,
         )
     assert run.metrics["epochs"] == 2
-    assert evaluate(run, "test", data=f"folder:{photos}", resamples=0)["n"] == 18
+    # Naming the data of the run makes no other data of it.
+    with pytest.raises(RunError, match="the test split of"):
+        evaluate(run, "test", data=f"folder:{photos}", resamples=0)
+    write_images(tmp_path / "new", {"a": 10, "b": 10})
+    assert evaluate(run, data=f"folder:{tmp_path / 'new'}", resamples=0)["n"] == 20
 
 
 def test_a_label_that_changed_is_noticed(tmp_path: Path) -> None:

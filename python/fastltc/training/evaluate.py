@@ -109,12 +109,13 @@ def evaluate(
     found = _in_the_order_of(found, loaded, run.path / checkpoint)
     _check_fits(found, loaded, run.path / checkpoint)
     taken = split or "test"
-    if data is None:
+    if name == loaded.config.data:
         check_unchanged(
             found,
             loaded.splits,
             run.path / checkpoint,
-            f"Restore the data, or name it to have it judged as it is now: --data {name}",
+            "Restore the data or train anew; examples that are new can be judged from a place of "
+            "their own: --data",
             [taken],
         )
     part = _each_row_once(_in_the_classes_of(found, loaded, taken))
