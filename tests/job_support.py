@@ -6,18 +6,35 @@ import dataclasses
 import hashlib
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from fastltc import plots
 from fastltc.data import SPLITS, medmnist
+from fastltc.training import TrainConfig
 
 # Functions of fastltc.plots that training calls.
 PLOTS = ("training_curve", "confusion_matrix", "wiring_diagram", "wiring_graph", "montage")
 
 # Small and quick, but a full run: every part of the training is passed through.
 QUICK = {"epochs": 1, "batch_size": 256, "units": 14, "threads": 1}
+
+# Quicker still, for what does not depend on the model.
+DENSE = {"model": "dense", "epochs": 2, "batch_size": 256, "threads": 1, "lr": 1e-3}
+
+
+def dense(**changes: Any) -> TrainConfig:
+    """A configuration for the digits: `DENSE` and changes."""
+    return TrainConfig.for_data("digits", **{**DENSE, **changes})
+
+
+def leave_out_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures take longer than an epoch; one test is enough to see that they are there."""
+    for name in PLOTS:
+        monkeypatch.setattr(plots, name, lambda *arguments, **options: b"")
 
 
 def write_medmnist(path: Path, **changes: np.ndarray | None) -> Path:

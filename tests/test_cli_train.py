@@ -14,7 +14,7 @@ from PIL import Image
 from fastltc.cli import main
 from fastltc.cli_options import SHARED_OPTIONS
 from fastltc.training import Run, TrainConfig
-from job_support import PLOTS, write_images
+from job_support import leave_out_pictures, write_images
 
 DENSE = [
     "--model",
@@ -165,8 +165,7 @@ def test_resume_of_seeds_by_command(monkeypatch: pytest.MonkeyPatch) -> None:
             raise KeyboardInterrupt
         return real(session, name)
 
-    for name in PLOTS:
-        monkeypatch.setattr(f"fastltc.plots.{name}", lambda *arguments, **options: b"")
+    leave_out_pictures(monkeypatch)
     with monkeypatch.context() as patch:
         patch.setattr(loop._Session, "_metrics", metrics)
         result = invoke("train", *DENSE, "--seeds", 2, "--out", "cut")
@@ -191,8 +190,7 @@ def test_an_interrupt_at_the_end_by_command(monkeypatch: pytest.MonkeyPatch) -> 
     def interrupt(*arguments: object, **options: object) -> None:
         raise KeyboardInterrupt
 
-    for name in PLOTS:
-        monkeypatch.setattr(f"fastltc.plots.{name}", lambda *arguments, **options: b"")
+    leave_out_pictures(monkeypatch)
     with monkeypatch.context() as patch:
         patch.setattr("fastltc.plots.training_curve", interrupt)
         result = invoke("train", *DENSE, "--out", "run")

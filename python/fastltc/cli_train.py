@@ -18,6 +18,7 @@ from .cli_options import (
     THREADS,
     TRAIN_OPTIONS,
     absolute,
+    make_console,
     options,
 )
 
@@ -88,8 +89,6 @@ def train(
     """
     from dataclasses import replace
 
-    from rich.console import Console
-
     from .training import Run
     from .training import train as train_run
 
@@ -98,7 +97,7 @@ def train(
         options["data_root"] = str(Path(options["data_root"]).expanduser().resolve())
     if options["weights"] is not None:
         options["weights"] = str(Path(options["weights"]).expanduser().resolve())
-    console = Console(soft_wrap=True, highlight=False)
+    console = make_console()
     if resume is not None:
         _only_for_new(data, out, recipe, config_file, options)
         given = {name: value for name, value in options.items() if value is not None}

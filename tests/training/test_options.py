@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 
-from fastltc import plots
 from fastltc.data import Split, load_data
 from fastltc.training import (
     ConfigError,
@@ -31,18 +30,9 @@ from fastltc.training.augment import make_augment
 from fastltc.training.feed import Feed
 from fastltc.training.objective import Objective
 from fastltc.training.schedule import Schedule
-from job_support import PLOTS, QUICK, real_data
+from job_support import DENSE, QUICK, dense, real_data
 
-DENSE = {"model": "dense", "epochs": 2, "batch_size": 256, "threads": 1, "lr": 1e-3}
-
-
-@pytest.fixture(autouse=True)
-def few_pictures(monkeypatch: pytest.MonkeyPatch) -> Any:
-    for name in PLOTS:
-        monkeypatch.setattr(plots, name, lambda *arguments, **options: b"")
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("no_pictures")
 
 
 def state(run: Run, name: str = "last.pt") -> dict[str, torch.Tensor]:
@@ -51,10 +41,6 @@ def state(run: Run, name: str = "last.pt") -> dict[str, torch.Tensor]:
 
 def same_bits(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
     return all(torch.equal(first[name], second[name]) for name in first)
-
-
-def dense(**changes: Any) -> TrainConfig:
-    return TrainConfig.for_data("digits", **{**DENSE, **changes})
 
 
 def close(first: Run, second: Run, tolerance: float = 1e-5) -> None:

@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from fastltc import plots
 from fastltc.training import Run, TrainConfig, parallel, train
-from job_support import PLOTS
+from job_support import leave_out_pictures
 
 # Each process compares its part with the whole, computed by itself, in float64.
 SCRIPT = """
@@ -105,8 +104,7 @@ def test_what_processes_share_unevenly(tmp_path: Path, monkeypatch: pytest.Monke
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    for name in PLOTS:
-        monkeypatch.setattr(plots, name, lambda *arguments, **options: b"")
+    leave_out_pictures(monkeypatch)
     for name, options in UNEVEN.items():
         two = Run.open(tmp_path / "two" / name).metrics
         assert (two["status"], two["processes"]) == ("finished", 2)

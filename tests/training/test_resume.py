@@ -22,22 +22,9 @@ from fastltc.training import (
     loop,
     train,
 )
-from job_support import PLOTS, write_images
+from job_support import DENSE, dense, write_images
 
-DENSE = {"model": "dense", "epochs": 2, "batch_size": 256, "threads": 1, "lr": 1e-3}
-
-
-@pytest.fixture(autouse=True)
-def few_pictures(monkeypatch: pytest.MonkeyPatch) -> Any:
-    for name in PLOTS:
-        monkeypatch.setattr(plots, name, lambda *arguments, **options: b"")
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-
-
-def dense(**changes: Any) -> TrainConfig:
-    return TrainConfig.for_data("digits", **{**DENSE, **changes})
+pytestmark = pytest.mark.usefixtures("no_pictures")
 
 
 def interrupt(*arguments: object, **options: object) -> None:

@@ -7,9 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
-from fastltc import plots
 from fastltc.data import DataError
 from fastltc.training import (
     Progress,
@@ -19,22 +17,9 @@ from fastltc.training import (
     train,
     train_seeds,
 )
-from job_support import PLOTS
+from job_support import dense
 
-DENSE = {"model": "dense", "epochs": 2, "batch_size": 256, "threads": 1, "lr": 1e-3}
-
-
-@pytest.fixture(autouse=True)
-def few_pictures(monkeypatch: pytest.MonkeyPatch) -> Any:
-    for name in PLOTS:
-        monkeypatch.setattr(plots, name, lambda *arguments, **options: b"")
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-
-
-def dense(**changes: Any) -> TrainConfig:
-    return TrainConfig.for_data("digits", **{**DENSE, **changes})
+pytestmark = pytest.mark.usefixtures("no_pictures")
 
 
 def reservoir(**changes: Any) -> TrainConfig:

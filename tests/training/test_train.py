@@ -13,7 +13,6 @@ import pytest
 import torch
 from PIL import Image
 
-from fastltc import plots
 from fastltc.data import DataError
 from fastltc.models import ConvNCP
 from fastltc.training import (
@@ -26,7 +25,7 @@ from fastltc.training import (
     evaluate,
     train,
 )
-from job_support import PLOTS, QUICK, publish, real_data, write_medmnist
+from job_support import QUICK, publish, real_data, write_medmnist
 
 PICTURES = (
     "training.png",
@@ -35,20 +34,6 @@ PICTURES = (
     "wiring-graph.png",
     "examples.png",
 )
-
-
-@pytest.fixture(autouse=True)
-def threads() -> Any:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture
-def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pictures take longer than an epoch; one test is enough to see that they are there."""
-    for name in PLOTS:
-        monkeypatch.setattr(plots, name, lambda *arguments, **options: b"")
 
 
 def quick(**changes: Any) -> TrainConfig:

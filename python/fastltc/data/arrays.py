@@ -98,7 +98,7 @@ def load_npz(path: Path, options: DataOptions) -> DataSet:
             splits={name: Split(*read[name]) for name in SPLITS},
             source=str(path),
             remarks=remarks,
-            whole=remarks == (WHOLE,),
+            whole=whole is not None and options.whole,
             features=(),
             time_unit=1.0 if any(values[2] is not None for values in read.values()) else 0.0,
         )

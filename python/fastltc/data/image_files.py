@@ -60,6 +60,18 @@ def image_suffixes() -> frozenset[str]:
     )
 
 
+def images_in(folder: Path) -> list[Path]:
+    """The image files of a folder and of those in it, in order; none that are hidden."""
+    suffixes = image_suffixes()
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in suffixes
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        and path.is_file()
+    )
+
+
 def list_folder(root: Path) -> list[Listed]:
     """The images of ``ROOT/CLASS/...`` or of ``ROOT/train/CLASS/...``, ``ROOT/test/CLASS/...``.
 
@@ -103,19 +115,12 @@ def _folders(root: Path) -> list[Path]:
 
 
 def _classes(root: Path, folder: Path) -> list[Listed]:
-    suffixes = image_suffixes()
     found: list[Listed] = []
     folders = _folders(folder)
     if not folders:
         raise DataError(f"{folder}: expected a folder per class, found none")
     for kind in folders:
-        files = sorted(
-            path
-            for path in kind.rglob("*")
-            if path.suffix.lower() in suffixes
-            and not any(part.startswith(".") for part in path.relative_to(kind).parts)
-            and path.is_file()
-        )
+        files = images_in(kind)
         if not files:
             raise DataError(f"{kind}: class {kind.name!r} is empty: no image of a known type in it")
         for path in files:

@@ -330,7 +330,7 @@ def find_images(paths: Sequence[Path | str]) -> list[Path]:
     Raises:
         fastltc.data.DataError: a folder has no image in it.
     """
-    from ..data.image_files import image_suffixes
+    from ..data.image_files import images_in
 
     found: list[Path] = []
     for given in paths:
@@ -338,14 +338,7 @@ def find_images(paths: Sequence[Path | str]) -> list[Path]:
         if not path.is_dir():
             found.append(path)
             continue
-        suffixes = image_suffixes()
-        inside = sorted(
-            file
-            for file in path.rglob("*")
-            if file.suffix.lower() in suffixes
-            and not any(part.startswith(".") for part in file.relative_to(path).parts)
-            and file.is_file()
-        )
+        inside = images_in(path)
         if not inside:
             raise DataError(f"{path}: no image of a known type in this folder")
         found += inside
