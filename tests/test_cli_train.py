@@ -105,7 +105,7 @@ def test_a_recipe_is_run_on_other_data() -> None:
         *("--epochs", 1, "--threads", 1, "--out", "run"),
     )
     assert result.exit_code == 0, result.output
-    assert "conv-ncp: 263,048 trainable parameters, CFC with 19 neurons" in result.stdout
+    assert "conv-ncp: 263,048 trainable parameters, CfC with 19 neurons" in result.stdout
     config = Run.open("run").config
     assert config.data == f"folder:{Path('photos').resolve()}"
     # Another model leaves the options of the recipe's model behind.

@@ -325,7 +325,7 @@ CHANGES = {
     replaced_function: "of its rnn_cell: its make_positive_fn is of the class ReLU",
     steeper_function: "of its rnn_cell: its make_positive_fn is Softplus(beta=2",
     replaced_memory: "of its lstm: its tanh is of the class Hardtanh",
-    hook_in_the_memory: "its lstm has a hook",
+    hook_in_the_memory: "of its lstm: its input_map has a hook",
     hook_on_the_memory: "its lstm has a hook",
     hook_in_the_cell: "of its rnn_cell: its make_positive_fn has a hook",
     trained_mask: "of its rnn_cell: its sparsity_mask is trained",
@@ -336,9 +336,9 @@ CHANGES = {
 
 
 CFC_CHANGES = {
-    other_activation: "of its rnn_cell: its backbone is not one that ncps makes",
-    other_gelu: "of its rnn_cell: its backbone is not one that ncps makes",
-    longer_backbone: "of its rnn_cell: its backbone is not one that ncps makes",
+    other_activation: "of its rnn_cell: its backbone[1] is of the class ELU",
+    other_gelu: "of its rnn_cell: its backbone[1] is approximate",
+    longer_backbone: "of its rnn_cell: its backbone has other modules than it is made with",
     hook_in_the_backbone: "of its rnn_cell: its backbone has a hook",
     other_projection: "its fc is of the class Softmax",
     hook_on_the_projection: "its fc has a hook",

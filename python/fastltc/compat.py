@@ -13,7 +13,6 @@ holds for both, and the methods that only ncps has are still there.
 from __future__ import annotations
 
 import functools
-import inspect
 import re
 import threading
 from collections import Counter
@@ -36,9 +35,9 @@ from ncps.wirings import Wiring
 from torch import nn
 
 from fastltc import nn as ours
-from fastltc.ops.checks import check_mask_values
+from fastltc.nn.changes import change, has_hooks, replaced_method
 from fastltc.ops.ltc import LTC_PARAMETERS
-from fastltc.ops.synapses import SynapseCache, synapse_list
+from fastltc.ops.synapses import SynapseCache, rounded_mask, synapse_list
 
 __all__ = ["Patch", "SwapReport", "accelerate", "patch_ncps"]
 
@@ -83,6 +82,11 @@ class WiredCfCCell(_Swapped, ours.WiredCfCCell, NcpsWiredCfCCell):
     """``fastltc.WiredCfCCell`` that ``ncps.torch.WiredCfCCell`` has been swapped for."""
 
 
+def _refuse(reason: str | None) -> None:
+    if reason is not None:
+        raise _LeftAloneError(reason)
+
+
 def _no_additions(module: Any) -> dict[str, Any]:
     return {}
 
@@ -107,19 +111,13 @@ def _ltc_cell_additions(cell: Any) -> dict[str, Any]:
         for name, used in wanted.items():
             if used != (parameters.get(name) is not None):
                 raise _LeftAloneError(f"its _{side}_mapping {mapping!r} does not fit {name}")
-    positive: Any = cell.make_positive_fn
-    if cell._implicit_param_constraints:
-        usual = type(positive) is nn.Softplus and (positive.beta, positive.threshold) == (1, 20)
-    else:
-        usual = type(positive) is nn.Identity
-    if not usual:
-        raise _LeftAloneError(f"its make_positive_fn is {positive}")
+    _refuse(ours.LTCCell._softplus_change(cell))
     wiring = cell._wiring
     if not 1 <= (wiring.output_dim or 0) <= wiring.units:
         raise _LeftAloneError(f"its wiring has {wiring.output_dim} motor neurons")
     if cell._ode_unfolds < 1:
         raise _LeftAloneError(f"it runs {cell._ode_unfolds} unfolds")
-    additions = {}
+    additions: dict[str, Any] = {"_watch": None}
     adjacency = (wiring.adjacency_matrix, wiring.sensory_adjacency_matrix)
     for name, cache, matrix in zip(
         masks, ("_synapses", "_sensory_synapses"), adjacency, strict=True
@@ -147,16 +145,10 @@ def _wired_cfc_cell_additions(cell: Any) -> dict[str, Any]:
     names = [f"layer_{layer}" for layer in range(wiring.num_layers)]
     if [cell._modules.get(name) for name in names] != cell._layers:
         raise _LeftAloneError("its _layers, which ncps computes with, are not its modules layer_*")
-    return {"_sizes": sizes, "_names": names}
+    return {"_sizes": sizes, "_names": names, "_watch": None}
 
 
-_ACTIVATIONS = {
-    NcpsLeCun: "lecun_tanh",
-    nn.SiLU: "silu",
-    nn.ReLU: "relu",
-    nn.Tanh: "tanh",
-    nn.GELU: "gelu",
-}
+ours.cfc_cell.ACTIVATION_MODULES["lecun_tanh"] += (NcpsLeCun,)
 
 
 def _cfc_cell_additions(cell: Any) -> dict[str, Any]:
@@ -165,32 +157,17 @@ def _cfc_cell_additions(cell: Any) -> dict[str, Any]:
         if mask.requires_grad:
             raise _LeftAloneError("its sparsity_mask is trained")
         try:
-            if not mask.is_meta:
-                check_mask_values("sparsity_mask", mask)
+            rounded_mask(mask, "sparsity_mask")
         except ValueError as error:
             raise _LeftAloneError(str(error)) from None
-    backbone = list(cell.backbone or ())
-    activations = {_ACTIVATIONS.get(type(module)) for module in backbone} - {None}
-    activation = activations.pop() if activations else "lecun_tanh"
-    dense: list[str] = []
-    dropouts: list[str] = []
-    wanted: list[type] = []
-    has_dropout = any(type(module) is nn.Dropout for module in backbone)
-    for layer in range(cell.backbone_layers):
-        dense.append(str(len(wanted)))
-        wanted += [nn.Linear, *(kind for kind, name in _ACTIVATIONS.items() if name == activation)]
-        if layer and has_dropout:
-            dropouts.append(str(len(wanted)))
-            wanted.append(nn.Dropout)
-    usual = [type(module) for module in backbone] == wanted
-    if not usual or any(getattr(module, "approximate", "none") != "none" for module in backbone):
-        raise _LeftAloneError("its backbone is not one that ncps makes")
-    return {
-        "_activation": activation,
-        "_dense": dense,
-        "_dropouts": dropouts,
-        "_checked_mask": (0, 0),
-    }
+    parts = ours.CfCCell._find_parts(cell)
+    _refuse(parts if isinstance(parts, str) else None)
+    return {"_checked_mask": (None, 0, None), "_watch": None}
+
+
+def _lstm_cell_additions(cell: Any) -> dict[str, Any]:
+    _refuse(ours.lstm_cell.memory_change(cell))
+    return {"_watch": None}
 
 
 @dataclass(frozen=True)
@@ -203,7 +180,7 @@ class _Swap:
     parts: str = ""
     """Names of its cells, which are swapped with it (a regular expression)."""
     inner: Mapping[str, tuple[type, ...]] = field(default_factory=dict)
-    """Other modules inside: name and the classes they may have. fastltc does not call them."""
+    """Other modules inside that are not a cell's own to look at: name and classes they may have."""
     dropped: tuple[str, ...] = ()
     """Entries of ``__dict__`` that are properties in fastltc."""
     additions: Callable[[Any], dict[str, Any]] = _no_additions
@@ -215,7 +192,7 @@ _SWAPS: dict[type, _Swap] = {
     NcpsLTCCell: _Swap(
         LTCCell,
         "fastltc::ltc_forward",
-        inner={"make_positive_fn": (nn.Softplus, nn.Identity), "_clip": (nn.ReLU,)},
+        inner={"_clip": (nn.ReLU,)},
         dropped=("_params",),
         additions=_ltc_cell_additions,
     ),
@@ -236,24 +213,9 @@ _SWAPS: dict[type, _Swap] = {
     NcpsCfCCell: _Swap(
         CfCCell,
         "fastltc::cfc_forward",
-        inner={
-            "backbone": (nn.Sequential,),
-            "tanh": (nn.Tanh,),
-            "sigmoid": (nn.Sigmoid,),
-            **dict.fromkeys(("ff1", "ff2", "time_a", "time_b"), (nn.Linear,)),
-        },
         additions=_cfc_cell_additions,
     ),
-    NcpsLSTMCell: _Swap(
-        LSTMCell,
-        None,
-        inner={
-            "input_map": (nn.Linear,),
-            "recurrent_map": (nn.Linear,),
-            "tanh": (nn.Tanh,),
-            "sigmoid": (nn.Sigmoid,),
-        },
-    ),
+    NcpsLSTMCell: _Swap(LSTMCell, None, additions=_lstm_cell_additions),
 }
 
 _NCPS: tuple[Any, ...] = (NcpsLTC, NcpsLTCCell, NcpsCfC, NcpsCfCCell, NcpsWiredCfCCell)
@@ -284,17 +246,17 @@ def _plan(module: Any) -> _Plan:
             f"{theirs.__qualname__}, a subclass of ncps.torch.{base.__name__}, may compute "
             "something else"
         )
-    for name in vars(module):
-        if inspect.isfunction(vars(theirs).get(name)):
-            raise _LeftAloneError(f"its method {name} has been replaced")
+    replaced = replaced_method(module)
+    if replaced is not None:
+        raise _LeftAloneError(f"its method {replaced} has been replaced")
     plan: _Plan = []
     for name, child in module._modules.items():
         if re.fullmatch(swap.parts, name):
             if type(child) not in _SWAPS and not isinstance(child, _OURS):
                 raise _LeftAloneError(f"its {name} is of the class {type(child).__qualname__}")
             # ncps calls the memory cell itself, but of the others only their forward.
-            if name == "lstm":
-                _check_hooks(name, child)
+            if name == "lstm" and has_hooks(child):
+                raise _LeftAloneError("its lstm has a hook")
             if isinstance(child, _OURS):
                 continue
             try:
@@ -302,9 +264,7 @@ def _plan(module: Any) -> _Plan:
             except _LeftAloneError as reason:
                 raise _LeftAloneError(f"of its {name}: {reason}") from None
         elif name in swap.inner:
-            if type(child) not in swap.inner[name]:
-                raise _LeftAloneError(f"its {name} is of the class {type(child).__qualname__}")
-            _check_hooks(name, child)
+            _refuse(change(name, child, swap.inner[name]))
     if swap.operator is not None:
         for parameter in module.parameters():
             device = parameter.device.type
@@ -314,17 +274,6 @@ def _plan(module: Any) -> _Plan:
                 raise _LeftAloneError(f"it is on {device}, for which fastltc has no kernels")
     plan.append((module, swap, swap.additions(module)))
     return plan
-
-
-def _check_hooks(name: str, module: nn.Module) -> None:
-    for inner in module.modules():
-        if (
-            inner._forward_hooks
-            or inner._forward_pre_hooks
-            or inner._backward_hooks
-            or inner._backward_pre_hooks
-        ):
-            raise _LeftAloneError(f"its {name} has a hook, which fastltc would not call")
 
 
 def _apply(plan: _Plan) -> None:

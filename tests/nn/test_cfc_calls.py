@@ -28,7 +28,7 @@ def by_reference(
     """Run the reference with [B, T] or [B, T, N] time steps on [B, T, I] data."""
     cell = layer.rnn_cell
     cells = cell._layers if layer.wired_mode else [cell]
-    parameters = [p for c in cells for p in c._operator_parameters()]
+    parameters = [p for c in cells for p in c._operator_parameters(c._find_parts())]
     return reference.cfc(
         *(x, hx, timespans),
         parameters=parameters,
@@ -314,7 +314,7 @@ def test_dropout_is_drawn_anew_at_every_step_in_training_only() -> None:
     layer = CfC(I, 7, backbone_layers=3, backbone_units=6, backbone_dropout=0.5).double()
     cell = layer.rnn_cell
     x = torch.randn(64, 50, I).double()
-    factors = cell._dropout_factors(x)
+    factors = cell._dropout_factors(x, cell._find_parts())
     assert factors.shape == (2, 64, 50, 6)
     assert set(factors.unique().tolist()) == {0.0, 2.0}
     assert abs(factors.mean().item() - 1) < 0.05
@@ -338,15 +338,15 @@ def test_dropout_follows_its_modules() -> None:
     drops = [m for m in layer.modules() if isinstance(m, torch.nn.Dropout)]
     assert len(drops) == 2
     cell, x = layer.rnn_cell, torch.randn(9, 8, I)
-    assert cell._dropout_factors(x) is None
+    assert cell._dropout_factors(x, cell._find_parts()) is None
     drops[1].train()  # as for uncertainty estimates at inference
-    factors = cell._dropout_factors(x)
+    factors = cell._dropout_factors(x, cell._find_parts())
     assert (factors[0] == 1).all()
     assert (factors[1] == 0).any()
     drops[1].p = 0.75
-    assert set(cell._dropout_factors(x)[1].unique().tolist()) == {0.0, 4.0}
+    assert set(cell._dropout_factors(x, cell._find_parts())[1].unique().tolist()) == {0.0, 4.0}
     drops[1].p = 1.0
-    assert (cell._dropout_factors(x)[1] == 0).all()
+    assert (cell._dropout_factors(x, cell._find_parts())[1] == 0).all()
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import ncps.torch
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from ncps.wirings import NCP, AutoNCP, FullyConnected, Random, Wiring
 from torch import Tensor
 
+import fastltc
 from fastltc import LTC, LTCCell, reference, wirings
 from fastltc.nn import synapse_list
 from fastltc.ops import LTC_PARAMETERS
@@ -78,6 +80,81 @@ def test_masks_that_are_neither_0_nor_1_are_refused(bad: float) -> None:
         layer(x)
     with pytest.raises(ValueError, match=r"sparsity_mask: expected 0 or 1"):
         layer(x)  # and not only once
+
+
+def averaged(states: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    share = 1 / len(states)
+    return {key: sum(share * state[key] for state in states) for key in states[0]}  # type: ignore[misc]
+
+
+def moved(states: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """An exponential moving average of thousands of steps, as in self-supervised training."""
+    mean = {key: value.clone() for key, value in states[0].items()}
+    for step in range(3000):
+        for key, value in states[step % len(states)].items():
+            mean[key].mul_(0.999).add_(value, alpha=0.001)
+    return mean
+
+
+def weighted(states: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    shares = torch.rand(len(states))
+    shares /= shares.sum()
+    return {
+        key: sum(share * state[key] for share, state in zip(shares, states, strict=True))
+        for key in states[0]
+    }  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("average", [averaged, moved, weighted])
+@pytest.mark.parametrize("stored", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("kind", ["LTC", "CfC", "MaskedLinear"])
+def test_masks_of_averaged_checkpoints_are_those_of_the_checkpoints(
+    average: Callable[[list[dict[str, Tensor]]], dict[str, Tensor]],
+    stored: torch.dtype,
+    kind: str,
+) -> None:
+    if average is moved and stored in (torch.float16, torch.bfloat16):
+        pytest.skip("steps of a thousandth are lost in a half type, in all weights")
+    mask = torch.rand(9, I) < 0.5
+    layers: list[Any] = [
+        fastltc.MaskedLinear(I, 9, mask)
+        if kind == "MaskedLinear"
+        else getattr(fastltc, kind)(I, AutoNCP(9, 2, seed=4))
+        for _ in range(10)
+    ]
+    states = [{k: v.to(stored) for k, v in layer.state_dict().items()} for layer in layers]
+    state = average(states)
+    exact = {k: v.round().to(v) if "mask" in k else v for k, v in state.items()}
+    x = torch.randn(3, 5, I)
+    layers[0].load_state_dict(state)
+    layers[1].load_state_dict(exact)
+    first, second = (layer(x) for layer in layers[:2])
+    if kind == "MaskedLinear":
+        first, second = (first,), (second,)
+    assert torch.equal(first[0], second[0])
+    for output in (first[0], second[0]):
+        output.sum().backward()
+    for (name, p), q in zip(layers[0].named_parameters(), layers[1].parameters(), strict=True):
+        assert p.grad is None or torch.equal(p.grad, q.grad), name
+
+
+def test_a_mask_that_is_zero_up_to_rounding_has_no_synapse_there() -> None:
+    layer = fastltc.CfC(I, AutoNCP(9, 2, seed=4))
+    x = torch.randn(3, 5, I)
+    expected = layer(x)[0]
+    with torch.no_grad():
+        for cell in layer.rnn_cell._layers:
+            cell.sparsity_mask.add_(1e-7)
+    assert torch.equal(layer(x)[0], expected)
+
+
+@pytest.mark.parametrize("share", [0.01, 0.99, 0.5])
+def test_an_average_of_several_wirings_is_refused(share: float) -> None:
+    """One of a hundred checkpoints has another wiring."""
+    for dtype in (torch.float32, torch.float64):
+        mask = torch.tensor([[1.0, 0.0], [share, 1.0]], dtype=dtype)
+        with pytest.raises(ValueError, match=r"mask: expected 0 or 1 everywhere"):
+            synapse_list(mask)
 
 
 def test_a_mask_must_be_a_matrix() -> None:

@@ -27,6 +27,8 @@ from fastltc.nn import (
     WiredCfCCell,
 )
 from fastltc.nn.cfc_cell import LeCun
+from fastltc.nn.changes import change, compute_parameters, has_own_forward
+from fastltc.nn.lstm_cell import memory_change
 from fastltc.runtime.model import Model, ModelFileError, check_model, tensor_shapes
 
 __all__ = ["describe", "describe_parts", "wiring_metadata"]
@@ -341,21 +343,28 @@ def _describe_masked_linear(title: str, module: Any) -> Part:
     return part
 
 
+def _refuse(title: str, reason: str | None) -> None:
+    if reason is not None:
+        raise ExportError(f"{title}: {reason}, which an exported model cannot follow")
+
+
+def _check_own_cell(title: str, layer: Any) -> None:
+    if not has_own_forward(layer.rnn_cell):
+        _refuse(title, f"its rnn_cell, a {type(layer.rnn_cell).__name__}, has a forward of its own")
+
+
 def _describe_ltc(title: str, module: LTC) -> Part:
+    _check_own_cell(title, module)
     part = _describe_ltc_cell(title, module.rnn_cell)
-    return _with_memory(part, module)
+    return _with_memory(title, part, module)
 
 
 def _describe_ltc_cell(title: str, cell: Any) -> Part:
     def mapping(value: Any) -> str | None:
         return value if value in ("affine", "linear") else None
 
-    positive = cell.make_positive_fn
-    usual = nn.Softplus if cell._implicit_param_constraints else nn.Identity
-    if type(positive) is not usual or (
-        isinstance(positive, nn.Softplus) and (positive.beta, positive.threshold) != (1, 20)
-    ):
-        raise ExportError(f"{title}: its make_positive_fn is {positive}")
+    _refuse(title, cell._softplus_change())
+    compute_parameters(cell)
     layer = {
         "type": "ltc",
         "input_size": cell.sensory_size,
@@ -373,22 +382,33 @@ def _describe_ltc_cell(title: str, cell: Any) -> Part:
 
 
 def _describe_cfc(title: str, module: CfC) -> Part:
+    _check_own_cell(title, module)
     if module.wired_mode:
         part = _describe_wired_cfc_cell(title, module.rnn_cell)
     else:
         part = _describe_cfc_cell(title, module.rnn_cell)
     fc = module.fc
-    if type(fc) is nn.Linear:
+    _refuse(title, change("fc", fc, (nn.Linear, nn.Identity), computed=True))
+    if isinstance(fc, nn.Linear):
+        compute_parameters(fc)
         part.layer["proj_size"] = part.layer["output_size"] = fc.out_features
         if fc.bias is None:
             raise ExportError(f"{title}: its fc has no bias")
         part.tensors.update({"fc.weight": fc.weight, "fc.bias": fc.bias})  # type: ignore[dict-item]
-    elif type(fc) is not nn.Identity:
-        raise ExportError(f"{title}: its fc is {fc}, expected nn.Linear or nn.Identity")
-    return _with_memory(part, module)
+    return _with_memory(title, part, module)
+
+
+def _parts(title: str, cell: Any) -> Any:
+    """Return the modules of a CfC cell whose parameters can be read."""
+    parts = cell._find_parts(computed=True)
+    _refuse(title, parts if isinstance(parts, str) else None)
+    for linear in parts.linears:
+        compute_parameters(linear)
+    return parts
 
 
 def _describe_wired_cfc_cell(title: str, cell: Any) -> Part:
+    _parts(title, cell)
     wiring = cell._wiring
     neurons = [n for index in range(wiring.num_layers) for n in wiring.get_neurons_of_layer(index)]
     layer = {
@@ -405,15 +425,16 @@ def _describe_wired_cfc_cell(title: str, cell: Any) -> Part:
 
 
 def _describe_cfc_cell(title: str, cell: Any) -> Part:
+    parts = _parts(title, cell)
     layers = cell.backbone_layers
-    dense = [cell.backbone[int(key)] for key in cell._dense]
+    dense = parts.linears[:layers]
     layer = {
         "type": "cfc",
         "input_size": cell.input_size,
         "units": cell.hidden_size,
         "output_size": cell.hidden_size,
         "mode": cell.mode,
-        "activation": cell._activation,
+        "activation": parts.activation,
         "backbone_layers": layers,
         "backbone_units": dense[0].out_features if layers else 0,
         "mixed_memory": False,
@@ -435,9 +456,13 @@ def _describe_cfc_cell(title: str, cell: Any) -> Part:
     return Part(layer, tensors)
 
 
-def _with_memory(part: Part, module: Any) -> Part:
+def _with_memory(title: str, part: Part, module: Any) -> Part:
     part.layer["mixed_memory"] = bool(module.use_mixed)
     if module.use_mixed:
+        lstm = module.lstm
+        _refuse(title, memory_change(lstm, computed=True))
+        compute_parameters(lstm.input_map)
+        compute_parameters(lstm.recurrent_map)
         for name in ("input_map.weight", "input_map.bias", "recurrent_map.weight"):
             part.tensors[f"lstm.{name}"] = _attribute(module.lstm, name)
     return part

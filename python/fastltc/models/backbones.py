@@ -115,7 +115,7 @@ class Backbone(nn.Module):
             self.wiring = make_wiring("ncp", units, classes, 0.0, wiring_seed)
             self.rnn = liquid_layer(head, self.features, self.wiring, return_sequences=False)
             new = nn.Identity()
-            self.about = f"{head.upper()} head with {units} neurons"
+            self.about = f"{CELLS[head].__name__} head with {units} neurons"
         if self.residual:
             self.net.fc = new
         else:

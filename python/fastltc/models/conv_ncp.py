@@ -83,7 +83,7 @@ class ConvNCP(nn.Module):
             raise ValueError(f"image_shape: expected at least 8x8 pixels, got {height}x{width}")
         self.image_shape = (channels, height, width)
         self.gain = float(gain)
-        self.about = f"{cell.upper()} with {units} neurons"
+        self.about = f"{CELLS[cell].__name__} with {units} neurons"
         layers = _HEAD_8 if min(height, width) < _SMALL else _HEAD_28
         convolutions = []
         for out, kernel, stride, padding in layers:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ..nn import LTC, CfC
 
-CELLS = ("ltc", "cfc")
+CELLS: dict[str, type[LTC] | type[CfC]] = {"ltc": LTC, "cfc": CfC}
 WIRINGS = ("ncp", "random", "full")
 WIRING_SEED = 22222  # that of ncps
 
@@ -56,8 +56,7 @@ def liquid_layer(
     """
     if cell not in CELLS:
         raise ValueError(f"cell: expected one of {', '.join(CELLS)}, got {cell!r}")
-    layer = LTC if cell == "ltc" else CfC
-    return layer(inputs, wiring, return_sequences=return_sequences, mixed_memory=mixed_memory)
+    return CELLS[cell](inputs, wiring, return_sequences=return_sequences, mixed_memory=mixed_memory)
 
 
 class Standardise(nn.Module):

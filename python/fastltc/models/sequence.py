@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .parts import (
+    CELLS,
     WIRING_SEED,
     Standardise,
     check_classes,
@@ -48,7 +49,7 @@ class _Sequence(nn.Module):
         )
         self.gain = float(gain)
         self.readout = nn.Identity() if wiring == "ncp" else nn.Linear(units * reads, classes)
-        self.about = f"{cell.upper()} with {units} neurons, {wiring} wiring"
+        self.about = f"{CELLS[cell].__name__} with {units} neurons, {wiring} wiring"
 
     def logits(self, output: Tensor) -> Tensor:
         """The readout of the layer's output; a trained one needs no gain."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import operator
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,6 +12,7 @@ from ncps.wirings import Wiring
 from torch import Tensor, nn
 
 from fastltc.nn.cfc_cell import CfCCell
+from fastltc.nn.changes import has_hooks
 from fastltc.nn.lstm_cell import LSTMCell
 from fastltc.nn.sequence_layer import SequenceLayer
 from fastltc.nn.wired_cfc_cell import WiredCfCCell
@@ -147,19 +150,27 @@ class CfC(SequenceLayer):
     ) -> tuple[Tensor, Any]:
         output, hn = super()._run(x, state, timespans, lengths, time_major)
         fc: Any = self._modules["fc"]
-        if type(fc) is nn.Identity:
-            return fc(output), hn
+        kind = type(fc)
+        plain = kind is nn.Identity or kind is nn.Linear
+        if not plain or has_hooks(fc) or "forward" in vars(fc):
+            fc = functools.partial(_at_each_step, fc, 0 if time_major else 1)
+        elif kind is nn.Identity:
+            return output, hn
         return self._project(fc, output, lengths, time_major), hn
 
     def _project(
-        self, fc: nn.Module, output: Tensor, lengths: Tensor | None, time_major: bool
+        self,
+        fc: Callable[[Tensor], Tensor],
+        output: Tensor,
+        lengths: Tensor | None,
+        time_major: bool,
     ) -> Tensor:
-        """Run the map of the outputs, on all steps at once."""
+        """Run the map of the outputs."""
         time_major = time_major and self.return_sequences
         if time_major:  # so that the result has the layout of its input
             output = output.transpose(0, 1)
         dtype, device = output.dtype, output.device
-        own = next((p.dtype for p in fc.parameters()), dtype)
+        own = next((p.dtype for p in self.fc.parameters() if p.is_floating_point()), dtype)
         if own == dtype or torch.is_autocast_enabled(device.type):
             output = fc(output)
         else:
@@ -171,3 +182,10 @@ class CfC(SequenceLayer):
             valid = steps < lengths.unsqueeze(1)
             output = torch.where(valid.unsqueeze(2), output, 0)
         return output
+
+
+def _at_each_step(fc: nn.Module, axis: int, output: Tensor) -> Tensor:
+    """Call a map of one's own as ncps does; ``[B, M]`` is the output of one step."""
+    if output.dim() == 2 or not output.shape[axis]:
+        return fc(output)
+    return torch.stack([fc(y) for y in output.unbind(axis)], axis)

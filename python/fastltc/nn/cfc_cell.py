@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fastltc.nn.changes import Watch, change, compute_parameters, own_forward, watched
 from fastltc.nn.checks import check_input_kind, check_state
+from fastltc.nn.steps import run_steps
 from fastltc.nn.timespans import cell_timespans
 from fastltc.ops.cfc import CFC_ACTIVATIONS, CFC_MODES, cfc
-from fastltc.ops.checks import check_mask_values, check_timespan_values
+from fastltc.ops.checks import check_timespan_values
+from fastltc.ops.synapses import rounded_mask
 
 __all__ = ["CfCCell", "LeCun"]
 
@@ -21,20 +25,37 @@ __all__ = ["CfCCell", "LeCun"]
 class LeCun(nn.Module):
     """``1.7159 tanh(0.666 x)``, the activation of LeCun et al., Efficient BackProp, 1998."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.tanh = nn.Tanh()
+
     def forward(self, x: Tensor) -> Tensor:
         """Return it of a tensor of any shape."""
-        return 1.7159 * torch.tanh(0.666 * x)
+        return 1.7159 * self.tanh(0.666 * x)
 
 
-_ACTIVATION_MODULES: dict[str, type[nn.Module]] = {
-    "lecun_tanh": LeCun,
-    "silu": nn.SiLU,
-    "relu": nn.ReLU,
-    "tanh": nn.Tanh,
-    "gelu": nn.GELU,
+ACTIVATION_MODULES: dict[str, tuple[type[nn.Module], ...]] = {
+    "lecun_tanh": (LeCun,),
+    "silu": (nn.SiLU,),
+    "relu": (nn.ReLU,),
+    "tanh": (nn.Tanh,),
+    "gelu": (nn.GELU,),
 }
+"""Classes of each activation: the first is that of a new cell."""
 
 
+@dataclass(frozen=True)
+class CellParts:
+    """The modules of a :class:`CfCCell`, as the operator reads them."""
+
+    linears: tuple[Any, ...]
+    """The dense layers of the backbone, then the heads."""
+    dropouts: tuple[Any, ...]
+    """Those of the backbone layers after the first: one each, or none."""
+    activation: str
+
+
+@own_forward
 class CfCCell(nn.Module):
     r"""A closed-form continuous-time (CfC) cell, which runs one time step.
 
@@ -46,8 +67,12 @@ class CfCCell(nn.Module):
     backbone, or ``I + N`` without one): ``backbone.*``; ``ff1``, ``ff2``, ``time_a`` and
     ``time_b``, each with ``weight`` ``[N, K]`` and ``bias`` ``[N]``; with mode ``"pure"`` instead
     of the last three ``w_tau`` and ``A``, ``[1, N]``; and, frozen, ``sparsity_mask`` ``[N, K]``,
-    which is 0 or 1, if there is one. The operator reads the parameters of the submodules; it does
-    not call them, so hooks on them do not run.
+    which is 0 or 1, if there is one.
+
+    The operator reads the parameters of the submodules and does not call them. Where that would
+    make a difference (one has a hook, is of another class, is parametrized, ...) the cell is run
+    step by step through them, as ncps does, which is slow, and a warning says why. Code that was
+    compiled before such a change does not follow it.
 
     Args:
         input_size: number of inputs, I.
@@ -110,18 +135,17 @@ class CfCCell(nn.Module):
         self.hidden_size = hidden_size
         self.mode = mode
         self.backbone_layers = backbone_layers
-        self._activation = backbone_activation
+        self._watch: Watch[CellParts] | None = None
         inputs = backbone_units if backbone_layers > 0 else input_size + hidden_size
-        self._checked_mask = 0, 0  # identity and version
+        self._checked_mask: tuple[Any, ...] = None, 0, None  # mask, version, what to use for it
         self.sparsity_mask = self._mask_parameter(sparsity_mask, (inputs, hidden_size))
         # What follows draws from the random generator in the order of ncps, so that the same seed
         # gives the same values.
         self.backbone = None
-        self._dense: list[str] = []  # keys in the backbone
-        self._dropouts: list[str] = []
         if backbone_layers > 0:
-            self.backbone = self._make_backbone(
-                input_size + hidden_size, backbone_units, backbone_dropout
+            self.backbone = _make_backbone(
+                *(input_size + hidden_size, backbone_units, backbone_layers),
+                *(ACTIVATION_MODULES[backbone_activation][0], backbone_dropout),
             )
         self.tanh = nn.Tanh()
         self.sigmoid = nn.Sigmoid()
@@ -144,27 +168,32 @@ class CfCCell(nn.Module):
             raise ValueError(
                 f"sparsity_mask: expected shape [K, N] = {list(shape)}, got {list(values.shape)}"
             )
-        check_mask_values("sparsity_mask", torch.from_numpy(values))
+        rounded_mask(torch.from_numpy(values), "sparsity_mask")
         # torch.tensor follows torch.device("meta"), from_numpy does not.
         return nn.Parameter(torch.tensor(values.T.copy()), requires_grad=False)
-
-    def _make_backbone(self, inputs: int, units: int, dropout: float) -> nn.Sequential:
-        activation = _ACTIVATION_MODULES[self._activation]
-        layers: list[nn.Module] = []
-        for layer in range(self.backbone_layers):
-            self._dense.append(str(len(layers)))
-            layers += [nn.Linear(units if layer else inputs, units), activation()]
-            # As in ncps, the first layer has none.
-            if layer and dropout > 0.0:
-                self._dropouts.append(str(len(layers)))
-                layers.append(nn.Dropout(dropout))
-        return nn.Sequential(*layers)
 
     def init_weights(self) -> None:
         """Draw every trained matrix, ``w_tau`` and ``A`` included, by Xavier's rule."""
         for parameter in self.parameters():
             if parameter.dim() == 2 and parameter.requires_grad:
                 nn.init.xavier_uniform_(parameter)
+
+    def __repr__(self) -> str:
+        """Return it in one line, unless there is something else inside than usual."""
+        if isinstance(self._find_parts(), str):
+            return super().__repr__()
+        return f"{self._get_name()}({self.extra_repr()})"
+
+    def extra_repr(self) -> str:
+        """Return the sizes."""
+        text = f"{self.input_size}, {self.hidden_size}, mode={self.mode!r}"
+        parts = self._find_parts()
+        if self.backbone_layers > 0 and not isinstance(parts, str):
+            text += (
+                f", backbone_layers={self.backbone_layers}, "
+                f"backbone_units={parts.linears[0].out_features}, activation={parts.activation!r}"
+            )
+        return text if self._parameters.get("sparsity_mask") is None else f"{text}, masked"
 
     def forward(self, input: Tensor, hx: Tensor, ts: Tensor | float) -> tuple[Tensor, Tensor]:
         """Run one time step.
@@ -196,9 +225,19 @@ class CfCCell(nn.Module):
         return_sequences: bool = True,
         time_major: bool = False,
         memory: Sequence[Tensor] | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """Run ``[B, T, I]`` inputs of the right shape through the operator."""
-        parameters = self._operator_parameters()
+    ) -> Any:
+        """Run ``[B, T, I]`` inputs of the right shape through the operator.
+
+        Returns None where a memory cell would have to be run with it step by step.
+        """
+        made = self._as_made()
+        if made is None:
+            if memory is not None:
+                return None
+            return run_through_modules(
+                *(self, x, h0, timespans, lengths, return_sequences, time_major, self.hidden_size)
+            )
+        parts, parameters = made
         weight = parameters[0]
         if x.dtype != weight.dtype or x.device != weight.device:
             check_input_kind(x, weight)
@@ -212,10 +251,112 @@ class CfCCell(nn.Module):
             masks = [mask]
         return cfc(
             *(x, h0, timespans, lengths, parameters, masks, [self.hidden_size]),
-            *(self.backbone_layers, self.mode, self._activation),
-            self._dropout_factors(x) if self._dropouts else None,
+            *(self.backbone_layers, self.mode, parts.activation),
+            self._dropout_factors(x, parts) if parts.dropouts else None,
             *(return_sequences, time_major, memory),
         )
+
+    def _as_made(self) -> tuple[CellParts, list[Tensor]] | None:
+        """Return what the operator reads of the modules; None if they have to be called."""
+        if not torch.compiler.is_compiling():
+            watch = self._watch
+            if watch is not None and watch.holds(self):
+                parameters = self._operator_parameters(watch.value)
+                if parameters is not None:
+                    return watch.value, parameters
+        parts = watched(self, self._find_parts())
+        return None if parts is None else (parts, self._operator_parameters(parts) or [])
+
+    def _find_parts(self, computed: bool = False) -> CellParts | str:
+        """Look at the modules inside: return them, or why they have to be called.
+
+        ``computed`` is that of :func:`change`.
+        """
+        linears: list[Any] = []
+        dropouts: list[Any] = []
+        activation = "lecun_tanh"
+        heads = ("ff1",) if self.mode == "pure" else ("ff1", "ff2", "time_a", "time_b")
+        wanted: list[tuple[str, Any, tuple[type[nn.Module], ...]]] = []
+        if self.backbone_layers > 0:
+            backbone: Any = self.backbone
+            if type(backbone) is not nn.Sequential:
+                return f"its backbone is of the class {type(backbone).__qualname__}"
+            modules = list(backbone)
+            activation = next(
+                (
+                    name
+                    for name, kinds in ACTIVATION_MODULES.items()
+                    if len(modules) > 1 and type(modules[1]) in kinds
+                ),
+                activation,
+            )
+            has_dropout = any(type(module) is nn.Dropout for module in modules)
+            kinds: list[tuple[type[nn.Module], ...]] = []
+            for layer in range(self.backbone_layers):
+                kinds += (nn.Linear,), ACTIVATION_MODULES[activation]
+                if layer and has_dropout:
+                    kinds.append((nn.Dropout,))
+            if len(kinds) != len(modules):
+                return "its backbone has other modules than it is made with"
+            wanted += [
+                (f"backbone[{i}]", module, kind)
+                for i, (module, kind) in enumerate(zip(modules, kinds, strict=True))
+            ]
+            reason = change("backbone", backbone, (nn.Sequential,))
+            if reason is not None and not reason.startswith("its backbone is of"):
+                return reason
+        wanted += [(head, getattr(self, head), (nn.Linear,)) for head in heads]
+        if self.mode != "pure":
+            wanted += ("tanh", self.tanh, (nn.Tanh,)), ("sigmoid", self.sigmoid, (nn.Sigmoid,))
+        for name, module, kind in wanted:
+            reason = change(name, module, kind, computed)
+            if reason is not None:
+                return reason
+            if type(module) is nn.GELU and module.approximate != "none":
+                return f"its {name} is approximate"
+            if isinstance(module, nn.Linear):
+                if module.bias is None:
+                    return f"its {name} has no bias"
+                linears.append(module)
+            elif isinstance(module, nn.Dropout):
+                dropouts.append(module)
+        return CellParts(tuple(linears), tuple(dropouts), activation)
+
+    def _step(self, x: Tensor, h: Tensor, dt: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Run one step through the modules, as ncps does; ``dt`` is ``[B, 1]`` or ``[B, N]``."""
+        z = torch.cat([x, h], 1)
+        if self.backbone_layers > 0:
+            z = self.backbone(z)  # type: ignore[misc]  # there is one
+        ts: Any = 1.0 if dt is None else dt
+        f1 = self._masked_head("ff1", z)
+        if self.mode == "pure":
+            # As in ncps; it differs from the reference in rounding only.
+            h = self.A - self.A * torch.exp(-ts * (self.w_tau.abs() + f1.abs())) * f1
+            return h, h
+        f1, f2 = self.tanh(f1), self.tanh(self._masked_head("ff2", z))
+        gate = self.sigmoid(self.time_a(z) * ts + self.time_b(z))
+        h = f1 + gate * f2 if self.mode == "no_gate" else f1 * (1.0 - gate) + gate * f2
+        return h, h
+
+    def _masked_head(self, name: str, z: Tensor) -> Tensor:
+        head: Any = self._modules[name]
+        mask = self._mask()
+        if mask is None:
+            return head(z)
+        # ncps reads the weight and does not call the module, so a weight that a hook should
+        # compute is that of the last call, the graph of which may be gone. (The weight that the
+        # older spectral_norm leaves has none.)
+        compute_parameters(head, spectral=False)
+        weight = head.weight
+        if not isinstance(weight, Tensor):
+            raise TypeError(
+                f"{name}: expected a module with a weight, which the mask needs, got "
+                f"{type(head).__name__}"
+            )
+        return F.linear(z, torch.where(mask != 0, weight, 0), head.bias)
+
+    def _readout(self, h: Tensor) -> Tensor:
+        return h
 
     def _mask(self) -> Tensor | None:
         """Return the mask, if there is one, whose entries are 0 and 1."""
@@ -227,54 +368,32 @@ class CfCCell(nn.Module):
         if torch.compiler.is_compiling():
             return mask
         try:
-            seen = id(mask), mask._version
+            version = mask._version
         except RuntimeError:  # made in inference mode, where versions are not counted
-            seen = 0, -1
-        if seen != self._checked_mask or not seen[0]:
-            if not mask.is_meta:
-                check_mask_values("sparsity_mask", mask)
-            self._checked_mask = seen
-        return mask
+            version = -1
+        checked, of_version, used = self._checked_mask
+        if mask is not checked or version != of_version or version == -1:
+            rounded = rounded_mask(mask, "sparsity_mask")
+            used = mask if rounded is None else rounded
+            self._checked_mask = mask, version, used
+        return used
 
-    def _operator_parameters(self) -> list[Tensor]:
-        # nn.Module looks attributes up in three dictionaries, which for all parameters together
-        # takes as long as the operator takes for one step.
-        m: Any = self._modules
-        found: list[Any] = []
-        try:
-            for key in self._dense:
-                p = m["backbone"]._modules[key]._parameters
-                found += p["weight"], p["bias"]
-            f1 = m["ff1"]._parameters
-            if self.mode == "pure":
-                p = self._parameters
-                found += f1["weight"], f1["bias"], p["w_tau"], p["A"]
-            else:
-                f2, a = m["ff2"]._parameters, m["time_a"]._parameters
-                b = m["time_b"]._parameters
-                found += f1["weight"], f1["bias"], f2["weight"], f2["bias"]
-                found += a["weight"], a["bias"], b["weight"], b["bias"]
-            return found
-        except KeyError:  # parametrized or pruned
-            pass
-        backbone: Any = self.backbone
-        found = [getattr(backbone._modules[k], n) for k in self._dense for n in ("weight", "bias")]
-        if self.mode == "pure":
-            return [*found, self.ff1.weight, self.ff1.bias, self.w_tau, self.A]
-        heads = self.ff1, self.ff2, self.time_a, self.time_b
-        return found + [getattr(head, name) for head in heads for name in ("weight", "bias")]
+    def _operator_parameters(self, parts: CellParts) -> list[Tensor] | None:
+        """Read the parameters; None if one is not there any more."""
+        found = read_linears(parts.linears)
+        if found is not None and self.mode == "pure":
+            found += self.w_tau, self.A
+        return found
 
-    def _dropout_factors(self, x: Tensor) -> Tensor | None:
+    def _dropout_factors(self, x: Tensor, parts: CellParts) -> Tensor | None:
         """Draw the factors of every dropout layer for a whole sequence."""
-        assert self.backbone is not None
-        layers: list[Any] = [self.backbone._modules[key] for key in self._dropouts]
+        layers = parts.dropouts
         rates = [layer.p if layer.training else 0.0 for layer in layers]
         if not any(rates):
             return None
         batch, time, _ = x.shape
-        dense: Any = self.backbone._modules[self._dense[0]]
-        dtype = dense.weight.dtype
-        ones = x.new_ones(len(layers), batch, time, dense.out_features, dtype=dtype)
+        dense = parts.linears[0]
+        ones = x.new_ones(len(layers), batch, time, dense.out_features, dtype=dense.weight.dtype)
         if len(set(rates)) == 1:
             return F.dropout(ones, rates[0])
         return torch.stack(
@@ -284,6 +403,72 @@ class CfCCell(nn.Module):
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
         self._mask()  # refuses a strange one
+
+
+def read_linears(linears: Sequence[Any]) -> list[Any] | None:
+    """Return the weight and bias of each linear layer; None if one is not there any more."""
+    # nn.Module looks attributes up in three dictionaries, which for all parameters together takes
+    # as long as the operator takes for one step.
+    found: list[Any] = []
+    try:
+        for linear in linears:
+            p = linear._parameters
+            found += p["weight"], p["bias"]
+    except KeyError:
+        # Replicas of DataParallel have them as attributes.
+        found = [vars(linear).get(n) for linear in linears for n in ("weight", "bias")]
+    for tensor in found:
+        if tensor is None:
+            return None
+    return found
+
+
+def _make_backbone(
+    inputs: int, units: int, layers: int, activation: type[nn.Module], dropout: float
+) -> nn.Sequential:
+    modules: list[nn.Module] = []
+    for layer in range(layers):
+        modules += [nn.Linear(units if layer else inputs, units), activation()]
+        # As in ncps, the first layer has none.
+        if layer and dropout > 0.0:
+            modules.append(nn.Dropout(dropout))
+    return nn.Sequential(*modules)
+
+
+def run_through_modules(
+    cell: Any,
+    x: Tensor,
+    h0: Tensor | None,
+    timespans: Tensor | None,
+    lengths: Tensor | None,
+    return_sequences: bool,
+    time_major: bool,
+    neurons: int,
+) -> tuple[Tensor, Tensor]:
+    """Run a cell as :func:`fastltc.ops.cfc` would, but by its ``_step``.
+
+    Args:
+        cell: has ``_step`` and ``_readout``.
+        x: ``[B, T, I]``.
+        h0: ``[B, N]`` or None.
+        timespans: ``[B, T]`` or ``[B, T, N]`` or None.
+        lengths: ``[B]`` or None.
+        return_sequences: whether to return all outputs.
+        time_major: layout of the output.
+        neurons: N.
+    """
+
+    def step(x: Tensor, state: Any, dt: Tensor | None) -> tuple[Tensor, tuple[Tensor]]:
+        output, h = cell._step(x, state[0], dt)
+        return output, (h,)
+
+    weights = (p for n, p in cell.named_parameters() if not n.endswith("sparsity_mask"))
+    h0 = x.new_zeros(x.shape[0], neurons) if h0 is None else h0
+    output, (h,) = run_steps(
+        *(step, x, (h0,), timespans, lengths, return_sequences, time_major),
+        *(cell._readout, next(weights, None)),
+    )
+    return output, h
 
 
 def run_step(

@@ -7,9 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fastltc.nn.changes import Watch, change, has_hooks, has_own_forward, own_forward
+
 __all__ = ["LSTMCell", "memory_parameters"]
 
 
+@own_forward
 class LSTMCell(nn.Module):
     r"""One step of an LSTM whose forget gate has a constant offset of one.
 
@@ -44,6 +47,9 @@ class LSTMCell(nn.Module):
         self.hidden_size = hidden_size
         self.input_map = nn.Linear(input_size, 4 * hidden_size, bias=True)
         self.recurrent_map = nn.Linear(hidden_size, 4 * hidden_size, bias=False)
+        self.tanh = nn.Tanh()
+        self.sigmoid = nn.Sigmoid()
+        self._watch: Watch[bool] | None = None
         self.init_weights()
 
     def init_weights(self) -> None:
@@ -51,6 +57,10 @@ class LSTMCell(nn.Module):
         nn.init.xavier_uniform_(self.input_map.weight)
         nn.init.uniform_(self.input_map.bias, -0.1, 0.1)
         nn.init.orthogonal_(self.recurrent_map.weight)
+
+    def extra_repr(self) -> str:
+        """Return the sizes."""
+        return f"{self.input_size}, {self.hidden_size}"
 
     def forward(self, inputs: Tensor, states: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """Run one step.
@@ -65,9 +75,9 @@ class LSTMCell(nn.Module):
         h, c = states
         z = self.input_map(inputs) + self.recurrent_map(h)
         activation, input_gate, forget_gate, output_gate = z.chunk(4, 1)
-        kept, added = torch.sigmoid(forget_gate + 1.0), torch.sigmoid(input_gate)
-        c = c * kept + torch.tanh(activation) * added
-        return torch.tanh(c) * torch.sigmoid(output_gate), c
+        kept, added = self.sigmoid(forget_gate + 1.0), self.sigmoid(input_gate)
+        c = c * kept + self.tanh(activation) * added
+        return self.tanh(c) * self.sigmoid(output_gate), c
 
 
 def memory_parameters(cell: Any) -> tuple[Tensor, Tensor, Tensor] | None:
@@ -80,20 +90,35 @@ def memory_parameters(cell: Any) -> tuple[Tensor, Tensor, Tensor] | None:
         None if it does something else than :class:`LSTMCell`: it or one of its linear layers was
         replaced, wrapped or hooked, and has to be called.
     """
-    if not _is_plain(cell, LSTMCell):
+    if not isinstance(cell, LSTMCell) or not has_own_forward(cell) or has_hooks(cell):
         return None
-    maps = cell.input_map, cell.recurrent_map
-    if not all(_is_plain(linear, nn.Linear) for linear in maps):
-        return None
-    bias = maps[0].bias
-    if bias is None or maps[1].bias is not None:
-        return None
-    return maps[0].weight, bias, maps[1].weight
+    if torch.compiler.is_compiling():
+        if memory_change(cell) is not None:
+            return None
+    elif cell._watch is None or not cell._watch.holds(cell):
+        usual = memory_change(cell) is None
+        cell._watch = Watch(cell, True) if usual else None
+        if not usual:
+            return None
+    return cell.input_map.weight, cell.input_map.bias, cell.recurrent_map.weight
 
 
-def _is_plain(module: Any, kind: type[nn.Module]) -> bool:
-    # Subclasses do the same as long as they do it by the same method: that of swapped cells, say.
-    if not isinstance(module, kind) or type(module).forward is not kind.forward:
-        return False
-    hooks = "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"
-    return "forward" not in vars(module) and not any(getattr(module, name) for name in hooks)
+def memory_change(cell: Any, computed: bool = False) -> str | None:
+    """Say why the modules of a memory cell have to be called, if the operators do not do the same.
+
+    Args:
+        cell: an :class:`LSTMCell`, or that of ncps.
+        computed: that of :func:`fastltc.nn.changes.change`.
+    """
+    for name, kind in (
+        ("input_map", nn.Linear),
+        ("recurrent_map", nn.Linear),
+        ("tanh", nn.Tanh),
+        ("sigmoid", nn.Sigmoid),
+    ):
+        reason = change(name, getattr(cell, name), (kind,), computed)
+        if reason is not None:
+            return reason
+    if cell.input_map.bias is None or cell.recurrent_map.bias is not None:
+        return "its linear maps have other biases than they are made with"
+    return None

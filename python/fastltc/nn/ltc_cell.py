@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fastltc.nn.changes import Watch, change, own_forward
 from fastltc.nn.checks import check_input_kind, check_state
 from fastltc.nn.timespans import cell_timespans
 from fastltc.nn.wiring import build_wiring
@@ -18,11 +20,13 @@ from fastltc.ops.synapses import SynapseCache, synapse_list
 
 __all__ = ["LTCCell"]
 
+_read_all = itemgetter(*LTC_PARAMETERS)
 _NO_MAP = (None, False, "", "none", "identity")
 # The work of this many time steps dwarfs a comparison of the masks.
 _THOROUGH_FROM = 32
 
 
+@own_forward
 class LTCCell(nn.Module):
     r"""A liquid time-constant (LTC) cell, which runs one time step.
 
@@ -39,6 +43,10 @@ class LTCCell(nn.Module):
     with two exceptions, for which :meth:`refresh_synapses` is there: an in-place edit through
     ``mask.data`` of a mask with more than 4096 entries is noticed at the next call of 32 samples
     or more, or on a GPU not at all; and compiled code follows ``load_state_dict``, not edits.
+
+    Parameters that are parametrized, pruned or normalised (``torch.nn.utils``) are computed once a
+    call, also where the cell is part of a layer, which ncps would not do: it goes on with the
+    parameters as they were.
 
     Args:
         wiring: ``ncps.wirings.Wiring``; used as it is if it is built.
@@ -106,6 +114,7 @@ class LTCCell(nn.Module):
         self._output_mapping = output_mapping
         self._ode_unfolds = ode_unfolds
         self._epsilon = epsilon
+        self._watch: Watch[bool] | None = None
         self._allocate_parameters()
 
     def _allocate_parameters(self) -> None:
@@ -181,6 +190,24 @@ class LTCCell(nn.Module):
         # Scripts written for ncps look parameters up here.
         return self._parameters
 
+    def __repr__(self) -> str:
+        """Return it in one line, unless there is something else inside than usual."""
+        if self._softplus_change() is not None:
+            return super().__repr__()
+        return f"{self._get_name()}({self.extra_repr()})"
+
+    def extra_repr(self) -> str:
+        """Return the sizes."""
+        first = self.state_size + 1  # the pointers of the lists
+        counts = (c.synapses.shape[0] - first for c in (self._synapses, self._sensory_synapses))
+        return (
+            "{}, {}, output_size={}, synapses={}, sensory_synapses={}, ode_unfolds={}, "
+            "implicit_param_constraints={}"
+        ).format(
+            *(self.sensory_size, self.state_size, self.motor_size, *counts),
+            *(self._ode_unfolds, self._implicit_param_constraints),
+        )
+
     def apply_weight_constraints(self) -> None:
         """Clip ``w``, ``sensory_w``, ``cm`` and ``gleak`` at 0; nothing where a softplus does it.
 
@@ -250,6 +277,9 @@ class LTCCell(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Run ``[B, T, I]`` inputs of the right shape through the operator."""
         parameters = self._operator_parameters()
+        softplus = self._implicit_param_constraints
+        if not self._has_usual_softplus():
+            parameters, softplus = self._made_positive(parameters), False
         weight = parameters[0]
         assert weight is not None
         if x.dtype != weight.dtype or x.device != weight.device:
@@ -269,7 +299,7 @@ class LTCCell(nn.Module):
             wiring.output_dim,
             self._ode_unfolds,
             self._epsilon,
-            self._implicit_param_constraints,
+            softplus,
             return_sequences,
             time_major,
             memory,
@@ -278,43 +308,47 @@ class LTCCell(nn.Module):
     def _operator_parameters(self) -> tuple[Tensor | None, ...]:
         # nn.Module looks attributes up in three dictionaries, which for all parameters together
         # takes as long as the operator takes for one step.
-        p = self._parameters
-        get = p.get
-        try:
-            input_w, input_b = get("input_w"), get("input_b")
-            output_w, output_b = get("output_w"), get("output_b")
-            if (
-                input_w is None or input_b is None or output_w is None or output_b is None
-            ) and self._has_other_maps():
-                raise KeyError
-            return (
-                p["gleak"],
-                p["vleak"],
-                p["cm"],
-                p["sigma"],
-                p["mu"],
-                p["w"],
-                p["erev"],
-                p["sensory_sigma"],
-                p["sensory_mu"],
-                p["sensory_w"],
-                p["sensory_erev"],
-                input_w,
-                input_b,
-                output_w,
-                output_b,
-            )
-        except KeyError:
-            pass
+        if not torch.compiler.is_compiling():
+            try:
+                return _read_all(self._parameters)
+            except KeyError:  # a map that there is not, or what torch computes from others
+                pass
         return tuple(getattr(self, name, None) for name in LTC_PARAMETERS)
 
-    def _has_other_maps(self) -> bool:
-        """Whether a map is no parameter but an attribute: parametrized or pruned."""
-        p = self._parameters
-        return any(
-            name not in p and getattr(self, name, None) is not None
-            for name in ("input_w", "input_b", "output_w", "output_b")
+    def _softplus_change(self) -> str | None:
+        """Say why ``make_positive_fn`` has to be called, if the operator does something else."""
+        function: Any = self.make_positive_fn
+        kind = nn.Softplus if self._implicit_param_constraints else nn.Identity
+        reason = change("make_positive_fn", function, (kind,))
+        if (
+            reason is None
+            and kind is nn.Softplus
+            and (function.beta, function.threshold) != (1, 20)
+        ):
+            reason = f"its make_positive_fn is {function}"
+        return reason
+
+    def _has_usual_softplus(self) -> bool:
+        if torch.compiler.is_compiling():
+            return self._softplus_change() is None
+        watch = self._watch
+        if watch is not None and watch.holds(self):
+            return True
+        usual = self._softplus_change() is None
+        self._watch = Watch(self, True) if usual else None
+        return usual
+
+    def _made_positive(self, parameters: Sequence[Tensor | None]) -> tuple[Tensor | None, ...]:
+        """Return the parameters as the equation has them, by another ``make_positive_fn``."""
+        return tuple(
+            self.make_positive_fn(value) if name in ("gleak", "cm", "w", "sensory_w") else value
+            for name, value in zip(LTC_PARAMETERS, parameters, strict=True)
         )
+
+    def _readout(self, h: Tensor) -> Tensor:
+        """Return the output that goes with a state."""
+        x = h.new_empty(h.shape[0], 0, self._wiring.input_dim)
+        return self._run(x, h, None, return_sequences=False)[0]
 
     def _synapse_lists(self, thorough: bool) -> tuple[Tensor, Tensor]:
         if torch.compiler.is_compiling():

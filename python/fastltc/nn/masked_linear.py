@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fastltc.ops.masked_linear import masked_linear
-from fastltc.ops.synapses import SynapseCache, mask_entries
+from fastltc.ops.synapses import SynapseCache, mask_entries, mask_ones
 
 __all__ = ["MaskedLinear"]
 
@@ -113,6 +113,11 @@ class MaskedLinear(nn.Module):
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
+        if not self.mask.is_meta:
+            # The dense product would multiply by what is a one up to rounding.
+            exact = mask_ones(self.mask, "mask").to(self.mask)
+            if not torch.equal(exact, self.mask):
+                self.mask = exact
         self.refresh_mask()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> MaskedLinear:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fastltc.nn.changes import compute_parameters, has_own_forward
 from fastltc.nn.checks import check_input_kind, check_state
 from fastltc.nn.ltc import LTC
 from fastltc.nn.timespans import layer_lengths, layer_timespans, timespans_like
@@ -91,6 +92,13 @@ class ParallelLTC(nn.Module):
     def count(self) -> int:
         """Number of layers, K."""
         return self.sparsity_mask.shape[0]
+
+    def extra_repr(self) -> str:
+        """Return the sizes."""
+        return (
+            f"{self.count} layers, {self.sensory_size}, {self.state_size}, "
+            f"output_size={self.output_size}"
+        )
 
     def __len__(self) -> int:
         return self.count
@@ -294,7 +302,7 @@ class ParallelLTC(nn.Module):
 
 
 def _check_alike(layers: list[LTC]) -> None:
-    """Raise if the layers cannot be run in one call."""
+    """Raise if the layers cannot be run in one call, or do something else by themselves."""
     if not layers:
         raise ValueError("layers: expected at least one, got none")
     for k, layer in enumerate(layers):
@@ -302,6 +310,12 @@ def _check_alike(layers: list[LTC]) -> None:
             raise TypeError(f"layers[{k}]: expected a fastltc.LTC, got {type(layer).__name__}")
         if layer.use_mixed:
             raise ValueError(f"layers[{k}]: expected mixed_memory=False, got True")
+        if not has_own_forward(layer.rnn_cell):
+            raise ValueError(f"layers[{k}]: expected the usual rnn_cell, got one of one's own")
+        reason = layer.rnn_cell._softplus_change()
+        if reason is not None:
+            raise ValueError(f"layers[{k}].rnn_cell: expected it as it is made, but {reason}")
+        compute_parameters(layer.rnn_cell)
     for k, layer in enumerate(layers[1:], 1):
         for what, ours, theirs in zip(
             _WHAT, _description(layer), _description(layers[0]), strict=True

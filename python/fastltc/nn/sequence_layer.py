@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-from fastltc.nn.checks import check_input_kind, check_state
+from fastltc.nn.changes import compute_parameters, has_own_forward
+from fastltc.nn.checks import check_state
 from fastltc.nn.lstm_cell import memory_parameters
+from fastltc.nn.steps import run_steps
 from fastltc.nn.timespans import check_packed_timespans, layer_lengths, layer_timespans
-from fastltc.ops.checks import check_lengths_and_timespans
 
 __all__ = ["SequenceLayer"]
 
@@ -28,12 +29,27 @@ class SequenceLayer(nn.Module):
     batch_first: bool
     return_sequences: bool
     use_mixed: bool
+    output_size: Any
     rnn_cell: Any
     lstm: Any
 
     def _inputs_and_neurons(self) -> tuple[int, int]:
         """Return I and N."""
         raise NotImplementedError
+
+    def extra_repr(self) -> str:
+        """Return the sizes and options."""
+        inputs, neurons = self._inputs_and_neurons()
+        options = f"{inputs}, {neurons}, output_size={self.output_size}"
+        for name, value in (
+            ("proj_size", vars(self).get("proj_size")),
+            ("mixed_memory", self.use_mixed or None),
+            ("return_sequences", None if self.return_sequences else False),
+            ("batch_first", None if self.batch_first else False),
+        ):
+            if value is not None:
+                options += f", {name}={value}"
+        return options
 
     def forward(
         self,
@@ -137,67 +153,59 @@ class SequenceLayer(nn.Module):
         time_major: bool,
     ) -> tuple[Tensor, Any]:
         cell: Any = self._modules["rnn_cell"]
-        if not self.use_mixed:
+        if cell._forward_pre_hooks:
+            # The cell is not called, in ncps neither.
+            compute_parameters(cell)
+        own = has_own_forward(cell)
+        if not self.use_mixed and own:
             return cell._run(x, state, timespans, lengths, self.return_sequences, time_major)
-        memory = memory_parameters(self._modules["lstm"])
-        if memory is None:
-            return self._run_mixed(x, state, timespans, lengths, time_major)
-        h0 = None if state is None else torch.cat(state, 1)
-        output, hn = cell._run(x, h0, timespans, lengths, self.return_sequences, time_major, memory)
+        memory = memory_parameters(self._modules["lstm"]) if self.use_mixed and own else None
+        result = None
+        if memory is not None:
+            h0 = None if state is None else torch.cat(state, 1)
+            result = cell._run(x, h0, timespans, lengths, self.return_sequences, time_major, memory)
+        if result is None:
+            return self._run_steps(x, state, timespans, lengths, time_major)
+        output, hn = result
         neurons = hn.shape[1] // 2
         # Copies: views could not be changed in place, as states are where sequences are cut.
         return output, (hn[:, :neurons].clone(), hn[:, neurons:].clone())
 
-    def _run_mixed(
+    def _run_steps(
         self,
         x: Tensor,
-        state: tuple[Tensor, Tensor] | None,
+        state: Any,
         timespans: Tensor | None,
         lengths: Tensor | None,
         time_major: bool,
-    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """Run a memory cell that the operators do not know and the liquid cell step by step."""
-        cell, weight = self.rnn_cell, self.lstm.input_map.weight
-        batch, time, _ = x.shape
-        dtype, own = x.dtype, weight.dtype
-        if dtype != own:
-            check_input_kind(x, weight)
-            x, state = x.to(own), _each(state, lambda h: h.to(own))
-            output, hn = self._run_mixed(x, state, timespans, lengths, time_major)
-            if torch.is_autocast_enabled(x.device.type):
-                return output, hn
-            return output.to(dtype), _each(hn, lambda h: h.to(dtype))
-        if not torch.compiler.is_compiling():
-            check_lengths_and_timespans(lengths, timespans, time)
-        valid = None
-        if lengths is not None:
-            valid = (torch.arange(time, device=x.device) < lengths.unsqueeze(1)).unsqueeze(2)
-            # Padding may hold anything, and no gradient may meet it.
-            x = torch.where(valid, x, 0)
-            if timespans is not None:
-                shaped = valid if timespans.dim() == 3 else valid.squeeze(2)
-                timespans = torch.where(shaped, timespans, 0)
+    ) -> tuple[Tensor, Any]:
+        """Run step by step what the operators do not know: a memory cell or cell of one's own."""
+        cell, own = self.rnn_cell, has_own_forward(self.rnn_cell)
+
+        def step(x: Tensor, state: Any, dt: Tensor | None) -> tuple[Tensor, tuple[Tensor, ...]]:
+            h, *rest = state
+            if self.use_mixed:
+                h, *rest = self.lstm(x, state)
+            if own:
+                # Of one step: [B, T] where it is that of a sample, else [B, T, N].
+                spans = dt if dt is None or dt.shape[1] == 1 else dt.unsqueeze(1)
+                y, h = cell._run(x.unsqueeze(1), h, spans, return_sequences=False)
+            else:
+                y, h = cell.forward(x, h, 1.0 if dt is None else dt)
+            return y, (h, *rest)
+
         if state is None:
             _, neurons = self._inputs_and_neurons()
-            state = x.new_zeros(batch, neurons), x.new_zeros(batch, neurons)
-        h, c = state
-        outputs = []
-        for t in range(time):
-            memory, next_c = self.lstm(x[:, t], (h, c))
-            dt = None if timespans is None else timespans[:, t : t + 1]
-            y, next_h = cell._run(x[:, t : t + 1], memory, dt, return_sequences=False)
-            if valid is None:
-                h, c = next_h, next_c
-            else:
-                h, c = torch.where(valid[:, t], next_h, h), torch.where(valid[:, t], next_c, c)
-                y = torch.where(valid[:, t], y, 0)
-            outputs.append(y)
-        if not outputs or not self.return_sequences:
-            # No further step: an empty sequence, or the output map of the state.
-            return cell._run(x[:, :0], h, None, None, self.return_sequences)[0], (h, c)
-        if time_major:
-            return torch.stack(outputs, 0).transpose(0, 1), (h, c)
-        return torch.stack(outputs, 1), (h, c)
+            state = (x.new_zeros(x.shape[0], neurons),) * (2 if self.use_mixed else 1)
+        elif not self.use_mixed:
+            state = (state,)
+        part = self.lstm if self.use_mixed else cell
+        weights = (p for p in part.parameters() if p.is_floating_point())
+        output, hn = run_steps(
+            *(step, x, state, timespans, lengths, self.return_sequences, time_major),
+            *(cell._readout if own else None, next(weights, None)),
+        )
+        return output, hn if self.use_mixed else hn[0]
 
     def _forward_packed(
         self, packed: PackedSequence, hx: Any, timespans: Any, lengths: Any

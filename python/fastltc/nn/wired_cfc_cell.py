@@ -6,9 +6,17 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
-from fastltc.nn.cfc_cell import CfCCell, run_step
+from fastltc.nn.cfc_cell import (
+    CellParts,
+    CfCCell,
+    read_linears,
+    run_step,
+    run_through_modules,
+)
+from fastltc.nn.changes import Watch, has_own_forward, own_forward, watched
 from fastltc.nn.checks import check_input_kind
 from fastltc.nn.wiring import build_wiring
 from fastltc.ops.cfc import cfc
@@ -16,6 +24,7 @@ from fastltc.ops.cfc import cfc
 __all__ = ["WiredCfCCell"]
 
 
+@own_forward
 class WiredCfCCell(nn.Module):
     r"""A closed-form continuous-time (CfC) cell along a wiring, which runs one time step.
 
@@ -27,8 +36,9 @@ class WiredCfCCell(nn.Module):
     of the parameters, and the keys of the state dict are the same, and checkpoints load both ways.
 
     The cells are ``layer_0``, ``layer_1`` and so on, see :class:`CfCCell`. The operator reads
-    their parameters; it does not call them, so hooks on them do not run. Their masks decide which
-    synapses are computed, also when a checkpoint brings others than the wiring has.
+    their parameters, see there for what happens where that would make a difference; hooks on the
+    cells themselves do not run, as in ncps. Their masks decide which synapses are computed, also
+    when a checkpoint brings others than the wiring has.
 
     Args:
         input_size: number of inputs, I; may be None if the wiring is built.
@@ -58,6 +68,7 @@ class WiredCfCCell(nn.Module):
         self._wiring = wiring = build_wiring(wiring, input_size, "input_size", motors=False)
         neurons = [wiring.get_neurons_of_layer(layer) for layer in range(wiring.num_layers)]
         self._sizes = [len(layer) for layer in neurons]
+        self._watch: Watch[CellParts] | None = None
         self._names = [f"layer_{layer}" for layer in range(len(neurons))]
         features = wiring.input_dim
         for index, (name, layer) in enumerate(zip(self._names, neurons, strict=True)):
@@ -124,6 +135,10 @@ class WiredCfCCell(nn.Module):
         """Number of synapses from inputs to neurons, by the wiring."""
         return np.sum(np.abs(self._wiring.sensory_adjacency_matrix))
 
+    def extra_repr(self) -> str:
+        """Return the sizes."""
+        return f"{self.sensory_size}, {self.state_size}, output_size={self._sizes[-1]}"
+
     def forward(
         self, input: Tensor, hx: Tensor, timespans: Tensor | float
     ) -> tuple[Tensor, Tensor]:
@@ -158,20 +173,83 @@ class WiredCfCCell(nn.Module):
         return_sequences: bool = True,
         time_major: bool = False,
         memory: Sequence[Tensor] | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """Run ``[B, T, I]`` inputs of the right shape through the operator."""
-        modules = self._modules
-        parameters: list[Tensor] = []
-        masks: list[Tensor] = []
-        cell: Any = None
-        for name in self._names:
-            cell = modules[name]
-            parameters += cell._operator_parameters()
-            masks.append(cell._mask())
+    ) -> Any:
+        """Run ``[B, T, I]`` inputs of the right shape through the operator.
+
+        Returns None where a memory cell would have to be run with it step by step.
+        """
+        parameters = self._as_made()
+        if parameters is None:
+            if memory is not None:
+                return None
+            return run_through_modules(
+                *(self, x, h0, timespans, lengths, return_sequences, time_major, self.state_size)
+            )
+        cells: Any = [self._modules[name] for name in self._names]
+        masks = [cell._mask() for cell in cells]
         weight = parameters[0]
         if x.dtype != weight.dtype or x.device != weight.device:
             check_input_kind(x, weight)
         return cfc(
             *(x, h0, timespans, lengths, parameters, masks, self._sizes),
-            *(0, cell.mode, "lecun_tanh", None, return_sequences, time_major, memory),
+            *(0, cells[0].mode, "lecun_tanh", None, return_sequences, time_major, memory),
         )
+
+    def _as_made(self) -> list[Tensor] | None:
+        """Return the parameters that the operator reads; None if modules have to be called."""
+        if not torch.compiler.is_compiling():
+            watch = self._watch
+            if watch is not None and watch.holds(self):
+                parameters = self._operator_parameters(watch.value)
+                if parameters is not None:
+                    return parameters
+        parts = watched(self, self._find_parts())
+        return None if parts is None else self._operator_parameters(parts)
+
+    def _operator_parameters(self, parts: CellParts) -> list[Tensor] | None:
+        found = read_linears(parts.linears)
+        if found is None or len(found) > 2 * len(self._names):
+            return found
+        # In mode "pure" a cell has one linear layer and two parameters.
+        mixed: list[Any] = []
+        for name, weight, bias in zip(self._names, found[::2], found[1::2], strict=True):
+            cell: Any = self._modules[name]
+            mixed += weight, bias, cell.w_tau, cell.A
+        return mixed
+
+    def _find_parts(self, computed: bool = False) -> CellParts | str:
+        linears: list[Any] = []
+        modes = set()
+        for name in self._names:
+            cell: Any = self._modules[name]
+            if not has_own_forward(cell) or not isinstance(cell, CfCCell):
+                return f"its {name} is of the class {type(cell).__qualname__}, or changed"
+            if cell.backbone_layers > 0 or cell._mask() is None:
+                return f"its {name} is not one of a wiring"
+            modes.add(cell.mode)
+            parts = cell._find_parts(computed)
+            if isinstance(parts, str):
+                return f"of its {name}: {parts}"
+            linears += parts.linears
+        if len(modes) > 1:
+            return "its cells have several modes"
+        return CellParts(tuple(linears), (), "lecun_tanh")
+
+    def _step(self, x: Tensor, h: Tensor, dt: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Run one step by the cells, as ncps does; ``dt`` is ``[B, 1]`` or ``[B, N]``."""
+        per_neuron = dt is not None and dt.shape[1] != 1
+        new = []
+        first = 0
+        for name, before in zip(self._names, h.split(self._sizes, 1), strict=True):
+            ts = dt if dt is None or not per_neuron else dt[:, first : first + before.shape[1]]
+            first += before.shape[1]
+            cell: Any = self._modules[name]
+            if has_own_forward(cell):
+                x, _ = cell._step(x, before, ts)
+            else:
+                x, _ = cell.forward(x, before, 1.0 if ts is None else ts)
+            new.append(x)
+        return x, torch.cat(new, 1)
+
+    def _readout(self, h: Tensor) -> Tensor:
+        return h[:, h.shape[1] - self._sizes[-1] :]

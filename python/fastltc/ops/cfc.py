@@ -392,8 +392,10 @@ def cfc(
             break
 
     cell = NO_MEMORY if memory is None else memory
-    compiling = torch.compiler.is_compiling()
-    needs_grad = torch.is_grad_enabled() and (
+    tracing = torch._C._get_tracing_state() is not None  # by torch.jit.trace
+    compiling = tracing or torch.compiler.is_compiling()
+    # The check of a trace, which runs without gradients, must see the same call.
+    needs_grad = (tracing or torch.is_grad_enabled()) and (
         x.requires_grad
         or any(p.requires_grad for p in parameters)
         or (memory is not None and any(p.requires_grad for p in memory))

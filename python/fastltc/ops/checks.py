@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from fastltc._extension import load_cuda_operators
+from fastltc.ops.synapses import mask_ones
 
 __all__ = [
     "check_cfc_arguments",
     "check_has_kernels",
     "check_lengths_and_timespans",
     "check_ltc_arguments",
-    "check_mask_values",
     "check_timespan_values",
 ]
 
@@ -99,22 +99,6 @@ def check_timespan_values(name: str, timespans: Tensor) -> None:
         raise ValueError(
             f"{name}: expected finite time steps of 0 or more, got {value} at {where} "
             f"({int(bad.sum())} of {bad.numel()} are not)"
-        )
-
-
-def check_mask_values(name: str, mask: Tensor) -> None:
-    """Raise ValueError if an entry of a mask is neither 0 nor 1.
-
-    Args:
-        name: what the caller calls it.
-        mask: any shape, any dtype.
-    """
-    strange = torch.logical_not((mask == 0) | (mask == 1))
-    if strange.any():
-        where = [int(i) for i in strange.nonzero()[0]]
-        raise ValueError(
-            f"{name}: expected 0 or 1 everywhere, got {mask[tuple(where)].item()} at {where} "
-            f"({int(strange.sum())} of {mask.numel()} entries are neither)"
         )
 
 
@@ -372,7 +356,7 @@ def check_cfc_arguments(
                 raise TypeError(
                     f"masks[{cell}]: expected a tensor on {x.device}, got one on {mask.device}"
                 )
-            check_mask_values(f"masks[{cell}]", mask)
+            mask_ones(mask, f"masks[{cell}]")
         fan_in = size
     for i, (parameter, (name, shape)) in enumerate(zip(parameters, shapes, strict=True)):
         what = f"parameters[{i}] ({name})"

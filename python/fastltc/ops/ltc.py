@@ -410,7 +410,9 @@ def ltc(
         return output.to(dtype), hn.to(dtype)
 
     cell = NO_MEMORY if memory is None else memory
-    needs_grad = torch.is_grad_enabled() and (
+    tracing = torch._C._get_tracing_state() is not None  # by torch.jit.trace
+    # The check of a trace, which runs without gradients, must see the same call.
+    needs_grad = (tracing or torch.is_grad_enabled()) and (
         x.requires_grad
         or any(p.requires_grad for p in (h0, timespans, *parameters, *cell) if p is not None)
     )
@@ -431,7 +433,7 @@ def ltc(
         time_major,
         needs_grad,
     )
-    if torch.compiler.is_compiling():
+    if tracing or torch.compiler.is_compiling():
         output, hn, _ = _forward(*arguments)
         return output, hn
     try:

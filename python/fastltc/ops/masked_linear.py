@@ -96,7 +96,7 @@ class _Eager(torch.autograd.Function):
 
 def _by_entries(x: Tensor, weight: Tensor, bias: Tensor | None, entries: Tensor) -> Tensor:
     """Call the operator for ``x`` of two dimensions."""
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
         return _forward(x, weight, bias, entries)
     if torch.is_grad_enabled() and (
         x.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad)
@@ -230,10 +230,12 @@ def _chosen(batch: int, entries: Tensor, x: Tensor, weight: Tensor) -> bool:
         return False
     outputs, inputs = weight.shape
     ones = (entries.shape[0] - outputs - inputs - 2) // 3
-    training = torch.is_grad_enabled() and (weight.requires_grad or x.requires_grad)
+    tracing = torch._C._get_tracing_state() is not None
+    # The check of a trace, which runs without gradients, must see the same call.
+    training = (tracing or torch.is_grad_enabled()) and (weight.requires_grad or x.requires_grad)
     sizes = ones, outputs, inputs, x.element_size(), training
-    if torch.compiler.is_compiling():
-        # A choice by the batch would tie the compiled code to some batches.
+    if tracing or torch.compiler.is_compiling():
+        # A choice by the batch would tie the code to some batches.
         return prefers_entries(_COMPILED_BATCH, *sizes)
     return _remembered(batch, *sizes)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,7 +15,9 @@ from torch import Tensor
 __all__ = [
     "SynapseCache",
     "mask_entries",
+    "mask_ones",
     "plain_tensors",
+    "rounded_mask",
     "stacked_synapse_list",
     "synapse_list",
 ]
@@ -35,7 +38,7 @@ def synapse_list(mask: Tensor | npt.NDArray[Any], name: str = "mask") -> Tensor:
         list[N + 1 + s]             presynaptic neuron (or input) of synapse s, ascending per j
 
     Args:
-        mask: ``[pre, post]``, any dtype, 0 or 1.
+        mask: ``[pre, post]``, any dtype, 0 or 1 up to rounding (:func:`mask_ones`).
         name: what to call it in errors.
 
     Returns:
@@ -50,29 +53,91 @@ def synapse_list(mask: Tensor | npt.NDArray[Any], name: str = "mask") -> Tensor:
         >>> synapse_list(torch.tensor([[0, 1], [1, 1]])).tolist()
         [0, 1, 3, 1, 0, 1]
     """
-    if isinstance(mask, Tensor):
-        device = mask.device
-        # Half types have no numpy counterpart, and 0 and 1 are exact in any.
-        with plain_tensors():
-            entries = _unwrapped(mask).detach().to("cpu", torch.float64).numpy()
-    else:
-        device = torch.device("cpu")
-        entries = np.asarray(mask)
-    if entries.ndim != 2:
-        raise ValueError(f"{name}: expected shape [pre, post], got {list(entries.shape)}")
-    connected = entries == 1
-    strange = np.argwhere(~(connected | (entries == 0)))
-    if len(strange):
-        pre, post = strange[0]
-        raise ValueError(
-            f"{name}: expected 0 or 1 everywhere, got {entries[pre, post]} at [{pre}, {post}] "
-            f"({len(strange)} of {entries.size} entries are neither)"
-        )
+    device = mask.device if isinstance(mask, Tensor) else torch.device("cpu")
+    if mask.ndim != 2:
+        raise ValueError(f"{name}: expected shape [pre, post], got {list(mask.shape)}")
+    with plain_tensors():
+        connected = mask_ones(mask, name).numpy()
     pointers = np.concatenate([[0], connected.sum(0).cumsum()])
     presynaptic = np.nonzero(connected.T)[1]
     synapses = np.concatenate([pointers, presynaptic]).astype(np.int32)
     with plain_tensors():
         return torch.from_numpy(synapses).to(device)
+
+
+_ROUNDING = {torch.bfloat16: 2**-6, torch.float16: 2**-8, torch.float64: 2**-16}
+"""How far a one may be off, by the coarsest dtype that holds all entries of the mask."""
+
+
+def mask_ones(mask: Tensor | npt.NDArray[Any], name: str) -> Tensor:
+    """Find the ones of a mask whose entries are 0 or 1 up to rounding.
+
+    Averages of checkpoints (of clients, of the last epochs, of a student and its teacher) leave
+    masks of 0 and, say, 1.0000001: four units in the last place of a half type are allowed, where
+    the mask was stored in one, and 1.5e-5 else. That is far less than one of many averaged masks
+    takes away from a one, or puts in the place of a zero, where it differs from the others.
+
+    Args:
+        mask: any shape, any dtype, with values.
+        name: what to call it in errors.
+
+    Returns:
+        bool, of the shape of the mask, on the CPU.
+
+    Raises:
+        ValueError: if an entry is neither.
+
+    Example:
+        >>> import torch
+        >>> from fastltc.ops.synapses import mask_ones
+        >>> mask_ones(sum(0.1 * torch.eye(2) for _ in range(10)), "mask").tolist()
+        [[True, False], [False, True]]
+    """
+    if isinstance(mask, Tensor):
+        entries = _unwrapped(mask).detach().to("cpu", torch.float64)
+    else:
+        entries = torch.from_numpy(np.asarray(mask, dtype=np.float64))
+    ones = entries == 1
+    if not (ones | (entries == 0)).all():
+        ones = (entries - 1).abs() <= _rounding(entries)
+        strange = ~(ones | (entries.abs() <= _ROUNDING[torch.float64]))
+        if strange.any():
+            where = [int(i) for i in strange.nonzero()[0]]
+            raise ValueError(
+                f"{name}: expected 0 or 1 everywhere, got {entries[tuple(where)].item()} at "
+                f"{where} ({int(strange.sum())} of {strange.numel()} entries are neither)"
+            )
+    return ones
+
+
+def _rounding(entries: Tensor) -> float:
+    for dtype, rounding in _ROUNDING.items():
+        if (entries.to(dtype).double() == entries).all():
+            return rounding
+    return 0.0  # NaN
+
+
+def rounded_mask(mask: Tensor, name: str) -> Tensor | None:
+    """Return what to compute with in the place of a mask, if it does not do as it is.
+
+    Args:
+        mask: 0 or 1 up to rounding; the operators take everything but 0 for 1.
+        name: what to call it in errors.
+
+    Returns:
+        None if the mask does, or has no values.
+
+    Raises:
+        ValueError: as of :func:`mask_ones`.
+    """
+    if mask.is_meta:
+        return None
+    with plain_tensors():
+        ones = mask_ones(mask, name)
+        plain = _unwrapped(mask).detach()
+        if torch.equal(ones, (plain != 0).cpu()):
+            return None
+        return ones.to(plain)
 
 
 def stacked_synapse_list(masks: Tensor, name: str = "masks") -> Tensor:
@@ -164,8 +229,9 @@ class SynapseCache:
         self._make = make
         self._mask: Tensor | None = None
         self._version = self._address = 0
-        # The memory of the mask. Holding it also keeps its address from being used again.
-        self._memory: npt.NDArray[np.uint8] | None = None
+        self._large = False
+        # The memory of the mask, to be read where the mask still is at that address only.
+        self._memory: Any = None
         self._copy = b""
         self._before_meta: Tensor | None = None
 
@@ -194,8 +260,8 @@ class SynapseCache:
             if version == self._version and (
                 memory is None
                 or (thorough is None and version != _UNCOUNTED)
-                or (memory.size > _CHEAP_TO_COMPARE and not thorough)
-                or memory.tobytes() == self._copy
+                or (self._large and not thorough)
+                or memory.raw == self._copy
             ):
                 return self.synapses
         return self.refresh(mask)
@@ -206,16 +272,18 @@ class SynapseCache:
             # There is nothing to read; the list of the wiring holds until there is.
             self.move(mask.device)
             return self.synapses
-        self.synapses = self._make(mask, self._name)
-        mask = _unwrapped(mask)
-        self._version = _UNCOUNTED if mask.is_inference() else mask._version
-        self._mask, self._address = mask, mask.data_ptr()
-        self._memory, self._copy = None, b""
-        if mask.device.type == "cpu":
-            bits = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-            with plain_tensors():
-                self._memory = mask.detach().view(bits[mask.element_size()]).numpy()
-            self._copy = self._memory.tobytes()
+        with plain_tensors():
+            self.synapses = self._make(mask, self._name)
+            mask = _unwrapped(mask)
+            self._version = _UNCOUNTED if mask.is_inference() else mask._version
+            self._mask, self._address = mask, mask.data_ptr()
+            self._memory, self._copy = None, b""
+            # Not by numpy(), which makes the memory one that FSDP cannot take away.
+            if mask.device.type == "cpu" and mask.is_contiguous() and mask.numel():
+                size = mask.numel() * mask.element_size()
+                self._memory = (ctypes.c_char * size).from_address(self._address)
+                self._copy = self._memory.raw
+                self._large = mask.numel() > _CHEAP_TO_COMPARE
         return self.synapses
 
     def move(self, device: torch.device) -> None:
@@ -233,9 +301,17 @@ class SynapseCache:
 
 @contextlib.contextmanager
 def plain_tensors() -> Iterator[None]:
-    """Make tensors that serve everywhere, also inside inference mode or ``torch.func.grad``."""
-    with torch._C._DisableFuncTorch(), torch.inference_mode(False):
-        yield
+    """Make tensors that serve everywhere, also inside inference mode or ``torch.func.grad``.
+
+    For ``torch.jit.trace`` they are constants.
+    """
+    tracing = torch._C._get_tracing_state()
+    torch._C._set_tracing_state(None)  # type: ignore[attr-defined]
+    try:
+        with torch._C._DisableFuncTorch(), torch.inference_mode(False):
+            yield
+    finally:
+        torch._C._set_tracing_state(tracing)  # type: ignore[attr-defined]
 
 
 def _unwrapped(mask: Tensor) -> Tensor:

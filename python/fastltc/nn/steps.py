@@ -1,0 +1,95 @@
+"""A sequence step by step, where no operator runs all of it at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastltc.nn.checks import check_input_kind
+from fastltc.ops.checks import check_lengths_and_timespans
+
+__all__ = ["run_steps"]
+
+
+def run_steps(
+    step: Callable[[Tensor, Any, Tensor | None], tuple[Tensor, Any]],
+    x: Tensor,
+    state: tuple[Tensor, ...],
+    timespans: Tensor | None,
+    lengths: Tensor | None,
+    return_sequences: bool,
+    time_major: bool,
+    readout: Callable[[Tensor], Tensor] | None,
+    weight: Tensor | None,
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Run a cell step by step, with lengths and time steps as the operators take them.
+
+    Args:
+        step: runs one step: takes ``[B, I]``, the state and the time steps, ``[B, 1]`` or
+            ``[B, N]`` or None, and returns the output, ``[B, M]``, and the next state.
+        x: inputs, ``[B, T, I]``.
+        state: initial state, one or more tensors with the samples in front, that of the liquid
+            cell first.
+        timespans: ``[B, T]`` or ``[B, T, N]``, or None.
+        lengths: ``[B]``, or None.
+        return_sequences: return the outputs of all steps, or that of the last valid one.
+        time_major: lay the outputs out as ``[T, B, M]``.
+        readout: the output that goes with a state of the liquid cell; None if it is not known,
+            in which case there must be a step, and samples without one have an output of 0.
+        weight: one of the parameters of what is run, if it has any: steps are run in its dtype.
+
+    Returns:
+        The outputs, ``[B, T, M]`` or ``[B, M]``, and the last state.
+
+    Raises:
+        ValueError: if a length or a time step is out of its range, or a step is missing.
+        TypeError: if the input does not fit the parameters.
+    """
+    if weight is not None and (x.dtype != weight.dtype or x.device != weight.device):
+        check_input_kind(x, weight)
+        dtype, own = x.dtype, weight.dtype
+        x, state = x.to(own), tuple(h.to(own) for h in state)
+        output, state = run_steps(
+            *(step, x, state, timespans, lengths, return_sequences, time_major, readout, None)
+        )
+        if torch.is_autocast_enabled(x.device.type):
+            return output, state
+        return output.to(dtype), tuple(h.to(dtype) for h in state)
+    _, time, _ = x.shape
+    if time == 0 and readout is None:
+        raise ValueError("input: expected T of 1 or more with a cell of one's own, got T = 0")
+    if not torch.compiler.is_compiling():
+        check_lengths_and_timespans(lengths, timespans, time)
+    valid = None
+    if lengths is not None:
+        valid = (torch.arange(time, device=x.device) < lengths.unsqueeze(1)).unsqueeze(2)
+        # Padding may hold anything, and no gradient may meet it.
+        x = torch.where(valid, x, 0)
+        if timespans is not None:
+            shaped = valid if timespans.dim() == 3 else valid.squeeze(2)
+            timespans = torch.where(shaped, timespans, 0)
+    if timespans is not None and timespans.dim() == 2:
+        timespans = timespans.unsqueeze(2)
+    outputs: list[Tensor] = []
+    last: Any = 0
+    for t in range(time):
+        y, new = step(x[:, t], state, None if timespans is None else timespans[:, t])
+        if valid is None:
+            state, last = new, y
+        else:
+            now = valid[:, t]
+            state = tuple(torch.where(now, n, old) for n, old in zip(new, state, strict=True))
+            last = torch.where(now, y, last)
+            y = torch.where(now, y, 0)
+        outputs.append(y)
+    if not return_sequences:
+        return last if readout is None else readout(state[0]), state
+    if not outputs:
+        assert readout is not None
+        return readout(state[0]).unsqueeze(1)[:, :0], state
+    if time_major:
+        return torch.stack(outputs, 0).transpose(0, 1), state
+    return torch.stack(outputs, 1), state
