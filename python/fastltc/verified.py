@@ -42,7 +42,7 @@ _DIGESTS = {
     "ncps.torch.ltc_cell": "9ce20173be7d891e1470e1deee4a308e2f5991851adb06e75254518c8b3f4c52",
     "ncps.torch.wired_cfc_cell": "9ceab3b9568f1dd8700b3d2264979c0f42dd2b5db4f4b6006a41b56ea02d493f",
 }
-"""Of each file of the release that defines such classes; printed by tests/test_verified.py."""
+"""SHA-256 of the _form of each file of the release that defines such classes."""
 
 _MISSING = object()
 
@@ -102,7 +102,7 @@ def _check_class(theirs: type) -> None:
             continue
         if not _is_same(vars(theirs).get(member), expected, module):
             raise _OtherError(f"{name}.{member} is not that of ncps {RELEASE}")
-    for member in vars(theirs).keys() - vars(verified.made).keys():
+    for member in sorted(vars(theirs).keys() - vars(verified.made).keys()):
         # Python itself adds plain values, for copies for example.
         added = vars(theirs)[member]
         if member in verified.attributes or callable(added) or hasattr(added, "__get__"):
