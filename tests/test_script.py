@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import py_compile
 import re
 import signal
 import subprocess
@@ -34,8 +35,19 @@ SCRIPTS = {
     "chained": "try:\n    1 / 0\nexcept Exception as e:\n    raise ValueError('v') from e\n",
     "group": "raise BaseException('base')",
     "click": "import click\nraise click.ClickException('shown by python as a traceback')",
+    "click context": "import click\nprint(click.get_current_context(silent=True))",
+    "click abort": "import click\nraise click.Abort",
     "syntax": "x = (\n",
     "interrupt": "import atexit\natexit.register(print, 'bye')\nraise KeyboardInterrupt\n",
+    "interrupt, files": (
+        "file = open('log.txt', 'w')\nfile.write('not flushed')\n"
+        "class Last:\n    def __del__(self):\n        print('deleted')\n"
+        "last = Last()\nraise KeyboardInterrupt\n"
+    ),
+    "last exception": (
+        "import atexit, sys\nprint(hasattr(sys, 'last_value'))\n"
+        "atexit.register(lambda: print(sys.last_type, sys.last_value))\n1 / 0\n"
+    ),
     "hook": "import sys\nsys.excepthook = lambda *e: print('own', e[1])\nraise ValueError('v')",
     "exit functions": (
         "import atexit, pickle\nclass Thing: pass\n"
@@ -76,10 +88,17 @@ def test_a_script_behaves_as_under_python(name: str, tmp_path: Path) -> None:
     (folder / "script.py").write_text(SCRIPTS[name], encoding="latin-1")
     arguments = ["sub/script.py", "--help", "-x", "--report", "a b"]
     expected = execute([*PYTHON, *arguments], tmp_path)
+    written = {path: path.read_text() for path in tmp_path.glob("*.txt")}
+    assert written or "files" not in name
+    for path in written:
+        path.unlink()
     assert execute([*FASTLTC, *arguments], tmp_path) == expected
+    assert {path: path.read_text() for path in tmp_path.glob("*.txt")} == written
     assert expected[0] == {
         "exit 3": 3,
         "interrupt": -signal.SIGINT,
+        "interrupt, files": -signal.SIGINT,
+        "click context": 0,
         "end": 0,
         "exit 0": 0,
         "exit functions": 0,
@@ -89,21 +108,52 @@ def test_a_script_behaves_as_under_python(name: str, tmp_path: Path) -> None:
     }.get(name, 1)
 
 
-def test_modules_folders_and_zip_files(tmp_path: Path) -> None:
+AT_THE_END = """
+import atexit, threading, time
+@atexit.register
+def _():
+    import beside
+    print(sys.argv, pickle.loads(pickle.dumps(Thing())).__class__ is Thing, beside.__name__)
+def late():
+    time.sleep(0.3)
+    print(pickle.loads(pickle.dumps(Thing())).__class__ is Thing)
+threading.Thread(target=late).start()
+print(sorted(globals()))
+if "exception" in sys.argv:
+    raise ValueError("v")
+if "interrupt" in sys.argv:
+    raise KeyboardInterrupt
+"""
+
+
+@pytest.mark.parametrize("end", ["normal", "exception", "interrupt"])
+@pytest.mark.parametrize("safe", [False, True])
+def test_modules_folders_zip_files_and_compiled_files(safe: bool, end: str, tmp_path: Path) -> None:
     package = tmp_path / "package"
     package.mkdir()
+    for path in (package, tmp_path):
+        (path / "beside.py").touch()
     (package / "__init__.py").touch()
-    (package / "__main__.py").write_text(PRINTS_ALL)
-    (package / "other.py").write_text("import sys; print(sys.argv, __package__); sys.exit(4)")
+    for name in ("__main__", "other"):
+        (package / f"{name}.py").write_text(PRINTS_ALL + AT_THE_END)
     with zipfile.ZipFile(tmp_path / "packed.zip", "w") as packed:
-        packed.write(package / "__main__.py", "__main__.py")
-    for arguments in (["-m", "package", "-m"], ["-m", "package.other", "x"]):
-        expected = execute([*PYTHON, *arguments], tmp_path)
-        assert execute([*FASTLTC, *arguments], tmp_path) == expected
-    for target in ("package", "packed.zip"):
-        status, out, err = execute([*FASTLTC, target, "-y"], tmp_path)
-        assert (status, err) == (0, "")
-        assert f"['{target}', '-y'] {target}" in out
+        for path in package.iterdir():
+            packed.write(path, path.name)
+    py_compile.compile(str(package / "other.py"), str(tmp_path / "compiled.pyc"))
+    environment = {"PYTHONSAFEPATH": "1" if safe else ""}
+    if safe:
+        environment["PYTHONPATH"] = str(tmp_path)
+    for target in (
+        ["-m", "package"],
+        ["-m", "package.other"],
+        ["package"],
+        ["packed.zip"],
+        ["compiled.pyc"],
+    ):
+        arguments = [*target, "-m", end]
+        expected = execute([*PYTHON, *arguments], tmp_path, **environment)
+        assert expected[1].count("True") >= 3
+        assert execute([*FASTLTC, *arguments], tmp_path, **environment) == expected
 
 
 @pytest.mark.parametrize(
@@ -111,15 +161,32 @@ def test_modules_folders_and_zip_files(tmp_path: Path) -> None:
     [
         (["no_such_file.py"], 2, "can't open file"),
         (["-m", "no_such_module"], 1, "No module named no_such_module"),
-        (["."], 1, "can't find '__main__' module in '.'"),
-        ([], 2, "Missing argument 'SCRIPT'"),
+        (["-m", "os.no_such_module"], 1, "Error while finding module specification"),
+        (["."], 1, "can't find '__main__' module in "),
     ],
 )
 def test_what_cannot_be_run(arguments: list[str], status: int, text: str, tmp_path: Path) -> None:
-    found, out, err = execute([*FASTLTC, *arguments], tmp_path)
-    assert (found, out) == (status, "")
-    assert text in err
-    assert "Traceback" not in err
+    found = execute([*FASTLTC, *arguments], tmp_path)
+    assert found == execute([*PYTHON, *arguments], tmp_path)
+    assert found[:2] == (status, "")
+    assert text in found[2]
+
+
+def test_no_script_is_a_mistake(tmp_path: Path) -> None:
+    status, out, err = execute(FASTLTC, tmp_path)
+    assert (status, out) == (2, "")
+    assert "Missing argument 'SCRIPT'" in err
+
+
+def test_a_script_may_ask_for_ncps_before_it_imports_it(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(
+        "import importlib.util\n"
+        "if importlib.util.find_spec('ncps.torch'):\n"
+        "    from ncps.torch import LTC\n"
+        "    LTC(3, 4)\n"
+    )
+    found = execute([*FASTLTC, "--report", "script.py"], tmp_path)
+    assert found == (0, "", "fastltc: 1 x LTC of ncps swapped\n")
 
 
 def test_environment_variables_set_before_torch_is_imported(tmp_path: Path) -> None:

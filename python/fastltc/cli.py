@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import click
@@ -40,8 +42,24 @@ def _is_user_error(error: Exception) -> bool:
     )
 
 
+class _Later(BaseException):
+    """Ends click, so that a script, which may use click too, is run outside of it."""
+
+    def __init__(self, run: Callable[[], None]) -> None:
+        super().__init__()
+        self.run = run
+
+
 class _Group(click.Group):
     """Commands whose errors for a user's mistake are one message and exit status 1."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().main(*args, **kwargs)
+        except _Later as later:
+            run = later.run
+        # Not in the handler: it would be the context of what the script raises.
+        return run()
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -106,13 +124,9 @@ def run(module: bool, report: bool, script: str, arguments: tuple[str, ...]) -> 
 
     As `python SCRIPT ARGS...` or `python -m SCRIPT ARGS...` runs it; nothing is edited.
     """
-    from .script import ScriptNotFoundError, run_script
+    from .script import run_script
 
-    try:
-        run_script(script, arguments, module=module, report=report)
-    except ScriptNotFoundError as error:
-        click.echo(f"Error: {error}", err=True)
-        raise click.exceptions.Exit(error.status) from None
+    raise _Later(partial(run_script, script, arguments, module=module, report=report))
 
 
 if __name__ == "__main__":

@@ -23,18 +23,19 @@ from typing import Any, TypeGuard
 import numpy as np
 import torch
 
-# Not `import ncps.torch`: compat may be imported while that import is still ending.
-from ncps.torch import LTC as NcpsLTC
-from ncps.torch import CfC as NcpsCfC
-from ncps.torch import CfCCell as NcpsCfCCell
-from ncps.torch import LTCCell as NcpsLTCCell
-from ncps.torch import WiredCfCCell as NcpsWiredCfCCell
+# From where they are defined: what ncps.torch calls so may have been replaced.
+from ncps.torch.cfc import CfC as NcpsCfC
+from ncps.torch.cfc_cell import CfCCell as NcpsCfCCell
 from ncps.torch.cfc_cell import LeCun as NcpsLeCun
 from ncps.torch.lstm import LSTMCell as NcpsLSTMCell
+from ncps.torch.ltc import LTC as NcpsLTC
+from ncps.torch.ltc_cell import LTCCell as NcpsLTCCell
+from ncps.torch.wired_cfc_cell import WiredCfCCell as NcpsWiredCfCCell
 from ncps.wirings import Wiring
 from torch import nn
 
 from fastltc import nn as ours
+from fastltc import verified
 from fastltc.nn.changes import change, has_hooks, replaced_method
 from fastltc.ops.ltc import LTC_PARAMETERS
 from fastltc.ops.synapses import SynapseCache, rounded_mask, synapse_list
@@ -235,8 +236,9 @@ def _plan(module: Any) -> _Plan:
     """Return what swapping a module and its cells takes.
 
     Raises:
-        _LeftAloneError: if it is of a subclass, has been changed so that fastltc would compute
-            something else or not call what has been added, or is on a device without kernels.
+        _LeftAloneError: if it is of a subclass, it or its class has been changed so that fastltc
+            would compute something else or not call what has been added, or it is on a device
+            without kernels.
     """
     theirs = type(module)
     swap = _SWAPS.get(theirs)
@@ -246,6 +248,7 @@ def _plan(module: Any) -> _Plan:
             f"{theirs.__qualname__}, a subclass of ncps.torch.{base.__name__}, may compute "
             "something else"
         )
+    _refuse(verified.difference(theirs))
     replaced = replaced_method(module)
     if replaced is not None:
         raise _LeftAloneError(f"its method {replaced} has been replaced")
@@ -328,10 +331,11 @@ def accelerate(model: nn.Module) -> SwapReport:
     and ``isinstance(module, ncps.torch.LTC)`` still holds. The model may itself be a module of
     ncps. A second call finds nothing left to do.
 
-    Left alone are subclasses of the classes of ncps, modules that were changed in a way that
-    fastltc would not follow (hooks on modules inside a layer, replaced methods or functions,
-    trained masks), modules on a device without kernels, and the cells of layers that are left
-    alone. What fastltc does differently is in docs/compatibility.md and docs/drop-in.md.
+    Left alone are subclasses of the classes of ncps, classes that were patched or are of another
+    release of ncps, modules that were changed in a way that fastltc would not follow (hooks on
+    modules inside a layer, replaced methods or functions, trained masks), modules on a device
+    without kernels, and the cells of layers that are left alone. What fastltc does differently is
+    in docs/compatibility.md and docs/drop-in.md.
 
     Args:
         model: any module; its ``named_modules`` are looked through.
@@ -433,7 +437,8 @@ def patch_ncps() -> Patch:
     What constructs ``ncps.torch.LTC`` and its like, under whatever name it was imported and
     whenever, gets a module that ncps has initialized and that was then swapped as by
     :func:`accelerate`: it has the parameters ncps gives it for a seed, and the random generators
-    are left as ncps leaves them. Subclasses are left alone. The patch holds for all threads.
+    are left as ncps leaves them. What :func:`accelerate` leaves alone is left alone here, too:
+    subclasses, and classes that somebody else has patched. The patch holds for all threads.
 
     Returns:
         The patch, which is in force already. Call its ``undo()``, or use it as a context
@@ -459,7 +464,7 @@ _making = threading.local()
 
 def _install() -> None:
     for theirs in _NCPS:
-        original = vars(theirs)["__init__"]
+        original = theirs.__init__
         replacement = _swapping(original)
         _originals[theirs] = original, replacement
         theirs.__init__ = replacement
@@ -468,7 +473,7 @@ def _install() -> None:
 def _uninstall() -> None:
     for theirs, (original, replacement) in _originals.items():
         # Somebody else may have patched it after us; then ours stays below, and does nothing.
-        if vars(theirs)["__init__"] is replacement:
+        if theirs.__init__ is replacement:
             theirs.__init__ = original
     _originals.clear()
 

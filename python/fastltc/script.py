@@ -6,35 +6,21 @@ script may still set environment variables that torch reads at its import.
 
 from __future__ import annotations
 
-import atexit
 import builtins
 import importlib.abc
 import importlib.machinery
-import importlib.util
 import io
 import os
 import runpy
-import signal
 import sys
 import zipfile
 from collections.abc import Callable, Sequence
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import Any
 
-if TYPE_CHECKING:
-    from fastltc.compat import Patch
-
-__all__ = ["ScriptNotFoundError", "run_script"]
+__all__ = ["run_script"]
 
 _NCPS_TORCH = "ncps.torch"
-
-
-class ScriptNotFoundError(Exception):
-    """There is no such file or module. ``status`` is the exit status that python has then."""
-
-    def __init__(self, message: str, status: int) -> None:
-        super().__init__(message)
-        self.status = status
 
 
 def run_script(
@@ -42,10 +28,9 @@ def run_script(
 ) -> None:
     """Run a script as ``python TARGET ARGUMENTS...`` does, with ncps patched.
 
-    The script is ``__main__``, and ``sys.argv`` and ``sys.path[0]`` are what it expects. The end
-    of the process is left to the caller; this function returns when the script ends, and raises
-    SystemExit with its exit status if that is not 0. An uncaught exception is shown by
-    ``sys.excepthook``, without the lines of fastltc.
+    The script is ``__main__``, and ``sys.argv`` and ``sys.path[0]`` are what it expects. An
+    uncaught exception is shown by ``sys.excepthook``, without the lines of fastltc, and raised:
+    the caller lets it end the process, as it would under python, and it is not shown again.
 
     Args:
         target: path of a file, or of a folder or zip file with a ``__main__.py``; or the name of
@@ -55,77 +40,85 @@ def run_script(
         report: print to standard error, at the end, what of ncps was swapped.
 
     Raises:
-        ScriptNotFoundError: if there is no such file or module.
-        SystemExit: as the script raises it, or with status 1 after an uncaught exception.
+        SystemExit: as the script raises it, or if there is no such file or module.
+        BaseException: what the script does not catch.
     """
     if not module and not os.path.exists(target):
-        raise ScriptNotFoundError(f"can't open file {os.path.abspath(target)!r}", 2)
-    if not getattr(sys.flags, "safe_path", False):  # python -P, from 3.11
-        _set_path(target, module)
-    # Registered before anything the script registers, and so called after all of that.
-    atexit.register(_die_if_interrupted)
-    sys.argv = [target, *arguments]
-    patches = _patch_when_imported()
+        text = f"can't open file {os.path.abspath(target)!r}: [Errno 2] No such file or directory"
+        print(f"{sys.executable}: {text}", file=sys.stderr)
+        raise SystemExit(2)
+    is_file = os.path.isfile(target) and not zipfile.is_zipfile(target)
+    _set_path(target, module, is_file)
+    sys.argv = ["-m" if module else target, *arguments]
+    results = _patch_when_imported()
+    main = ModuleType("__main__")
+    vars(main)["__builtins__"] = builtins
+    if sys.version_info < (3, 14):
+        main.__annotations__ = {}
+    sys.modules["__main__"] = main
     try:
-        if module:
-            runpy.run_module(target, run_name="__main__", alter_sys=True)
-        elif _is_source(target):
-            _run_source(os.path.abspath(target))
+        if is_file and not module:
+            _run_file(os.path.abspath(target), main)
         else:
-            runpy.run_path(target, run_name="__main__")
+            # What python itself calls. The public functions of runpy take __main__ away at the
+            # end, although threads and functions registered for the exit may still need it.
+            run: Callable[[str, bool], object] = vars(runpy)["_run_module_as_main"]
+            run(target if module else "__main__", module)
     except SystemExit:
         raise
     except BaseException as error:
         _show(error)
+        raise
     finally:
         if report:
-            text = str(patches[0]) if patches else "ncps.torch was not imported"
+            text = str(results[0]) if results else "ncps.torch was not imported"
             print(f"fastltc: {text}", file=sys.stderr)
 
 
-def _set_path(target: str, module: bool) -> None:
-    # Until now the first entry is the folder of the fastltc command.
-    if module:
-        sys.path[0] = os.getcwd()
-    elif os.path.isfile(target) and not zipfile.is_zipfile(target):
-        sys.path[0] = os.path.dirname(os.path.realpath(target))
-    else:
-        del sys.path[0]  # runpy puts the target there
+def _set_path(target: str, module: bool, is_file: bool) -> None:
+    safe = getattr(sys.flags, "safe_path", False)  # python -P, from 3.11
+    if not safe:
+        del sys.path[0]  # the folder of the fastltc command
+    if not module and not is_file:
+        sys.path.insert(0, os.path.abspath(target))
+    elif not safe:
+        sys.path.insert(0, os.getcwd() if module else os.path.dirname(os.path.realpath(target)))
 
 
-def _is_source(path: str) -> bool:
-    return os.path.isfile(path) and not path.endswith(".pyc") and not zipfile.is_zipfile(path)
-
-
-def _run_source(path: str) -> None:
-    """Run a file as runpy does, but with sys.argv[0] as it was given, and ``__main__`` left.
-
-    Functions that the script has registered for the exit of the process may still need it.
-    """
-    with io.open_code(path) as file:
-        source = file.read()
-    main = ModuleType("__main__")
+def _run_file(path: str, main: ModuleType) -> None:
     main.__file__ = path
-    main.__loader__ = importlib.machinery.SourceFileLoader("__main__", path)
-    vars(main).update(__annotations__={}, __builtins__=builtins, __cached__=None)
-    sys.modules["__main__"] = main
-    exec(compile(source, path, "exec", dont_inherit=True), vars(main))
+    main.__cached__ = None  # type: ignore[attr-defined]
+    if path.endswith(".pyc"):
+        loader: Any = importlib.machinery.SourcelessFileLoader("__main__", path)
+        code = loader.get_code("__main__")
+    else:
+        loader = importlib.machinery.SourceFileLoader("__main__", path)
+        with io.open_code(path) as file:
+            code = compile(file.read(), path, "exec", dont_inherit=True)
+    main.__loader__ = loader
+    exec(code, vars(main))
 
 
-def _patch_when_imported() -> list[Patch]:
-    """Patch ncps when it is imported, or now if it has been. The patch is put in the list."""
-    patches: list[Patch] = []
+def _patch_when_imported() -> list[object]:
+    """Patch ncps when it is imported, or now if it has been. The list gets what came of it."""
+    results: list[object] = []
 
     def patch() -> None:
-        from fastltc.compat import patch_ncps
-
-        patches.append(patch_ncps())
+        try:
+            from fastltc.compat import patch_ncps
+        except ImportError as error:
+            # Another distribution of that name: the script may run with it all the same.
+            if (error.name or "").partition(".")[0] != "ncps":
+                raise
+            results.append(f"ncps is left alone: {error}")
+        else:
+            results.append(patch_ncps())
 
     if _NCPS_TORCH in sys.modules:
         patch()
     else:
         sys.meta_path.insert(0, _AfterImport(patch))
-    return patches
+    return results
 
 
 class _AfterImport(importlib.abc.MetaPathFinder):
@@ -139,8 +132,8 @@ class _AfterImport(importlib.abc.MetaPathFinder):
     ) -> importlib.machinery.ModuleSpec | None:
         if name != _NCPS_TORCH:
             return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(name)
+        found = (f.find_spec(name, path, target) for f in sys.meta_path if f is not self)
+        spec = next((spec for spec in found if spec is not None), None)
         if spec is None or spec.loader is None:
             return None
         loader = spec.loader
@@ -148,34 +141,18 @@ class _AfterImport(importlib.abc.MetaPathFinder):
 
         def exec_module(module: ModuleType) -> None:
             execute(module)
-            self.action()
+            # Whoever asks for the spec need not import; and a zip file has one loader for many.
+            if module.__name__ == _NCPS_TORCH and self in sys.meta_path:
+                sys.meta_path.remove(self)
+                self.action()
 
         loader.exec_module = exec_module  # type: ignore[method-assign]
         return spec
 
 
 def _show(error: BaseException) -> None:
-    global _interrupted
     traceback = error.__traceback__
-    while traceback is not None and traceback.tb_frame.f_globals.get("__name__") in (
-        __name__,
-        "runpy",
-    ):
+    while traceback is not None and traceback.tb_frame.f_globals.get("__name__") == __name__:
         traceback = traceback.tb_next
-    if traceback is None and isinstance(error, ImportError):
-        raise ScriptNotFoundError(str(error), 1) from None
     sys.excepthook(type(error), error.with_traceback(traceback), traceback)
-    _interrupted = isinstance(error, KeyboardInterrupt)
-    raise SystemExit(1)
-
-
-_interrupted = False
-
-
-def _die_if_interrupted() -> None:
-    """End as python does after an uncaught KeyboardInterrupt, so that a shell's loop ends too."""
-    if _interrupted:
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        os.kill(os.getpid(), signal.SIGINT)
+    sys.excepthook = lambda *shown: None
