@@ -18,7 +18,7 @@ from fastltc.training import Run, RunError, TrainConfig, evaluate, predict, pred
 from job_support import leave_out_pictures, write_images
 
 # The module: its name in the package is that of the function.
-evaluation = import_module("fastltc.training.evaluate")
+evaluation = import_module("fastltc.training.evaluation")
 
 SERIES = {"epochs": 1, "units": 6, "window": 10, "threads": 1, "lr": 1e-2}
 

@@ -35,7 +35,7 @@ from .files import write_bytes
 from .interrupts import interrupts_held_back
 from .metrics import classification_metrics, find_class
 from .objective import Objective
-from .predict import judged, probabilities
+from .probabilities import judged, probabilities
 from .run import (
     BEST,
     CONFUSION,

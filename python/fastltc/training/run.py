@@ -9,16 +9,15 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import nn
-
-from ..models import MissingTorchvisionError, build_model, default_model
 from .config import TrainConfig
-from .device import find_device
 from .errors import ConfigError, DeviceError, RunError
 from .files import write_bytes, write_json
+
+# torch is imported where checkpoints are: the metrics of a run are read without.
+if TYPE_CHECKING:
+    from torch import nn
 
 CONFIG = "config.json"
 METRICS = "metrics.json"
@@ -199,6 +198,8 @@ class Run:
 
     def save_checkpoint(self, name: str, checkpoint: Checkpoint) -> None:
         """Writes a checkpoint, whole or not at all."""
+        import torch
+
         content = {
             "format": CHECKPOINT_FORMAT,
             "config": checkpoint.config.to_dict(),
@@ -229,6 +230,11 @@ class Run:
             RunError: the file is missing or damaged, or does not fit the model; the text names it.
             DeviceError: there is no such device here.
         """
+        import torch
+
+        from ..models import MissingTorchvisionError, build_model, default_model
+        from .device import find_device
+
         path = self.path / name
         if not path.is_file():
             raise RunError(

@@ -29,7 +29,7 @@ from .errors import ConfigError, RunError
 from .feed import Feed
 from .files import write_bytes, write_json
 from .metrics import classification_metrics, find_class, quick_metrics
-from .predict import judged, probabilities
+from .probabilities import judged, probabilities
 from .run import BEST, Checkpoint, Run
 from .unchanged import check_unchanged, fingerprints
 
