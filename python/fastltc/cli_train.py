@@ -451,5 +451,4 @@ def _print_run(console: Console, run: Run) -> None:
         markup=False,
     )
     print_metrics(console, "test", metrics["test"])
-    files = ", ".join(sorted(path.name for path in run.path.iterdir()))
-    console.print(f"written to {run.path}: {files}", markup=False)
+    console.print(f"written to {run.path}: {', '.join(metrics['files'])}", markup=False)

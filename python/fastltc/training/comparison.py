@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,9 @@ import numpy as np
 
 from .comparable import check_same_test, positive_class
 from .errors import RunError
-from .files import write_bytes, write_json
-from .run import Run, read_json
+from .files import format_json, write_all
+from .run import SEEDS, Run, evaluation_files, read_json
 
-SEEDS = "seeds.json"
 METRICS = ("auc", "accuracy", "f1", "f1_macro", "average_precision", "loss")
 
 
@@ -22,6 +22,10 @@ def summarise(runs: Sequence[Run]) -> dict[str, Any]:
     metrics = [run.metrics for run in runs]
     result: dict[str, Any] = {
         "runs": [str(run.path) for run in runs],
+        "checkpoints": [
+            {"epoch": found.get("best_epoch"), "digest": found.get("best_digest")}
+            for found in metrics
+        ],
         "seeds": [found["seed"] for found in metrics],
         "model": metrics[0]["model"],
         "data": metrics[0]["data"],
@@ -50,8 +54,10 @@ def compare(paths: Sequence[Path | str], out: Path | None = None) -> list[dict[s
 
     Returns:
         A row for each: name, model, parameters, the test metrics ``auc``, ``accuracy``, ``f1``,
-        ... as ``{"mean": ..., "std": ...}``, ``positive``, the class that ``f1`` and
-        ``average_precision`` are about, and ``remarks`` on what the test examples came as.
+        ... as ``{"mean": ..., "std": ..., "interval": ...}``, ``positive``, the class that ``f1``
+        and ``average_precision`` are about, and ``remarks`` on what the test examples came as.
+        ``interval`` is of 95 %: of seeds that of their mean by Student's t, of a single run that of
+        its `evaluate`, by the bootstrap; None where its folder has no such evaluation.
 
     Raises:
         RunError: a folder is no run, or is not finished; or the runs were tested on different
@@ -67,11 +73,13 @@ def compare(paths: Sequence[Path | str], out: Path | None = None) -> list[dict[s
                 raise RunError(f"{member.path}: has no test metrics; it is not finished")
         first = first or members[:1]
         remarks = check_same_test([*first, *members])
+        found = summarise(members)
+        _add_intervals(found, members)
         rows.append(
             {
                 "name": str(path),
                 "n": len(members),
-                **summarise(members),
+                **found,
                 "positive": positive_class(members),
                 "remarks": list(remarks),
             }
@@ -79,10 +87,48 @@ def compare(paths: Sequence[Path | str], out: Path | None = None) -> list[dict[s
     if out is not None:
         from .. import plots
 
+        contents = {
+            out / "compare.json": format_json(rows),
+            out / "compare.png": plots.comparison(rows),
+        }
         out.mkdir(parents=True, exist_ok=True)
-        write_json(out / "compare.json", rows)
-        write_bytes(out / "compare.png", plots.comparison(rows))
+        write_all(contents)
     return rows
+
+
+def _add_intervals(row: dict[str, Any], members: Sequence[Run]) -> None:
+    known: dict[str, Any] = {}
+    factor = 0.0
+    if len(members) > 1:
+        from scipy.special import stdtrit
+
+        factor = float(stdtrit(len(members) - 1, 0.975)) / math.sqrt(len(members))
+    else:
+        known = _known_intervals(members[0])
+    for name, found in row["test"].items():
+        reach = factor * found["std"]
+        between = [found["mean"] - reach, found["mean"] + reach]
+        found["interval"] = between if factor else known.get(name)
+
+
+def _known_intervals(run: Run) -> dict[str, Any]:
+    """Those of the evaluation in a run's folder, if it is of what the run was tested with."""
+    try:
+        found = read_json(evaluation_files(run.path, "test")[0])
+    except RunError:
+        return {}
+    metrics = run.metrics
+    test = metrics["test"]
+    # A run of an older version has no digest.
+    digest = metrics.get("best_digest")
+    if digest is None or (found.get("digest"), found.get("data")) != (digest, metrics["data"]):
+        return {}
+    same = found.get("positive_class") == test.get("positive_class")
+    return {
+        name: between
+        for name, between in found.get("intervals", {}).items()
+        if same or name not in ("f1", "average_precision")
+    }
 
 
 def _seed_runs(path: Path) -> list[Run]:

@@ -11,13 +11,13 @@ from torch import nn
 
 from ..data import DataSet
 from . import parallel
-from .comparison import SEEDS, summarise
+from .comparison import summarise
 from .config import RESUMABLE, TrainConfig
 from .device import find_device
 from .errors import ConfigError, RunError
 from .files import write_json
 from .loop import Progress, train
-from .run import CONFIG, LAST, Run
+from .run import CONFIG, LAST, SEEDS, Run
 
 
 def train_seeds(
