@@ -12,7 +12,7 @@ from ncps.wirings import AutoNCP, FullyConnected, Wiring
 from PIL import Image
 
 from fastltc import plots
-from fastltc.training.curves import Curves, curves_of
+from fastltc.training.curves import curves_of
 
 BLUE = (0x18, 0x64, 0xAB)
 ORANGE = (0xE8, 0x59, 0x0C)
@@ -164,7 +164,7 @@ def texts(figure: Figure) -> list[str]:
     return [text.get_text() for text in figure.findobj(Text) if text.get_text()]
 
 
-def scored(resamples: int) -> Curves:
+def scored(resamples: int) -> plots.Curves:
     labels = np.array([1, 1, 1, 0, 1, 0, 0, 0])
     second = np.array([0.9, 0.8, 0.7, 0.6, 0.5, 0.5, 0.3, 0.2])
     return curves_of(labels, np.stack([1 - second, second], 1), 1, resamples=resamples)

@@ -159,6 +159,27 @@ def test_best_and_last_checkpoint_of_an_epoch_are_written_together(
         assert (run.path / name).read_bytes() == before[name]
 
 
+@pytest.mark.parametrize("options", [{"resume": True}, {"overwrite": True}])
+def test_what_a_killed_training_was_writing_goes(
+    tmp_path: Path, no_pictures: None, monkeypatch: pytest.MonkeyPatch, options: dict[str, bool]
+) -> None:
+    run = train(dense(epochs=1), tmp_path / "run")
+    names = {path.name for path in run.path.iterdir()}
+
+    def killed(handle: int) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:  # nothing is cleaned up
+        patch.setattr(os, "fsync", killed)
+        patch.setattr(os, "unlink", lambda path: None)
+        with pytest.raises(KeyboardInterrupt):
+            run.write_config(run.config)
+    (run.path / ".config.json.mine").write_text("")
+    assert len(list(run.path.glob(".config.json.????????"))) == 1
+    train(dense(epochs=2), run.path, **options)
+    assert {path.name for path in run.path.iterdir()} == {*names, ".config.json.mine"}
+
+
 def test_the_summary_of_seeds_goes_when_one_is_trained_on(
     tmp_path: Path, no_pictures: None
 ) -> None:

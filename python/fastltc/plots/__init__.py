@@ -9,6 +9,9 @@ from __future__ import annotations
 from .images import Picture, contact_sheet, leak_pairs, montage
 from .network import Network, Synapse, wiring_diagram, wiring_graph
 from .scores import (
+    Band,
+    Curves,
+    Interval,
     calibration,
     comparison,
     confusion_matrix,
@@ -18,6 +21,9 @@ from .scores import (
 )
 
 __all__ = [
+    "Band",
+    "Curves",
+    "Interval",
     "Network",
     "Picture",
     "Synapse",

@@ -215,14 +215,14 @@ def _lines(network: Network, title: str) -> Figure:
         for row, neuron in enumerate(layer):
             spread = rows / len(layer)
             places[neuron] = (gap * column, -(row + 0.5) * spread)
-    # A neuron is at most a circle of 0.3 rows; labels stay legible in it up to this many rows.
+    # A neuron is at most a circle of 0.3 rows, in which its number stays legible.
     pitch = (height - 2.2) * 72 / rows
-    size = float(np.clip(0.72 * pitch, 4.0, 19.0))
+    size = min(0.72 * pitch, 19.0)
     columns = {neuron: column for column, (_, layer) in enumerate(layers) for neuron in layer}
     if network.all_within or network.gates:
         _blocks(axes, network, gap, rows)
     # Hundreds of lines at full strength would run together.
-    strength = float(np.clip((300 / max(len(synapses), 1)) ** 0.5, 0.3, 1.0))
+    strength = min(1.0, (300 / max(len(synapses), 1)) ** 0.5)
     looks = _looks(synapses)
     # Strong ones on top.
     for synapse, (color, width) in sorted(
@@ -245,8 +245,6 @@ def _lines(network: Network, title: str) -> Figure:
         fill = _FILL.get(kind, "white")
         axes.plot(across, down, "o", ms=size, mfc=fill, mec=_INK, mew=0.9, zorder=3)
         axes.text(across[0], 0.35, f"{kind}\n{len(layer)}", ha="center", va="bottom", fontsize=11)
-        if size < 9:
-            continue
         for neuron in layer:
             axes.text(
                 *places[neuron],

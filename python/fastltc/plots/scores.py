@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +18,52 @@ from .figure import BLUE, GREY, ORANGE, shortened, to_png, wrapped
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from ..training.curves import Band, Curves, Interval
+
+@dataclass(frozen=True)
+class Interval:
+    """A value with its 95 % interval of the bootstrap; without resamples there is none."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class Band:
+    """Bounds of a curve at exact places: 95 % of the resamples are between, at each by itself."""
+
+    at: NDArray[np.float64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Curves:
+    """ROC and precision-recall curve of one class against the rest: every threshold is a point.
+
+    Args:
+        false_rate: ``[k + 1]``, false positives over negatives, from 0 to 1.
+        true_rate: ``[k + 1]``, true positives over positives: the recall, from 0 to 1. A straight
+            line from point to point is the ROC curve: steps, and where examples of both classes
+            have equal scores a slope, as the area has it (the Mann-Whitney statistic).
+        precision: ``[k + 1]``, at each threshold. The precision-recall curve is made of steps:
+            from one recall up to the next the precision is that of the next, as average precision
+            has it. (The first is that of the second, at recall 0.)
+        auc: the area under the ROC curve.
+        average_precision: the area under the steps.
+        share: of the positive class.
+        roc_band: of the true positive rate, at false positive rates.
+        precision_band: of the precision, at recalls above 0, each reached for the first time.
+    """
+
+    false_rate: NDArray[np.float64]
+    true_rate: NDArray[np.float64]
+    precision: NDArray[np.float64]
+    auc: Interval
+    average_precision: Interval
+    share: float
+    roc_band: Band | None = None
+    precision_band: Band | None = None
 
 
 def training_curve(
@@ -329,8 +375,9 @@ def comparison(rows: Sequence[Mapping[str, Any]]) -> bytes:
             fontsize=7,
         )
     panels[-1].set_title("trainable parameters\n(log scale)", fontsize=10)
-    panels[-1].set_xscale("log")
-    panels[-1].set_xlim(min(sizes) / 4, max(sizes) * 4)
+    # Down to 0, which a model in closed form has.
+    panels[-1].set_xscale("symlog", linthresh=1)
+    panels[-1].set_xlim(min(sizes) / 4 if min(sizes) else -0.5, 4 * max(*sizes, 1))
     panels[-1].set_xticks([])
     panels[-1].set_xticks([], minor=True)
     labels = [

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from ..plots import Curves
 
 RECALLS = (0.95, 0.999)
 RESAMPLES = 1000
@@ -146,59 +148,12 @@ def bootstrap(
 def resampled(labels: NDArray[np.int64], count: int, seed: int) -> Iterator[NDArray[np.int64]]:
     """Indices of resamples with replacement, each with as many of every class as there are."""
     rng = np.random.default_rng(seed)
+    if labels.ndim == 2:  # of several labels there are no classes to keep
+        yield from (rng.integers(0, len(labels), len(labels)) for _ in range(count))
+        return
     places = [np.flatnonzero(labels == label) for label in np.unique(labels)]
     for _ in range(count):
-        if labels.ndim == 2:  # of several labels there are no classes to keep
-            yield rng.integers(0, len(labels), len(labels))
-        else:
-            yield np.concatenate([rng.choice(place, len(place)) for place in places])
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A value with its 95 % interval of the bootstrap; without resamples there is none."""
-
-    value: float
-    low: float | None = None
-    high: float | None = None
-
-
-@dataclass(frozen=True)
-class Band:
-    """Bounds of a curve at exact places: 95 % of the resamples are between, at each by itself."""
-
-    at: NDArray[np.float64]
-    low: NDArray[np.float64]
-    high: NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Curves:
-    """ROC and precision-recall curve of one class against the rest: every threshold is a point.
-
-    Args:
-        false_rate: ``[k + 1]``, false positives over negatives, from 0 to 1.
-        true_rate: ``[k + 1]``, true positives over positives: the recall, from 0 to 1. A straight
-            line from point to point is the ROC curve: steps, and where examples of both classes
-            have equal scores a slope, as the area has it (the Mann-Whitney statistic).
-        precision: ``[k + 1]``, at each threshold. The precision-recall curve is made of steps:
-            from one recall up to the next the precision is that of the next, as average precision
-            has it. (The first is that of the second, at recall 0.)
-        auc: the area under the ROC curve.
-        average_precision: the area under the steps.
-        share: of the positive class.
-        roc_band: of the true positive rate, at false positive rates.
-        precision_band: of the precision, at recalls above 0, each reached for the first time.
-    """
-
-    false_rate: NDArray[np.float64]
-    true_rate: NDArray[np.float64]
-    precision: NDArray[np.float64]
-    auc: Interval
-    average_precision: Interval
-    share: float
-    roc_band: Band | None = None
-    precision_band: Band | None = None
+        yield np.concatenate([rng.choice(place, len(place)) for place in places])
 
 
 def curves_of(
@@ -218,6 +173,8 @@ def curves_of(
         resamples: how many; 0 for neither bands nor intervals.
         seed: of the draws.
     """
+    from ..plots import Band, Curves, Interval
+
     truth = labels[:, positive] == 1 if labels.ndim == 2 else labels == positive
     score = scores[:, positive]
     order = np.argsort(-score, kind="stable")

@@ -319,6 +319,7 @@ class _Session:
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise RunError(f"{run.path / LAST}: damaged checkpoint: {error}") from None
         if self.group.first:
+            run.remove_unfinished()
             run.write_config(self.config)
             run.write_log(self.history)
             self.written |= {CONFIG, LOG}

@@ -163,11 +163,18 @@ class Run:
                 folder.rmdir()
 
     def _remove_files(self) -> None:
+        self.remove_unfinished()
         old = [self.path / name for name in _WRITTEN]
         for pattern in _WRITTEN_PATTERNS:
             old.extend(self.path.glob(pattern))
         for path in (*old, *self._seeds_summary()):
             path.unlink(missing_ok=True)
+
+    def remove_unfinished(self) -> None:
+        """Removes what a training that was killed while it wrote has left under temporary names."""
+        for name in _WRITTEN:
+            for path in self.path.glob(f".{name}.????????"):
+                path.unlink(missing_ok=True)
 
     def _seeds_summary(self) -> list[Path]:
         """``seeds.json`` in the folder above, where it tells of this run."""
