@@ -171,7 +171,7 @@ def test_the_picture_of_a_cfc_has_no_signs_and_boxes_around_what_is_full(
     masks = [cell.sparsity_mask.T for cell in layer.rnn_cell._layers]
     assert len(arrows) == sum(int(mask[: len(mask) - len(mask.T)].sum()) for mask in masks)
     legend = " ".join(text.get_text() for text in axes.get_legend().get_texts())
-    for word in ("masked", "no sign", "within a layer", "time_a and time_b"):
+    for word in ("masked", "no sign", "within a layer", "time gates (time_a, time_b)"):
         assert word in legend
     assert "excitatory" not in legend
 

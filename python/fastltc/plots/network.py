@@ -559,10 +559,11 @@ def wiring_graph(network: Network | Wiring, *, title: str = "", of: str = "") ->
         look = {"edge_color": GREY, "alpha": 0.5, "arrows": True, "arrowstyle": "-"}
         edges(within, "within a layer: all, both ways", "dotted", 0.8, **look)
     widths = [width for _, width in _looks(synapses)]
+    wider = " (wider: larger w)" if any(one.weight is not None for one in synapses) else ""
     for label, style, color, holds in (
-        ("excitatory", "solid", BLUE, lambda sign: sign is not None and sign >= 0),
-        ("inhibitory", "dashed", ORANGE, lambda sign: sign is not None and sign < 0),
-        ("masked: ff1 and ff2; no sign", "solid", _INK, lambda sign: sign is None),
+        (f"excitatory{wider}", "solid", BLUE, lambda sign: sign is not None and sign >= 0),
+        (f"inhibitory{wider}", "dashed", ORANGE, lambda sign: sign is not None and sign < 0),
+        ("masked: ff1 and ff2 (wider: larger weights)", "solid", _INK, lambda sign: sign is None),
     ):
         chosen = [
             (synapse[:2], width)

@@ -129,5 +129,9 @@ def _cfc(cell: Any, wiring: Any, names: dict[Neuron, str], notes: tuple[str, ...
         names,
         notes,
         all_within=all_within,
-        gates="time_a and time_b: all of the layer before and all of its own" if gates else "",
+        gates=(
+            "time gates (time_a, time_b): all of the layer before and all of its own"
+            if gates
+            else ""
+        ),
     )
