@@ -7,6 +7,7 @@ import errno
 import hashlib
 import json
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +133,28 @@ def test_on_a_full_disk_the_earlier_evaluation_is_whole(
     with pytest.raises(OSError, match="No space left"):
         evaluate(run, resamples=0)
     assert {path.name: path.read_bytes() for path in run.path.iterdir()} == before
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")
+def test_an_interrupt_does_not_come_between_the_files_of_an_evaluation(
+    tmp_path: Path, no_pictures: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = train(dense(epochs=1), tmp_path / "run")
+    evaluate(run, positive="7", resamples=5)
+    real = os.replace
+
+    def pressed(source: str, target: Path) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        real(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", pressed)
+        with pytest.raises(KeyboardInterrupt):
+            evaluate(run, resamples=0)
+    names = {path.name for path in run.path.glob("*-test.*")}
+    written = json.loads((run.path / "evaluation-test.json").read_text())
+    assert names == set(written["files"])
+    assert "intervals" not in written
 
 
 def test_best_and_last_checkpoint_of_an_epoch_are_written_together(

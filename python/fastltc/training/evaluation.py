@@ -28,6 +28,7 @@ from .curves import RECALLS, RESAMPLES, bootstrap, curves_of
 from .errors import ConfigError, RunError
 from .feed import Feed
 from .files import format_json, write_all
+from .interrupts import interrupts_held_back
 from .metrics import classification_metrics, find_class, quick_metrics
 from .probabilities import judged, probabilities
 from .run import BEST, Checkpoint, Run, evaluation_files
@@ -150,13 +151,9 @@ def evaluate(
     # Files of these names in a folder without an evaluation are the user's.
     earlier = whole if out is None or whole[0].exists() else []
     folder.mkdir(parents=True, exist_ok=True)
-    write_all(
-        {
-            whole[0]: format_json(result),
-            **{folder / name: content for name, content in contents.items()},
-        },
-        earlier,
-    )
+    contents[whole[0].name] = format_json(result)
+    with interrupts_held_back():
+        write_all({folder / name: content for name, content in contents.items()}, earlier)
     return result
 
 

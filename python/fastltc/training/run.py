@@ -178,10 +178,11 @@ class Run:
 
     def _seeds_summary(self) -> list[Path]:
         """``seeds.json`` in the folder above, where it tells of this run."""
-        path = self.path.resolve().parent / SEEDS
+        own = self.path.resolve()
+        path = own.parent / SEEDS
         with contextlib.suppress(RunError):
             seeds = read_json(path).get("seeds")
-            if isinstance(seeds, list) and self.path.name in {f"seed-{seed}" for seed in seeds}:
+            if isinstance(seeds, list) and own.name in {f"seed-{seed}" for seed in seeds}:
                 return [path]
         return []
 
