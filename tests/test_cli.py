@@ -57,24 +57,61 @@ def run(trained: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(trained, tmp_path / "run"))
 
 
-def test_help_imports_nothing_heavy() -> None:
+def imported(arguments: list[str], names: set[str]) -> tuple[str, str]:
+    """What a command prints, and which of these modules it has imported then."""
     code = (
-        "import sys; from fastltc.cli import main; main(['--help'], standalone_mode=False);"
-        "sys.exit(sorted({'torch', 'numpy', 'sklearn', 'matplotlib', 'rich'} & set(sys.modules)))"
+        "import atexit, sys; from fastltc.cli import main;"
+        f"atexit.register(lambda: print(sorted({names!r} & set(sys.modules)), file=sys.stderr));"
+        f"main({arguments!r})"
     )
     found = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False
     )
-    assert found.stderr.strip() == "[]"
-    for command in ("info", "train", "evaluate", "predict"):
-        assert command in found.stdout
+    assert found.returncode == 0, found.stderr
+    return found.stdout, found.stderr.strip()
 
 
-@pytest.mark.parametrize("command", ["info", "train", "evaluate", "predict"])
-def test_each_command_has_help(command: str) -> None:
-    result = invoke(command, "--help")
-    assert result.exit_code == 0
-    assert "Usage:" in result.stdout
+@pytest.mark.parametrize("command", ["", *main.commands])
+def test_help_imports_nothing_heavy(command: str) -> None:
+    heavy = {"torch", "numpy", "sklearn", "matplotlib", "rich"}
+    text, found = imported([*command.split(), "--help"], heavy)
+    assert found == "[]"
+    assert text.startswith("Usage:")
+
+
+HEAVY = {"torch", "sklearn", "matplotlib"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["--version"], ", version "),
+        (["recipes"], "mnist-rows-ltc"),
+        (["recipes", "mnist-rows-ltc"], "epochs = "),
+        (["compare", "RUN", "RUN"], "accuracy"),
+        (["compare", "RUN", "OTHER"], "the test examples in another form"),
+        (["audit", "PHOTOS"], "audited: 4 train"),
+    ],
+)
+def test_what_only_prints_text_imports_nothing_heavy(
+    run: Path, tmp_path: Path, arguments: list[str], text: str
+) -> None:
+    for index, split in enumerate(("train", "test")):
+        write_images(tmp_path / "photos" / split, {"a": 2 - index, "b": 2 - index}, side=8)
+    other = shutil.copytree(run, tmp_path / "other")
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps({**config, "image_size": 64}))
+    metrics = json.loads((other / "metrics.json").read_text())
+    metrics["splits"]["test"]["digest"] = "of other pixels"
+    (other / "metrics.json").write_text(json.dumps(metrics))
+    places = {"RUN": str(run), "OTHER": str(other), "PHOTOS": str(tmp_path / "photos")}
+    printed, found = imported([places.get(word, word) for word in arguments], HEAVY)
+    assert found == "[]"
+    assert text in printed
+
+
+def test_info_imports_torch_and_nothing_else_that_is_heavy() -> None:
+    assert imported(["info"], HEAVY)[1] == "['torch']"
 
 
 def test_info() -> None:

@@ -53,6 +53,29 @@ def test_split_then_audit_then_train(tmp_path: Path) -> None:
     assert "70 train / 10 val / 20 test, 2 classes" in result.stdout
 
 
+def test_no_file_of_an_earlier_split_or_audit_is_left(tmp_path: Path) -> None:
+    leaky, clean = tmp_path / "leaky", tmp_path / "clean"
+    for split, count in (("train", 30), ("test", 20)):
+        for folder in (leaky, clean):
+            write_images(folder / split, {"a": count, "b": count}, side=16)
+    for kind in ("a", "b"):
+        for index in range(5):
+            copy = (leaky / "train" / kind / f"{index}.png").read_bytes()
+            (leaky / "test" / kind / f"copy-{index}.png").write_bytes(copy)
+    out = tmp_path / "out"
+    assert invoke("audit", leaky, "--out", out).exit_code == 1
+    assert (out / "audit.png").is_file()
+    assert invoke("audit", clean, "--out", out).exit_code == 0
+    assert sorted(path.name for path in out.iterdir()) == ["audit.json", "audit.txt"]
+    # Of tables that --fix makes, the report of the ones before is none.
+    result = invoke("audit", leaky, "--fix", out)
+    assert result.exit_code == 1, result.output
+    assert sorted(path.name for path in out.iterdir()) == ["test.csv", "train.csv"]
+    assert invoke("split", leaky / "train", "--out", out).exit_code == 0
+    names = sorted(path.name for path in out.iterdir())
+    assert names == ["audit.json", "audit.txt", "test.csv", "train.csv", "val.csv"]
+
+
 def test_split_by_patients_in_the_file_names(tmp_path: Path) -> None:
     write_images(tmp_path / "p", {"ill": 60, "well": 60}, side=16)
     for kind in ("ill", "well"):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from dataclasses import fields
 from pathlib import Path
@@ -212,6 +213,31 @@ def test_the_bar_of_a_resumed_run_starts_where_it_was() -> None:
     (task,) = view.bar.tasks
     assert (task.completed, task.total) == (3 * 1257, 4 * 1257)
     assert task.fields["epoch"] == "4/4"
+
+
+@pytest.mark.parametrize("width", [16, 20, 30, 45, 66, 79, 80, 200])
+def test_the_bar_fits_the_terminal_with_room_for_the_echo_of_ctrl_c(width: int) -> None:
+    from rich.console import Console
+
+    from fastltc.cli_train import _TrainView
+    from fastltc.data import load_data
+    from fastltc.models import build_model
+
+    console = Console(file=io.StringIO(), force_terminal=True, width=width, soft_wrap=True)
+    config = TrainConfig.for_data("digits", model="dense", epochs=400)
+    view = _TrainView(console, config, quiet=True)
+    view.start(load_data("digits"), build_model("dense", (1, 8, 8), 10))
+    for epoch in (1, 22, 333):
+        view.batch(10_000)
+        view.epoch({"epoch": epoch, "val_accuracy": 0.98765, "val_auc": 0.98765})
+        frame = console.render_lines(view.bar.get_renderable(), pad=False)
+        (line,) = ["".join(part.text for part in parts) for parts in frame]
+        assert len(line.rstrip()) <= width - 2
+        assert "\N{HORIZONTAL ELLIPSIS}" not in line
+        assert f"epoch {epoch + 1}/400" in line
+        assert ("val acc 0.988 auc 0.987" in line) == (width >= 45)
+        if not 60 < width < 100:  # between them it depends on how quick this was
+            assert ("/s" in line) == (width >= 100)
 
 
 def test_seeds_and_compare() -> None:

@@ -2,13 +2,17 @@ from __future__ import annotations
 
 import io
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 from ncps.wirings import AutoNCP, FullyConnected, Wiring
 from PIL import Image
 
 from fastltc import plots
+from fastltc.training.curves import curves_of
 
 BLUE = (0x18, 0x64, 0xAB)
 ORANGE = (0xE8, 0x59, 0x0C)
@@ -85,6 +89,7 @@ def test_the_wiring_diagram_has_both_signs(wiring: Wiring) -> None:
     diagram = plots.wiring_diagram(wiring)
     assert share(diagram, BLUE) > 1e-3
     assert share(diagram, ORANGE) > 1e-3
+    # A full one is a matrix.
     has_command_neurons = isinstance(wiring, AutoNCP)
     assert (share(diagram, CYAN) > 1e-3) == has_command_neurons
 
@@ -140,17 +145,126 @@ def test_the_montage_shows_each_class_in_its_row() -> None:
     assert lower - upper > 100
 
 
-def test_curves_and_calibration_are_pictures() -> None:
-    grid = np.linspace(0, 1, 11)
-    bands = {"grid": grid}
-    for name in ("tpr", "precision"):
-        bands |= {name: grid, f"{name}_low": grid * 0.9, f"{name}_high": grid}
-    for picture in (
-        plots.roc_curve(bands, title="x"),
-        plots.precision_recall(bands, share=0.4),
-        plots.calibration({"bins": [{"score": 0.2, "share": 0.3, "n": 5}], "ece": 0.1}),
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """The figures behind the pictures."""
+    figures: list[Figure] = []
+    for module in (plots.scores, plots.network):
+        real = module.to_png
+
+        def keep(figure: Figure, *arguments: str, real: Any = real, **options: str) -> bytes:
+            figures.append(figure)
+            return real(figure, *arguments, **options)
+
+        monkeypatch.setattr(module, "to_png", keep)
+    return figures
+
+
+def texts(figure: Figure) -> list[str]:
+    return [text.get_text() for text in figure.findobj(Text) if text.get_text()]
+
+
+def scored(resamples: int) -> plots.Curves:
+    labels = np.array([1, 1, 1, 0, 1, 0, 0, 0])
+    second = np.array([0.9, 0.8, 0.7, 0.6, 0.5, 0.5, 0.3, 0.2])
+    return curves_of(labels, np.stack([1 - second, second], 1), 1, resamples=resamples)
+
+
+def test_a_roc_curve_has_every_point_and_names_what_it_shows(drawn: list[Figure]) -> None:
+    plots.roc_curve(scored(100), title="x")
+    (axes,) = drawn[0].axes
+    chance, curve = axes.get_lines()
+    found = scored(0)
+    assert curve.get_xydata().tolist() == np.stack([found.false_rate, found.true_rate], 1).tolist()
+    # From point to point: steps, and a slope where a positive and a negative have equal scores.
+    assert curve.get_drawstyle() == "default"
+    assert chance.get_xydata().tolist() == [[0, 0], [1, 1]]
+    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert labels[0].startswith(f"AUC {found.auc.value:.3f} [")
+    assert labels[1:] == ["95 % of the bootstrap, at each place", "chance (AUC 0.5)"]
+    plots.roc_curve(found)
+    labels = [text.get_text() for text in drawn[1].axes[0].get_legend().get_texts()]
+    assert labels == [f"AUC {found.auc.value:.3f}", "chance (AUC 0.5)"]
+
+
+def test_a_precision_recall_curve_goes_in_steps(drawn: list[Figure]) -> None:
+    plots.precision_recall(scored(100))
+    (axes,) = drawn[0].axes
+    chance, curve = axes.get_lines()
+    assert curve.get_drawstyle() == "steps-pre"
+    assert set(chance.get_ydata()) == {0.5}
+    found = scored(0)
+    assert curve.get_xydata().tolist() == np.stack([found.true_rate, found.precision], 1).tolist()
+    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert labels[0].startswith(f"average precision {found.average_precision.value:.3f} [")
+    assert labels[2] == "chance: the share of the class, 0.500"
+
+
+def test_calibration_is_a_picture() -> None:
+    measured = {"bins": [{"score": 0.2, "share": 0.3, "n": 5}], "ece": 0.1}
+    assert share(plots.calibration(measured), BLUE) > 1e-4
+
+
+def compared(name: str, values: list[float], interval: list[float] | None) -> dict[str, Any]:
+    found = {"mean": np.mean(values), "std": np.std(values), "values": values, "interval": interval}
+    return {
+        "name": name,
+        "model": "dense",
+        "n": len(values),
+        "test": {"auc": found},
+        "positive": None,
+        "trainable_parameters": 3,
+        "runs": [name],
+        "checkpoints": [{"epoch": 4, "digest": "0123abcd"}],
+    }
+
+
+def test_runs_are_compared_by_points_with_the_intervals_that_are_known(
+    drawn: list[Figure],
+) -> None:
+    rows = [
+        compared("seeds", [0.8, 0.9], [0.2, 1.5]),
+        compared("single", [0.7], [0.6, 0.75]),
+        compared("unknown", [0.65], None),
+    ]
+    made = plots.comparison(rows)
+    axes = drawn[0].axes[0]
+    assert not axes.patches  # no bars, which would have to start at 0
+    reaches = {
+        (tuple(line.get_xdata()), tuple(line.get_ydata()))
+        for line in axes.get_lines()
+        if line.get_linestyle() == "-" and len(line.get_xdata()) == 2
+    }
+    assert ((0.2, 1.0), (0, 0)) in reaches  # no metric is above 1
+    assert ((0.6, 0.75), (1, 1)) in reaches
+    assert not any(y == (2, 2) for _, y in reaches)
+    legend = {text.get_text() for text in drawn[0].legends[0].get_texts()}
+    assert legend == {
+        "a seed",
+        "mean of seeds, 95 % t interval",
+        "single run, 95 % bootstrap interval",
+        "single run, no interval known",
+    }
+    with Image.open(io.BytesIO(made)) as image:
+        assert image.text["Description"].startswith("seeds: epoch 4, digest 0123abcd; single: ")
+
+
+def test_a_picture_says_which_checkpoint_it_is_of(drawn: list[Figure]) -> None:
+    of = "best.pt, epoch 3, digest 0123456789abcdef"
+    wiring = AutoNCP(12, 2)
+    wiring.build(3)
+    for made in (
+        plots.training_curve([record(1)], of=of),
+        plots.confusion_matrix([[1, 0], [0, 1]], "ab", of=of),
+        plots.roc_curve(scored(0), of=of),
+        plots.precision_recall(scored(0), of=of),
+        plots.calibration({"bins": [{"score": 0.2, "share": 0.3, "n": 5}], "ece": 0.1}, of=of),
+        plots.wiring_diagram(wiring, of=of),
+        plots.wiring_graph(wiring, of=of),
     ):
-        assert share(picture, BLUE) > 1e-4
+        assert of in texts(drawn.pop())
+        with Image.open(io.BytesIO(made)) as image:
+            assert image.text["Description"] == of
 
 
 def test_names_are_no_formulas() -> None:
@@ -160,18 +274,8 @@ def test_names_are_no_formulas() -> None:
     images = np.zeros((2, 1, 8, 8), np.uint8)
     plots.montage(images, np.array([0, 1]), ["$x_{$", "$^$"], title="$^$")
     plots.training_curve(history, title="$^$")
-    plots.roc_curve(
-        {name: np.linspace(0, 1, 5) for name in ("grid", "tpr", "tpr_low", "tpr_high")},
-        title="$^$",
-    )
-    row = {
-        "name": "$^$",
-        "model": "dense",
-        "test": {"auc": {"mean": 0.9, "std": 0.0}},
-        "positive": None,
-        "trainable_parameters": 3,
-    }
-    plots.comparison([row])
+    plots.roc_curve(scored(0), title="$^$")
+    plots.comparison([compared("$^$", [0.9], None)])
 
 
 @pytest.mark.filterwarnings("error")

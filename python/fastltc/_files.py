@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 
@@ -17,8 +17,13 @@ def write_bytes(path: Path, content: bytes) -> None:
     write_all({path: content})
 
 
-def write_all(contents: Mapping[Path, bytes]) -> None:
+def write_all(contents: Mapping[Path, bytes], stale: Iterable[Path] = ()) -> None:
     """Writes files that belong together: all lie on the disk before the first takes its name.
+
+    Args:
+        contents: of each file.
+        stale: files of an earlier set, which would be taken for part of the new one. Those that are
+            there, and are not written anew, are removed before the first new file takes its name.
 
     Raises:
         OSError: with the name of the file that could not be written; then, as a rule, nothing has
@@ -35,6 +40,9 @@ def write_all(contents: Mapping[Path, bytes]) -> None:
                 os.fsync(file.fileno())
             # mkstemp makes files that only their owner can read.
             os.chmod(written[path], 0o666 & ~_umask())
+        for path in stale:
+            if path not in contents:
+                path.unlink(missing_ok=True)
         for path in contents:
             os.replace(written[path], path)
     except BaseException as error:

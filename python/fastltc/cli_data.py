@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -94,11 +94,14 @@ def audit(
         )
     bits = None if no_near else near
     report = auditing.audit(items, near_bits=bits)
-    _write_report(report, out)
+    if out is not None:
+        _write(out, _report_files(report), _REPORT)
     _show(report, as_json)
     if fix is not None:
         named = [path for path in files if path is not None]
-        _write_splits(auditing.fix(items, near_bits=bits), named, fix)
+        tables = _tables(auditing.fix(items, near_bits=bits), named, fix)
+        # The report of an earlier split in that folder is not of these tables.
+        _write(fix, tables, _TABLES if out == fix else (*_TABLES, *_REPORT))
         click.echo(f"written without leaks: {fix}", err=True)
     if report.leaks:
         raise click.exceptions.Exit(1)
@@ -160,8 +163,8 @@ def split(
     found = partition([item.label for item in items], shares, seed, groups)
     items = [replace(item, split=where) for item, where in zip(items, found, strict=True)]
     report = auditing.audit(items, near_bits=bits)
-    _write_splits(items, [item.path for item in listed], out)
-    _write_report(report, out)
+    tables = _tables(items, [item.path for item in listed], out)
+    _write(out, {**tables, **_report_files(report)}, (*_TABLES, *_REPORT))
     _show(report, as_json)
     if not as_json:
         for name in SPLITS:
@@ -268,23 +271,35 @@ def _show(report: Report, as_json: bool) -> None:
     click.echo(json.dumps(report.to_dict(), indent=2) if as_json else report.to_text())
 
 
-def _write_report(report: Report, out: Path | None) -> None:
-    if out is None:
-        return
-    from . import plots
-    from ._files import write_bytes
+# All that an audit and a split may leave in a folder; what is not made anew would be taken for part
+# of the new.
+_REPORT = ("audit.txt", "audit.json", "audit.png")
+_TABLES = ("train.csv", "val.csv", "test.csv")
+
+
+def _write(out: Path, contents: Mapping[str, bytes], whole: Sequence[str]) -> None:
+    from ._files import write_all
 
     out.mkdir(parents=True, exist_ok=True)
-    write_bytes(out / "audit.txt", (report.to_text(examples=50) + "\n").encode())
-    write_bytes(out / "audit.json", (json.dumps(report.to_dict(), indent=2) + "\n").encode())
+    write_all(
+        {out / name: content for name, content in contents.items()},
+        [out / name for name in whole],
+    )
+
+
+def _report_files(report: Report) -> dict[str, bytes]:
+    from . import plots
+
     pairs = plots.leak_pairs(report)
-    if pairs:
-        write_bytes(out / "audit.png", plots.contact_sheet(pairs))
+    return {
+        "audit.txt": (report.to_text(examples=50) + "\n").encode(),
+        "audit.json": (json.dumps(report.to_dict(), indent=2) + "\n").encode(),
+        **({"audit.png": plots.contact_sheet(pairs)} if pairs else {}),
+    }
 
 
-def _write_splits(items: Sequence[Item], files: Sequence[Path], out: Path) -> None:
-    """Writes a table for each split; ``files`` are those of the items."""
-    from ._files import write_all
+def _tables(items: Sequence[Item], files: Sequence[Path], out: Path) -> dict[str, bytes]:
+    """A table for each split that is not empty; ``files`` are those of the items."""
     from .data.sets import SPLITS
     from .data.tables import format_table
 
@@ -307,10 +322,5 @@ def _write_splits(items: Sequence[Item], files: Sequence[Path], out: Path) -> No
             if item.split == name
         ]
         if rows:
-            tables[out / f"{name}.csv"] = format_table(header, rows)
-    out.mkdir(parents=True, exist_ok=True)
-    write_all(tables)
-    # An earlier table of a split that is empty now would join the other two.
-    for name in SPLITS:
-        if out / f"{name}.csv" not in tables:
-            (out / f"{name}.csv").unlink(missing_ok=True)
+            tables[f"{name}.csv"] = format_table(header, rows)
+    return tables

@@ -130,7 +130,10 @@ def evaluate(
         click.echo(json.dumps(result, indent=2))
         return
     console = make_console()
-    console.print(f"{run}, {checkpoint} checkpoint (epoch {result['epoch']})", markup=False)
+    console.print(
+        f"{run}, {checkpoint} checkpoint (epoch {result['epoch']}), digest {result['digest']}",
+        markup=False,
+    )
     split = result["split"]
     if options["data"] is not None:
         for remark in result["remarks"]:
@@ -148,8 +151,7 @@ def evaluate(
         table.add_row(Text(entry["name"]), *(str(count) for count in row), *scores)
     console.print(table)
     folder = run if out is None else out
-    written = sorted(path.name for path in folder.glob(f"*-{split}.*"))
-    console.print(f"written to {folder}: {', '.join(written)}", markup=False)
+    console.print(f"written to {folder}: {', '.join(result['files'])}", markup=False)
 
 
 @click.command()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ from .cli_options import (
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import Progress
     from torch import nn
 
     from .data import DataSet
@@ -250,10 +252,11 @@ def _train_seeds(
             progress=progress,
         )
     except KeyboardInterrupt:
-        click.echo(
-            f"interrupted: finished seeds are in {out}. Go on with: "
-            f"fastltc train --resume {out} --seeds {count}"
-        )
+        if _is_first():
+            click.echo(
+                f"interrupted: finished seeds are in {out}. Go on with: "
+                f"fastltc train --resume {out} --seeds {count}"
+            )
         raise click.exceptions.Exit(_INTERRUPTED) from None
     finally:
         for view in views:
@@ -302,27 +305,63 @@ def _next_free(path: Path) -> Path:
     return candidate
 
 
+def _make_bar(console: Console, *, disable: bool) -> Progress:
+    """A line that fits the terminal: where that is narrow, what matters less is left out."""
+    from rich.measure import Measurement
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        ProgressColumn,
+        Task,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+    from rich.table import Table
+
+    columns: dict[ProgressColumn, int] = {
+        TextColumn("epoch {task.fields[epoch]}"): 0,
+        BarColumn(bar_width=16): 4,
+        TextColumn("{task.percentage:>3.0f} %"): 1,
+        TextColumn("{task.fields[rate]}"): 5,
+        TimeRemainingColumn(compact=True): 3,
+        TextColumn("{task.fields[note]}"): 2,
+    }
+
+    class Bar(Progress):
+        def make_tasks_table(self, tasks: Iterable[Task]) -> Table:
+            tasks = list(tasks)
+            # Ctrl-C is echoed behind the line as ^C. If that wrapped it, the line would stay, and
+            # be there a second time below.
+            room = console.width - 2
+            chosen: list[ProgressColumn] = []
+            for column in sorted(columns, key=columns.__getitem__):
+                widest = max(
+                    (
+                        Measurement.get(console, console.options, column(task)).maximum
+                        for task in tasks
+                    ),
+                    default=0,
+                )
+                room -= widest + 1
+                if room < -1 and chosen:
+                    break
+                chosen.append(column)
+            self.columns = tuple(column for column in columns if column in chosen)
+            return super().make_tasks_table(tasks)
+
+    return Bar(*columns, console=console, disable=disable)
+
+
 class _TrainView:
     """What `fastltc train` shows: a bar on a terminal, else a line per epoch."""
 
     def __init__(
         self, console: Console, config: TrainConfig, *, quiet: bool, done: int = 0
     ) -> None:
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
         self.console = console
         self.config = config
         self.quiet = quiet
-        self.bar = Progress(
-            TextColumn("epoch {task.fields[epoch]}"),
-            BarColumn(bar_width=16),
-            TextColumn("{task.percentage:>3.0f} %"),
-            TextColumn("{task.fields[rate]}"),
-            TimeRemainingColumn(compact=True),
-            TextColumn("{task.fields[note]}"),
-            console=console,
-            disable=quiet or not console.is_terminal,
-        )
+        self.bar = _make_bar(console, disable=quiet or not console.is_terminal)
         self.task: Any = None
         self.started = 0.0
         self.epochs = config.epochs
@@ -372,12 +411,11 @@ class _TrainView:
     def batch(self, images: int) -> None:
         self.images += images
         rate = self.images / max(time.perf_counter() - self.started, 1e-9)
-        self.bar.update(self.task, advance=images, rate=f"{rate:,.0f} images/s")
+        self.bar.update(self.task, advance=images, rate=f"{rate:,.0f}/s")
 
     def epoch(self, record: dict[str, Any]) -> None:
         epoch, epochs = record["epoch"], self.epochs
         auc = "-" if record["val_auc"] is None else f"{record['val_auc']:.4f}"
-        # Short enough for the whole bar to fit 80 columns.
         note = f"val acc {record['val_accuracy']:.3f} auc {auc[:5]}"
         self.bar.update(self.task, epoch=f"{min(epoch + 1, epochs)}/{epochs}", note=note)
         if not self.console.is_terminal:
@@ -413,5 +451,4 @@ def _print_run(console: Console, run: Run) -> None:
         markup=False,
     )
     print_metrics(console, "test", metrics["test"])
-    files = ", ".join(sorted(path.name for path in run.path.iterdir()))
-    console.print(f"written to {run.path}: {files}", markup=False)
+    console.print(f"written to {run.path}: {', '.join(metrics['files'])}", markup=False)

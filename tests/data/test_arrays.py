@@ -166,6 +166,20 @@ def test_bad_arrays(tmp_path: Path, changes: dict[str, Any], message: str) -> No
     assert "some.npz" in str(raised.value)
 
 
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])
+def test_labels_with_fractions_are_a_regression(tmp_path: Path, kind: type[np.floating]) -> None:
+    labels = np.array([1, 0.5, np.nan, 2.25, 0.5, -3.75, 9.5], kind)
+    # The inputs are wrong too: the labels come first.
+    for shape in (labels, labels[:, None]):
+        np.savez(tmp_path / "a.npz", x=np.full((1, 2), np.nan), y=shape)
+        with pytest.raises(
+            DataError,
+            match=r"a\.npz: y: expected classes, got numbers such as 0\.5, 2\.25, -3\.75: that "
+            "is a regression, which is not supported",
+        ):
+            load_data(f"npz:{tmp_path / 'a.npz'}")
+
+
 def test_bad_files(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"x.npz: no such file"):
         load_data(f"npz:{tmp_path / 'x.npz'}")

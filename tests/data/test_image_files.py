@@ -181,6 +181,14 @@ def test_bad_tables(tmp_path: Path, text: str, options: dict[str, str], message:
     assert str(path) in str(raised.value)
 
 
+def test_a_table_of_numbers_with_fractions_is_a_regression(tmp_path: Path) -> None:
+    # None of the images is there.
+    rows = ["file,age", *(f"{index}.png,{index / 4}" for index in range(30))]
+    (tmp_path / "t.csv").write_text("\n".join(rows))
+    with pytest.raises(DataError, match=r"t\.csv: column 'age': .* 0\.25, 0\.5, 0\.75: that is a"):
+        load_data(f"csv:{tmp_path / 't.csv'}", label_column="age")
+
+
 def test_a_missing_and_a_corrupt_image_are_named(tmp_path: Path) -> None:
     write_images(tmp_path, {"a": 9, "b": 9})
     bad = tmp_path / "a" / "3.png"

@@ -147,6 +147,31 @@ def test_a_guessed_class_is_named(tmp_path: Path) -> None:
     assert load_data(f"csv:{path}", window=10).classes == ("off", "on")
 
 
+@pytest.mark.parametrize("header", ["time,a,load", "load,time,a", "time,a,y"])
+@pytest.mark.parametrize("decimal", ",.")
+def test_a_column_of_numbers_with_fractions_is_a_regression(
+    tmp_path: Path, header: str, decimal: str
+) -> None:
+    names = header.split(",")
+    target = next(name for name in names if name not in ("time", "a"))
+    rows = [";".join(names)]
+    # The input is wrong too: the classes come first.
+    for index in range(50):
+        values = {"time": str(index), "a": "x", target: str(index * 0.5).replace(".", decimal)}
+        rows.append(";".join(values[name] for name in names))
+    (tmp_path / "s.csv").write_text("\n".join(rows))
+    with pytest.raises(
+        DataError, match=f"column '{target}': expected classes, got .* 0.5, 1.5, 2.5: that is a reg"
+    ):
+        load_data(f"csv:{tmp_path / 's.csv'}", label_column=None if target == "y" else target)
+
+
+def test_whole_numbers_are_classes_however_they_are_written(tmp_path: Path) -> None:
+    rows = ["time,a,label", *(f"{index},1,{index % 2}.0" for index in range(400))]
+    (tmp_path / "s.csv").write_text("\n".join(rows))
+    assert load_data(f"csv:{tmp_path / 's.csv'}").classes == ("0.0", "1.0")
+
+
 def test_inputs_go_by_their_names(tmp_path: Path) -> None:
     path = write(tmp_path / "s.csv")
     path.write_text(path.read_text().replace("light,noise", "light,light", 1))

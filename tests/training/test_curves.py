@@ -2,7 +2,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.metrics import (
+    auc,
+    average_precision_score,
+    precision_recall_curve,
+    roc_auc_score,
+    roc_curve,
+)
 
 from fastltc.training import curves
 from fastltc.training.metrics import classification_metrics, quick_metrics
@@ -90,22 +96,88 @@ def test_resamples_keep_the_classes() -> None:
         assert np.bincount(labels[index]).tolist() == [5, 95]
 
 
-def test_the_curves_on_a_grid() -> None:
-    truth = np.array([1, 1, 1, 0, 1, 0, 0, 0], dtype=bool)
-    points = curves.curve_points(truth, np.linspace(0.9, 0.2, 8))
-    at = dict(zip(points["grid"].round(2), points["precision"], strict=True))
-    assert (at[0.75], at[0.76], at[1.0]) == (1.0, 0.8, 0.8)
-    assert points["tpr"][0] == 0.75
-    bands = curves.curve_bands(truth.astype(int), np.stack([1 - truth, truth], 1) * 0.6 + 0.2, 1)
-    assert (bands["tpr_low"] <= bands["tpr_high"]).all()
+def drawn(seed: int, ties: bool) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    labels = (rng.random(60) < 0.4).astype(np.int64)
+    second = 0.5 + 0.1 * labels + 0.15 * rng.normal(size=60)
+    second = np.clip(np.round(second, 1) if ties else second, 0, 1)
+    return labels, np.stack([1 - second, second], axis=1)
 
 
-def test_a_recall_of_the_grid_is_reached_exactly() -> None:
-    # Ten positives, each found after a negative more, so that every recall has its own precision.
-    truth = np.tile([True, False], 10)
-    points = curves.curve_points(truth, -np.arange(20.0))
-    for found in range(1, 11):
-        assert points["precision"][10 * found] == found / (2 * found - 1), found
+@pytest.mark.parametrize("ties", [False, True])
+def test_curves_have_every_threshold_and_the_areas_that_go_with_them(ties: bool) -> None:
+    for seed in range(20):
+        labels, scores = drawn(seed, ties)
+        found = curves.curves_of(labels, scores, 1, resamples=0)
+        false, true, _ = roc_curve(labels, scores[:, 1], drop_intermediate=False)
+        np.testing.assert_array_equal(found.false_rate, false)
+        np.testing.assert_array_equal(found.true_rate, true)
+        precision, _, _ = precision_recall_curve(labels, scores[:, 1])
+        np.testing.assert_array_equal(found.precision[:0:-1], precision[:-1])
+        # What is drawn: lines from point to point, and steps back from each recall.
+        area = auc(found.false_rate, found.true_rate)
+        assert found.auc.value == pytest.approx(area, abs=1e-12)
+        assert found.auc.value == pytest.approx(roc_auc_score(labels, scores[:, 1]), abs=1e-12)
+        steps = (np.diff(found.true_rate) * found.precision[1:]).sum()
+        assert found.average_precision.value == pytest.approx(steps, abs=1e-12)
+        expected = average_precision_score(labels, scores[:, 1])
+        assert found.average_precision.value == pytest.approx(expected, abs=1e-12)
+        assert (found.auc.low, found.roc_band, found.share) == (None, None, labels.mean())
+
+
+def test_without_ties_a_roc_curve_has_no_slope() -> None:
+    found = curves.curves_of(*drawn(0, False), 1, resamples=0)
+    assert ((np.diff(found.false_rate) == 0) ^ (np.diff(found.true_rate) == 0)).all()
+
+
+def test_bands_are_those_of_the_resamples_at_the_rates_that_there_are() -> None:
+    labels, scores = drawn(3, False)
+    found = curves.curves_of(labels, scores, 1, resamples=50, seed=7)
+    assert found.roc_band is not None
+    assert found.precision_band is not None
+    negative, positive = (labels == 0).sum(), (labels == 1).sum()
+    np.testing.assert_array_equal(found.roc_band.at, np.arange(negative) / negative)
+    np.testing.assert_array_equal(found.precision_band.at, np.arange(1, positive + 1) / positive)
+    highest = np.empty((50, negative))
+    reached = np.empty((50, positive))
+    for number, index in enumerate(curves.resampled(labels, 50, 7)):
+        truth, score = labels[index] == 1, scores[index, 1]
+        taken = [score >= threshold for threshold in np.unique(score)[::-1]]
+        false = np.array([0, *((chosen & ~truth).sum() for chosen in taken)])
+        true = np.array([0, *((chosen & truth).sum() for chosen in taken)])
+        for place in range(negative):
+            highest[number, place] = true[false <= place].max() / positive
+        for place in range(positive):
+            first = np.flatnonzero(true > place)[0]
+            reached[number, place] = true[first] / (true[first] + false[first])
+    for band, values in ((found.roc_band, highest), (found.precision_band, reached)):
+        low, high = np.percentile(values, (2.5, 97.5), axis=0)
+        np.testing.assert_allclose(band.low, low, atol=1e-12)
+        np.testing.assert_allclose(band.high, high, atol=1e-12)
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_intervals_of_the_areas_are_those_of_the_metrics(several: bool) -> None:
+    labels, scores = drawn(1, True)
+    if several:
+        labels = np.stack([labels, labels], axis=1)
+    # Of two labels AUC is the mean of both.
+    same = scores[:, 1:].repeat(2, axis=1) if several else scores
+    known = curves.bootstrap(labels, same, lambda a, b: quick_metrics(a, b, 1), resamples=100)
+    found = curves.curves_of(labels, same, 1, resamples=100)
+    for name in ("auc", "average_precision"):
+        interval = getattr(found, name)
+        assert [interval.low, interval.high] == pytest.approx(known[name], abs=1e-12)
+
+
+def test_bands_of_many_examples_stay_small() -> None:
+    rng = np.random.default_rng(0)
+    labels, score = np.arange(40_001) % 2, rng.random(40_001)
+    found = curves.curves_of(labels, np.stack([1 - score, score], 1), 1, resamples=2)
+    assert found.roc_band is not None
+    assert 500 < len(found.roc_band.at) <= 1000
+    counts = found.roc_band.at * 20_001
+    np.testing.assert_allclose(counts, np.round(counts), atol=1e-6)
 
 
 def test_one_class_only_has_no_curve() -> None:

@@ -13,7 +13,8 @@ MODULES = [
     "fastltc.models.conv_ncp",
     "fastltc.models.dense",
     "fastltc.models.registry",
-    "fastltc.plots",
+    "fastltc.plots.scores",
+    "fastltc.plots.network",
     "fastltc.training.curves",
     "fastltc.training.metrics",
 ]

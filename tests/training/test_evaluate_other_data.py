@@ -18,7 +18,7 @@ from fastltc.training import Run, RunError, TrainConfig, evaluate, predict, pred
 from job_support import leave_out_pictures, write_images
 
 # The module: its name in the package is that of the function.
-evaluation = import_module("fastltc.training.evaluate")
+evaluation = import_module("fastltc.training.evaluation")
 
 SERIES = {"epochs": 1, "units": 6, "window": 10, "threads": 1, "lr": 1e-2}
 
@@ -47,7 +47,7 @@ def no_pictures() -> Iterator[None]:
         leave_out_pictures(patch)
         for name in ("roc_curve", "precision_recall", "calibration"):
             patch.setattr(plots, name, lambda *arguments, **options: b"")
-        patch.setattr(evaluation, "curve_bands", lambda *arguments: {})
+        patch.setattr(evaluation, "curves_of", lambda *arguments, **options: None)
         yield
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from fastltc.training import Run, TrainConfig, parallel, train
 from job_support import leave_out_pictures
@@ -16,6 +18,7 @@ from job_support import leave_out_pictures
 # Each process compares its part with the whole, computed by itself, in float64.
 SCRIPT = """
 import copy
+import itertools
 import torch
 from torch import nn
 from fastltc.models import build_model
@@ -51,6 +54,27 @@ with parallel.processes(torch.device("cpu")) as group:
     model.train()
     model(images[empty]).sum().backward()
     assert group.sums(torch.tensor(1.0), torch.tensor(len(empty))) == [2.0, 1.0]
+    # One value of a channel in all has no variance; every process says so.
+    norm = nn.BatchNorm1d(3).double()
+    group.synchronise_batch_norm(norm)
+    try:
+        norm(torch.randn(1, 3).double()[empty])
+    except ValueError as error:
+        assert "more than 1 value per channel" in str(error)
+    else:
+        raise AssertionError("a variance of one value")
+    same = {"rtol": 0, "atol": 1e-12}
+    for momentum, affine, tracked in itertools.product((0.1, None), (True, False), (True, False)):
+        whole = nn.BatchNorm1d(3, momentum=momentum, affine=affine, track_running_stats=tracked)
+        whole = whole.double()
+        norm = copy.deepcopy(whole)
+        group.synchronise_batch_norm(norm)
+        for count in (2, 5, 11):
+            values = torch.randn(count, 3).double()
+            part = group.share(torch.arange(count))
+            torch.testing.assert_close(norm(values[part]), whole(values)[part], **same)
+        for name, value in whole.state_dict().items():
+            torch.testing.assert_close(norm.state_dict()[name], value, **same)
 print("the same")
 """
 
@@ -125,6 +149,32 @@ def test_a_batch_norm_over_processes_keeps_the_dtype(monkeypatch: pytest.MonkeyP
         torch.testing.assert_close(found, theirs(x.to(dtype)), atol=1e-5, rtol=2e-2)
         torch.testing.assert_close(ours.running_mean, theirs.running_mean, atol=1e-6, rtol=1e-4)
         torch.testing.assert_close(ours.running_var, theirs.running_var, atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("momentum", [0.1, None, 0.0])
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize("tracked", [True, False])
+def test_a_batch_norm_over_processes_has_the_options_of_torchs(
+    monkeypatch: pytest.MonkeyPatch, momentum: float | None, affine: bool, tracked: bool
+) -> None:
+    monkeypatch.setattr(parallel.dist, "all_reduce", lambda total: None)
+    options = {"momentum": momentum, "affine": affine, "track_running_stats": tracked}
+    for kind, shape in ((nn.BatchNorm1d, ()), (nn.BatchNorm1d, (4,)), (nn.BatchNorm2d, (3, 5))):
+        theirs = kind(3, **options).double()
+        ours = copy.deepcopy(theirs)
+        ours.__dict__["forward"] = parallel._BatchNormOverProcesses(ours)
+        for count in (2, 7, 0):
+            x = torch.randn(count, 3, *shape, dtype=torch.float64)
+            torch.testing.assert_close(ours(x), theirs(x))
+        torch.testing.assert_close(ours.state_dict(), theirs.state_dict())
+        x = torch.randn(2, 3, *shape, dtype=torch.float64)
+        torch.testing.assert_close(ours.eval()(x), theirs.eval()(x))
+        for norm in (ours, theirs):
+            with pytest.raises(ValueError, match="Expected more than 1 value per channel"):
+                norm.train()(torch.randn(1, 3, *(1 for _ in shape), dtype=torch.float64))
+            with pytest.raises(ValueError, match=r"expected .*D"):
+                norm(torch.randn(4, dtype=torch.float64))
+        torch.testing.assert_close(ours.state_dict(), theirs.state_dict())
 
 
 @pytest.mark.slow

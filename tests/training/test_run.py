@@ -22,7 +22,7 @@ def run(tmp_path: Path) -> Run:
     torch.manual_seed(0)
     model = build_model("conv-ncp", (1, 8, 8), 10, config.units, gain=config.gain)
     checkpoint = Checkpoint(config, tuple("0123456789"), None, (1, 8, 8), 3, {"loss": 1.5}, model)
-    made.save_checkpoint("best.pt", checkpoint)
+    made.save_checkpoints({"best.pt": checkpoint})
     return made
 
 

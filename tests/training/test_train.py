@@ -165,7 +165,7 @@ def test_an_interrupt_leaves_a_usable_run(tmp_path: Path, no_pictures: None) -> 
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")
-@pytest.mark.parametrize("method", ["save_checkpoint", "append_log", "write_metrics"])
+@pytest.mark.parametrize("method", ["save_checkpoints", "append_log", "write_metrics"])
 def test_an_interrupt_while_an_epoch_is_saved_waits(
     tmp_path: Path, no_pictures: None, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
@@ -173,12 +173,12 @@ def test_an_interrupt_while_an_epoch_is_saved_waits(
 
     pressed = False
 
-    def press_ctrl_c(run: Run, *arguments: Any) -> None:
+    def press_ctrl_c(run: Run, *arguments: Any) -> Any:
         nonlocal pressed
         if not pressed and (run.path / "log.jsonl").exists():
             pressed = True
             os.kill(os.getpid(), signal.SIGINT)
-        real(run, *arguments)
+        return real(run, *arguments)
 
     monkeypatch.setattr(Run, method, press_ctrl_c)
     run = Run(tmp_path / "run")

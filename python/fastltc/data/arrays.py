@@ -15,6 +15,7 @@ from .errors import DataError
 from .options import DataOptions
 from .partition import SHARES, partition
 from .sets import SPLITS, WHOLE, DataSet, Split, check_splits
+from .tables import check_classes_are_none_of_a_regression
 
 # What the inputs and labels of a split may be called.
 _LAYOUTS = (("{}_images", "{}_labels"), ("x_{}", "y_{}"), ("X_{}", "y_{}"))
@@ -133,6 +134,10 @@ def _read(
     found = arrays[labels]
     values = arrays[inputs]
     series = timespans in arrays
+    if np.issubdtype(found.dtype, np.floating):
+        check_classes_are_none_of_a_regression(
+            found.ravel().tolist(), f"{path}: {labels}", "number them from 0"
+        )
     if not series and found.ndim == 2 and found.shape[1] == 1:
         found = found[:, 0]
     if found.ndim != (2 if series else 1) or not np.issubdtype(found.dtype, np.integer):

@@ -109,9 +109,10 @@ def read_recording(path: Path, options: DataOptions, *, with_splits: bool = Fals
     inputs = [place for place in range(len(table.columns)) if place not in (time, label, split)]
     if not inputs:
         raise DataError(f"{path}: no column left to learn from but the time and the class")
+    classes = table.classes(label)
     values, times = _numbers(table, inputs), _times(table, time)
     return Recorded(
-        Recording(str(path), times, values, tuple(table.column(label))),
+        Recording(str(path), times, values, tuple(classes)),
         tuple(table.columns[place] for place in inputs),
         table.columns[label],
         guessed,

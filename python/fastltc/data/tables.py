@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,6 +88,23 @@ class Table:
         """All cells of a column."""
         return [row[place] for row in self.rows]
 
+    def classes(self, place: int) -> list[str]:
+        """All cells of a column of classes.
+
+        Raises:
+            DataError: the cells are numbers with a fraction, and so what a regression predicts.
+        """
+        cells = self.column(place)
+        try:
+            # Decimal commas are what a table with semicolons has.
+            numbers = [float(cell.replace(",", ".")) for cell in cells if cell]
+        except ValueError:
+            return cells
+        check_classes_are_none_of_a_regression(
+            numbers, f"{self.path}: column {self.columns[place]!r}", "give each class a name"
+        )
+        return cells
+
     def splits(self, place: int) -> list[str]:
         """``train``, ``val`` or ``test`` for every row, by a column.
 
@@ -103,6 +121,28 @@ class Table:
                 )
             words.append(word)
         return words
+
+
+def check_classes_are_none_of_a_regression(
+    numbers: Iterable[float], where: str, remedy: str
+) -> None:
+    """Makes sure that classes given as numbers are whole numbers.
+
+    Args:
+        numbers: what is in the place of the classes; NaN and infinity say nothing.
+        where: what they are in, for the error.
+        remedy: what to do where they are classes all the same.
+
+    Raises:
+        DataError: one has a fraction; the text has some of them.
+    """
+    fractions = (f"{number:g}" for number in numbers if number % 1 > 0)
+    shown = list(itertools.islice(dict.fromkeys(itertools.islice(fractions, 1000)), 3))
+    if shown:
+        raise DataError(
+            f"{where}: expected classes, got numbers such as {', '.join(shown)}: that is a "
+            f"regression, which is not supported. If they are classes, {remedy}"
+        )
 
 
 def read_table(path: Path) -> Table:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from .config import default_of
 from .errors import RunError
-from .run import Run
+from .run import CONFIG, Run, read_json
 
 # Options of the data that decide which examples are tested, and those that decide in what form.
 _WHICH = (
@@ -72,15 +73,16 @@ def _digest(metrics: dict[str, Any]) -> str | None:
 
 def _differing(first: Run, other: Run, names: Sequence[str]) -> str | None:
     """The first of these options that differs."""
-    ours, theirs = first.config, other.config
-    return next((name for name in names if getattr(ours, name) != getattr(theirs, name)), None)
+    return next((name for name in names if _option(first, name) != _option(other, name)), None)
+
+
+def _option(run: Run, name: str) -> Any:
+    # As it is in the file: a configuration with its model needs torch.
+    return read_json(run.path / CONFIG).get(name, default_of(name))
 
 
 def _values(first: Run, other: Run, name: str) -> str:
-    return (
-        f"{name} is {getattr(other.config, name)!r}, in {first.path} it is "
-        f"{getattr(first.config, name)!r}"
-    )
+    return f"{name} is {_option(other, name)!r}, in {first.path} it is {_option(first, name)!r}"
 
 
 def positive_class(runs: Sequence[Run]) -> str | None:

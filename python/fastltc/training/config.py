@@ -7,7 +7,6 @@ from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any
 
 from ..data import DataOptions, find_source
-from ..models import MODEL_OPTIONS, find_model
 from .errors import ConfigError
 
 SELECT = ("loss", "auc", "accuracy", "f1", "f1_macro", "average_precision", "last")
@@ -226,6 +225,9 @@ class TrainConfig:
         try:
             self.data_options()
             if self.model is not None:
+                # Late, as below: models need torch, and a recipe that is printed does not.
+                from ..models import find_model
+
                 find_model(self.model)
         except ValueError as error:
             raise ConfigError(str(error)) from None
@@ -275,6 +277,8 @@ class TrainConfig:
 
     def model_options(self) -> dict[str, Any]:
         """The options of the model, for `fastltc.models.build_model`."""
+        from ..models import MODEL_OPTIONS
+
         own = {field.name for field in fields(self)}
         return {name: getattr(self, name) for name in MODEL_OPTIONS if name in own}
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from ..plots import Curves
 
 RECALLS = (0.95, 0.999)
 RESAMPLES = 1000
 LEVEL = 0.95
 _BINS = 10
-# Points at which curves are resampled.
-GRID = 101
+_Array = NDArray[np.float64]
+# Places at most at which bands of curves are computed, finer than a picture can show.
+_MOST = 1000
 
 
 def precision_at_recall(
@@ -141,58 +145,95 @@ def bootstrap(
     }
 
 
-def resampled(labels: NDArray[np.int64], count: int, seed: int) -> list[NDArray[np.int64]]:
+def resampled(labels: NDArray[np.int64], count: int, seed: int) -> Iterator[NDArray[np.int64]]:
     """Indices of resamples with replacement, each with as many of every class as there are."""
     rng = np.random.default_rng(seed)
     if labels.ndim == 2:  # of several labels there are no classes to keep
-        return [rng.integers(0, len(labels), len(labels)) for _ in range(count)]
+        yield from (rng.integers(0, len(labels), len(labels)) for _ in range(count))
+        return
     places = [np.flatnonzero(labels == label) for label in np.unique(labels)]
-    return [
-        np.concatenate([rng.choice(place, len(place)) for place in places]) for _ in range(count)
-    ]
+    for _ in range(count):
+        yield np.concatenate([rng.choice(place, len(place)) for place in places])
 
 
-def curve_points(
-    truth: NDArray[np.bool_], scores: NDArray[np.float64]
-) -> dict[str, NDArray[np.float64]]:
-    """ROC and precision-recall curves on a grid: ``tpr`` over false positives, ``precision`` over
-    recall (the best that still reaches the recall)."""  # noqa: D205, D209
-    from sklearn.metrics import precision_recall_curve, roc_curve
-
-    # Divided as recalls are, so that 7 of 10 reach 0.7; linspace has 0.7000000000000001.
-    grid = np.arange(GRID) / (GRID - 1)
-    false, true, _ = roc_curve(truth, scores)
-    precisions, recalls, _ = precision_recall_curve(truth, scores)
-    best = np.maximum.accumulate(precisions)  # recalls fall along the curve
-    reach = np.searchsorted(-recalls, -grid, side="right") - 1
-    return {
-        "grid": grid,
-        "tpr": np.interp(grid, false, true),
-        "precision": best[reach],
-    }
-
-
-def curve_bands(
+def curves_of(
     labels: NDArray[np.int64],
     scores: NDArray[np.float64],
     positive: int,
     *,
-    resamples: int = 200,
+    resamples: int = RESAMPLES,
     seed: int = 0,
-) -> dict[str, NDArray[np.float64]]:
-    """`curve_points` with ``tpr_low``, ``tpr_high``, ``precision_low`` and ``precision_high``."""
-    if labels.ndim == 2:
-        labels, score = labels[:, positive], scores[:, positive]
-        scores, positive = np.stack([1 - score, score], axis=1), 1
-    points = curve_points(labels == positive, scores[:, positive])
-    drawn: dict[str, list[NDArray[np.float64]]] = {"tpr": [], "precision": []}
-    for index in resampled(labels, resamples, seed):
-        found = curve_points(labels[index] == positive, scores[index][:, positive])
-        for name, values in drawn.items():
-            values.append(found[name])
-    tail = 50 * (1 - LEVEL)
-    for name, values in drawn.items():
-        points[f"{name}_low"], points[f"{name}_high"] = np.percentile(
-            np.stack(values), (tail, 100 - tail), axis=0
+) -> Curves:
+    """The curves of one class, with bands and intervals by `bootstrap`'s resamples.
+
+    Args:
+        labels: ``[n]``, or ``[n, classes]`` of several labels; some are positive, and some not.
+        scores: ``[n, classes]``.
+        positive: the class.
+        resamples: how many; 0 for neither bands nor intervals.
+        seed: of the draws.
+    """
+    from ..plots import Band, Curves, Interval
+
+    truth = labels[:, positive] == 1 if labels.ndim == 2 else labels == positive
+    score = scores[:, positive]
+    order = np.argsort(-score, kind="stable")
+    # The last of each group of equal scores, which one threshold takes together.
+    last = np.append(np.flatnonzero(np.diff(score[order])), len(order) - 1)
+
+    def points(weights: NDArray[np.int64]) -> tuple[_Array, _Array, _Array]:
+        """False and true positive rate and precision at each threshold."""
+        weights = weights[order]
+        true = np.cumsum(weights * truth[order])[last]
+        false = np.cumsum(weights)[last] - true
+        precision = true / np.maximum(true + false, 1)
+        return (
+            np.append(0.0, false / false[-1]),
+            np.append(0.0, true / true[-1]),
+            np.append(precision[0], precision),
         )
-    return points
+
+    def areas(false: _Array, true: _Array, precision: _Array) -> tuple[float, float]:
+        steps = np.diff(true)
+        return (
+            float((np.diff(false) * (true[1:] + true[:-1]) / 2).sum()),
+            float((steps * precision[1:]).sum()),
+        )
+
+    own = points(np.ones(len(truth), dtype=np.int64))
+    auc, average = areas(*own)
+    rates, recalls = _multiples(int((~truth).sum()))[:-1], _multiples(int(truth.sum()))[1:]
+    drawn: list[tuple[Any, ...]] = []
+    for index in resampled(labels, resamples, seed):
+        weights = np.bincount(index, minlength=len(truth))
+        if not 0 < weights[truth].sum() < len(index):
+            continue  # of several labels, where a draw may miss one
+        false, true, precision = points(weights)
+        # On a vertical step the upper end.
+        drawn.append(
+            (
+                *areas(false, true, precision),
+                np.interp(rates, false, true),
+                precision[np.searchsorted(true, recalls)],
+            )
+        )
+    if not drawn:
+        return Curves(*own, Interval(auc), Interval(average), float(truth.mean()))
+    tail = 50 * (1 - LEVEL)
+    bounds = [
+        np.percentile(np.stack(found), (tail, 100 - tail), axis=0)
+        for found in zip(*drawn, strict=True)
+    ]
+    return Curves(
+        *own,
+        Interval(auc, *map(float, bounds[0])),
+        Interval(average, *map(float, bounds[1])),
+        float(truth.mean()),
+        Band(rates, *bounds[2]),
+        Band(recalls, *bounds[3]),
+    )
+
+
+def _multiples(count: int) -> NDArray[np.float64]:
+    """The shares that ``count`` examples can have, from 0 to 1; of very many some of them."""
+    return np.unique(np.linspace(0, count, min(count, _MOST) + 1).round()) / count

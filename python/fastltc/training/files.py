@@ -6,9 +6,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+from .._files import write_all as write_all
 from .._files import write_bytes as write_bytes
 
 
+def format_json(content: Any) -> bytes:
+    """Standard JSON (no NaN), indented."""
+    return (json.dumps(content, indent=2, allow_nan=False) + "\n").encode()
+
+
 def write_json(path: Path, content: Any) -> None:
-    """Writes standard JSON (no NaN), indented, whole or not at all."""
-    write_bytes(path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
+    """Writes `format_json`, whole or not at all."""
+    write_bytes(path, format_json(content))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,22 +31,27 @@ from .config import CLASS_WEIGHTS, TrainConfig
 from .device import find_device
 from .errors import ConfigError, DivergedError, RunError
 from .feed import Feed
-from .files import write_bytes
+from .files import write_all
 from .interrupts import interrupts_held_back
 from .metrics import classification_metrics, find_class
+from .network import network_of
 from .objective import Objective
-from .predict import judged, probabilities
+from .probabilities import judged, probabilities
 from .run import (
     BEST,
+    CONFIG,
     CONFUSION,
     CURVE,
     EXAMPLES,
     GRAPH,
     LAST,
+    LOG,
+    METRICS,
     TENSORBOARD,
     WIRING,
     Checkpoint,
     Run,
+    evaluation_files,
 )
 from .schedule import Schedule
 from .unchanged import check_unchanged, fingerprints
@@ -233,6 +238,9 @@ class _Session:
             self._prepare_optimizer()
         self.history: list[dict[str, Any]] = []
         self.best: dict[str, Any] | None = None
+        self.best_digest: str | None = None
+        # Names of the files that this call has written.
+        self.written: set[str] = set()
         self.test: dict[str, Any] | None = None
         self.fitted: dict[str, float] | None = None
         self.status = "running"
@@ -271,7 +279,9 @@ class _Session:
             self._take_up(Run.open(self.run.path))
         elif self.group.first:
             self.run = Run.create(self.run.path, self.config, overwrite=overwrite)
+            self.written.add(CONFIG)
         if writer is not None:
+            self.written.add(f"{TENSORBOARD}/")
             self.board = writer(str(self.run.path / TENSORBOARD))
 
     def _take_up(self, run: Run) -> None:
@@ -303,13 +313,16 @@ class _Session:
             torch.set_rng_state(state["random"])
             self.history = state["history"]
             self.best = state["best"]
+            self.best_digest = run.digest(BEST)
             self.fitted = state.get("fitted")
             self.seconds_before = state["seconds"]
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise RunError(f"{run.path / LAST}: damaged checkpoint: {error}") from None
         if self.group.first:
+            run.remove_unfinished()
             run.write_config(self.config)
             run.write_log(self.history)
+            self.written |= {CONFIG, LOG}
 
     def train(self, progress: Progress) -> Run:
         self.write_metrics()
@@ -374,6 +387,7 @@ class _Session:
             if self.group.first:
                 self._save(epoch, logged, improved=improved)
                 self.run.append_log(record)
+                self.written.add(LOG)
                 self.write_metrics()
                 self._write_board(record)
         return record
@@ -392,9 +406,12 @@ class _Session:
             multilabel=self.data.multilabel,
             splits=self.fingerprints,
         )
-        if improved:
-            self.run.save_checkpoint(BEST, checkpoint)
-        self.run.save_checkpoint(LAST, replace(checkpoint, training=self._state()))
+        made = {BEST: checkpoint} if improved else {}
+        made[LAST] = replace(checkpoint, training=self._state())
+        kept = [] if improved or self.best_digest is None else [self.best_digest]
+        digests = self.run.save_checkpoints(made, kept)
+        self.best_digest = digests.get(BEST, self.best_digest)
+        self.written.update(made)
 
     def _state(self) -> dict[str, Any]:
         """All that decides how training goes on, but for the weights."""
@@ -512,36 +529,52 @@ class _Session:
     def _finish(self) -> None:
         # The status first: whatever happens to the pictures, it is right.
         self.write_metrics()
-        path = self.run.path
         if self.board is not None:
             self.board.close()
         if self.best is not None:
             best = self.run.load_checkpoint(BEST, str(self.device))
+            self.model = best.model
             if self.status == "finished":
-                self.model = best.model
                 self.test = self._metrics("test")
                 self.write_metrics()
-                if self.test["confusion_matrix"] is not None:
-                    picture = plots.confusion_matrix(
-                        self.test["confusion_matrix"],
-                        self.data.classes,
-                        title=f"{self.data.name}, test, epoch {best.epoch}",
-                    )
-                    write_bytes(path / CONFUSION, picture)
-            write_bytes(
-                path / CURVE,
-                plots.training_curve(self.history, best_epoch=best.epoch, title=self.data.name),
+                self._write_confusion(best)
+            self._write_picture(
+                CURVE,
+                plots.training_curve(
+                    self.history, best_epoch=best.epoch, title=self.data.name, of=best.origin
+                ),
             )
-        wiring: Any = getattr(self.model, "wiring", None)
-        if wiring is not None:
-            write_bytes(path / WIRING, plots.wiring_diagram(wiring))
-            write_bytes(path / GRAPH, plots.wiring_graph(wiring, title=str(self.config.model)))
+            network = network_of(best.model, best.classes, best.features)
+            if network is not None:
+                self._write_picture(WIRING, plots.wiring_diagram(network, of=best.origin))
+            if network is not None and network.drawable:
+                graph = plots.wiring_graph(network, title=network.title, of=best.origin)
+                self._write_picture(GRAPH, graph)
         if self.data.kind == "images" and not self.data.multilabel:
             train = self.data.splits["train"]
             picture = plots.montage(
                 train.inputs, train.labels, self.data.classes, title=self.data.name
             )
-            write_bytes(path / EXAMPLES, picture)
+            self._write_picture(EXAMPLES, picture)
+        # Now with all files that were written.
+        self.write_metrics()
+
+    def _write_confusion(self, best: Checkpoint) -> None:
+        assert self.test is not None
+        if self.test["confusion_matrix"] is None:
+            return
+        picture = plots.confusion_matrix(
+            self.test["confusion_matrix"],
+            self.data.classes,
+            title=f"{self.data.name}, test",
+            of=best.origin,
+        )
+        # One that `evaluate` has left may be of other data or of the last checkpoint.
+        self._write_picture(CONFUSION, picture, evaluation_files(self.run.path, "test"))
+
+    def _write_picture(self, name: str, picture: bytes, stale: Iterable[Path] = ()) -> None:
+        write_all({self.run.path / name: picture}, stale)
+        self.written.add(name)
 
     def _seconds(self) -> float:
         return self.seconds_before + time.perf_counter() - self.started
@@ -559,6 +592,7 @@ class _Session:
 
         if not self.group.first:
             return
+        self.written.add(METRICS)
         self.run.write_metrics(
             {
                 "status": self.status,
@@ -580,10 +614,12 @@ class _Session:
                     else f"validation {self.config.select}"
                 ),
                 "best_epoch": None if self.best is None else self.best["epoch"],
+                "best_digest": self.best_digest,
                 "fitted": self.fitted,
                 "val": self.best,
                 "test": self.test,
                 "seconds": self._seconds(),
+                "files": sorted(self.written),
                 "versions": {"fastltc": __version__, "torch": torch.__version__},
             }
         )

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import json
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import nn
-
-from ..models import MissingTorchvisionError, build_model, default_model
+from ..data import SPLITS
 from .config import TrainConfig
-from .device import find_device
 from .errors import ConfigError, DeviceError, RunError
-from .files import write_bytes, write_json
+from .files import write_all, write_bytes, write_json
+
+# torch is imported where checkpoints are: the metrics of a run are read without.
+if TYPE_CHECKING:
+    from torch import nn
 
 CONFIG = "config.json"
 METRICS = "metrics.json"
@@ -31,16 +32,22 @@ WIRING = "wiring.png"
 GRAPH = "wiring-graph.png"
 EXAMPLES = "examples.png"
 TENSORBOARD = "tensorboard"
+# Beside the runs of several seeds.
+SEEDS = "seeds.json"
 
+# What `evaluate` writes of a split: a set that belongs together. The first says what it is of.
+EVALUATION = (
+    "evaluation-{}.json",
+    "predictions-{}.csv",
+    "confusion-{}.png",
+    "roc-{}.png",
+    "precision-recall-{}.png",
+    "calibration-{}.png",
+)
 # The only files that overwriting a run removes.
 _WRITTEN = (CONFIG, METRICS, LOG, BEST, LAST, CURVE, WIRING, GRAPH, EXAMPLES)
 _WRITTEN_PATTERNS = (
-    "confusion-*.png",
-    "evaluation-*.json",
-    "predictions-*.csv",
-    "roc-*.png",
-    "precision-recall-*.png",
-    "calibration-*.png",
+    *(name.format("*") for name in EVALUATION),
     f"{TENSORBOARD}/events.out.tfevents.*",
 )
 
@@ -66,6 +73,8 @@ class Checkpoint:
         splits: size and digest of the data's splits, see `fastltc.training.unchanged`; empty in
             checkpoints of older versions.
         training: what resuming needs besides the weights; None in ``best.pt``.
+        name: of the file that it was loaded from.
+        digest: of that file, see `digest_of`.
     """
 
     config: TrainConfig
@@ -80,6 +89,23 @@ class Checkpoint:
     multilabel: bool = False
     splits: dict[str, dict[str, Any]] = field(default_factory=dict)
     training: dict[str, Any] | None = None
+    name: str = ""
+    digest: str = ""
+
+    @property
+    def origin(self) -> str:
+        """Which checkpoint this is, for files that are made of it."""
+        return f"{self.name}, epoch {self.epoch}, digest {self.digest}"
+
+
+def digest_of(content: bytes) -> str:
+    """The first 16 digits of the SHA-256 of a checkpoint's file, as ``sha256sum`` prints it."""
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def evaluation_files(folder: Path, split: str) -> list[Path]:
+    """What an evaluation of a split may leave in a folder."""
+    return [folder / name.format(split) for name in EVALUATION]
 
 
 @dataclass(frozen=True)
@@ -137,11 +163,43 @@ class Run:
                 folder.rmdir()
 
     def _remove_files(self) -> None:
+        self.remove_unfinished()
         old = [self.path / name for name in _WRITTEN]
         for pattern in _WRITTEN_PATTERNS:
             old.extend(self.path.glob(pattern))
-        for path in old:
+        for path in (*old, *self._seeds_summary()):
             path.unlink(missing_ok=True)
+
+    def remove_unfinished(self) -> None:
+        """Removes what a training that was killed while it wrote has left under temporary names."""
+        for name in _WRITTEN:
+            for path in self.path.glob(f".{name}.????????"):
+                path.unlink(missing_ok=True)
+
+    def _seeds_summary(self) -> list[Path]:
+        """``seeds.json`` in the folder above, where it tells of this run."""
+        own = self.path.resolve()
+        path = own.parent / SEEDS
+        with contextlib.suppress(RunError):
+            seeds = read_json(path).get("seeds")
+            if isinstance(seeds, list) and own.name in {f"seed-{seed}" for seed in seeds}:
+                return [path]
+        return []
+
+    def _stale(self, digests: Sequence[str]) -> list[Path]:
+        """What is of none of these checkpoints: pictures, and evaluations that do not say so."""
+        found = [*(self.path / name for name in (CURVE, WIRING, GRAPH)), *self._seeds_summary()]
+        for split in (*SPLITS, "all"):
+            files = evaluation_files(self.path, split)
+            if files[0].exists():
+                of = None
+                with contextlib.suppress(RunError):
+                    of = read_json(files[0]).get("digest")
+                if of not in digests:
+                    found += files
+            elif split == "test":
+                found.append(self.path / CONFUSION)
+        return found
 
     @classmethod
     def open(cls, path: Path | str) -> Run:
@@ -197,26 +255,30 @@ class Run:
     def write_metrics(self, metrics: Mapping[str, Any]) -> None:
         write_json(self.path / METRICS, metrics)
 
-    def save_checkpoint(self, name: str, checkpoint: Checkpoint) -> None:
-        """Writes a checkpoint, whole or not at all."""
-        content = {
-            "format": CHECKPOINT_FORMAT,
-            "config": checkpoint.config.to_dict(),
-            "classes": list(checkpoint.classes),
-            "positive": checkpoint.positive,
-            "image_shape": list(checkpoint.image_shape),
-            "epoch": checkpoint.epoch,
-            "val": checkpoint.val,
-            "model": checkpoint.model.state_dict(),
-            "features": list(checkpoint.features),
-            "time_unit": checkpoint.time_unit,
-            "multilabel": checkpoint.multilabel,
-            "splits": checkpoint.splits,
-            "training": checkpoint.training,
-        }
-        buffer = io.BytesIO()
-        torch.save(content, buffer)
-        write_bytes(self.path / name, buffer.getvalue())
+    def save_checkpoints(
+        self, checkpoints: Mapping[str, Checkpoint], kept: Sequence[str] = ()
+    ) -> dict[str, str]:
+        """Writes checkpoints, all of them or none, and removes what is of earlier ones.
+
+        Args:
+            checkpoints: by the names of their files.
+            kept: digests of checkpoints that stay.
+
+        Returns:
+            The digest of each file.
+        """
+        contents = {name: _pack(checkpoint) for name, checkpoint in checkpoints.items()}
+        digests = {name: digest_of(content) for name, content in contents.items()}
+        write_all(
+            {self.path / name: content for name, content in contents.items()},
+            self._stale([*digests.values(), *kept]),
+        )
+        return digests
+
+    def digest(self, name: str) -> str | None:
+        """The digest of a checkpoint's file; None where there is none."""
+        path = self.path / name
+        return digest_of(path.read_bytes()) if path.is_file() else None
 
     def load_checkpoint(self, name: str = BEST, device: str | None = None) -> Checkpoint:
         """Rebuilds the model of a checkpoint.
@@ -229,17 +291,24 @@ class Run:
             RunError: the file is missing or damaged, or does not fit the model; the text names it.
             DeviceError: there is no such device here.
         """
+        import torch
+
+        from ..models import MissingTorchvisionError, build_model, default_model
+        from .device import find_device
+
         path = self.path / name
         if not path.is_file():
             raise RunError(
                 f"{path}: no checkpoint; training has not come to the end of its first epoch"
             )
+        # Read once, so that the digest is that of what is loaded, also while training goes on.
+        packed = path.read_bytes()
         # What torch.save writes; older pickle files are not even opened.
-        if not zipfile.is_zipfile(path):
+        if not zipfile.is_zipfile(io.BytesIO(packed)):
             raise RunError(f"{path}: damaged checkpoint, not a file of torch.save")
-        _check_sums(path)
+        _check_sums(packed, path)
         try:
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            content = torch.load(io.BytesIO(packed), map_location="cpu", weights_only=True)
         # torch.load raises OSError, KeyError, EOFError, RuntimeError, UnpicklingError and more.
         except Exception as error:
             # Not its text: torch's advises to load the file without the safeguard.
@@ -280,6 +349,8 @@ class Run:
                 multilabel=content.get("multilabel", False),
                 splits=content.get("splits", {}),
                 training=content.get("training"),
+                name=name,
+                digest=digest_of(packed),
             )
         except (RunError, DeviceError):
             raise
@@ -292,10 +363,34 @@ class Run:
         return checkpoint
 
 
-def _check_sums(path: Path) -> None:
+def _pack(checkpoint: Checkpoint) -> bytes:
+    """The file of a checkpoint."""
+    import torch
+
+    content = {
+        "format": CHECKPOINT_FORMAT,
+        "config": checkpoint.config.to_dict(),
+        "classes": list(checkpoint.classes),
+        "positive": checkpoint.positive,
+        "image_shape": list(checkpoint.image_shape),
+        "epoch": checkpoint.epoch,
+        "val": checkpoint.val,
+        "model": checkpoint.model.state_dict(),
+        "features": list(checkpoint.features),
+        "time_unit": checkpoint.time_unit,
+        "multilabel": checkpoint.multilabel,
+        "splits": checkpoint.splits,
+        "training": checkpoint.training,
+    }
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    return buffer.getvalue()
+
+
+def _check_sums(packed: bytes, path: Path) -> None:
     """Compares the check sums in a zip file, which torch.load ignores."""
     try:
-        with zipfile.ZipFile(path) as file:
+        with zipfile.ZipFile(io.BytesIO(packed)) as file:
             damaged = file.testzip()
     # Damaged headers raise BadZipFile, NotImplementedError, RuntimeError and others.
     except Exception as error:

@@ -1,28 +1,23 @@
-"""Several runs side by side, and one run with several seeds."""
+"""One run with several seeds."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from torch import nn
 
-from .. import plots
 from ..data import DataSet
 from . import parallel
-from .comparable import check_same_test, positive_class
+from .comparison import summarise
 from .config import RESUMABLE, TrainConfig
 from .device import find_device
 from .errors import ConfigError, RunError
-from .files import write_bytes, write_json
+from .files import write_json
 from .loop import Progress, train
-from .run import CONFIG, LAST, Run, read_json
-
-SEEDS = "seeds.json"
-METRICS = ("auc", "accuracy", "f1", "f1_macro", "average_precision", "loss")
+from .run import CONFIG, LAST, SEEDS, Run
 
 
 def train_seeds(
@@ -129,77 +124,3 @@ def _after(first: Callable[[], None], progress: Progress) -> Progress:
             progress.start(data, model)
 
     return replace(progress, start=start)
-
-
-def summarise(runs: Sequence[Run]) -> dict[str, Any]:
-    """Mean and standard deviation of the metrics of runs that differ in their seed."""
-    metrics = [run.metrics for run in runs]
-    result: dict[str, Any] = {
-        "runs": [str(run.path) for run in runs],
-        "seeds": [found["seed"] for found in metrics],
-        "model": metrics[0]["model"],
-        "data": metrics[0]["data"],
-        "trainable_parameters": metrics[0]["trainable_parameters"],
-        "seconds": sum(found["seconds"] for found in metrics),
-    }
-    for split in ("val", "test"):
-        result[split] = {}
-        for name in METRICS:
-            values = [found[split].get(name) for found in metrics]
-            if all(value is not None for value in values):
-                result[split][name] = {
-                    "mean": float(np.mean(values)),
-                    "std": float(np.std(values, ddof=1)) if len(values) > 1 else 0.0,
-                    "values": values,
-                }
-    return result
-
-
-def compare(paths: Sequence[Path | str], out: Path | None = None) -> list[dict[str, Any]]:
-    """The test metrics of several runs, or folders of seeds, as rows of one table.
-
-    Args:
-        paths: run folders, or folders of `train_seeds`.
-        out: folder for ``compare.json`` and ``compare.png``; None to write nothing.
-
-    Returns:
-        A row for each: name, model, parameters, the test metrics ``auc``, ``accuracy``, ``f1``,
-        ... as ``{"mean": ..., "std": ...}``, ``positive``, the class that ``f1`` and
-        ``average_precision`` are about, and ``remarks`` on what the test examples came as.
-
-    Raises:
-        RunError: a folder is no run, or is not finished; or the runs were tested on different
-            data or other examples of it.
-    """
-    rows = []
-    first: list[Run] = []
-    for given in paths:
-        path = Path(given)
-        members = _seed_runs(path) if (path / SEEDS).is_file() else [Run.open(path)]
-        for member in members:
-            if member.metrics.get("test") is None:
-                raise RunError(f"{member.path}: has no test metrics; it is not finished")
-        first = first or members[:1]
-        remarks = check_same_test([*first, *members])
-        rows.append(
-            {
-                "name": str(path),
-                "n": len(members),
-                **summarise(members),
-                "positive": positive_class(members),
-                "remarks": list(remarks),
-            }
-        )
-    if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        write_json(out / "compare.json", rows)
-        write_bytes(out / "compare.png", plots.comparison(rows))
-    return rows
-
-
-def _seed_runs(path: Path) -> list[Run]:
-    """The runs that ``seeds.json`` is about, wherever its folder is now."""
-    seeds = read_json(path / SEEDS).get("seeds")
-    if not isinstance(seeds, list) or not seeds:
-        raise RunError(f"{path / SEEDS}: damaged: expected a list of seeds")
-    return [Run.open(path / f"seed-{seed}") for seed in seeds]

@@ -24,13 +24,14 @@ from ..data import (
 )
 from ..data.series import read_unlabelled, sequences
 from ..data.tables import format_table
-from .curves import RECALLS, RESAMPLES, bootstrap, curve_bands
+from .curves import RECALLS, RESAMPLES, bootstrap, curves_of
 from .errors import ConfigError, RunError
 from .feed import Feed
-from .files import write_bytes, write_json
+from .files import format_json, write_all
+from .interrupts import interrupts_held_back
 from .metrics import classification_metrics, find_class, quick_metrics
-from .predict import judged, probabilities
-from .run import BEST, Checkpoint, Run
+from .probabilities import judged, probabilities
+from .run import BEST, Checkpoint, Run, evaluation_files
 from .unchanged import check_unchanged, fingerprints
 
 
@@ -69,10 +70,12 @@ def evaluate(
         out: folder for ``evaluation-SPLIT.json``, ``predictions-SPLIT.csv``,
             ``confusion-SPLIT.png`` and, with a positive class, ``roc-SPLIT.png``,
             ``precision-recall-SPLIT.png`` and ``calibration-SPLIT.png``; None for the run's.
+            Those of an earlier evaluation of that split go, also where they have no successor.
 
     Returns:
-        The metrics of `classification_metrics`, preceded by what was evaluated (with the data's
-        ``remarks``), and ``intervals``.
+        The metrics of `classification_metrics`, preceded by what was evaluated (``checkpoint``, its
+        ``epoch`` and ``digest``, the data and its ``remarks``), ``intervals``, and ``files``, the
+        names of what was written. All of these files say which checkpoint they are of.
 
     Raises:
         RunError: there is no usable checkpoint, its classes are not those of the data, or the
@@ -128,6 +131,7 @@ def evaluate(
         "run": str(run.path),
         "checkpoint": checkpoint,
         "epoch": loaded.epoch,
+        "digest": loaded.digest,
         "data": found.name,
         "split": split,
         "remarks": list(found.remarks),
@@ -138,13 +142,18 @@ def evaluate(
             labels, rows, lambda drawn, of: quick_metrics(drawn, of, chosen), resamples=resamples
         )
     folder = run.path if out is None else out
-    pictures = _pictures(loaded, labels, rows, chosen, metrics, f"{found.name}, {split}")
-    table = _predictions(part, scores, loaded.classes)
+    title = f"{found.name}, {split}"
+    pictures = _pictures(loaded, labels, rows, chosen, metrics, resamples, title)
+    contents = {f"predictions-{split}.csv": _predictions(part, scores, loaded)}
+    contents |= {f"{kind}-{split}.png": picture for kind, picture in pictures.items()}
+    whole = evaluation_files(folder, split)
+    result["files"] = sorted([*contents, whole[0].name])
+    # Files of these names in a folder without an evaluation are the user's.
+    earlier = whole if out is None or whole[0].exists() else []
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / f"evaluation-{split}.json", result)
-    write_bytes(folder / f"predictions-{split}.csv", table)
-    for kind, picture in pictures.items():
-        write_bytes(folder / f"{kind}-{split}.png", picture)
+    contents[whole[0].name] = format_json(result)
+    with interrupts_held_back():
+        write_all({folder / name: content for name, content in contents.items()}, earlier)
     return result
 
 
@@ -248,13 +257,14 @@ def _pictures(
     scores: NDArray[np.float64],
     positive: int | None,
     metrics: dict[str, Any],
+    resamples: int,
     title: str,
 ) -> dict[str, bytes]:
-    title = f"{title}, epoch {loaded.epoch}"
+    of = loaded.origin
     made = {}
     if metrics["confusion_matrix"] is not None:
         made["confusion"] = plots.confusion_matrix(
-            metrics["confusion_matrix"], loaded.classes, title=title
+            metrics["confusion_matrix"], loaded.classes, title=title, of=of
         )
     if positive is None and len(loaded.classes) == 2 and not loaded.multilabel:
         positive = 1
@@ -263,24 +273,30 @@ def _pictures(
     truth = labels[:, positive] == 1 if loaded.multilabel else labels == positive
     if truth.all() or not truth.any():
         return made
-    bands = curve_bands(labels, scores, positive)
+    curves = curves_of(labels, scores, positive, resamples=resamples)
     title = f"{title}: {loaded.classes[positive]}"
-    made["roc"] = plots.roc_curve(bands, title=title)
-    made["precision-recall"] = plots.precision_recall(bands, share=float(truth.mean()), title=title)
+    made["roc"] = plots.roc_curve(curves, title=title, of=of)
+    made["precision-recall"] = plots.precision_recall(curves, title=title, of=of)
     if metrics.get("calibration"):
-        made["calibration"] = plots.calibration(metrics["calibration"], title=title)
+        made["calibration"] = plots.calibration(metrics["calibration"], title=title, of=of)
     return made
 
 
-def _predictions(part: Split, scores: NDArray[np.float64], classes: Sequence[str]) -> bytes:
-    """One line for each example: what it is called, its class, the answer, the probabilities."""
+def _predictions(part: Split, scores: NDArray[np.float64], loaded: Checkpoint) -> bytes:
+    """One line for each example: what it is called, its class, the answer, the probabilities.
+
+    The last column says which checkpoint has answered: a CSV file has no other place for it that
+    every reader skips.
+    """
     rows = []
-    header = ["name", "class", "predicted", *classes]
+    classes, origin = loaded.classes, loaded.origin
+    header = ["name", "class", "predicted", *classes, "checkpoint"]
     if scores.ndim == 2 and part.labels.ndim == 2:
         for index, row in enumerate(scores):
             name = part.names[index] if part.names else str(index)
             true = _several(part.labels[index], classes)
-            rows.append([name, true, _several(row, classes), *(f"{p:.6g}" for p in row)])
+            answers = (f"{value:.6g}" for value in row)
+            rows.append([name, true, _several(row, classes), *answers, origin])
         return format_table(header, rows)
     flat = scores.reshape(len(part), -1, scores.shape[-1])
     labels = part.labels.reshape(len(part), -1)
@@ -297,6 +313,7 @@ def _predictions(part: Split, scores: NDArray[np.float64], classes: Sequence[str
                     classes[label],
                     classes[int(row.argmax())],
                     *(f"{value:.6g}" for value in row),
+                    origin,
                 ]
             )
     return format_table(header, rows)

@@ -1,0 +1,41 @@
+"""Pictures of a run, as PNG: training curve, scores, confusion matrix, network, images.
+
+Figures are made without pyplot, so no backend is chosen and no window state is shared with the
+program that calls.
+"""
+
+from __future__ import annotations
+
+from .images import Picture, contact_sheet, leak_pairs, montage
+from .network import Network, Synapse, wiring_diagram, wiring_graph
+from .scores import (
+    Band,
+    Curves,
+    Interval,
+    calibration,
+    comparison,
+    confusion_matrix,
+    precision_recall,
+    roc_curve,
+    training_curve,
+)
+
+__all__ = [
+    "Band",
+    "Curves",
+    "Interval",
+    "Network",
+    "Picture",
+    "Synapse",
+    "calibration",
+    "comparison",
+    "confusion_matrix",
+    "contact_sheet",
+    "leak_pairs",
+    "montage",
+    "precision_recall",
+    "roc_curve",
+    "training_curve",
+    "wiring_diagram",
+    "wiring_graph",
+]
