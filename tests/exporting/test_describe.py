@@ -277,3 +277,12 @@ def test_the_documentation_has_every_type_key_and_function() -> None:
 def test_an_activation_alone_is_nothing() -> None:
     with pytest.raises(ExportError, match="nothing to export"):
         assemble([])
+
+
+def test_why_a_module_cannot_say_its_layers_is_told() -> None:
+    class Late(nn.Module):
+        def export_layers(self) -> list[nn.Module]:
+            raise ValueError("stride: it looks ahead")
+
+    with pytest.raises(ExportError, match=r"0 \(Late\): stride: it looks ahead"):
+        describe([Late()])

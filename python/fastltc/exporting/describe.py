@@ -190,7 +190,11 @@ def _leaves(module: Any, path: str) -> Iterator[tuple[str, nn.Module]]:
     if isinstance(module, (list, tuple, nn.ModuleList)):
         children: Any = enumerate(module)
     elif callable(getattr(module, "export_layers", None)):
-        children = [(f"export_layers()[{i}]", m) for i, m in enumerate(module.export_layers())]
+        try:
+            layers = list(module.export_layers())
+        except ValueError as error:
+            raise ExportError(f"{_title(path, module)}: {error}") from None
+        children = [(f"export_layers()[{i}]", m) for i, m in enumerate(layers)]
         for child, layer in children:
             if not isinstance(layer, nn.Module):
                 raise ExportError(
