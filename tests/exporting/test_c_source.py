@@ -19,6 +19,7 @@ from torch import nn
 
 import export_cases
 import fastltc
+import runtime_cases
 from fastltc import runtime
 from fastltc.exporting import ExportError, describe
 from fastltc.exporting.c_sizes import find_compiler, measure
@@ -109,6 +110,18 @@ def test_the_numbers_of_the_runtime(name: str, tmp_path: Path) -> None:
     _, _, tolerance = export_cases.run_exactly(module, x, timespans)
     assert np.abs(output - wanted).max() < tolerance
     assert np.abs(code.state - session.get_state().reshape(-1)).max() < tolerance
+
+
+@needs_gcc
+@pytest.mark.parametrize("name", runtime_cases.TIME_STEP_LAYERS)
+def test_every_time_step_as_the_reference(name: str, tmp_path: Path) -> None:
+    layer, x, dt, outputs, state = runtime_cases.time_step_case(name)
+    code = Compiled(layer, tmp_path)
+    for stream in range(x.shape[1]):
+        code.state[:] = 0
+        output = code.run(x[:, stream], dt[:, stream])
+        runtime_cases.assert_agree(output, outputs[:, stream], 1e-5)
+        runtime_cases.assert_agree(code.state, state[stream], 1e-5)
 
 
 DRIVER = """

@@ -12,6 +12,7 @@ from ncps.wirings import AutoNCP
 
 import export_cases
 import fastltc
+import runtime_cases
 from fastltc.exporting import ExportError, describe
 from fastltc.exporting.onnx_graph import OPSET, build_onnx, write_onnx
 
@@ -43,6 +44,17 @@ def test_the_numbers_of_torch(name: str) -> None:
         assert output.shape == (batch, steps, model.output_size)
         assert export_cases.difference(output, wanted) < tolerance
         assert export_cases.difference(state, last) < tolerance
+
+
+@pytest.mark.parametrize("name", runtime_cases.TIME_STEP_LAYERS)
+def test_every_time_step_as_the_reference(name: str) -> None:
+    layer, x, dt, outputs, state = runtime_cases.time_step_case(name)
+    runner = session(build_onnx(describe(layer)).SerializeToString())
+    rows = {"x": x.swapaxes(0, 1).copy(), "timespans": dt.T.copy()}
+    start = np.zeros(state.shape, np.float32)
+    output, last = runner.run(["output", "next_state"], {**rows, "state": start})
+    runtime_cases.assert_agree(output.swapaxes(0, 1), outputs, 1e-5)
+    runtime_cases.assert_agree(last, state, 1e-5)
 
 
 @pytest.mark.parametrize("name", ["ltc, mixed memory", "stack"])

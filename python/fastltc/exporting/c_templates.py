@@ -352,7 +352,7 @@ LTC = Template("""\
 /* x: $inputs inputs. v: $neurons membrane potentials, changed. y: $motors outputs. */
 static void $name(const float *x, float dt, float *v$c, float *y)
 {
-    float current[$neurons], conductance[$neurons], next[$neurons];
+    float current[$neurons], conductance[$neurons], next[$neurons], step;
 $declared    size_t j, unfold$k$s;
 $memory$mapped$start_sensory    for (j = 0; j < $neurons; ++j) {
         float sum_current = ${name}_neurons[j].leak_current;
@@ -360,13 +360,15 @@ $memory$mapped$start_sensory    for (j = 0; j < $neurons; ++j) {
 $sensory        current[j] = sum_current;
         conductance[j] = sum_conductance;
     }
+    /* Past these the potentials are at their limits to rounding, and products with dt overflow. */
+    step = dt > 1e24f ? 1e24f : dt < 1e-29f ? 1e-29f : dt;
     /* A time step of 0 holds the potentials. */
     for (unfold = 0; dt > 0.0f && unfold < $unfolds; ++unfold) {
 $start_recurrent        for (j = 0; j < $neurons; ++j) {
             const float capacitance = ${name}_neurons[j].capacitance;
             float sum_current = current[j], sum_conductance = conductance[j];
-$recurrent            next[j] = (capacitance * v[j] + dt * sum_current)
-                / (capacitance + dt * sum_conductance);
+$recurrent            next[j] = (capacitance * v[j] + step * sum_current)
+                / (capacitance + step * sum_conductance);
         }
         memcpy(v, next, sizeof next);
     }

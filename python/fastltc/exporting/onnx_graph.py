@@ -257,6 +257,9 @@ class _Body:
         if sensory is not None:
             current, conductance = sensory(x, current, conductance)
         recurrent = self.synapses(p, "", positive)
+        held, moves = v, self.add("Greater", dt, self.constant(0))
+        # Past these the potentials are at their limits to rounding, and products with dt overflow.
+        dt = self.add("Clip", dt, self.constant(1e-29), self.constant(1e24))
         for _ in range(layer["ode_unfolds"]):
             flow, total = current, conductance
             if recurrent is not None:
@@ -264,7 +267,8 @@ class _Body:
             above = self.add("Add", self.add("Mul", capacitance, v), self.add("Mul", dt, flow))
             below = self.add("Add", capacitance, self.add("Mul", dt, total))
             v = self.add("Div", above, below)
-        y = v
+        # A time step of 0 holds the potentials, also where cm is 0.
+        y = v = self.add("Where", moves, v, held)
         motors = layer["output_size"]
         if motors < layer["units"]:
             y = self.split(v, [motors, layer["units"] - motors])[0]
