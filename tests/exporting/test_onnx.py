@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,19 @@ def test_the_file(tmp_path: Path) -> None:
         "output": ["batch", "time", 2],
         "next_state": ["batch", 9],
     }
+
+
+def test_the_unit_of_time_and_names() -> None:
+    layer = fastltc.LTC(3, AutoNCP(9, 2))
+    made = build_onnx(describe(layer, time_unit=60, output_names=["off", "an, on"]))
+    facts = {entry.key: entry.value for entry in made.metadata_props}
+    assert float(facts["fastltc.time_unit"]) == 60.0
+    assert json.loads(facts["fastltc.output_names"]) == ["off", "an, on"]
+    assert "fastltc.input_names" not in facts
+    (timespans,) = (value for value in made.graph.input if value.name == "timespans")
+    assert timespans.doc_string == "in units of 60 s"
+    (timespans,) = (v for v in build_onnx(describe(layer)).graph.input if v.name == "timespans")
+    assert timespans.doc_string == "in seconds"
 
 
 def test_too_many_unfolds_are_refused() -> None:

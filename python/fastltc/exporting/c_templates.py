@@ -236,7 +236,7 @@ HEADER = Template("""\
  *     float output[${upper}_OUTPUT_SIZE];
  *     ${name}_reset(&state);
  *     for (;;) {
- *         ... wait for the next observation, dt seconds after the last ...
+ *         ... wait for the next observation, dt $unit after the last ...
  *         if (${name}_step(&state, input, dt, output) == ${upper}_OK) {
  *             ... use output ...
  *         }
@@ -255,7 +255,8 @@ extern "C" {
 #define ${upper}_INPUT_SIZE $inputs
 #define ${upper}_OUTPUT_SIZE $outputs
 #define ${upper}_STATE_SIZE $floats
-
+#define ${upper}_TIME_UNIT $time_unit /* seconds that one unit of dt is */
+$names
 #define ${upper}_OK 0
 #define ${upper}_BAD_INPUT 1 /* an input is NaN or infinite */
 #define ${upper}_BAD_DT 2    /* the time step is negative, NaN or infinite */
@@ -269,7 +270,7 @@ $members
 void ${name}_reset(${name}_state *state);
 
 /*
- * Takes one observation, dt seconds after the last one (1 where the training had no time steps).
+ * Takes one observation, dt $unit after the last one (1 where the training had no time steps).
  * input: $inputs floats. output: $outputs floats, which may not overlap the input.
  * Returns ${upper}_OK; with any other result state and output are what they were before.
  */
