@@ -4,8 +4,9 @@
     python examples/control_loop.py --rate 1000 --seconds 10 --model MODEL.safetensors
 
 Each period reads the observation (how far the motor's angle is from its target, and its speed),
-gives it to the network with the seconds that really passed since the last one, and sets the
-motor's torque. The motor is simulated; put your own ``read`` and ``act`` in its place.
+gives it to the network with the time that really passed since the last one, in the unit that the
+model was trained in, and sets the motor's torque. The motor is simulated; put your own ``read`` and
+``act`` in its place.
 
 At the end come the statistics: how far the periods were from what they should be (the jitter), how
 long the network took, how many periods were missed, and how well the target was followed.
@@ -100,7 +101,7 @@ def control(session: Session, rate: float, seconds: float, spin: float) -> dict[
     x, y = np.zeros(2, np.float32), np.zeros(1, np.float32)
     lengths, busy, errors = (np.zeros(count) for _ in range(3))
     session.reset()
-    session.step(x, period, y)  # touches the memory for the first time
+    session.step(x, period / session.time_unit, y)  # touches the memory for the first time
     session.reset()
     clock = time.perf_counter
     collecting = gc.isenabled()
@@ -114,7 +115,7 @@ def control(session: Session, rate: float, seconds: float, spin: float) -> dict[
             elapsed, last = now - last, now
             motor.read(elapsed, x)
             begin = clock()
-            session.step(x, elapsed, y)
+            session.step(x, elapsed / session.time_unit, y)
             busy[k] = clock() - begin
             motor.act(float(y[0]))
             lengths[k], errors[k] = elapsed, x[0]

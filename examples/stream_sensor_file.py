@@ -4,8 +4,9 @@
     python examples/stream_sensor_file.py READINGS.csv --model MODEL.safetensors --out RESULT.csv
 
 READINGS.csv has a column ``time`` (seconds, not decreasing, at any intervals) and a column for each
-input of the model. Each row goes through a session as it would on a device: one observation, the
-seconds since the last one, the state carried. Rows that cannot be used (a missing value, a clock
+input of the model, found by its name where the model has names. Each row goes through a session as
+it would on a device: one observation, the time since the last one in the unit that the model was
+trained in, the state carried. Rows that cannot be used (a missing value, a clock
 that went back) are reported and skipped, and the session goes on.
 
 Reading, streaming and writing need no torch. Without arguments a small model is trained first, for
@@ -27,7 +28,7 @@ import numpy as np
 
 from fastltc.runtime import Session
 
-# The first reading has none before it; the model is trained with this for it.
+# The first reading has none before it; the model is trained with one unit of time for it.
 FIRST_DT = 1.0
 
 
@@ -39,6 +40,11 @@ def readings(path: Path, names: list[str] | None = None) -> Iterator[tuple[int, 
         if "time" not in columns:
             raise SystemExit(f"{path}: expected a column named time, got {', '.join(columns)}")
         names = [name for name in columns if name != "time"] if names is None else names
+        for name in names:
+            if name not in columns:
+                raise SystemExit(
+                    f"{path}: expected a column named {name}, got {', '.join(columns)}"
+                )
 
         def number(text: str | None) -> float:
             try:
@@ -60,12 +66,14 @@ def stream(
         session: a session with one stream.
         path: the file.
         measured: use the time steps of the file, else 1 for all that are valid.
-        names: columns that are the inputs; all but ``time`` by default.
+        names: columns that are the inputs; by default those that the model names, or all but
+            ``time``.
     """
+    names = names or list(session.input_names) or None
     last: float | None = None
     results = []
     for line, time, inputs in readings(path, names):
-        dt = FIRST_DT if last is None else time - last
+        dt = FIRST_DT if last is None else (time - last) / session.time_unit
         try:
             outputs = session.step(inputs, dt if measured or not dt >= 0 else 1.0)
         except ValueError as error:  # the session is as it was before
@@ -134,7 +142,8 @@ def train(path: Path, steps: int = 300) -> None:
         if step % 50 == 49:
             print(f"training step {step + 1}: loss {loss.item():.3f}")
     # The sigmoid is part of the file, so that the device gets probabilities.
-    fastltc.export([layer, head, torch.nn.Sigmoid()], path)
+    stack = [layer, head, torch.nn.Sigmoid()]
+    fastltc.export(stack, path, input_names=["temperature"], output_names=["heater"])
     print(f"written: {path}")
 
 
@@ -158,15 +167,16 @@ def main() -> None:
     results = stream(session, options.readings)
     with open(options.out, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["time", *(f"output{i}" for i in range(session.output_size))])
+        outputs = session.output_names or [f"output{i}" for i in range(session.output_size)]
+        writer.writerow(["time", *outputs])
         writer.writerows([f"{time:.3f}", *(f"{y:.6f}" for y in ys)] for time, ys in results)
     print(f"{len(results)} readings streamed, written: {options.out}")
 
     if heater is not None:
         session.reset()
         blind = stream(session, options.readings, measured=False)
-        for what, outputs in (("as measured", results), ("all taken as 1 s", blind)):
-            told = np.array([ys[0] > 0.5 for _, ys in outputs])
+        for what, rows in (("as measured", results), ("all taken as 1 s", blind)):
+            told = np.array([ys[0] > 0.5 for _, ys in rows])
             right = 100 * np.mean(told == heater)
             print(f"heater told right with time steps {what}: {right:.1f} % of readings")
 

@@ -71,6 +71,63 @@ LAYERS: dict[str, Callable[[], Layer]] = {
 }
 STREAMS = (1, 3, 17, 64)
 
+# The whole range of a float32.
+TIME_STEPS = np.array(
+    [0, 1e-45, 1e-40, 1.2e-38, 1e-35, 1e-30, 1e-29, 1e-20, 1e-6, 0.1, 1, 30, 1e4, 1e9, 1e20, 1e24,
+     1e30, 1e38, 3.4e38, np.finfo(np.float32).max],
+    np.float32,
+)  # fmt: skip
+
+
+def without_capacitance(layer: fastltc.LTC) -> fastltc.LTC:
+    """Set cm to 0, as apply_weight_constraints does where training made it negative."""
+    with torch.no_grad():
+        layer.rnn_cell.cm[::3] = 0.0
+    return layer
+
+
+def _no_softplus(inputs: int, units: Any, **options: Any) -> fastltc.LTC:
+    return ltc(inputs, units, implicit_param_constraints=False, **options)
+
+
+def _steep(layer: fastltc.CfC) -> fastltc.CfC:
+    """Make gates in time that a long time step takes out of the range of a float32."""
+    with torch.no_grad():
+        for name, parameter in layer.named_parameters():
+            if ".time_a." in name:
+                parameter *= 100.0
+    return layer
+
+
+# All layers, LTCs of which driven and leaky neurons have no capacitance, and steep CfCs.
+TIME_STEP_LAYERS: dict[str, Callable[[], Layer]] = {
+    **{name: lambda name=name: make_layer(name) for name in LAYERS},  # type: ignore[misc]
+    "cm 0": lambda: without_capacitance(_no_softplus(7, AutoNCP(31, 4))),
+    "cm 0 full": lambda: without_capacitance(_no_softplus(3, FullyConnected(40), ode_unfolds=3)),
+    "wired steep": lambda: _steep(cfc(5, AutoNCP(33, 3))),
+    "plain steep mixed": lambda: _steep(cfc(5, 19, mode="no_gate", mixed_memory=True)),
+    "cm 0 mixed": lambda: without_capacitance(_no_softplus(3, AutoNCP(19, 2), mixed_memory=True)),
+}
+
+
+def time_step_case(name: str) -> tuple[Layer, Array, Array, Any, Any]:
+    """Return a layer, inputs [2, S, I], time steps [2, S], outputs and state in float64.
+
+    The first time steps are ordinary ones, so that there is a state for the others.
+    """
+    # Always the same: a gate in time that is 0 to rounding is any number times a long time step.
+    torch.manual_seed(0)
+    layer = TIME_STEP_LAYERS[name]()
+    x, dt = random_sequence(2, len(TIME_STEPS), layer.input_size)
+    dt[0], dt[1] = 0.7, TIME_STEPS
+    exact = copy.deepcopy(layer).double()
+    if isinstance(exact, fastltc.LTC):
+        # In float64 so little that it is 0 to any time step but 0.
+        with torch.no_grad():
+            exact.rnn_cell.cm[exact.rnn_cell.cm == 0] = 1e-250
+    outputs, state = run_reference(exact, x, dt)
+    return layer, x, dt, outputs, state
+
 
 def make_layer(name: str) -> Layer:
     layer = LAYERS[name]()

@@ -12,7 +12,6 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 from ncps.wirings import AutoNCP
-from safetensors import safe_open
 
 import fastltc
 from fastltc.cli import main
@@ -58,6 +57,74 @@ def test_a_state_dict(state_dict: Path, tmp_path: Path) -> None:
     assert read_model(out).layers[0]["ode_unfolds"] == 4
 
 
+def test_the_unit_of_time_and_names_of_a_state_dict(state_dict: Path, tmp_path: Path) -> None:
+    out, c = tmp_path / "model.safetensors", tmp_path / "c"
+    result = invoke(state_dict, "-o", out)
+    assert "time steps in seconds" in result.stdout
+    options = ["--time-unit", 60, "--input-names", 'a,"b, c",d,e', "--output-names", "off,on"]
+    result = invoke(state_dict, "-o", out, *options)
+    assert result.exit_code == 0, result.output
+    assert "time steps in units of 60 s" in result.stdout
+    session = Session.load(out)
+    assert session.time_unit == 60
+    assert session.input_names == ("a", "b, c", "d", "e")
+    assert session.output_names == ("off", "on")
+    # They go on with the model file.
+    assert invoke(out, "--c", c).exit_code == 0
+    header = (c / "model.h").read_text()
+    assert "#define MODEL_TIME_UNIT 60.0f" in header
+    assert '#define MODEL_OUTPUT_NAMES {"off", "on"}' in header
+    fails(invoke(state_dict, "-o", out, "--time-unit", 0), "time_unit: expected a number of sec")
+    fails(invoke(state_dict, "-o", out, "--input-names", "a"), "input_names: expected 4 names")
+    fails(invoke(out, "-o", out, "--time-unit", 1), "a model file is exported as it is", status=2)
+
+
+def series(folder: Path) -> Path:
+    """Write recordings whose readings are 60 seconds apart."""
+    random = np.random.default_rng(0)
+    for split, rows in (("train", 60), ("val", 30), ("test", 30)):
+        lines = ["time,warm,wet,label"]
+        for row in range(rows):
+            warm = random.standard_normal()
+            lines.append(f"{60 * row},{warm},{random.random()},{'yes' if warm > 0 else 'no'}")
+        (folder / f"{split}.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def test_a_run_with_a_unit_of_time_and_names(tmp_path: Path) -> None:
+    data = series(tmp_path)
+    options = ["--model", "series-ltc", "--window", "8", "--epochs", "1", "--threads", "1"]
+    run = tmp_path / "run"
+    arguments = ["train", f"csv:{data}", "--out", str(run), *options]
+    trained = CliRunner().invoke(main, arguments)
+    assert trained.exit_code == 0, trained.output
+    out, c, onnx_file = tmp_path / "model.safetensors", tmp_path / "c", tmp_path / "model.onnx"
+    result = invoke(run, "-o", out, "--c", c)
+    assert result.exit_code == 0, result.output
+    assert "time steps in units of 60 s" in result.stdout
+    session = Session.load(out)
+    assert session.time_unit == 60.0
+    assert session.input_names == ("warm", "wet")
+    assert session.output_names == ("no", "yes")
+    with pytest.raises(ValueError, match="in units of 60 s, got -1"):
+        session.step(np.zeros(2), -1.0)
+    header = (c / "model.h").read_text()
+    assert "dt units of 60 s after the last" in header
+    assert "dt seconds" not in header
+    assert '#define MODEL_INPUT_NAMES {"warm", "wet"}' in header
+    # The inputs and outputs of the layer by itself are others.
+    result = invoke(run, "-o", out, "--layer", "rnn")
+    assert result.exit_code == 0, result.output
+    session = Session.load(out)
+    assert (session.time_unit, session.input_names, session.output_names) == (60.0, (), ())
+    onnx = pytest.importorskip("onnx", reason="no onnx: pip install 'fastltc[onnx]'")
+    assert invoke(run, "--onnx", onnx_file).exit_code == 0
+    facts = {entry.key: entry.value for entry in onnx.load(onnx_file).metadata_props}
+    assert facts["fastltc.time_unit"] == "60.0"
+    assert json.loads(facts["fastltc.input_names"]) == ["warm", "wet"]
+    assert json.loads(facts["fastltc.output_names"]) == ["no", "yes"]
+
+
 def test_all_formats_from_a_model_file(state_dict: Path, tmp_path: Path) -> None:
     pytest.importorskip("onnx", reason="no onnx: pip install 'fastltc[onnx]'")
     first = tmp_path / "model.safetensors"
@@ -92,8 +159,8 @@ def test_the_liquid_layer_of_a_run(run_folder: Path, tmp_path: Path) -> None:
     model = read_model(out)
     weight = trained.rnn.rnn_cell.w.detach().numpy()
     assert np.array_equal(model.tensors["layers.0.rnn_cell.w"], weight)
-    with safe_open(out, "numpy") as file:
-        assert json.loads(file.metadata()["outputs"]) == [str(digit) for digit in range(10)]
+    assert model.output_names == tuple(str(digit) for digit in range(10))
+    assert model.input_names == ()
     # The factor that the model has behind its layer.
     assert np.array_equal(model.tensors["layers.1.weight"], trained.gain * np.eye(10))
     fails(invoke(run_folder, "-o", out, "--layer", "conv1"), "layer: expected one of rnn")

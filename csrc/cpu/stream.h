@@ -16,9 +16,10 @@ class StreamSession {
  public:
   virtual ~StreamSession();
 
-  // One step of every stream: x [streams, inputs], y [streams, outputs], contiguous; dt in seconds,
-  // one number or, with dt_stride 1, one for each stream. The caller has checked that all are
-  // finite and no dt is negative. x and y may be the same memory, but not overlap otherwise.
+  // One step of every stream: x [streams, inputs], y [streams, outputs], contiguous; dt in the unit
+  // of time that the network was trained in, one number or, with dt_stride 1, one for each stream.
+  // The caller has checked that all are finite and no dt is negative. x and y may be the same
+  // memory, but not overlap otherwise.
   virtual void step(const float* x, const float* dt, int64_t dt_stride, float* y) = 0;
 
   // Zeros.

@@ -51,8 +51,7 @@ struct BatchStage {
 struct BatchLtc {
   LtcInputs<float> in;  // its maps point to copies, its other parameters nowhere
   LtcPlan<float> plan;
-  int64_t state = 0;      // row
-  bool own_state = true;  // not where a memory cell gives it anew
+  int64_t state = 0;  // row
 };
 
 // Rows of the state: `count` of them.
@@ -489,7 +488,6 @@ class BatchLanesNetwork {
     ltc.state = reserve(N);
     int64_t own = ltc.state;
     if (layer.memory.weight != nullptr) {
-      ltc.own_state = false;
       own = add_memory(layer, from, N, ltc.state);
     } else {
       add_part(ltc.state, N);
@@ -543,7 +541,8 @@ class BatchLanesNetwork {
     ForwardTile<float, W>& tile = ltc_tile.tile;
     const LtcParameters<float>& p = ltc.in.parameters;
     for (int r = 0; r < W; ++r) {
-      S::store(tile.step.dt.at(r, 0), S::load(rows.at(r, dt_)));
+      const vec dt = S::at_least(S::load(rows.at(r, dt_)), kLeastStep);
+      S::store(tile.step.dt.at(r, 0), S::at_most(dt, kMostStep));
       for (int64_t k = 0; k < stage.inputs; ++k) {
         vec value = S::load(rows.at(r, stage.from + k));
         if (p.input_w != nullptr) value *= p.input_w[k];
@@ -558,10 +557,15 @@ class BatchLanesNetwork {
       tile.template unfold<Timespans::given>(v, next);
       v = next;
     }
-    copy<W>(v, ltc.in.size.N, at(rows, ltc.state));
     for (int r = 0; r < W; ++r) {
+      // A time step of 0 holds the potentials, also where cm is 0.
+      const auto moves = S::load(rows.at(r, dt_)) > 0.0f;
+      for (int64_t j = 0; j < ltc.in.size.N; ++j) {
+        const vec held = S::load(rows.at(r, stage.own + j));
+        S::store(rows.at(r, ltc.state + j), moves ? S::load(v.at(r, j)) : held);
+      }
       for (int64_t m = 0; m < stage.size; ++m) {
-        vec value = S::load(v.at(r, m));
+        vec value = S::load(rows.at(r, ltc.state + m));
         if (p.output_w != nullptr) value *= p.output_w[m];
         if (p.output_b != nullptr) value += p.output_b[m];
         S::store(rows.at(r, stage.to + m), value);

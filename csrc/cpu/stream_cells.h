@@ -11,10 +11,16 @@ namespace fastltc::cpu::FASTLTC_ISA {
 // The products of a cell's heads: ff1, ff2, time_a, time_b (pure: ff1 alone).
 inline constexpr int kCfcGates = 4;
 
+// Time steps of an LTC are kept within these. Past them its potentials are at their limits (v, or
+// the ratio of the sums) to rounding, and products with dt would leave the range of a float.
+inline constexpr float kLeastStep = 0x1p-96f;
+inline constexpr float kMostStep = 0x1p80f;
+
 // h' of a CfC cell that is not pure.
 FASTLTC_INLINE Simd<float>::vec gated_state(CfcMode mode, const Simd<float>::vec (&gate)[kCfcGates],
                                             Simd<float>::vec dt) {
   const auto t1 = tanh<float>(gate[0]), t2 = tanh<float>(gate[1]);
+  // A long time step may make its argument infinite, of which the sigmoid is 0 or 1.
   const auto r = sigmoid<float>(gate[2] * dt + gate[3]);
   return mode == CfcMode::gated ? t1 * (1.0f - r) + r * t2 : t1 + r * t2;
 }

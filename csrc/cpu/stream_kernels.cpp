@@ -1,4 +1,6 @@
 // Prepared networks and their sessions, compiled once for each instruction set.
+#include <new>
+
 #include "core/network.h"
 #include "cpu/partition.h"
 #include "cpu/simd.h"
@@ -12,6 +14,21 @@ namespace {
 using S = Simd<float>;
 constexpr int L = S::lanes;
 
+// Memory of all streams together: of sizes that each are possible it can be more than 64 bits say.
+int64_t added(int64_t a, int64_t b) {
+  int64_t sum = 0;
+  if (__builtin_add_overflow(a, b, &sum)) throw std::bad_alloc();
+  return sum;
+}
+int64_t multiplied(int64_t a, int64_t b) {
+  int64_t product = 0;
+  if (__builtin_mul_overflow(a, b, &product)) throw std::bad_alloc();
+  return product;
+}
+size_t bytes_of(int64_t floats) {
+  return static_cast<size_t>(multiplied(floats, static_cast<int64_t>(sizeof(float))));
+}
+
 void clear_floats(char* memory, int64_t count) {
   float* const values = reinterpret_cast<float*>(memory);
   for (int64_t k = 0; k < count; ++k) values[k] = 0.0f;
@@ -20,7 +37,7 @@ void clear_floats(char* memory, int64_t count) {
 class PostLanesSession final : public StreamSession {
  public:
   PostLanesSession(const PostLanesNetwork& network, int64_t streams)
-      : network_(network), streams_(streams), block_(floats() * sizeof(float)) {
+      : network_(network), streams_(streams), block_(bytes_of(floats())) {
     reset();
   }
   void step(const float* x, const float* dt, int64_t dt_stride, float* y) override {
@@ -46,7 +63,7 @@ class PostLanesSession final : public StreamSession {
   int64_t streams_;
   Block block_;
 
-  int64_t floats() const { return streams_ * network_.memory_size; }
+  int64_t floats() const { return multiplied(streams_, network_.memory_size); }
   float* memory(int64_t s) const {
     return reinterpret_cast<float*>(block_.data()) + s * network_.memory_size;
   }
@@ -55,7 +72,7 @@ class PostLanesSession final : public StreamSession {
 class BatchLanesSession final : public StreamSession {
  public:
   BatchLanesSession(const BatchLanesNetwork& network, int64_t streams)
-      : network_(network), streams_(streams), block_(floats() * sizeof(float)) {
+      : network_(network), streams_(streams), block_(bytes_of(floats())) {
     reset();
   }
   void step(const float* x, const float* dt, int64_t dt_stride, float* y) override {
@@ -94,7 +111,7 @@ class BatchLanesSession final : public StreamSession {
     int64_t count = 0;
     const Partition<float> partition(streams_, 0, 1);
     run_tiles(partition, 0, streams_, [&](auto width, int64_t, int) {
-      count += network_.tile_size<decltype(width)::value>();
+      count = added(count, network_.tile_size<decltype(width)::value>());
     });
     return count;
   }
@@ -124,9 +141,14 @@ class PreparedNetwork final : public StreamNetwork {
   bool takes_post_lanes(int64_t streams) const {
     return streams == 1 || by_post_lanes(streams) < by_batch_lanes(streams);
   }
-  int64_t by_post_lanes(int64_t streams) const { return streams * post_lanes_.cycles; }
+  int64_t by_post_lanes(int64_t streams) const { return streams * bounded(post_lanes_.cycles); }
   int64_t by_batch_lanes(int64_t streams) const {
-    return (streams + L - 1) / L * batch_lanes_.cycles;
+    return (streams + L - 1) / L * bounded(batch_lanes_.cycles);
+  }
+  // A minute or more; of up to 2^24 streams it still fits.
+  static int64_t bounded(int64_t cycles) {
+    constexpr int64_t most = int64_t{1} << 38;
+    return cycles < most ? cycles : most;
   }
 };
 

@@ -522,11 +522,16 @@ class PostLanesNetwork {
       const vec x = S::load(memory + stage.from + k);
       S::store(step.u + k, x * S::load(ltc.input_w + k) + S::load(ltc.input_b + k));
     }
-    for (int64_t q = 0; q < ltc.lanes.registers; ++q) S::store(step.dt + q * L, S::set(dt));
-    step.sensory_sums();
     float* const state = memory + ltc.state;
     if (ltc.memory >= 0) step.spread(memory + stage.own, 1, state);
-    const float* const v = step.solve(state, memory + ltc.other, ltc.unfolds);
+    const float* v = state;
+    // A time step of 0 holds the potentials, also where cm is 0.
+    if (dt > 0.0f) {
+      const float within = dt > kMostStep ? kMostStep : dt < kLeastStep ? kLeastStep : dt;
+      for (int64_t q = 0; q < ltc.lanes.registers; ++q) S::store(step.dt + q * L, S::set(within));
+      step.sensory_sums();
+      v = step.solve(state, memory + ltc.other, ltc.unfolds);
+    }
     const int32_t* const position = ltc.lanes.position;
     if (ltc.memory >= 0) {
       for (int64_t j = 0; j < ltc.lanes.neurons; ++j) memory[ltc.memory + j] = v[position[j]];

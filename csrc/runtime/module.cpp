@@ -70,13 +70,17 @@ PYBIND11_MODULE(_runtime, m) {
   using fastltc::runtime::network_of;
   using fastltc::runtime::PreparedNetwork;
   py::class_<PreparedNetwork>(m, "Network")
-      .def(py::init<int64_t, const py::list&, const py::dict&>(), py::arg("input_size"),
-           py::arg("layers"), py::arg("tensors"))
-      .def_property_readonly("input_size",
-                             [](py::handle self) { return network_of("self", self).inputs(); })
-      .def_property_readonly("output_size",
-                             [](py::handle self) { return network_of("self", self).outputs(); })
-      .def_property_readonly("state_size",
-                             [](py::handle self) { return network_of("self", self).state_size(); });
+      .def(py::init<int64_t, const py::list&, const py::dict&, double>(), py::arg("input_size"),
+           py::arg("layers"), py::arg("tensors"), py::arg("time_unit") = 1.0)
+      .def_property_readonly(
+          "input_size", [](py::handle self) { return network_of("self", self).network().inputs(); })
+      .def_property_readonly(
+          "output_size",
+          [](py::handle self) { return network_of("self", self).network().outputs(); })
+      .def_property_readonly(
+          "state_size",
+          [](py::handle self) { return network_of("self", self).network().state_size(); })
+      .def_property_readonly("time_unit",
+                             [](py::handle self) { return network_of("self", self).time_unit(); });
   fastltc::runtime::add_session(m);
 }

@@ -5,7 +5,9 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <deque>
+#include <limits>
 #include <string>
 #include <typeinfo>
 #include <vector>
@@ -93,8 +95,9 @@ class Description {
     const std::string full = prefix_ + key;
     if (!tensors_.contains(full.c_str())) fail(full + ": this tensor is missing");
     const py::object object = tensors_[full.c_str()];
-    if (!py::isinstance<py::array_t<float, py::array::c_style>>(object)) {
-      fail(full + ": expected a C-contiguous float32 array");
+    if (!py::isinstance<py::array_t<float, py::array::c_style>>(object) ||
+        py::hasattr(object, "mask")) {
+      fail(full + ": expected a C-contiguous float32 array without a mask");
     }
     const auto array = py::reinterpret_borrow<py::array>(object);
     const std::vector<int64_t> found(array.shape(), array.shape() + array.ndim());
@@ -162,12 +165,19 @@ class Builder {
 
   // The synapses of a mask [pre, post].
   SynapseList synapses(const std::string& name, const float* mask, int64_t pre, int64_t post) {
+    // The mask is there in full, so its size is no overflow; that of the list is an int32.
+    int64_t count = 0;
+    for (int64_t k = 0; k < pre * post; ++k) count += mask[k] != 0.0f;
+    if (count > std::numeric_limits<int32_t>::max()) {
+      fail(name + ": expected fewer than 2^31 synapses, got " + std::to_string(count));
+    }
     std::vector<int32_t>& list = lists_.emplace_back(static_cast<size_t>(post + 1));
+    list.reserve(static_cast<size_t>(post + 1 + count));
     for (int64_t j = 0; j < post; ++j) {
       for (int64_t i = 0; i < pre; ++i) {
         if (mask[i * post + j] != 0.0f) list.push_back(static_cast<int32_t>(i));
       }
-      list[j + 1] = static_cast<int32_t>(list.size()) - static_cast<int32_t>(post + 1);
+      list[j + 1] = static_cast<int32_t>(static_cast<int64_t>(list.size()) - (post + 1));
     }
     const std::string error =
         synapse_list_error(list.data(), static_cast<int64_t>(list.size()), post, pre);
@@ -339,7 +349,12 @@ class Builder {
 }  // namespace
 
 PreparedNetwork::PreparedNetwork(int64_t input_size, const py::list& layers,
-                                 const py::dict& tensors) {
+                                 const py::dict& tensors, double time_unit)
+    : time_unit_(time_unit) {
+  if (!(time_unit > 0 && std::isfinite(time_unit))) {
+    fail("time_unit: expected a finite number of seconds above 0, got " +
+         py::repr(py::float_(time_unit)).cast<std::string>());
+  }
   if (input_size < 1 || input_size > kMaxSize) {
     fail("input_size: expected 1 to " + std::to_string(kMaxSize) + ", got " +
          std::to_string(input_size));
@@ -357,7 +372,7 @@ PreparedNetwork::PreparedNetwork(int64_t input_size, const py::list& layers,
   network_ = cpu::prepare_network(network);
 }
 
-const cpu::StreamNetwork& network_of(const char* name, py::handle object) {
+const PreparedNetwork& network_of(const char* name, py::handle object) {
   if (!py::isinstance<PreparedNetwork>(object)) {
     throw py::type_error(std::string(name) + ": expected a Network, got " +
                          Py_TYPE(object.ptr())->tp_name);
@@ -369,7 +384,7 @@ const cpu::StreamNetwork& network_of(const char* name, py::handle object) {
     throw py::type_error(std::string(name) +
                          ": expected an initialized Network, got one whose __init__ has not run");
   }
-  return py::cast<const PreparedNetwork&>(object).network();
+  return py::cast<const PreparedNetwork&>(object);
 }
 
 }  // namespace fastltc::runtime

@@ -12,19 +12,21 @@ namespace fastltc::runtime {
 
 class PreparedNetwork {
  public:
-  // `input_size`, `layers` and `tensors` are those of fastltc.runtime.Model. Throws ValueError,
-  // naming it, where a key or tensor is missing or does not fit: nothing is read before its size is
-  // known.
-  PreparedNetwork(int64_t input_size, const pybind11::list& layers, const pybind11::dict& tensors);
+  // The arguments are those of fastltc.runtime.Model. Throws ValueError, naming it, where a key or
+  // tensor is missing or does not fit: nothing is read before its size is known.
+  PreparedNetwork(int64_t input_size, const pybind11::list& layers, const pybind11::dict& tensors,
+                  double time_unit);
 
   const cpu::StreamNetwork& network() const { return *network_; }
+  double time_unit() const { return time_unit_; }  // seconds
 
  private:
+  double time_unit_;
   std::unique_ptr<const cpu::StreamNetwork> network_;
 };
 
 // The network of a Python object. Throws TypeError, naming the argument, where it is no
 // PreparedNetwork or one whose __init__ has not run.
-const cpu::StreamNetwork& network_of(const char* name, pybind11::handle object);
+const PreparedNetwork& network_of(const char* name, pybind11::handle object);
 
 }  // namespace fastltc::runtime

@@ -2,8 +2,8 @@
 // of which the general dispatch of pybind11 would be the larger part.
 //
 // Arrays that are float32, C-contiguous and of the right shape are read where they are; whatever
-// else numpy makes real numbers of is converted first. Everything is checked before the state
-// changes.
+// else numpy makes real numbers of is converted first, unless it says more than its numbers (a
+// mask, a unit). Everything is checked before the state changes.
 #include "runtime/session.h"
 
 #include <pybind11/numpy.h>
@@ -11,8 +11,10 @@
 #include <atomic>
 #include <cmath>
 #include <cstdint>
+#include <cstdio>
 #include <cstring>
 #include <initializer_list>
+#include <limits>
 #include <memory>
 #include <new>
 #include <string>
@@ -171,12 +173,37 @@ struct ArrayView {
   }
 };
 
-bool is_plain(PyObject* object) {
+// Of an array, whether its memory is that of a plain one.
+bool has_plain_memory(PyObject* array) {
   constexpr int wanted =
       py::detail::npy_api::NPY_ARRAY_C_CONTIGUOUS_ | py::detail::npy_api::NPY_ARRAY_ALIGNED_;
-  if (!numpy().PyArray_Check_(object)) return false;
-  const py::detail::PyArray_Proxy* const proxy = py::detail::array_proxy(object);
+  const py::detail::PyArray_Proxy* const proxy = py::detail::array_proxy(array);
   return proxy->descr == float32() && (proxy->flags & wanted) == wanted;
+}
+
+// Not so for subclasses, which may mean something else than their numbers.
+bool is_array(PyObject* object) { return Py_TYPE(object) == numpy().PyArray_Type_; }
+bool is_plain(PyObject* object) { return is_array(object) && has_plain_memory(object); }
+
+// Throws where a class says more than its numbers, which would be lost: masked arrays, quantities
+// with a unit; also in lists.
+void refuse_more_than_numbers(const char* name, py::handle object) {
+  if (is_array(object.ptr())) return;
+  for (const char* part : {"mask", "unit", "units"}) {
+    // pandas has a method of that name.
+    const py::object attribute = py::getattr(py::type::handle_of(object), part, py::none());
+    if (PyObject_TypeCheck(attribute.ptr(), &PyProperty_Type)) {
+      throw py::type_error(std::string(name) + ": expected numbers alone, got " +
+                           Py_TYPE(object.ptr())->tp_name + ", whose " + part +
+                           " would be ignored; pass an array of plain numbers");
+    }
+  }
+  if (!PyList_Check(object.ptr()) && !PyTuple_Check(object.ptr())) return;
+  for (const py::handle item : py::reinterpret_borrow<py::sequence>(object)) {
+    if (!PyFloat_CheckExact(item.ptr()) && !PyLong_CheckExact(item.ptr())) {
+      refuse_more_than_numbers(name, item);
+    }
+  }
 }
 
 // Whatever numpy makes real numbers of, as a plain array.
@@ -194,10 +221,13 @@ py::object convert(const char* name, PyObject* object) {
                          Py_TYPE(object)->tp_name + " of dtype " +
                          py::str(dtype).cast<std::string>());
   }
-  py::object result = from_any(array.ptr(), float32(),
-                               py::detail::npy_api::NPY_ARRAY_C_CONTIGUOUS_ |
-                                   py::detail::npy_api::NPY_ARRAY_ALIGNED_ |
-                                   py::detail::npy_api::NPY_ARRAY_FORCECAST_);
+  // Both: what is no array may give one that is masked. Only here, where lists are known to end.
+  refuse_more_than_numbers(name, array);
+  refuse_more_than_numbers(name, object);
+  py::object result = from_any(
+      array.ptr(), float32(),
+      py::detail::npy_api::NPY_ARRAY_C_CONTIGUOUS_ | py::detail::npy_api::NPY_ARRAY_ALIGNED_ |
+          py::detail::npy_api::NPY_ARRAY_ENSUREARRAY_ | py::detail::npy_api::NPY_ARRAY_FORCECAST_);
   if (!result) throw py::error_already_set();
   return result;
 }
@@ -207,16 +237,27 @@ class Input {
  public:
   Input(const char* name, PyObject* object)
       : copy_(is_plain(object) ? py::object() : convert(name, object)),
-        view(copy_ ? copy_.ptr() : object) {}
+        view(copy_ ? copy_.ptr() : object),
+        given(object) {}
 
  private:
   py::object copy_;
 
  public:
   ArrayView view;
+  PyObject* given;  // the argument
 };
 
-void check_finite(const char* name, const ArrayView& array) {
+constexpr const char* kLargest = "3.40282e+38";  // of a float, for people
+
+// A number of an argument as it was given: converted to float32, a finite one may be infinite.
+std::string given_text(PyObject* object, int64_t at) {
+  const py::object array = py::module_::import("numpy").attr("asarray")(py::handle(object));
+  return py::str(array.attr("reshape")(-1)[py::int_(at)]).cast<std::string>();
+}
+
+void check_finite(const char* name, const Input& input) {
+  const ArrayView& array = input.view;
   const int64_t count = array.size();
   if (cpu::all_finite(array.data, count)) return;
   int64_t at = 0;
@@ -227,8 +268,11 @@ void check_finite(const char* name, const ArrayView& array) {
     index = std::to_string(rest % array.shape[k]) + (index.empty() ? "" : ", ") + index;
     rest /= array.shape[k];
   }
-  throw py::value_error(std::string(name) + ": expected finite numbers, got " +
-                        std::to_string(array.data[at]) + " at [" + index + "]");
+  const std::string found = given_text(input.given, at);
+  const bool large = found.find_first_of("0123456789") != std::string::npos;
+  throw py::value_error(std::string(name) + ": expected finite numbers" +
+                        (large ? std::string(" of at most ") + kLargest : "") + ", got " + found +
+                        " at [" + index + "]");
 }
 
 py::object new_array(const ArrayView& like, int64_t last) {
@@ -249,7 +293,8 @@ py::object output_array(PyObject* out, const ArrayView& like, int64_t last) {
   if (!numpy().PyArray_Check_(out)) {
     throw py::type_error(std::string("out: expected a numpy array, got ") + Py_TYPE(out)->tp_name);
   }
-  if (!is_plain(out)) {
+  if (!is_array(out)) refuse_more_than_numbers("out", out);
+  if (!has_plain_memory(out)) {
     const auto dtype = py::reinterpret_borrow<py::array>(out).dtype();
     if (!dtype.is(py::handle(float32()))) {
       throw py::type_error("out: expected dtype float32, got " +
@@ -278,43 +323,61 @@ std::string streams_text(int64_t streams) {
 
 // --- time steps ---
 
-[[noreturn]] void fail_time(const char* name, const std::string& found) {
-  throw py::value_error(std::string(name) +
-                        ": expected finite time steps, not negative, in seconds, got " + found);
+// The unit of a session's time steps, for people.
+std::string unit_text(const Session& session) {
+  const double unit = network_of("network", session.network).time_unit();
+  if (unit == 1.0) return "seconds";
+  char text[64];
+  std::snprintf(text, sizeof text, "units of %.9g s", unit);
+  return text;
 }
 
-void check_time(const char* name, float value) {
-  // Written so that a NaN fails.
-  if (!(value >= 0.0f && value <= 3.4e38f)) fail_time(name, std::to_string(value));
+// What the repr says of it: nothing of seconds.
+std::string unit_remark(const Session& session) {
+  const std::string text = unit_text(session);
+  return text == "seconds" ? "" : ", time steps in " + text;
+}
+
+[[noreturn]] void fail_time(const Session& session, const char* name, const std::string& found) {
+  throw py::value_error(std::string(name) +
+                        ": expected finite time steps, not negative and at most " + kLargest +
+                        ", in " + unit_text(session) + ", got " + found);
+}
+
+// Written so that a NaN fails. What is no float32 is no infinity, but too large for one.
+bool is_time(double value) {
+  return value >= 0.0 && value <= static_cast<double>(std::numeric_limits<float>::max());
 }
 
 // A number, or an array of them.
 class TimeSteps {
  public:
   // Null stands for 1.
-  TimeSteps(const char* name, PyObject* object) {
+  TimeSteps(const Session& session, const char* name, PyObject* object) {
     if (object == nullptr) return;
     if (PyFloat_CheckExact(object)) {
-      set(name, PyFloat_AS_DOUBLE(object));
+      set(session, name, PyFloat_AS_DOUBLE(object), object);
     } else if (is_number(object)) {
       const double value = PyFloat_AsDouble(object);
       if (value == -1.0 && PyErr_Occurred()) {
         if (!PyErr_ExceptionMatches(PyExc_OverflowError)) throw py::error_already_set();
         PyErr_Clear();
-        fail_time(name, "an integer of more than 300 digits");
+        fail_time(session, name, "an integer of more than 300 digits");
       }
-      set(name, value);
+      set(session, name, value, object);
     } else {
       array_ =
           is_plain(object) ? py::reinterpret_borrow<py::object>(object) : convert(name, object);
       const ArrayView view(array_.ptr());
       if (view.dimensions == 0) {
-        set(name, *view.data);
+        set(session, name, *view.data, object);
         array_ = py::object();
         return;
       }
       const int64_t count = view.size();
-      for (int64_t k = 0; k < count; ++k) check_time(name, view.data[k]);
+      for (int64_t k = 0; k < count; ++k) {
+        if (!is_time(view.data[k])) fail_time(session, name, given_text(object, k));
+      }
     }
   }
   const float* one() const { return &value_; }
@@ -331,9 +394,9 @@ class TimeSteps {
     return PyFloat_Check(object) || PyLong_Check(object) ||
            reinterpret_cast<PyObject*>(Py_TYPE(object)) == float32_scalar;
   }
-  void set(const char* name, double value) {
+  void set(const Session& session, const char* name, double value, PyObject* object) {
+    if (!is_time(value)) fail_time(session, name, given_text(object, 0));
     value_ = static_cast<float>(value);
-    check_time(name, value_);
   }
 };
 
@@ -355,7 +418,8 @@ struct Steps {
   // Whether all of them ran; not so when a signal handler raised.
   bool run(Session& session) const {
     const InUse in_use(session);
-    const bool unlock = steps * session.cycles > kWorthUnlocking;
+    const bool unlock =
+        session.cycles > kWorthUnlocking || steps * session.cycles > kWorthUnlocking;
     const int64_t most = 1 + kBetweenSignals / (session.cycles + 1);
     for (int64_t t = 0; t < steps;) {
       if (t > 0 && PyErr_CheckSignals() != 0) return false;
@@ -412,8 +476,8 @@ PyObject* step(PyObject* object, PyObject* const* arguments, Py_ssize_t count, P
                                  : std::to_string(self.streams) + ", " + inputs + "]") +
                             " for " + streams_text(self.streams) + ", got " + x.shape_text());
     }
-    check_finite("x", x);
-    const TimeSteps dt("dt", values[1]);
+    check_finite("x", input);
+    const TimeSteps dt(self, "dt", values[1]);
     Steps steps;
     steps.dt = dt.one();
     if (dt.is_array()) {
@@ -449,8 +513,8 @@ PyObject* run(PyObject* object, PyObject* const* arguments, Py_ssize_t count, Py
                                  : std::to_string(self.streams) + ", " + inputs + "]") +
                             " for " + streams_text(self.streams) + ", got " + x.shape_text());
     }
-    check_finite("xs", x);
-    const TimeSteps dt("timespans", values[1] == Py_None ? nullptr : values[1]);
+    check_finite("xs", input);
+    const TimeSteps dt(self, "timespans", values[1] == Py_None ? nullptr : values[1]);
     steps.dt = dt.one();
     if (dt.is_array()) {
       const ArrayView view = dt.view();
@@ -500,7 +564,7 @@ PyObject* set_state(PyObject* object, PyObject* state) {
                             std::to_string(self.state_size) + "] (streams, state_size), got " +
                             view.shape_text());
     }
-    check_finite("state", view);
+    check_finite("state", input);
     const InUse in_use(self);
     self.cpp->set_state(view.data);
     Py_RETURN_NONE;
@@ -565,7 +629,8 @@ Run one time step of every stream.
 Args:
     x: observations, ``[S, I]``, or ``[I]`` for one stream; finite. float32, C-contiguous arrays
         are read in place, whatever else numpy makes real numbers of is converted first.
-    dt: time since the last step in seconds, not negative: a number, or one for each stream, ``[S]``.
+    dt: time since the last step in units of ``time_unit`` seconds, finite, not negative: a number,
+        or one for each stream, ``[S]``.
     out: float32, C-contiguous array of the shape of the result, to write it to. It may share
         memory with ``x`` and ``dt``.
 
@@ -575,7 +640,8 @@ Returns:
 Raises:
     ValueError: if a shape is wrong, or a number is not finite or a time step negative. The state
         is then as it was before.
-    TypeError: if an argument holds no real numbers, or ``out`` is no array of float32.
+    TypeError: if an argument holds no real numbers, or more than numbers (a masked array, one with
+        a unit), or ``out`` is no array of float32.
     RuntimeError: if another thread is using the session.)";
 
 constexpr const char* kRunText =
@@ -589,8 +655,8 @@ Ctrl-C ends it between two steps, with the state where it then is.
 
 Args:
     xs: observations, ``[T, S, I]``, or ``[T, I]`` for one stream; finite; T may be 0.
-    timespans: time since the step before in seconds, not negative: a number, ``[T]`` or
-        ``[T, S]``; 1 by default.
+    timespans: time since the step before in units of ``time_unit`` seconds, finite, not negative:
+        a number, ``[T]`` or ``[T, S]``; 1 by default.
     out: float32, C-contiguous array of the shape of the result, to write it to. It may share
         memory with ``xs`` and ``timespans``.
 
@@ -644,7 +710,7 @@ PyObject* create(PyTypeObject* type, PyObject* arguments, PyObject* keywords) {
                                      &network, &streams)) {
       return nullptr;
     }
-    const cpu::StreamNetwork& prepared = network_of("network", network);
+    const cpu::StreamNetwork& prepared = network_of("network", network).network();
     constexpr int64_t most = int64_t{1} << 24;
     if (streams < 1 || streams > most) {
       throw py::value_error("streams: expected 1 to " + std::to_string(most) + ", got " +
@@ -682,7 +748,7 @@ PyObject* represent(PyObject* object) {
     const std::string text = "Session(" + std::to_string(self.inputs) + " inputs, " +
                              std::to_string(self.outputs) + " outputs, " +
                              std::to_string(self.state_size) + " state values, " +
-                             streams_text(self.streams) + ")";
+                             streams_text(self.streams) + unit_remark(self) + ")";
     return py::str(text).release().ptr();
   });
 }
@@ -690,6 +756,11 @@ PyObject* represent(PyObject* object) {
 template <int64_t Session::* member>
 PyObject* size_of(PyObject* object, void*) {
   return PyLong_FromLongLong(self_of(object).*member);
+}
+PyObject* get_time_unit(PyObject* object, void*) {
+  return guarded([&]() -> PyObject* {
+    return PyFloat_FromDouble(network_of("network", self_of(object).network).time_unit());
+  });
 }
 PyObject* get_network(PyObject* object, void*) {
   Py_INCREF(self_of(object).network);
@@ -715,6 +786,7 @@ PyGetSetDef properties[] = {
      nullptr},
     {"state_size", &size_of<&Session::state_size>, nullptr, "Numbers that a stream carries.",
      nullptr},
+    {"time_unit", &get_time_unit, nullptr, "Seconds that one unit of a time step is.", nullptr},
     {nullptr, nullptr, nullptr, nullptr, nullptr}};
 
 PyType_Slot slots[] = {{Py_tp_new, reinterpret_cast<void*>(&create)},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,17 @@ _LAYER_OPTIONS = (
     "mode",
     "activation",
 )
+# What a model file says besides its layers.
+_FACTS = ("time_unit", "input_names", "output_names")
+
+
+def _names(
+    context: click.Context, parameter: click.Parameter, value: str | None
+) -> list[str] | None:
+    if value is None:
+        return None
+    # As a row of CSV, so that a name can hold a comma.
+    return next(csv.reader([value], skipinitialspace=True), [])
 
 
 @click.command()
@@ -68,6 +80,18 @@ _LAYER_OPTIONS = (
     type=click.Choice(["lecun_tanh", "silu", "relu", "tanh", "gelu"]),
     help="Of a CfC's backbone.  [default: lecun_tanh]",
 )
+@click.option(
+    "--time-unit",
+    type=float,
+    metavar="SECONDS",
+    help="Of a state dict: one unit of its time steps.  [default: 1]",
+)
+@click.option(
+    "--input-names", callback=_names, metavar="A,B,..", help="Of a state dict: name its inputs."
+)
+@click.option(
+    "--output-names", callback=_names, metavar="A,B,..", help="Of a state dict: name its outputs."
+)
 def export(
     source: Path,
     out: Path | None,
@@ -83,18 +107,20 @@ def export(
 
     SOURCE is a run folder of `fastltc train`, a file with the state dict of an LTC or CfC layer
     (.pt of torch.save, or .safetensors), or a model file. A state dict does not hold the options
-    --ode-unfolds to --activation: give those that were not the defaults. Stacks of layers are
+    --ode-unfolds to --output-names: give those that were not the defaults. Stacks of layers are
     exported from Python: fastltc.export(module, "model.safetensors").
     """
     if out is None and c_folder is None and onnx_file is None:
         raise click.UsageError("nothing to write: give --out, --c or --onnx, or several of them")
     given = {key: value for key, value in options.items() if value is not None}
-    assert set(options) == set(_LAYER_OPTIONS)
+    assert set(options) == {*_LAYER_OPTIONS, *_FACTS}
     model, metadata = _load(source, layer, checkpoint, given)
     from .exporting.c_source import in_words
+    from .runtime.model import unit_in_words
 
     for index, described in enumerate(model.layers):
         click.echo(f"layer {index}: {in_words(described)}")
+    click.echo(f"time steps in {unit_in_words(model.time_unit)}")
     if out is not None:
         from .runtime import write_model
 
@@ -129,14 +155,15 @@ def _load(
             raise click.UsageError(f"{flags}: a run folder knows its options")
         from .exporting.run_folder import describe_run
 
-        parts, facts = describe_run(source, layer, checkpoint=checkpoint)
-        return assemble(parts), {**wiring_metadata(parts), **facts}
+        model, parts = describe_run(source, layer, checkpoint=checkpoint)
+        return model, wiring_metadata(parts)
     if is_model_file(source):
         if flags or layer is not None:
             raise click.UsageError(f"{flags or '--layer'}: a model file is exported as it is")
         return read_model(source), {}
     from .exporting.state_dict import describe_state_dict, read_state_dict
 
+    facts = {key: given.pop(key) for key in _FACTS if key in given}
     part = describe_state_dict(read_state_dict(source), layer, **given)
     kind = part.layer["type"]
     for key in given:
@@ -148,4 +175,4 @@ def _load(
         "taken, as a state dict does not hold them: "
         + ", ".join(f"{key}={value}" for key, value in taken.items() if key != "output_size")
     )
-    return assemble([part]), {}
+    return assemble([part], **facts), {}

@@ -29,7 +29,7 @@ def test_it_makes_its_data_and_its_model(tmp_path: Path) -> None:
     with open(tmp_path / "heater-result.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 120
-    assert all(0 <= float(row["output0"]) <= 1 for row in rows)
+    assert all(0 <= float(row["heater"]) <= 1 for row in rows)
     # After 50 steps of training it is right far more often than by chance.
     share = float(done.stdout.split("as measured: ")[1].split(" %")[0])
     assert share > 80
@@ -56,6 +56,20 @@ def test_own_readings_and_model(tmp_path: Path) -> None:
         )
     assert np.allclose(np.array(found)[:, 0], times)
     assert np.abs(np.array(found)[:, 1:] - wanted[0].numpy()).max() < 3e-6
+    # In minutes, and with columns by their names.
+    fastltc.export(layer, tmp_path / "own.safetensors", time_unit=60, input_names=["b", "a"])
+    assert run(tmp_path, "own.csv", *options).returncode == 0
+    with open(tmp_path / "out.csv", newline="") as file:
+        found = [[float(v) for v in row] for row in list(csv.reader(file))[1:]]
+    with torch.no_grad():
+        swapped = torch.tensor(inputs[None, :, ::-1].copy(), dtype=torch.float32)
+        timespans[1:] /= 60
+        wanted, _ = layer(swapped, timespans=timespans[None])
+    assert np.abs(np.array(found)[:, 1:] - wanted[0].numpy()).max() < 3e-6
+    fastltc.export(layer, tmp_path / "own.safetensors", input_names=["a", "c"])
+    done = run(tmp_path, "own.csv", *options)
+    assert "own.csv: expected a column named c, got a, time, b" in done.stderr
+    fastltc.export(layer, tmp_path / "own.safetensors")
     (tmp_path / "own.csv").write_text("a,b\n1,2\n")
     done = run(tmp_path, "own.csv", *options)
     assert done.returncode == 1

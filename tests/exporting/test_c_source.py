@@ -19,6 +19,7 @@ from torch import nn
 
 import export_cases
 import fastltc
+import runtime_cases
 from fastltc import runtime
 from fastltc.exporting import ExportError, describe
 from fastltc.exporting.c_sizes import find_compiler, measure
@@ -109,6 +110,18 @@ def test_the_numbers_of_the_runtime(name: str, tmp_path: Path) -> None:
     _, _, tolerance = export_cases.run_exactly(module, x, timespans)
     assert np.abs(output - wanted).max() < tolerance
     assert np.abs(code.state - session.get_state().reshape(-1)).max() < tolerance
+
+
+@needs_gcc
+@pytest.mark.parametrize("name", runtime_cases.TIME_STEP_LAYERS)
+def test_every_time_step_as_the_reference(name: str, tmp_path: Path) -> None:
+    layer, x, dt, outputs, state = runtime_cases.time_step_case(name)
+    code = Compiled(layer, tmp_path)
+    for stream in range(x.shape[1]):
+        code.state[:] = 0
+        output = code.run(x[:, stream], dt[:, stream])
+        runtime_cases.assert_agree(output, outputs[:, stream], 1e-5)
+        runtime_cases.assert_agree(code.state, state[stream], 1e-5)
 
 
 DRIVER = """
@@ -315,6 +328,43 @@ def test_the_text_says_what_it_is() -> None:
         assert model_digest(model) in text
         assert "LTC, 19 neurons, 6 unfolds, 16 inputs, 2 outputs" in text
     assert "pilot_step(&state, input, dt, output) == PILOT_OK" in code.header
+
+
+STRANGE = (
+    "plain", "", 'quo"te', "back\\slash", "what??!", "end */ of", "new\nline", "\u00e9t\u00e9",
+    "100%", "\0" "7", "$name",
+)  # fmt: skip
+
+
+@needs_gcc
+def test_the_unit_of_time_and_names(tmp_path: Path) -> None:
+    layer = fastltc.CfC(len(STRANGE), AutoNCP(9, 2))
+    model = describe(layer, time_unit=60, input_names=STRANGE, output_names=["off", "on"])
+    code = write_c(model, tmp_path)
+    assert "second" not in re.sub("/\\* seconds that one unit of dt is \\*/", "", code.header)
+    assert code.header.count("dt units of 60 s after the last") == 2
+    (tmp_path / "names.c").write_text(
+        """
+        #include <stdio.h>
+        #include "model.h"
+        int main(void)
+        {
+            static const char inputs[][20] = MODEL_INPUT_NAMES;
+            static const char *const outputs[] = MODEL_OUTPUT_NAMES;
+            const float unit = MODEL_TIME_UNIT;
+            fwrite(inputs, sizeof inputs, 1, stdout);
+            return !(unit > 59.0f && unit < 61.0f) + 2 * (outputs[1][1] != 'n');
+        }
+        """
+    )
+    compiled(["-trigraphs", "names.c", "model.c", "-o", "names", "-lm"], tmp_path)
+    done = subprocess.run([tmp_path / "names"], capture_output=True, check=True)
+    # Each fills an array of 20.
+    assert done.stdout == b"".join(name.encode().ljust(20, b"\0") for name in STRANGE)
+    plain = generate_c(describe(layer)).header
+    assert plain.count("dt seconds after the last") == 2
+    assert "#define MODEL_TIME_UNIT 1.0f" in plain
+    assert "_NAMES" not in plain
 
 
 def test_a_compiler_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,7 @@ from fastltc import runtime
 from fastltc.exporting import ExportError, describe
 from fastltc.exporting.describe import assemble
 from fastltc.models import build_model
-from fastltc.runtime import read_model
+from fastltc.runtime import check_model, read_model
 from fastltc.runtime.model import _KEYS, ACTIVATIONS
 
 
@@ -69,6 +69,46 @@ def test_metadata_for_people(tmp_path: Path) -> None:
     assert {"inter", "command"} <= set(wiring["neurons"])
     assert len(wiring["neurons"]) == 9
     assert nothing is None
+
+
+def test_the_result_of_an_export_is_short(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    model = fastltc.export(fastltc.LTC(16, AutoNCP(19, 2)), path)
+    assert repr(model) == "Model(ltc, 16 inputs, 2 outputs, 19 state values, 2,753 parameters)"
+    stack = [fastltc.CfC(3, 100), nn.Tanh(), nn.Linear(100, 2)]
+    model = fastltc.export(stack, path, time_unit=0.02, output_names=["a", "b"])
+    # 128 units of a backbone read 103 values, 100 neurons by four heads, and two logits.
+    parameters = 128 * 104 + 4 * 100 * 129 + 2 * 101
+    assert repr(model) == (
+        "Model(cfc + activation + linear, 3 inputs, 2 outputs, 100 state values, "
+        f"{parameters:,} parameters, time steps in units of 0.02 s)"
+    )
+
+
+def test_units_and_names_of_numpy() -> None:
+    names = np.array(["a", "b", "c"])
+    model = describe(fastltc.CfC(3, 3), time_unit=np.float64(60), input_names=names,
+                     output_names=list(names))  # fmt: skip
+    assert model.time_unit == 60
+    assert model.input_names == model.output_names == ("a", "b", "c")
+    check_model(model)
+
+
+def test_units_and_names_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    layer = fastltc.CfC(3, 4)
+    wrong: dict[str, Any]
+    for wrong, text in (
+        ({"time_unit": 0.0}, "time_unit: expected a number of seconds"),
+        ({"time_unit": "60"}, "time_unit: expected a number of seconds"),
+        ({"input_names": ["a"]}, "input_names: expected 3 names or none, got 1"),
+        ({"input_names": "abc"}, "input_names: expected a tuple of texts, got 'abc'"),
+        ({"output_names": [1, 2, 3, 4]}, "output_names: expected a tuple of texts"),
+    ):
+        with pytest.raises(ExportError, match=text):
+            describe(layer, **wrong)
+        with pytest.raises(ExportError, match=text):
+            fastltc.export(layer, tmp_path / "model.safetensors", **wrong)
+    assert not list(tmp_path.iterdir())
 
 
 def test_numbers_are_rounded_to_float32() -> None:
@@ -277,3 +317,12 @@ def test_the_documentation_has_every_type_key_and_function() -> None:
 def test_an_activation_alone_is_nothing() -> None:
     with pytest.raises(ExportError, match="nothing to export"):
         assemble([])
+
+
+def test_why_a_module_cannot_say_its_layers_is_told() -> None:
+    class Late(nn.Module):
+        def export_layers(self) -> list[nn.Module]:
+            raise ValueError("stride: it looks ahead")
+
+    with pytest.raises(ExportError, match=r"0 \(Late\): stride: it looks ahead"):
+        describe([Late()])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from ncps.wirings import AutoNCP
 
 import export_cases
 import fastltc
+import runtime_cases
 from fastltc.exporting import ExportError, describe
 from fastltc.exporting.onnx_graph import OPSET, build_onnx, write_onnx
 
@@ -43,6 +45,17 @@ def test_the_numbers_of_torch(name: str) -> None:
         assert output.shape == (batch, steps, model.output_size)
         assert export_cases.difference(output, wanted) < tolerance
         assert export_cases.difference(state, last) < tolerance
+
+
+@pytest.mark.parametrize("name", runtime_cases.TIME_STEP_LAYERS)
+def test_every_time_step_as_the_reference(name: str) -> None:
+    layer, x, dt, outputs, state = runtime_cases.time_step_case(name)
+    runner = session(build_onnx(describe(layer)).SerializeToString())
+    rows = {"x": x.swapaxes(0, 1).copy(), "timespans": dt.T.copy()}
+    start = np.zeros(state.shape, np.float32)
+    output, last = runner.run(["output", "next_state"], {**rows, "state": start})
+    runtime_cases.assert_agree(output.swapaxes(0, 1), outputs, 1e-5)
+    runtime_cases.assert_agree(last, state, 1e-5)
 
 
 @pytest.mark.parametrize("name", ["ltc, mixed memory", "stack"])
@@ -88,6 +101,19 @@ def test_the_file(tmp_path: Path) -> None:
         "output": ["batch", "time", 2],
         "next_state": ["batch", 9],
     }
+
+
+def test_the_unit_of_time_and_names() -> None:
+    layer = fastltc.LTC(3, AutoNCP(9, 2))
+    made = build_onnx(describe(layer, time_unit=60, output_names=["off", "an, on"]))
+    facts = {entry.key: entry.value for entry in made.metadata_props}
+    assert float(facts["fastltc.time_unit"]) == 60.0
+    assert json.loads(facts["fastltc.output_names"]) == ["off", "an, on"]
+    assert "fastltc.input_names" not in facts
+    (timespans,) = (value for value in made.graph.input if value.name == "timespans")
+    assert timespans.doc_string == "in units of 60 s"
+    (timespans,) = (v for v in build_onnx(describe(layer)).graph.input if v.name == "timespans")
+    assert timespans.doc_string == "in seconds"
 
 
 def test_too_many_unfolds_are_refused() -> None:

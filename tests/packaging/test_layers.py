@@ -20,8 +20,23 @@ CXX_LAYERS = {
     "runtime": {"core", "cpu", "cuda", "runtime"},
     "torch": {"core", "cpu", "cuda", "torch"},
 }
-# Layers of the Python package, lowest first: none imports one above it.
-PYTHON_LAYERS = [{"_extension"}, {"ops"}, {"nn"}, {"models", "training", "exporting"}, {"cli"}]
+# The modules of the Python package in levels, lowest first: each imports of lower levels only.
+PYTHON_LAYERS = [
+    {"_C", "_extension", "_files", "_runtime", "__version__", "reference", "wirings"},
+    {"ops", "runtime"},
+    {"nn"},
+    {"verified"},
+    {"compat", "data", "models"},
+    {"info", "plots", "script"},
+    {"training"},
+    {"exporting"},
+    {"cli_options"},
+    {"cli_data", "cli_evaluate", "cli_export"},
+    {"cli_train"},
+    {"cli"},
+    {"__init__"},
+]
+RANK = {name: level for level, names in enumerate(PYTHON_LAYERS) for name in names}
 
 
 def included(text: str) -> list[str]:
@@ -41,6 +56,22 @@ def cxx_files(folder: str) -> list[Path]:
     )
 
 
+def cxx_folder(header: str, path: Path) -> str | None:
+    """Return the folder of csrc that a header is in which a file includes, however it is named."""
+    for place in (ROOT / "csrc" / header, path.parent / header):
+        if place.exists() and place.resolve().is_relative_to(ROOT / "csrc"):
+            return place.resolve().relative_to(ROOT / "csrc").parts[0]
+    return None
+
+
+def includes_outside_the_layers(path: Path, folder: str, text: str) -> set[str]:
+    return {
+        f"{path.name}: {header}"
+        for header in included(text)
+        if (cxx_folder(header, path) or folder) not in CXX_LAYERS[folder]
+    }
+
+
 def imported(path: Path, package: Path = PACKAGE) -> set[str]:
     """Return the full names of the modules that a file of the package imports."""
     parts = ("fastltc", *path.relative_to(package).with_suffix("").parts)
@@ -58,7 +89,20 @@ def imported(path: Path, package: Path = PACKAGE) -> set[str]:
 
 def python_layer(name: str) -> str | None:
     parts = name.split(".")
-    return parts[1] if parts[0] == "fastltc" and len(parts) > 1 else None
+    if parts[0] != "fastltc":
+        return None
+    return parts[1] if len(parts) > 1 else "__init__"
+
+
+def imports_against_the_layers(path: Path, package: Path = PACKAGE) -> set[str]:
+    own = path.relative_to(package).with_suffix("").parts[0]
+    layers = {name: python_layer(name) for name in imported(path, package)}
+    # What has no rank, or is a name that the package itself exports, is above everything.
+    return {
+        name
+        for name, layer in layers.items()
+        if layer not in (None, own) and RANK.get(layer, len(RANK)) >= RANK[own]
+    }
 
 
 def test_torch_headers_are_recognised() -> None:
@@ -82,12 +126,23 @@ def test_no_torch_header_below_the_bindings(folder: str) -> None:
 @pytest.mark.parametrize("folder", sorted(CXX_LAYERS))
 def test_cxx_includes_follow_the_layers(folder: str) -> None:
     found = {
-        f"{path.relative_to(ROOT)}: {header}"
+        name
         for path in cxx_files(folder)
-        for header in included(path.read_text(encoding="utf-8"))
-        if (ROOT / "csrc" / header).exists() and header.split("/")[0] not in CXX_LAYERS[folder]
+        for name in includes_outside_the_layers(path, folder, path.read_text(encoding="utf-8"))
     }
     assert not found
+
+
+@pytest.mark.parametrize("header", ["torch/checks.h", "../torch/checks.h"])
+def test_an_include_of_a_layer_above_is_found(header: str) -> None:
+    path = cxx_files("cpu")[0]
+    assert includes_outside_the_layers(path, "cpu", f'#include "{header}"\n')
+    assert not includes_outside_the_layers(path, "cpu", '#include "simd.h"\n#include "cpu/simd.h"')
+
+
+def test_every_folder_of_csrc_is_in_a_layer() -> None:
+    files = [path for path in (ROOT / "csrc").rglob("*") if path.suffix in CXX_SUFFIXES]
+    assert {path.relative_to(ROOT / "csrc").parts[0] for path in files} == CXX_LAYERS.keys()
 
 
 def test_imports_are_recognised(tmp_path: Path) -> None:
@@ -118,16 +173,33 @@ def test_the_reference_does_not_use_the_extension() -> None:
         assert "torch.ops" not in text, f"{path.relative_to(ROOT)} calls torch.ops"
 
 
+def test_every_module_is_in_a_layer() -> None:
+    modules = {path.relative_to(PACKAGE).with_suffix("").parts[0] for path in PACKAGE.rglob("*.py")}
+    assert not modules - RANK.keys()
+
+
 def test_python_imports_follow_the_layers() -> None:
-    rank = {name: level for level, names in enumerate(PYTHON_LAYERS) for name in names}
     for path in sorted(PACKAGE.rglob("*.py")):
-        own = path.relative_to(PACKAGE).with_suffix("").parts[0]
-        if own not in rank:
-            continue
-        above = {
-            name for name in imported(path) if rank.get(python_layer(name) or "", -1) > rank[own]
-        }
+        above = imports_against_the_layers(path)
         assert not above, f"{path.relative_to(ROOT)} imports {above}"
+
+
+@pytest.mark.parametrize(
+    ("own", "text"),
+    [
+        ("nn", "def late():\n    from .. import plots\n"),
+        ("nn", "from fastltc.unranked import x\n"),
+        ("nn", "from fastltc import LTC\n"),
+        ("nn", "import fastltc\n"),
+        ("models", "from ..exporting.errors import ExportError\n"),
+        ("runtime", "from fastltc.ops import ltc\n"),
+    ],
+)
+def test_an_import_of_a_layer_above_is_found(own: str, text: str, tmp_path: Path) -> None:
+    path = tmp_path / own / "module.py"
+    path.parent.mkdir()
+    path.write_text(text)
+    assert imports_against_the_layers(path, tmp_path)
 
 
 def test_the_runtime_needs_no_torch() -> None:

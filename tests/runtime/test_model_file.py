@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
 import json
 import math
@@ -22,6 +23,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from ncps.wirings import AutoNCP
+from safetensors import safe_open
 from safetensors.numpy import save
 from torch import nn
 
@@ -29,7 +31,13 @@ import fastltc
 from fastltc import runtime
 from fastltc.exporting import describe
 from fastltc.runtime.model import Model, ModelFileError, check_model, tensor_shapes
-from fastltc.runtime.model_file import _digest, is_model_file, read_model, write_model
+from fastltc.runtime.model_file import (
+    _digest,
+    is_model_file,
+    model_digest,
+    read_model,
+    write_model,
+)
 
 
 @functools.cache
@@ -116,6 +124,86 @@ def test_what_is_written_is_read(path: Path) -> None:
     assert is_model_file(path)
 
 
+FACTS: dict[str, Any] = {
+    "time_unit": 60.0, "input_names": ("a", "\u00e9t\u00e9"), "output_names": ("on", "off")
+}  # fmt: skip
+
+
+def facts_of(model: Model) -> dict[str, Any]:
+    return {key: getattr(model, key) for key in FACTS}
+
+
+def test_the_unit_of_time_and_names_are_read(path: Path) -> None:
+    model = dataclasses.replace(small_model(), **FACTS)
+    write_model(model, path, {"outputs": "an entry of one's own"})
+    read = read_model(path)
+    assert same(read, model)
+    assert facts_of(read) == FACTS
+    assert model_digest(read) == model_digest(model) != model_digest(small_model())
+    session = runtime.Session.load(path)
+    assert (session.time_unit, session.input_names, session.output_names) == tuple(FACTS.values())
+
+
+def test_versions_of_the_format(path: Path) -> None:
+    """What version 1 can say is written as such, for readers of that version."""
+    plain: dict[str, Any] = {"time_unit": 1.0, "input_names": (), "output_names": ()}
+    for model, metadata, version in (
+        (small_model(), {}, "1"),
+        (dataclasses.replace(small_model(), time_unit=0.02), {}, "2"),
+        # What a version 1 would take for facts.
+        (small_model(), {"time_unit": "60", "outputs": '["a", "b"]', "inputs": "none"}, "2"),
+    ):
+        write_model(model, path, metadata)
+        with safe_open(path, "numpy") as file:
+            assert file.metadata()["format_version"] == version
+        assert facts_of(read_model(path)) == {**plain, "time_unit": model.time_unit}
+    # Its files with and without the entries that `fastltc export` wrote from run folders.
+    assert facts_of(read_model(forge(path, small_model()))) == plain
+    names = {"inputs": '["x", "y"]', "outputs": '["on", "off"]'}
+    forge(path, small_model(), time_unit="60.0", **names)
+    assert facts_of(read_model(path)) == {
+        "time_unit": 60.0, "input_names": ("x", "y"), "output_names": ("on", "off")
+    }  # fmt: skip
+    # Names that do not fit are those of another layer, or were no names.
+    for entries in ({"outputs": '["on", "off"]'}, {"inputs": '["x"]'}, {"inputs": "of the arm"},
+                    {"inputs": "[" * DEEP}, {"inputs": "[1, 2]"}, {"inputs": "{}"}):  # fmt: skip
+        assert facts_of(read_model(forge(path, small_model(), **entries))) == plain
+    for unit in ("0.0", "-1", "NaN", "a minute", "[1]", "1" * 5000, "true"):
+        refused(forge(path, small_model(), time_unit=unit), "time_unit: ")
+
+
+@pytest.mark.parametrize(("facts", "text"), [
+    ({"time_unit": 0}, "time_unit: expected a number of seconds from 1e-30 to 1e30, got 0"),
+    ({"time_unit": "60"}, "time_unit: expected a number of seconds .*, got '60'"),
+    ({"time_unit": True}, "time_unit: expected a number of seconds .*, got True"),
+    ({"time_unit": 1e31}, "time_unit: expected a number of seconds"),
+    ({"input_names": ["a"]}, "input_names: expected 2 names or none, got 1"),
+    ({"input_names": "ab"}, "input_names: expected a tuple of texts, got 'ab'"),
+    ({"output_names": ["a", 1]}, "output_names: expected a tuple of texts"),
+    ({"output_names": ["a", "b" * 1001]}, "output_names: expected at most 1000 characters"),
+    ({"output_names": ["a", "\ud800"]}, "output_names: .* 1000 characters of Unicode"),
+    ({"output_names": None}, "output_names: expected a tuple of texts, got None"),
+])  # fmt: skip
+def test_units_and_names_that_are_none(path: Path, facts: dict[str, Any], text: str) -> None:
+    model = small_model()
+    refused(forge(path, model, {**description_of(model), **facts}, format_version="2"), text)
+    values = {key: tuple(v) if isinstance(v, list) else v for key, v in facts.items()}
+    with pytest.raises(ModelFileError, match=text):
+        check_model(dataclasses.replace(model, **values))
+
+
+def test_a_unit_in_a_file_of_version_1_is_no_key_of_it(path: Path) -> None:
+    model = small_model()
+    refused(forge(path, model, {**description_of(model), "time_unit": 60}), "unknown key 'time_un")
+
+
+def test_a_potential_that_is_0_by_0_is_refused(path: Path) -> None:
+    model = describe(fastltc.LTC(2, 3, implicit_param_constraints=False, epsilon=0.0))
+    for key in ("cm", "gleak"):
+        model.tensors[f"layers.0.rnn_cell.{key}"][1] = 0
+    refused(forge(path, model), r"layers\[0\]: expected cm, .* got all 0 at neuron 1")
+
+
 def test_a_forged_file_that_is_right_is_read(path: Path) -> None:
     model = small_model()
     assert same(read_model(forge(path, model)), model)
@@ -141,7 +229,7 @@ def test_writing_replaces_whole_files_only(path: Path, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize(("metadata", "text"), [
-    ({"format_version": "2"}, r"format_version 2 is newer than 1, the newest that fastltc"),
+    ({"format_version": "3"}, r"format_version 3 is newer than 2, the newest that fastltc"),
     ({"format_version": "0"}, "format_version: expected a number, got '0'"),
     ({"format_version": "1.5"}, r"format_version: expected a number, got '1\.5'"),
     ({"format_version": "\u0661"}, "format_version: expected a number"),
@@ -299,7 +387,8 @@ def test_every_truncation_is_refused(path: Path) -> None:
 
 
 def test_every_flipped_bit_is_refused_or_harmless(path: Path) -> None:
-    model = describe(fastltc.CfC(1, 1, backbone_layers=0))
+    layer = fastltc.CfC(1, 1, backbone_layers=0)
+    model = describe(layer, time_unit=60, input_names=["a"], output_names=["b"])
     write_model(model, path)
     content = path.read_bytes()
     harmless = 0
@@ -313,6 +402,7 @@ def test_every_flipped_bit_is_refused_or_harmless(path: Path) -> None:
             continue
         # The version that wrote it is for people.
         assert same(read, model)
+        assert facts_of(read) == facts_of(model)
         harmless += 1
     assert harmless < 60
 
@@ -541,7 +631,7 @@ def mutated(content: bytes, model: Model, path: Path) -> bytes:
 
 
 def fuzz(path: Path, seconds: float) -> None:
-    model = small_model()
+    model = dataclasses.replace(small_model(), **FACTS)
     write_model(model, path)
     content = path.read_bytes()
     end = time.monotonic() + seconds

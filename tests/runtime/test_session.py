@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import gc
 import inspect
 import pickle
@@ -106,9 +107,12 @@ def variants(x: np.ndarray) -> list[Any]:
         x.tolist(),
         torch.from_numpy(x),
         x.view(type("Sub", (np.ndarray,), {})),
+        x.astype(np.longdouble),
+        *([np.matrix(x)] if x.ndim == 2 else []),
     ]
 
 
+@pytest.mark.filterwarnings("ignore:the matrix subclass")
 @pytest.mark.parametrize("streams", [1, 3])
 def test_other_arrays_are_converted(network: Network, streams: int) -> None:
     x = torch.randn(streams, 16).numpy()
@@ -128,7 +132,22 @@ def test_other_arrays_are_converted(network: Network, streams: int) -> None:
 
 @pytest.mark.parametrize(
     "x",
-    [None, "abc", ["a"] * 16, np.zeros(16, complex), np.full(16, None), {}, object()],
+    [
+        None,
+        "abc",
+        ["a"] * 16,
+        np.zeros(16, complex),
+        np.full(16, None),
+        {},
+        object(),
+        np.zeros(16, object),
+        np.zeros(16, "f4,f4"),
+        np.zeros(16, "m8[s]"),
+        np.zeros(16, "S4"),
+        np.zeros(16, [("x", "f4")]).view(np.recarray),
+        [1j] * 16,
+        np.array("2026", "M8[s]"),
+    ],
     ids=lambda x: type(x).__name__,
 )
 def test_what_holds_no_numbers_is_a_type_error(network: Network, x: Any) -> None:
@@ -140,6 +159,65 @@ def test_what_holds_no_numbers_is_a_type_error(network: Network, x: Any) -> None
     with pytest.raises(TypeError, match="dt: expected real numbers"):
         session.step(np.zeros(16), x)
     np.testing.assert_array_equal(session.get_state(), state)
+
+
+class Quantity(np.ndarray):
+    """An array with a unit, as several packages have them."""
+
+    @property
+    def unit(self) -> str:
+        return "min"
+
+
+class GivesMasked:
+    def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
+        return np.ma.array(np.zeros(16, np.float32), mask=True)
+
+
+@pytest.mark.filterwarnings("ignore:Warning. converting a masked element")
+@pytest.mark.parametrize(
+    ("x", "what"),
+    [
+        (
+            np.ma.array(np.zeros(16, np.float32), mask=[True] + [False] * 15),
+            "MaskedArray, whose mask",
+        ),
+        (np.ma.array(np.zeros(16, np.float32)), "MaskedArray, whose mask"),
+        (np.ma.array(np.zeros(16, np.int16), mask=True), "MaskedArray, whose mask"),
+        ([np.ma.array(np.zeros(16), mask=True)], "MaskedArray, whose mask"),
+        ([0.0] * 15 + [np.ma.masked], "MaskedConstant, whose mask"),
+        (np.ma.array(1.0, mask=True), "MaskedArray, whose mask"),
+        (GivesMasked(), "MaskedArray, whose mask"),
+        (np.zeros(16, np.float32).view(Quantity), "Quantity, whose unit"),
+        ([[0.0], (np.array(0.0).view(Quantity),)], "Quantity, whose unit"),
+    ],
+)
+def test_what_says_more_than_its_numbers_is_refused(network: Network, x: Any, what: str) -> None:
+    session = after_some_steps(network)
+    state = session.get_state()
+    for name, call in (
+        ("x", session.step),
+        ("xs", session.run),
+        ("state", session.set_state),
+        ("dt", lambda dt: session.step(np.zeros(16), dt)),
+        ("timespans", lambda timespans: session.run(np.zeros((1, 16)), timespans)),
+    ):
+        with pytest.raises(
+            TypeError, match=rf"^{name}: expected numbers alone, got \S*{what} would"
+        ):
+            call(x)
+    out = np.ma.array(np.zeros(2, np.float32), mask=True)
+    with pytest.raises(TypeError, match="out: expected numbers alone, got MaskedArray"):
+        session.step(np.zeros(16), out=out)
+    np.testing.assert_array_equal(session.get_state(), state)
+    assert not out.data.any()
+
+
+def test_out_of_a_subclass_is_written(network: Network, tmp_path: Path) -> None:
+    out = np.memmap(tmp_path / "out", np.float32, "w+", shape=2)
+    x = np.ones(16, np.float32)
+    assert network.session().step(x, out=out) is out
+    np.testing.assert_array_equal(out, network.session().step(x))
 
 
 ZEROS, NAN, INF = np.zeros, np.nan, np.inf
@@ -159,11 +237,15 @@ BAD_STEPS = [
     ((holding((16,), (3,), NAN),), {}, r"x: expected finite numbers, got nan at \[3\]"),
     ((holding((1, 16), (0, 15), INF),), {}, r"x: expected finite numbers, got inf at \[0, 15\]"),
     ((holding((16,), (0,), -INF),), {}, r"x: expected finite numbers, got -inf at \[0\]"),
-    (([1e300] * 16,), {}, r"x: expected finite numbers, got inf at \[0\]"),
+    (([1e300] * 16,), {}, r"x: .*finite numbers of at most 3\.40282e\+38, got 1e\+300 at \[0\]"),
+    (([0] * 15 + [np.longdouble("1e999")],), {}, r"x: .* of at most .*, got 1e\+999 at \[15\]"),
     ((ZEROS(16), -0.5), {}, r"dt: .*not negative.* got -0\.5"),
     ((ZEROS(16), NAN), {}, "dt: .*got nan"),
     ((ZEROS(16), INF), {}, "dt: .*got inf"),
-    ((ZEROS(16), 1e300), {}, "dt: .*got inf"),
+    ((ZEROS(16), 1e300), {}, r"dt: .*at most 3\.40282e\+38, in seconds, got 1e\+300"),
+    ((ZEROS(16), [1e39]), {}, r"dt: .*at most .*, got 1e\+39"),
+    ((ZEROS(16), np.float64(1e39)), {}, r"dt: .*at most .*, got 1e\+39"),
+    ((ZEROS(16), -1e-300), {}, "dt: .*not negative.* got -1e-300"),
     ((ZEROS(16), 10**400), {}, "dt: .*got an integer of more than 300 digits"),
     ((ZEROS(16), -(10**400)), {}, "dt: .*got an integer of more than 300 digits"),
     ((ZEROS(16), [-1.0]), {}, "dt: .*got -1"),
@@ -442,6 +524,67 @@ def test_the_library_checks_sizes_by_itself() -> None:
             _runtime.Network(model.input_size + 1, model.layers, model.tensors)
     with pytest.raises(ValueError, match="layers: expected at least one"):
         _runtime.Network(3, [], {})
+
+
+def test_a_masked_parameter_is_refused() -> None:
+    from fastltc import _runtime
+
+    model = describe(make_layer("ltc"))
+    key = "layers.0.rnn_cell.cm"
+    model.tensors[key] = np.ma.array(model.tensors[key], mask=True)
+    with pytest.raises(ValueError, match=f"{key}: expected a plain numpy array, got MaskedArray"):
+        Network(model)
+    with pytest.raises(ValueError, match=f"{key}: expected a C-contiguous float32 array without"):
+        _runtime.Network(model.input_size, model.layers, model.tensors)
+
+
+def test_memory_of_more_than_64_bits_is_an_error() -> None:
+    """Sizes that each are possible: 2^24 streams of a network that is wide all the way."""
+    from fastltc import _runtime
+
+    wide, layers = 1 << 24, 1 << 16
+    layer = describe(make_layer("ltc one neuron")).layers
+    tensors = describe(make_layer("ltc one neuron")).tensors
+    tensors["layers.1.weight"] = np.zeros((wide, 1), np.float32)
+    linear = {"type": "linear", "input_size": 1, "output_size": wide, "bias": False}
+    functions = [{"type": "activation", "function": "relu"}] * layers
+    network = _runtime.Network(1, [*layer, linear, *functions], tensors)
+    with pytest.raises(MemoryError):
+        _runtime.Session(network, 1 << 24)
+
+
+@pytest.mark.parametrize("unit", [0.0, -1.0, NAN, INF])
+def test_a_unit_of_time_that_is_none(unit: float) -> None:
+    from fastltc import _runtime
+
+    model = describe(make_layer("ltc"))
+    with pytest.raises(ValueError, match=r"time_unit: expected .* seconds"):
+        _runtime.Network(model.input_size, model.layers, model.tensors, unit)
+    with pytest.raises(ValueError, match=r"time_unit: expected .* seconds from 1e-30 to 1e30"):
+        Network(dataclasses.replace(model, time_unit=unit))
+
+
+def test_the_unit_of_time_and_names() -> None:
+    model = describe(
+        make_layer("ltc"),
+        time_unit=60,
+        input_names=[f"sensor {i}" for i in range(16)],
+        output_names=("left", "right"),
+    )
+    network = Network(model)
+    session = network.session()
+    for one in (network, session):
+        assert one.time_unit == 60.0
+        assert one.input_names[15] == "sensor 15"
+        assert one.output_names == ("left", "right")
+        assert repr(one).endswith("time steps in units of 60 s)")
+    for wrong in (-1.0, NAN, [NAN], np.float32(-1), 1e300, 10**400):
+        with pytest.raises(ValueError, match=r"dt: .*, in units of 60 s, got"):
+            session.step(np.zeros(16), wrong)
+    with pytest.raises(ValueError, match=r"timespans: .*, in units of 60 s, got"):
+        session.run(np.zeros((1, 16)), -1)
+    plain = Network(describe(make_layer("ltc"))).session()
+    assert (plain.time_unit, plain.input_names, plain.output_names) == (1.0, (), ())
 
 
 def test_sessions_do_not_copy(network: Network) -> None:

@@ -9,12 +9,12 @@ import numpy as np
 
 from .errors import ExportError
 
-__all__ = ["FLOAT_BYTES", "Constants", "floats", "integers", "records"]
+__all__ = ["FLOAT_BYTES", "Constants", "floats", "integers", "number", "records", "texts"]
 
 FLOAT_BYTES = 4
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
     """Return the shortest C constant that is this float."""
     with np.errstate(over="ignore"):
         single = np.float32(value)
@@ -39,7 +39,7 @@ def _wrapped(items: Sequence[str], indent: str = "    ") -> str:
 def floats(name: str, values: np.ndarray, what: str) -> tuple[str, int]:
     """Return the text of an array of floats, and its bytes."""
     flat = np.asarray(values).reshape(-1)
-    numbers = _wrapped([_number(value) for value in flat])
+    numbers = _wrapped([number(value) for value in flat])
     return f"/* {what} */\nstatic const float {name}[{flat.size}] = {{\n{numbers}\n}};\n", (
         FLOAT_BYTES * flat.size
     )
@@ -57,12 +57,27 @@ def integers(name: str, values: Sequence[int], what: str) -> tuple[str, int]:
 
 def records(kind: str, name: str, rows: np.ndarray, what: str) -> tuple[str, int]:
     """Return the text of an array of structs of floats, one for each row."""
-    lines = [", ".join(_number(value) for value in row) for row in rows]
+    lines = [", ".join(number(value) for value in row) for row in rows]
     body = _wrapped([f"{{{line}}}".replace(", ", ",~") for line in lines]).replace("~", " ")
     return (
         f"/* {what} */\nstatic const {kind} {name}[{len(rows)}] = {{\n{body}\n}};\n",
         FLOAT_BYTES * rows.size,
     )
+
+
+def texts(values: Sequence[str]) -> str:
+    """Return an initializer of strings, in UTF-8, of characters that mean themselves in C."""
+
+    def literal(value: str) -> str:
+        # Of the rest, three octal digits, which no digit behind them can lengthen. A question mark
+        # could begin a trigraph, and what is no ASCII depends on the compiler's settings.
+        written = (
+            chr(byte) if 32 <= byte < 127 and byte not in b'"\\?' else f"\\{byte:03o}"
+            for byte in value.encode()
+        )
+        return '"' + "".join(written) + '"'
+
+    return "{" + ", ".join(literal(value) for value in values) + "}"
 
 
 class Constants:

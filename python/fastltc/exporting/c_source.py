@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 
 from .._files import write_bytes
-from ..runtime.model import Model, check_model
+from ..runtime.model import Model, check_model, unit_in_words
 from ..runtime.model_file import model_digest
 from . import c_templates as c
-from .c_constants import FLOAT_BYTES, Constants, floats, integers, records
+from .c_constants import FLOAT_BYTES, Constants, floats, integers, number, records, texts
 from .errors import ExportError
 
 __all__ = ["CSource", "generate_c", "in_words", "write_c"]
@@ -122,6 +122,17 @@ def generate_c(model: Model, name: str = "model") -> CSource:
         inputs=model.input_size,
         outputs=model.output_size,
         floats=model.state_size,
+        unit=unit_in_words(model.time_unit),
+        time_unit=number(model.time_unit),
+        names="".join(
+            f"/* An initializer of {size} strings in UTF-8, for whom they are of use. */\n"
+            f"#define {name.upper()}_{key}_NAMES {texts(names)}\n"
+            for key, size, names in (
+                ("INPUT", model.input_size, model.input_names),
+                ("OUTPUT", model.output_size, model.output_names),
+            )
+            if names
+        ),
         members="\n".join(f"    float {key}[{size}]; /* {what} */" for key, size, what in state),
     )
     return CSource(

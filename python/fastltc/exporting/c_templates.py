@@ -236,7 +236,7 @@ HEADER = Template("""\
  *     float output[${upper}_OUTPUT_SIZE];
  *     ${name}_reset(&state);
  *     for (;;) {
- *         ... wait for the next observation, dt seconds after the last ...
+ *         ... wait for the next observation, dt $unit after the last ...
  *         if (${name}_step(&state, input, dt, output) == ${upper}_OK) {
  *             ... use output ...
  *         }
@@ -255,7 +255,8 @@ extern "C" {
 #define ${upper}_INPUT_SIZE $inputs
 #define ${upper}_OUTPUT_SIZE $outputs
 #define ${upper}_STATE_SIZE $floats
-
+#define ${upper}_TIME_UNIT $time_unit /* seconds that one unit of dt is */
+$names
 #define ${upper}_OK 0
 #define ${upper}_BAD_INPUT 1 /* an input is NaN or infinite */
 #define ${upper}_BAD_DT 2    /* the time step is negative, NaN or infinite */
@@ -269,7 +270,7 @@ $members
 void ${name}_reset(${name}_state *state);
 
 /*
- * Takes one observation, dt seconds after the last one (1 where the training had no time steps).
+ * Takes one observation, dt $unit after the last one (1 where the training had no time steps).
  * input: $inputs floats. output: $outputs floats, which may not overlap the input.
  * Returns ${upper}_OK; with any other result state and output are what they were before.
  */
@@ -352,7 +353,7 @@ LTC = Template("""\
 /* x: $inputs inputs. v: $neurons membrane potentials, changed. y: $motors outputs. */
 static void $name(const float *x, float dt, float *v$c, float *y)
 {
-    float current[$neurons], conductance[$neurons], next[$neurons];
+    float current[$neurons], conductance[$neurons], next[$neurons], step;
 $declared    size_t j, unfold$k$s;
 $memory$mapped$start_sensory    for (j = 0; j < $neurons; ++j) {
         float sum_current = ${name}_neurons[j].leak_current;
@@ -360,13 +361,15 @@ $memory$mapped$start_sensory    for (j = 0; j < $neurons; ++j) {
 $sensory        current[j] = sum_current;
         conductance[j] = sum_conductance;
     }
+    /* Past these the potentials are at their limits to rounding, and products with dt overflow. */
+    step = dt > 1e24f ? 1e24f : dt < 1e-29f ? 1e-29f : dt;
     /* A time step of 0 holds the potentials. */
     for (unfold = 0; dt > 0.0f && unfold < $unfolds; ++unfold) {
 $start_recurrent        for (j = 0; j < $neurons; ++j) {
             const float capacitance = ${name}_neurons[j].capacitance;
             float sum_current = current[j], sum_conductance = conductance[j];
-$recurrent            next[j] = (capacitance * v[j] + dt * sum_current)
-                / (capacitance + dt * sum_conductance);
+$recurrent            next[j] = (capacitance * v[j] + step * sum_current)
+                / (capacitance + step * sum_conductance);
         }
         memcpy(v, next, sizeof next);
     }

@@ -73,7 +73,13 @@ class Part:
     wiring: dict[str, Any] | None = None
 
 
-def describe(module: nn.Module | Sequence[nn.Module]) -> Model:
+def describe(
+    module: nn.Module | Sequence[nn.Module],
+    *,
+    time_unit: float = 1.0,
+    input_names: Sequence[str] = (),
+    output_names: Sequence[str] = (),
+) -> Model:
     """Return what a module computes in one time step, without torch.
 
     The module may be an :class:`~fastltc.LTC` or :class:`~fastltc.CfC`, wired or plain, of fastltc
@@ -101,12 +107,16 @@ def describe(module: nn.Module | Sequence[nn.Module]) -> Model:
 
     Args:
         module: the module or list of modules; it is not changed.
+        time_unit: seconds that one unit of its time steps is, as the module was trained.
+        input_names: a name for each input, or none at all.
+        output_names: a name for each output, of classes for example, or none at all.
 
     Returns:
         The model; its layers and tensors are described in docs/export.md.
 
     Raises:
-        ExportError: (a ValueError) if a module cannot be exported; the text names it.
+        ExportError: (a ValueError) if a module cannot be exported, or unit or names do not fit; the
+            text names it.
 
     Example:
         >>> from fastltc import LTC
@@ -116,11 +126,16 @@ def describe(module: nn.Module | Sequence[nn.Module]) -> Model:
         >>> [layer["type"] for layer in model.layers], model.state_size
         (['ltc', 'linear'], 19)
     """
-    return assemble(describe_parts(module))
+    return assemble(describe_parts(module), time_unit, input_names, output_names)
 
 
-def assemble(parts: Sequence[Part]) -> Model:
-    """Return the model of its parts, checked.
+def assemble(
+    parts: Sequence[Part],
+    time_unit: float = 1.0,
+    input_names: Sequence[str] = (),
+    output_names: Sequence[str] = (),
+) -> Model:
+    """Return the model of its parts, checked; the rest as of :func:`describe`.
 
     Raises:
         ExportError: if they do not fit each other.
@@ -137,12 +152,23 @@ def assemble(parts: Sequence[Part]) -> Model:
             for index, part in enumerate(parts)
             for name, tensor in part.tensors.items()
         },
+        time_unit=time_unit.item() if isinstance(time_unit, np.generic) else time_unit,
+        input_names=_names(input_names),
+        output_names=_names(output_names),
     )
     try:
         check_model(model)
     except ModelFileError as error:
         raise ExportError(str(error)) from None
     return model
+
+
+def _names(names: Any) -> Any:
+    names = names.tolist() if isinstance(names, np.ndarray) else names
+    # A text is a sequence of texts, but nobody means its letters.
+    if isinstance(names, str) or not isinstance(names, Sequence):
+        return names
+    return tuple(str(name) if isinstance(name, str) else name for name in names)
 
 
 def wiring_metadata(parts: Sequence[Part]) -> dict[str, str]:
@@ -192,7 +218,11 @@ def _leaves(module: Any, path: str) -> Iterator[tuple[str, nn.Module]]:
     if isinstance(module, (list, tuple, nn.ModuleList)):
         children: Any = enumerate(module)
     elif callable(getattr(module, "export_layers", None)):
-        children = [(f"export_layers()[{i}]", m) for i, m in enumerate(module.export_layers())]
+        try:
+            layers = list(module.export_layers())
+        except ValueError as error:
+            raise ExportError(f"{_title(path, module)}: {error}") from None
+        children = [(f"export_layers()[{i}]", m) for i, m in enumerate(layers)]
         for child, layer in children:
             if not isinstance(layer, nn.Module):
                 raise ExportError(

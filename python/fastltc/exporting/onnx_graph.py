@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from .._files import write_bytes
-from ..runtime.model import RECURRENT, Model, check_model
+from ..runtime.model import RECURRENT, Model, check_model, unit_in_words
 from ..runtime.model_file import model_digest
 from .errors import ExportError
 
@@ -45,11 +45,13 @@ def build_onnx(model: Model) -> Any:
     """Return a model as an ``onnx.ModelProto`` of opset 17.
 
     Inputs, all float32, with any batch B and any number of time steps T:
-    ``x`` ``[B, T, I]``; ``timespans`` ``[B, T]``, the time since the last step in seconds, not
-    negative (ones where the training had none); ``state`` ``[B, S]``, zeros at the start of a
-    sequence. Outputs: ``output`` ``[B, T, M]`` and ``next_state`` ``[B, S]``. The state is that of
-    :class:`fastltc.runtime.Session`. ONNX cannot raise errors: negative and NaN time steps give
-    numbers without meaning.
+    ``x`` ``[B, T, I]``; ``timespans`` ``[B, T]``, the time since the last step in units of the
+    model's ``time_unit`` seconds, not negative (ones where the training had none); ``state``
+    ``[B, S]``, zeros at the start of a sequence. Outputs: ``output`` ``[B, T, M]`` and
+    ``next_state`` ``[B, S]``. The state is that of :class:`fastltc.runtime.Session`. ONNX cannot
+    raise errors: negative and NaN time steps give numbers without meaning. The file's metadata has
+    ``fastltc.layers``, ``fastltc.sha256``, ``fastltc.time_unit`` and, where the model has names,
+    ``fastltc.input_names`` and ``fastltc.output_names`` (JSON lists).
 
     Args:
         model: see :func:`fastltc.exporting.describe`.
@@ -72,6 +74,7 @@ def build_onnx(model: Model) -> Any:
     tensor = onnx.helper.make_tensor_value_info
     single = onnx.TensorProto.FLOAT
     inputs, outputs, size = model.input_size, model.output_size, model.state_size
+    unit = unit_in_words(model.time_unit)
     node = onnx.helper.make_node
     step = onnx.helper.make_graph(
         [
@@ -102,7 +105,7 @@ def build_onnx(model: Model) -> Any:
         "fastltc",
         [
             tensor("x", single, ["batch", "time", inputs]),
-            tensor("timespans", single, ["batch", "time"]),
+            tensor("timespans", single, ["batch", "time"], doc_string=f"in {unit}"),
             tensor("state", single, ["batch", size]),
         ],
         [
@@ -118,7 +121,14 @@ def build_onnx(model: Model) -> Any:
         opset_imports=[onnx.helper.make_opsetid("", OPSET)],
         ir_version=_IR_VERSION,
     )
-    facts = {"fastltc.layers": json.dumps(model.layers), "fastltc.sha256": model_digest(model)}
+    facts = {
+        "fastltc.layers": json.dumps(model.layers),
+        "fastltc.sha256": model_digest(model),
+        "fastltc.time_unit": str(float(model.time_unit)),
+    }
+    for key, names in (("input", model.input_names), ("output", model.output_names)):
+        if names:
+            facts[f"fastltc.{key}_names"] = json.dumps(names)
     onnx.helper.set_model_props(made, facts)
     onnx.checker.check_model(made, full_check=True)
     return made
@@ -257,6 +267,9 @@ class _Body:
         if sensory is not None:
             current, conductance = sensory(x, current, conductance)
         recurrent = self.synapses(p, "", positive)
+        held, moves = v, self.add("Greater", dt, self.constant(0))
+        # Past these the potentials are at their limits to rounding, and products with dt overflow.
+        dt = self.add("Clip", dt, self.constant(1e-29), self.constant(1e24))
         for _ in range(layer["ode_unfolds"]):
             flow, total = current, conductance
             if recurrent is not None:
@@ -264,7 +277,8 @@ class _Body:
             above = self.add("Add", self.add("Mul", capacitance, v), self.add("Mul", dt, flow))
             below = self.add("Add", capacitance, self.add("Mul", dt, total))
             v = self.add("Div", above, below)
-        y = v
+        # A time step of 0 holds the potentials, also where cm is 0.
+        y = v = self.add("Where", moves, v, held)
         motors = layer["output_size"]
         if motors < layer["units"]:
             y = self.split(v, [motors, layer["units"] - motors])[0]

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from fastltc.exporting.describe import Part, describe_parts
+from fastltc.exporting.describe import Part, assemble, describe_parts
 from fastltc.exporting.errors import ExportError
 from fastltc.models import ConvNCP
 from fastltc.models.backbones import Backbone
 from fastltc.models.parts import diagonal
 from fastltc.nn import LTC, CfC
+from fastltc.runtime.model import Model
 from fastltc.training import Run
 
 __all__ = ["describe_run"]
 
+# Models whose logits are the outputs of their liquid layer, times a factor.
+_ENDS_LIQUID = (ConvNCP, Backbone)
+
 
 def describe_run(
     path: Path, layer: str | None = None, *, checkpoint: str = "best"
-) -> tuple[list[Part], dict[str, str]]:
+) -> tuple[Model, list[Part]]:
     """Return the model of a run, or one liquid layer of it.
 
     Args:
@@ -31,25 +34,34 @@ def describe_run(
         checkpoint: ``"best"`` or ``"last"``.
 
     Returns:
-        The layers, and what a file's metadata may say of the run: ``outputs`` (names of the
-        classes) and, where the run knows them, ``inputs`` (names of the features) and
-        ``time_unit`` (seconds that one unit of a time step is).
+        The model, with what the run knows of it: the unit of its time steps, and the names of
+        features and classes where its inputs and outputs are these; and its parts.
 
     Raises:
         ExportError: (a ValueError) if the model, or the layer, cannot be exported.
         RunError: (a ValueError) if the run or its checkpoint is missing or damaged.
     """
     loaded = Run.open(path).load_checkpoint(f"{checkpoint}.pt", "cpu")
-    model: Any = loaded.model
-    facts = {"outputs": json.dumps(list(loaded.classes))}
-    if loaded.features and layer is None:
-        facts["inputs"] = json.dumps(list(loaded.features))
-    if loaded.time_unit:
-        facts["time_unit"] = str(loaded.time_unit)
+    parts = _parts(path, loaded.model, layer)
+    sizes = assemble(parts)
+    # The inputs of a layer are not those of the model, and its outputs only of some, whatever their
+    # number.
+    first, last = layer is None, layer is None or isinstance(loaded.model, _ENDS_LIQUID)
+    model = assemble(
+        parts,
+        # 0 where the data had no time steps, and each step is one unit.
+        loaded.time_unit or 1.0,
+        loaded.features if first and len(loaded.features) == sizes.input_size else (),
+        loaded.classes if last and len(loaded.classes) == sizes.output_size else (),
+    )
+    return model, parts
+
+
+def _parts(path: Path, model: Any, layer: str | None) -> list[Part]:
     liquid = {name: m for name, m in model.named_modules() if isinstance(m, (LTC, CfC))}
     if layer is None:
         try:
-            return describe_parts(model), facts
+            return describe_parts(model)
         except ExportError as error:
             known = ", ".join(
                 f"--layer {name} ({type(m).__name__}, {m.input_size} inputs a step)"
@@ -64,7 +76,7 @@ def describe_run(
         raise ExportError(
             f"layer: expected one of {', '.join(liquid) or '(this model has none)'}, got {layer!r}"
         )
-    if not isinstance(model, (ConvNCP, Backbone)) or model.gain == 1.0:
-        return describe_parts(liquid[layer], layer), facts
+    if not isinstance(model, _ENDS_LIQUID) or model.gain == 1.0:
+        return describe_parts(liquid[layer], layer)
     gains = torch.full((liquid[layer].output_size,), model.gain)
-    return describe_parts([liquid[layer], diagonal(gains)]), facts
+    return describe_parts([liquid[layer], diagonal(gains)])

@@ -156,9 +156,7 @@ class Rows(_Sequence):
         See `fastltc.exporting.describe`.
         """
         if len(self.rows_read) > 1:
-            from ..exporting.errors import ExportError
-
-            raise ExportError(
+            raise ValueError(
                 f"reads: the readout sees the states after {len(self.rows_read)} rows at once, "
                 "which a model that goes step by step cannot; train with --reads 1"
             )

@@ -23,6 +23,8 @@ __all__ = [
     "check_values",
     "shown",
     "tensor_shapes",
+    "unit_in_words",
+    "unit_remark",
 ]
 
 RECURRENT = ("ltc", "wired_cfc", "cfc")
@@ -39,6 +41,7 @@ _MAX_SIZE = 1 << 20
 _MAX_LAYERS = 256
 _MAX_CELLS = 256
 _MAX_UNFOLDS = 4096
+_MAX_NAME = 1000
 
 
 class ModelFileError(ValueError):
@@ -54,12 +57,27 @@ class Model:
         output_size: number of outputs of a time step.
         layers: one dict per layer; ``type`` says which keys it has, see docs/export.md.
         tensors: ``layers.<i>.<key>``: float32, C-contiguous, the parameters as trained.
+        time_unit: seconds that one unit of a time step is.
+        input_names: a name for each input, or none at all.
+        output_names: a name for each output, of classes for example, or none at all.
     """
 
     input_size: int
     output_size: int
     layers: list[dict[str, Any]]
     tensors: dict[str, np.ndarray]
+    time_unit: float = 1.0
+    input_names: tuple[str, ...] = ()
+    output_names: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        parameters = sum(t.size for name, t in self.tensors.items() if not _is_mask(name))
+        layers = " + ".join(layer["type"] for layer in self.layers)
+        return (
+            f"Model({layers}, {self.input_size} inputs, {self.output_size} outputs, "
+            f"{self.state_size} state values, {parameters:,} parameters"
+            f"{unit_remark(self.time_unit)})"
+        )
 
     @property
     def state_size(self) -> int:
@@ -228,16 +246,75 @@ def _heads(layer: Mapping[str, Any], width: int, size: int) -> dict[str, tuple[i
     return shapes
 
 
+def unit_in_words(time_unit: float) -> str:
+    """Return what time steps are in: "seconds", or "units of 60 s"."""
+    return "seconds" if time_unit == 1 else f"units of {time_unit:.9g} s"
+
+
+def unit_remark(time_unit: float) -> str:
+    """Return what a repr says of a unit that is not a second."""
+    return "" if time_unit == 1 else f", time steps in {unit_in_words(time_unit)}"
+
+
 def check_model(model: Model) -> None:
     """Raise ModelFileError, a ValueError, that names what is wrong with a model; else do nothing.
 
     Checked are the keys and values of every layer, that the sizes fit each other, names, shapes
-    and dtypes of the tensors, that all numbers are finite and that masks are 0 or 1.
+    and dtypes of the tensors, that all numbers are finite and that masks are 0 or 1, that no
+    potential is 0 / 0, the unit of time and the names of inputs and outputs.
     """
     shapes = check_layers(model.input_size, model.output_size, model.layers)
+    check_facts(model)
     check_names(shapes, model.tensors)
     for name, shape in shapes.items():
         _check_tensor(name, model.tensors[name], shape)
+    check_denominators(model)
+
+
+def check_facts(model: Model) -> None:
+    """Check the unit of time and the names, which are all there or none."""
+    unit = model.time_unit
+    # What float32 holds, so that every format can say it.
+    if type(unit) not in (int, float) or not 1e-30 <= unit <= 1e30:
+        raise ModelFileError(
+            f"time_unit: expected a number of seconds from 1e-30 to 1e30, got {shown(unit)}"
+        )
+    for key, size in (("input_names", model.input_size), ("output_names", model.output_size)):
+        names = getattr(model, key)
+        if type(names) is not tuple or not all(type(name) is str for name in names):
+            raise ModelFileError(f"{key}: expected a tuple of texts, got {shown(names)}")
+        if names and len(names) != size:
+            raise ModelFileError(f"{key}: expected {size} names or none, got {len(names)}")
+        for name in names:
+            if len(name) > _MAX_NAME or not _is_text(name):
+                raise ModelFileError(
+                    f"{key}: expected at most {_MAX_NAME} characters of Unicode, got {shown(name)}"
+                )
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False
+    return True
+
+
+def check_denominators(model: Model) -> None:
+    """Check that the equation of an LTC has no neuron whose potential is 0 / 0.
+
+    Its denominator is ``cm / dt + gleak + epsilon`` and what synapses add, which can be 0.
+    """
+    for index, layer in enumerate(model.layers):
+        if layer["type"] != "ltc" or layer["implicit_param_constraints"]:
+            continue
+        cm, gleak = (model.tensors[f"layers.{index}.rnn_cell.{key}"] for key in ("cm", "gleak"))
+        empty = (cm == 0) & (gleak + np.float32(layer["epsilon"]) == 0)
+        if empty.any():
+            raise ModelFileError(
+                f"layers[{index}]: expected cm, gleak or epsilon above 0 for each neuron, without "
+                f"which its potential is 0 / 0, got all 0 at neuron {int(empty.argmax())}"
+            )
 
 
 def check_layers(input_size: Any, output_size: Any, layers: Any) -> dict[str, tuple[int, ...]]:
@@ -334,8 +411,9 @@ def check_names(shapes: Mapping[str, Any], names: Iterable[str]) -> None:
 
 
 def _check_tensor(name: str, tensor: Any, shape: tuple[int, ...]) -> None:
-    if not isinstance(tensor, np.ndarray):
-        raise ModelFileError(f"{name}: expected a numpy array, got {type(tensor).__name__}")
+    # Another subclass may mean something else than its numbers, as a masked array does.
+    if type(tensor) not in (np.ndarray, np.memmap):
+        raise ModelFileError(f"{name}: expected a plain numpy array, got {type(tensor).__name__}")
     if tensor.dtype != np.float32:
         raise ModelFileError(f"{name}: expected dtype float32, got {tensor.dtype}")
     check_shape(name, tensor.shape, shape)
@@ -355,10 +433,14 @@ def check_values(name: str, tensor: np.ndarray) -> None:
     finite = np.isfinite(tensor)
     if not finite.all():
         raise ModelFileError(f"{name}: expected finite numbers, got {tensor[~finite].flat[0]}")
-    if name.endswith("sparsity_mask"):
+    if _is_mask(name):
         other = (tensor != 0) & (tensor != 1)
         if other.any():
             raise ModelFileError(f"{name}: expected 0 and 1 only, got {tensor[other].flat[0]}")
+
+
+def _is_mask(name: str) -> bool:
+    return name.endswith("sparsity_mask")
 
 
 def shown(value: Any) -> str:

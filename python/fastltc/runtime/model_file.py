@@ -2,9 +2,9 @@
 
 A file is in the safetensors format. Its metadata holds ``format`` (``"fastltc.model"``),
 ``format_version``, ``fastltc`` (the version that wrote it), ``model`` (JSON, the layers in the
-order in which they run) and ``sha256``; its tensors are the parameters, float32, by the names
-that they have in the state dict of the layer, with ``layers.<i>.`` before them. docs/export.md
-describes all of it.
+order in which they run, the unit of time and the names of inputs and outputs) and ``sha256``; its
+tensors are the parameters, float32, by the names that they have in the state dict of the layer,
+with ``layers.<i>.`` before them. docs/export.md describes all of it.
 
 A file is read as if a stranger had written it. Sizes are compared with each other before a tensor
 is read, so that no forged size makes anything allocate more than the file is long.
@@ -30,6 +30,8 @@ from .._files import write_bytes
 from .model import (
     Model,
     ModelFileError,
+    check_denominators,
+    check_facts,
     check_keys,
     check_layers,
     check_model,
@@ -49,7 +51,12 @@ __all__ = [
 ]
 
 FORMAT = "fastltc.model"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+# What version 2 added to the description. A file that has none of it is written as version 1, for
+# readers of that version; they would call any unit seconds.
+_FACTS = {"time_unit": 1.0, "input_names": (), "output_names": ()}
+# Version 1 had it in entries for people, where it came from a run folder.
+_FACTS_OF_VERSION_1 = {"time_unit": "time_unit", "inputs": "input_names", "outputs": "output_names"}
 
 # Far above what any model of this kind needs; they bound what a forged file can ask for.
 _MAX_HEADER = 4 << 20
@@ -114,10 +121,12 @@ def write_model(
     """
     check_model(model)
     description = _description(model)
+    # Entries of those names would be read as facts in a file of version 1.
+    newer = bool(_facts(model) or _FACTS_OF_VERSION_1.keys() & (metadata or {}).keys())
     entries = {
         **(metadata or {}),
         "format": FORMAT,
-        "format_version": str(FORMAT_VERSION),
+        "format_version": str(FORMAT_VERSION if newer else 1),
         "fastltc": _own_version(),
         "model": description,
         "sha256": _digest(description, model.tensors),
@@ -132,7 +141,13 @@ def model_digest(model: Model) -> str:
 
 def _description(model: Model) -> str:
     sizes = {"input_size": model.input_size, "output_size": model.output_size}
-    return json.dumps({**sizes, "layers": model.layers}, allow_nan=False)
+    return json.dumps({**sizes, "layers": model.layers, **_facts(model)}, allow_nan=False)
+
+
+def _facts(model: Model) -> dict[str, Any]:
+    """Return what there is to say of a model besides its layers."""
+    values = ((key, getattr(model, key), default) for key, default in _FACTS.items())
+    return {key: value for key, value, default in values if value != default}
 
 
 def _own_version() -> str:
@@ -180,11 +195,16 @@ def _read(file: Any) -> Model:
     for key in ("model", "sha256"):
         if key not in metadata:
             raise ModelFileError(f"{key}: missing in the metadata")
-    description = _parse(metadata["model"])
+    description = _parse(metadata["model"], "model")
     if not isinstance(description, dict):
         raise ModelFileError(f"model: expected a JSON object, got {shown(description)}")
+    facts = {key: description.pop(key) for key in _FACTS if int(version) > 1 and key in description}
     check_keys("model", description, ("input_size", "output_size", "layers"))
     shapes = check_layers(**description)
+    if int(version) == 1:
+        facts = _facts_of_version_1(metadata, description)
+    facts = {key: tuple(v) if isinstance(v, list) else v for key, v in facts.items()}
+    check_facts(Model(**description, tensors={}, **facts))
     check_names(shapes, file.keys())
     for name, shape in shapes.items():
         kept = file.get_slice(name)
@@ -197,23 +217,47 @@ def _read(file: Any) -> Model:
     for name, tensor in tensors.items():
         check_values(name, tensor)
         tensor.flags.writeable = False
-    return Model(**description, tensors=tensors)
+    model = Model(**description, tensors=tensors, **facts)
+    check_denominators(model)
+    return model
 
 
-def _parse(text: str) -> Any:
+def _facts_of_version_1(
+    metadata: Mapping[str, str], description: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the unit, and those names that fit: the entries could hold any text."""
+    facts: dict[str, Any] = {}
+    for entry, key in _FACTS_OF_VERSION_1.items():
+        # Those of a layer of a larger model were written with the outputs' names of the model.
+        if entry not in metadata or (entry == "outputs" and "inputs" not in metadata):
+            continue
+        try:
+            value = _parse(metadata[entry], entry)
+            fact: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value}
+            check_facts(Model(**description, tensors={}, **fact))
+        except ModelFileError:
+            # Without its unit a model is of no use.
+            if key == "time_unit":
+                raise
+            continue
+        facts |= fact
+    return facts
+
+
+def _parse(text: str, name: str) -> Any:
     def integer(digits: str) -> int:
         # Reading long integers takes a time that grows with the square of their length.
         if len(digits) > _MAX_INTEGER_DIGITS:
-            raise ModelFileError(f"model: an integer has {len(digits)} digits")
+            raise ModelFileError(f"{name}: an integer has {len(digits)} digits")
         return int(digits)
 
-    def constant(name: str) -> float:
-        raise ModelFileError(f"model: {name} is not JSON")
+    def constant(text: str) -> float:
+        raise ModelFileError(f"{name}: {text} is not JSON")
 
     def object_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
         if len(found) < len(pairs):
-            raise ModelFileError("model: an object has a key twice")
+            raise ModelFileError(f"{name}: an object has a key twice")
         return found
 
     try:
@@ -221,9 +265,9 @@ def _parse(text: str) -> Any:
             text, parse_int=integer, parse_constant=constant, object_pairs_hook=object_of
         )
     except json.JSONDecodeError as error:
-        raise ModelFileError(f"model: damaged JSON: {error}") from None
+        raise ModelFileError(f"{name}: damaged JSON: {error}") from None
     except RecursionError:
-        raise ModelFileError("model: JSON that is nested too deeply") from None
+        raise ModelFileError(f"{name}: JSON that is nested too deeply") from None
 
 
 def _digest(description: str, tensors: Mapping[str, np.ndarray]) -> str:

@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from fastltc import _extension
-from fastltc.runtime.model import Model, check_model
+from fastltc.runtime.model import Model, check_model, unit_remark
 from fastltc.runtime.model_file import read_model
 
 if TYPE_CHECKING:
@@ -33,6 +33,9 @@ class Network(_runtime.Network):
         input_size: number of inputs of a stream, I.
         output_size: number of outputs of a stream, M.
         state_size: numbers that a stream carries from step to step.
+        time_unit: seconds that one unit of a time step is.
+        input_names: a name for each input, or none at all.
+        output_names: a name for each output, of classes for example, or none at all.
 
     Example:
         >>> from fastltc.runtime import load
@@ -40,13 +43,22 @@ class Network(_runtime.Network):
         >>> left, right = network.session(), network.session()  # doctest: +SKIP
     """
 
-    __slots__ = ()
+    __slots__ = ("_names",)
 
     def __init__(self, model: Model) -> None:
         if not isinstance(model, Model):
             raise TypeError(f"model: expected a Model, got {type(model).__name__}")
         check_model(model)
-        super().__init__(model.input_size, model.layers, dict(model.tensors))
+        super().__init__(model.input_size, model.layers, dict(model.tensors), model.time_unit)
+        self._names = model.input_names, model.output_names
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        return self._names[0]
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        return self._names[1]
 
     def session(self, streams: int = 1) -> Session:
         """Return a new session of this network; see :class:`Session`."""
@@ -55,7 +67,7 @@ class Network(_runtime.Network):
     def __repr__(self) -> str:
         return (
             f"Network({self.input_size} inputs, {self.output_size} outputs, "
-            f"{self.state_size} state values)"
+            f"{self.state_size} state values{unit_remark(self.time_unit)})"
         )
 
 
@@ -89,6 +101,9 @@ class Session(_runtime.Session):
         output_size: number of outputs of a stream, M.
         state_size: numbers that a stream carries from step to step: of each recurrent layer its
             h ``[N]`` and, with mixed memory, c ``[N]``.
+        time_unit: seconds that one unit of a time step is.
+        input_names: a name for each input, or none at all.
+        output_names: a name for each output, of classes for example, or none at all.
 
     Example:
         >>> import numpy as np
@@ -106,6 +121,14 @@ class Session(_runtime.Session):
         if isinstance(network, Model):
             network = Network(network)
         return super().__new__(cls, network, streams)
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        return self.network.input_names
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        return self.network.output_names
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], streams: int = 1) -> Session:
