@@ -223,7 +223,7 @@ def _ltc_step(layer: Any, x: Tensor, h: Tensor, dt: Tensor) -> tuple[Tensor, Ten
 
 def _cfc_step(layer: Any, x: Tensor, h: Tensor, dt: Tensor) -> tuple[Tensor, Tensor]:
     cells = layer.rnn_cell._layers if layer.wired_mode else [layer.rnn_cell]
-    parameters = [p for cell in cells for p in cell._operator_parameters()]
+    parameters = [p for cell in cells for p in cell._operator_parameters(cell._find_parts())]
     masks = [cell.sparsity_mask for cell in cells] if layer.wired_mode else []
     y, h = reference.cfc(
         *(x, h, dt),
@@ -232,7 +232,7 @@ def _cfc_step(layer: Any, x: Tensor, h: Tensor, dt: Tensor) -> tuple[Tensor, Ten
         layer_sizes=[cell.hidden_size for cell in cells],
         backbone_layers=cells[0].backbone_layers,
         mode=cells[0].mode,
-        activation=cells[0]._activation,
+        activation=cells[0]._find_parts().activation,
         return_sequences=False,
     )
     return layer.fc(y), h

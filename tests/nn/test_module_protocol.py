@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.utils import parametrize, prune
 
+import fastltc
 from fastltc import LTC, LTCCell
 
 I, N = 4, 12  # noqa: E741
@@ -372,3 +373,68 @@ def test_cells_and_layers_of_ncps_and_fastltc_stand_side_by_side() -> None:
     theirs.load_state_dict(ours.state_dict())
     x, h = torch.randn(3, I), torch.randn(3, N)
     torch.testing.assert_close(ours(x, h), theirs(x, h))
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("kind", ["LTC", "LTC with memory", "CfC", "wired CfC"])
+def test_fully_sharded(kind: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By FSDP2, which takes the memory of parameters, masks included, away between calls."""
+    distributed = torch.distributed
+    if not distributed.is_available() or not distributed.is_gloo_available():
+        pytest.skip("this torch has no gloo")
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    layer: Any = {
+        "LTC": lambda: LTC(I, AutoNCP(N, 2)),
+        "LTC with memory": lambda: LTC(I, N, mixed_memory=True),
+        "CfC": lambda: fastltc.CfC(I, N, proj_size=2),
+        "wired CfC": lambda: fastltc.CfC(I, AutoNCP(N, 2)),
+    }[kind]()
+    plain, x = copy.deepcopy(layer), torch.randn(3, 5, I)
+    plain(x)
+    distributed.init_process_group(
+        "gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1
+    )
+    try:
+        mesh = init_device_mesh("cpu", (1,))
+        fully_shard(layer, mesh=mesh, reshard_after_forward=True)
+        results = []
+        for module in (plain, layer):
+            optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+            outputs = []
+            for _ in range(3):
+                optimizer.zero_grad()
+                output, _ = module(x)
+                output.square().sum().backward()
+                optimizer.step()
+                outputs.append(output.detach())
+            results.append(torch.stack(outputs))
+        torch.testing.assert_close(*results)
+        assert not torch.allclose(results[0][0], results[0][2])
+    finally:
+        distributed.destroy_process_group()
+
+
+def test_representations_are_short_and_have_the_sizes() -> None:
+    layer = LTC(16, AutoNCP(19, 2, seed=1))
+    cell = layer.rnn_cell
+    lines = repr(layer).splitlines()
+    assert len(lines) == 4
+    assert lines[1].strip() == "16, 19, output_size=2"
+    assert (
+        f"synapses={cell.synapse_count}, sensory_synapses={cell.sensory_synapse_count}" in lines[2]
+    )
+    cell.make_positive_fn = torch.nn.ELU()
+    assert "ELU(alpha=1.0)" in repr(layer)
+    wired = repr(fastltc.CfC(16, AutoNCP(19, 2), proj_size=3, mode="pure"))
+    assert "16, 19, output_size=2, proj_size=3" in wired
+    assert "(layer_0): CfCCell(16, 11, mode='pure', masked)" in wired
+    assert "backbone_units=7, activation='gelu'" in repr(
+        fastltc.CfCCell(3, 4, backbone_activation="gelu", backbone_units=7)
+    )
+    assert (
+        repr(fastltc.ParallelLTC([LTC(3, 4)] * 2)) == "ParallelLTC(2 layers, 3, 4, output_size=4)"
+    )
+    assert repr(layer.to("meta"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.export import Dim, export
 
-from fastltc import LTC, LTCCell
+from fastltc import LTC, CfC, LTCCell, MaskedLinear
 
 I, N = 4, 12  # noqa: E741
 
@@ -200,3 +201,36 @@ def test_an_exported_program_keeps_no_states_without_gradients() -> None:
     calls = [n for n in program.graph.nodes if "ltc_forward" in str(n.target)]
     assert len(calls) == 1
     assert calls[0].args[-1] is False or len(calls[0].args) < 31
+
+
+TRACED = {
+    "LTC": lambda: LTC(I, AutoNCP(N, 2)),
+    "LTC in float64": lambda: LTC(I, AutoNCP(N, 2)).double(),
+    "LTC with memory": lambda: LTC(I, N, mixed_memory=True),
+    "CfC": lambda: CfC(I, N, mixed_memory=True, proj_size=2),
+    "wired CfC": lambda: CfC(I, AutoNCP(N, 2)),
+    "MaskedLinear": lambda: MaskedLinear(I, N, torch.rand(N, I) < 0.4),
+}
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::DeprecationWarning")
+@pytest.mark.parametrize("kind", TRACED)
+def test_a_fresh_layer_can_be_traced_saved_and_trained(kind: str) -> None:
+    layer: Any = TRACED[kind]()
+    dtype = next(layer.parameters()).dtype
+    # It raises where its check, which is run without gradients, sees another graph.
+    traced = torch.jit.trace(layer, (torch.randn(2, 4, I, dtype=dtype),))
+    file = io.BytesIO()
+    torch.jit.save(traced, file)
+    file.seek(0)
+    loaded = torch.jit.load(file)
+    x = torch.randn(3, 4, I, dtype=dtype)
+    outputs = [module(x) for module in (layer, loaded)]
+    first, second = (o if isinstance(o, Tensor) else o[0] for o in outputs)
+    torch.testing.assert_close(second, first)
+    for output in (first, second):
+        output.sum().backward()
+    for name, parameter in loaded.named_parameters():
+        expected = layer.get_parameter(name).grad
+        if expected is not None:
+            torch.testing.assert_close(parameter.grad, expected, msg=name)
