@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors
 import torch
 from click.testing import CliRunner, Result
 from ncps.wirings import AutoNCP
@@ -159,6 +160,10 @@ def test_the_liquid_layer_of_a_run(run_folder: Path, tmp_path: Path) -> None:
     model = read_model(out)
     weight = trained.rnn.rnn_cell.w.detach().numpy()
     assert np.array_equal(model.tensors["layers.0.rnn_cell.w"], weight)
+    with safetensors.safe_open(out, "numpy") as file:
+        assert (
+            file.metadata()["checkpoint"] == Run.open(run_folder).load_checkpoint("last.pt").origin
+        )
     assert model.output_names == tuple(str(digit) for digit in range(10))
     assert model.input_names == ()
     # The factor that the model has behind its layer.

@@ -225,3 +225,21 @@ def test_a_training_script_reaches_the_same_losses(tmp_path: Path) -> None:
         expected = theirs.pop("loss")
         assert ours.pop("loss") == pytest.approx(expected, rel=tolerance)
         assert ours == theirs
+
+
+def test_layers_that_a_script_changes_train_as_under_python() -> None:
+    """What is put into a layer after it was made, which here is a layer of fastltc."""
+    script = str(Path(__file__).parent / "scripts" / "changed_layers.py")
+    expected, actual = (
+        [json.loads(line) for line in output.splitlines()]
+        for output in (
+            subprocess.run([*program, script], check=True, capture_output=True, text=True).stdout
+            for program in (PYTHON, FASTLTC)
+        )
+    )
+    assert len(actual) == len(expected) > 20
+    as_made = {kind: values for kind, name, values in expected if name == "as made"}
+    for (kind, name, ours), (_, _, theirs) in zip(actual, expected, strict=True):
+        tolerance = 1e-5 if name == "quantized" else 1e-10
+        assert ours == pytest.approx(theirs, rel=tolerance), (kind, name)
+        assert name == "as made" or theirs != as_made.get(kind), "the change makes a difference"

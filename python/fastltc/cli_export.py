@@ -146,7 +146,7 @@ def export(
 def _load(
     source: Path, layer: str | None, checkpoint: str, given: dict[str, Any]
 ) -> tuple[Model, dict[str, str]]:
-    from .exporting.describe import assemble, wiring_metadata
+    from .exporting.describe import assemble
     from .runtime.model_file import is_model_file, read_model
 
     flags = ", ".join(f"--{key.replace('_', '-')}" for key in given)
@@ -155,8 +155,7 @@ def _load(
             raise click.UsageError(f"{flags}: a run folder knows its options")
         from .exporting.run_folder import describe_run
 
-        model, parts = describe_run(source, layer, checkpoint=checkpoint)
-        return model, wiring_metadata(parts)
+        return describe_run(source, layer, checkpoint=checkpoint)
     if is_model_file(source):
         if flags or layer is not None:
             raise click.UsageError(f"{flags or '--layer'}: a model file is exported as it is")

@@ -15,6 +15,7 @@ from __future__ import annotations
 import functools
 import re
 import threading
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -65,6 +66,17 @@ class LTC(_Swapped, ours.LTC, NcpsLTC):
 
 class LTCCell(_Swapped, ours.LTCCell, NcpsLTCCell):
     """``fastltc.LTCCell`` that ``ncps.torch.LTCCell`` has been swapped for."""
+
+    def _found_computed(self, names: list[str]) -> None:
+        # Replicas of DataParallel have their parameters as attributes.
+        if not hasattr(self, "_is_replica") and names != vars(self).get("_warned"):
+            self._warned = names
+            warnings.warn(
+                f"{', '.join(names)} of an LTCCell is pruned, normalised or parametrized: it "
+                "counts in fastltc, but would not in ncps, which goes on with the parameter as it "
+                "was",
+                stacklevel=2,
+            )
 
 
 class LSTMCell(_Swapped, ours.LSTMCell, NcpsLSTMCell):

@@ -326,3 +326,83 @@ def test_why_a_module_cannot_say_its_layers_is_told() -> None:
 
     with pytest.raises(ExportError, match=r"0 \(Late\): stride: it looks ahead"):
         describe([Late()])
+
+
+class Scaled(nn.Linear):
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return 2 * super().forward(input)
+
+
+def scaled(layer: Any) -> None:
+    layer.rnn_cell.ff1 = Scaled(7, 4)
+
+
+def replaced(layer: Any) -> None:
+    layer.rnn_cell.forward = lambda *args: args[:2]
+
+
+REFUSED: dict[str, tuple[Any, str]] = {
+    "another class": (scaled, "its ff1 is of the class Scaled"),
+    "a hook": (
+        lambda layer: layer.rnn_cell.time_a.register_forward_hook(lambda *_: None),
+        "its time_a has a hook",
+    ),
+    "a hook in the memory": (
+        lambda layer: layer.lstm.tanh.register_forward_hook(lambda *_: None),
+        "its tanh has a hook",
+    ),
+    "another forward": (replaced, "its rnn_cell, a CfCCell, has a forward of its own"),
+    "another projection": (
+        lambda layer: setattr(layer, "fc", nn.Sequential(nn.Linear(4, 2))),
+        "its fc is of the class Sequential",
+    ),
+}
+
+
+@pytest.mark.parametrize("change", REFUSED)
+def test_a_layer_with_something_put_in_is_refused(change: str) -> None:
+    layer = fastltc.CfC(3, 4, backbone_layers=0, mixed_memory=True, proj_size=2)
+    apply, message = REFUSED[change]
+    apply(layer)
+    with pytest.raises(ExportError, match=message):
+        describe(layer)
+
+
+@pytest.mark.parametrize("kind", ["LTC", "CfC", "wired CfC"])
+def test_weights_that_torch_computes_are_exported_as_computed(kind: str, tmp_path: Path) -> None:
+    layer = getattr(fastltc, kind.removeprefix("wired "))(
+        3, 5 if kind == "CfC" else AutoNCP(9, 2), mixed_memory=True
+    )
+    cell = layer.rnn_cell
+    if kind == "LTC":
+        prune.l1_unstructured(cell, "w", 0.5)
+    else:
+        first = cell if kind == "CfC" else cell.layer_1
+        prune.l1_unstructured(first.ff1, "weight", 0.5)
+        weight_norm(first.time_a)
+    prune.l1_unstructured(layer.lstm.input_map, "weight", 0.5)
+    with torch.no_grad():
+        for name, parameter in layer.named_parameters():
+            if name.endswith("_orig"):
+                parameter *= 2  # what was computed before does not hold any more
+    layer.eval()
+    fastltc.export(layer, tmp_path / "model.safetensors")
+    x = torch.randn(1, 1, 3)
+    with torch.no_grad():
+        expected = layer(x)[0][0]
+    session = runtime.Session.load(tmp_path / "model.safetensors")
+    np.testing.assert_allclose(session.step(x[0].numpy(), 1.0), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["LTC", "CfC"])
+def test_masks_of_averaged_checkpoints_are_exported_as_ones(kind: str, tmp_path: Path) -> None:
+    layer = getattr(fastltc, kind)(3, AutoNCP(9, 2))
+    state = layer.state_dict()
+    layer.load_state_dict(
+        {key: sum(0.1 * value for _ in range(10)) for key, value in state.items()}
+    )
+    fastltc.export(layer, tmp_path / "model.safetensors")
+    tensors = read_model(tmp_path / "model.safetensors").tensors
+    masks = [value for key, value in tensors.items() if key.endswith("mask")]
+    assert masks
+    assert all(np.isin(mask, (0, 1)).all() for mask in masks)

@@ -267,6 +267,7 @@ def no_warnings() -> Iterator[None]:
     """The warning of the slow way has a test of its own."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*runs step by step through its modules")
+        warnings.filterwarnings("ignore", ".*it counts in fastltc, but would not in ncps")
         yield
 
 
@@ -389,6 +390,17 @@ def test_the_slow_way_warns_once_and_ends_with_its_reason() -> None:
         layer(x)
         handle.remove()
         assert torch.equal(layer(x)[0], fast)
+
+
+def test_a_pruned_parameter_of_a_swapped_cell_warns_once() -> None:
+    layer, _, x = pair("LTC")
+    fastltc.accelerate(layer)
+    prune.l1_unstructured(layer.rnn_cell, "w", 0.5)
+    with pytest.warns(UserWarning, match="w of an LTCCell is pruned, .* would not in ncps"):
+        layer(x)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        layer(x)
 
 
 def test_a_hook_on_all_modules_sees_those_inside_a_cell() -> None:

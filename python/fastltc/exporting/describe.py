@@ -29,6 +29,7 @@ from fastltc.nn import (
 from fastltc.nn.cfc_cell import LeCun
 from fastltc.nn.changes import change, compute_parameters, has_own_forward
 from fastltc.nn.lstm_cell import memory_change
+from fastltc.ops.synapses import mask_ones
 from fastltc.runtime.model import Model, ModelFileError, check_model, tensor_shapes
 
 __all__ = ["describe", "describe_parts", "wiring_metadata"]
@@ -527,6 +528,11 @@ def to_array(title: str, name: str, tensor: Any) -> np.ndarray:
     """Return a tensor as a float32 array that is its own."""
     if not isinstance(tensor, Tensor) or not tensor.is_floating_point() or tensor.is_meta:
         raise ExportError(f"{title}: {name}: expected a floating-point tensor with values")
+    if name.endswith("sparsity_mask"):
+        try:
+            tensor = mask_ones(tensor, f"{title}: {name}").float()
+        except ValueError as error:
+            raise ExportError(str(error)) from None
     values = tensor.detach().to(device="cpu", dtype=torch.float32).numpy()
     return np.array(values, dtype=np.float32, order="C")
 

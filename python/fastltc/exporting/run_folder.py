@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from fastltc.exporting.describe import Part, assemble, describe_parts
+from fastltc.exporting.describe import Part, assemble, describe_parts, wiring_metadata
 from fastltc.exporting.errors import ExportError
 from fastltc.models import ConvNCP
 from fastltc.models.backbones import Backbone
@@ -24,7 +24,7 @@ _ENDS_LIQUID = (ConvNCP, Backbone)
 
 def describe_run(
     path: Path, layer: str | None = None, *, checkpoint: str = "best"
-) -> tuple[Model, list[Part]]:
+) -> tuple[Model, dict[str, str]]:
     """Return the model of a run, or one liquid layer of it.
 
     Args:
@@ -35,7 +35,8 @@ def describe_run(
 
     Returns:
         The model, with what the run knows of it: the unit of its time steps, and the names of
-        features and classes where its inputs and outputs are these; and its parts.
+        features and classes where its inputs and outputs are these; and metadata for a model file:
+        the wirings, and which checkpoint it is of.
 
     Raises:
         ExportError: (a ValueError) if the model, or the layer, cannot be exported.
@@ -54,7 +55,7 @@ def describe_run(
         loaded.features if first and len(loaded.features) == sizes.input_size else (),
         loaded.classes if last and len(loaded.classes) == sizes.output_size else (),
     )
-    return model, parts
+    return model, {**wiring_metadata(parts), "checkpoint": loaded.origin}
 
 
 def _parts(path: Path, model: Any, layer: str | None) -> list[Part]:

@@ -313,7 +313,14 @@ class LTCCell(nn.Module):
                 return _read_all(self._parameters)
             except KeyError:  # a map that there is not, or what torch computes from others
                 pass
-        return tuple(getattr(self, name, None) for name in LTC_PARAMETERS)
+        found = {name: getattr(self, name, None) for name in LTC_PARAMETERS}
+        computed = [n for n, v in found.items() if v is not None and n not in self._parameters]
+        if computed:
+            self._found_computed(computed)
+        return tuple(found.values())
+
+    def _found_computed(self, names: list[str]) -> None:
+        """Take note of parameters that torch computes from others; for swapped cells."""
 
     def _softplus_change(self) -> str | None:
         """Say why ``make_positive_fn`` has to be called, if the operator does something else."""
