@@ -61,7 +61,8 @@ struct LtcInputs : SequenceInputs<T> {
 
 // `states` holds the state before every unfold and the last one, [T * U + 1, N] for every group of
 // as many samples as a register has lanes, so that a group's history is one contiguous stream.
-// Groups follow each other; the last may be narrower. In all (T * U + 1) * N * B values. With mixed
+// Groups follow each other; the last may be narrower. Behind the last step of a group's longest
+// sample stand zeros. In all (T * U + 1) * N * B values. With mixed
 // memory a step adds U + 1 states, of which the first goes into the memory cell, and behind a
 // group's states stand the [T, 5N] values that the memory cell keeps: in all
 // (T * (U + 6) + 1) * N * B. CUDA devices have layouts of their own (cuda/ltc.h) of the same size,

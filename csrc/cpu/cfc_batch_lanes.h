@@ -172,21 +172,6 @@ struct CfcStep {
 };
 
 template <typename T, int W>
-struct TileGroups {
-  LaneGroup group[W];
-  int64_t steps = 0;  // of the longest sequence
-
-  TileGroups(const CfcInputs<T>& in, int64_t first, int valid) {
-    constexpr int L = Simd<T>::lanes;
-    for (int r = 0; r < W; ++r) {
-      group[r] = {first + r * L, valid < W * L ? valid : L};
-      const int64_t last = last_step(in, group[r]);
-      if (last > steps) steps = last;
-    }
-  }
-};
-
-template <typename T, int W>
 struct CfcForwardTile {
   using S = Simd<T>;
   using vec = typename S::vec;
@@ -355,20 +340,21 @@ struct CfcForwardTile {
     if (remembers) memory.write_last(hn, group);
     for (int r = 0; r < W; ++r) {
       store_rows(hn, 0, N, group[r], h.at(r, 0));
-      // Nobody reads the rest, but outputs of an operator should not be left to chance.
-      if (out.states != nullptr) {
-        T* const group_states = out.states + history * (first + r * L);
-        const int64_t left = in.size.T - tile.steps;
-        clear(group_states + (tile.steps + 1) * N * group[r].valid, left * N * group[r].valid);
-        clear(group_states + ((in.size.T + 1) * N + tile.steps * plan.kept_rows) * group[r].valid,
-              left * plan.kept_rows * group[r].valid);
-        clear(group_states + (history - plan.memory.kept(left)) * group[r].valid,
-              plan.memory.kept(left) * group[r].valid);
-      }
       if (out.return_sequences) {
         zero_steps(out.output, tile.steps, in.size.T, M, group[r]);
       } else {
         store_rows(out.output, 0, M, group[r], h.at(r, N - M));
+      }
+      // Nobody reads the rest, but outputs of an operator should not be left to chance: neither to
+      // memory's nor to that of the tiles, in which a state is held until the longest group ends.
+      if (out.states != nullptr) {
+        T* const group_states = out.states + history * (first + r * L);
+        const int64_t last = tile.last[r], left = in.size.T - last;
+        clear(group_states + (last + 1) * N * group[r].valid, left * N * group[r].valid);
+        clear(group_states + ((in.size.T + 1) * N + last * plan.kept_rows) * group[r].valid,
+              left * plan.kept_rows * group[r].valid);
+        clear(group_states + (history - plan.memory.kept(left)) * group[r].valid,
+              plan.memory.kept(left) * group[r].valid);
       }
     }
   }

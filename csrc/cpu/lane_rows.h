@@ -176,6 +176,25 @@ int64_t last_step(const SequenceInputs<T>& in, LaneGroup group) {
   return longest;
 }
 
+// The groups of a tile of samples [first, first + valid); fewer than W * lanes only where W is 1. A
+// tile runs as long as its longest group. What is kept of a group ends with the group's own last
+// step, because the pass that reads it may have other tiles: they follow the number of threads.
+template <typename T, int W>
+struct TileGroups {
+  LaneGroup group[W];
+  int64_t last[W] = {};  // the group's own steps
+  int64_t steps = 0;     // of the longest
+
+  TileGroups(const SequenceInputs<T>& in, int64_t first, int valid) {
+    constexpr int L = Simd<T>::lanes;
+    for (int r = 0; r < W; ++r) {
+      group[r] = {first + r * L, valid < W * L ? valid : L};
+      last[r] = last_step(in, group[r]);
+      if (last[r] > steps) steps = last[r];
+    }
+  }
+};
+
 // Rows of lanes to and from the kept values of a group, whose rows are as wide as the group.
 template <typename T>
 FASTLTC_INLINE void keep_rows(T* kept, const T* rows, int64_t count, LaneGroup group) {

@@ -267,13 +267,9 @@ struct ForwardTile {
     constexpr int L = S::lanes;
     const int64_t N = in.size.N, U = in.size.U;
     const bool remembers = plan.memory.present;
-    LaneGroup group[W];
-    int64_t steps = 0;
-    for (int r = 0; r < W; ++r) {
-      group[r] = {first + r * L, valid < W * L ? valid : L};
-      const int64_t last = last_step(in, group[r]);
-      if (last > steps) steps = last;
-    }
+    const TileGroups<T, W> tile(in, first, valid);
+    const LaneGroup(&group)[W] = tile.group;
+    const int64_t steps = tile.steps;
     const bool partial = group[0].valid < L;
     // The states' own rows, or two buffers in turn.
     const int64_t history = plan.history(in.size), states = plan.rows_of_states(in.size);
@@ -336,18 +332,19 @@ struct ForwardTile {
     }
     const SequenceView<T> hn{out.hn, remembers ? 2 * N : N, 0, 1};
     if (remembers) memory.write_last(hn, group);
+    if (!out.return_sequences) write_output(v, 0, group, nullptr);
     for (int r = 0; r < W; ++r) {
       store_rows(hn, 0, N, group[r], v.at(r, 0));
-      // Nobody reads the rest, but outputs of an operator should not be left to chance.
+      // Nobody reads the rest, but outputs of an operator should not be left to chance: neither to
+      // memory's nor to that of the tiles, in which a state is held until the longest group ends.
       if (kept != nullptr) {
         T* const own = kept + r * history * L;
-        const int64_t width = group[r].valid, left = in.size.T - steps;
-        clear(own + (state + 1) * N * width, left * states * N * width);
+        const int64_t width = group[r].valid, left = in.size.T - tile.last[r];
+        clear(own + (tile.last[r] * states + 1) * N * width, left * states * N * width);
         clear(own + (history - plan.memory.kept(left)) * width, plan.memory.kept(left) * width);
       }
       if (out.return_sequences) zero_steps(out.output, steps, in.size.T, in.size.M, group[r]);
     }
-    if (!out.return_sequences) write_output(v, 0, group, nullptr);
   }
 
   void copy(Rows<T> from, Rows<T> to) {
@@ -642,23 +639,19 @@ struct BackwardTile {
   void run(int64_t first, int valid) {
     constexpr int L = S::lanes;
     const int64_t N = in.size.N, U = in.size.U;
-    LaneGroup group[W];
-    int64_t steps = 0;
-    for (int r = 0; r < W; ++r) {
-      group[r] = {first + r * L, valid < W * L ? valid : L};
-      const int64_t last = last_step(in, group[r]);
-      if (last > steps) steps = last;
-    }
+    const TileGroups<T, W> tile(in, first, valid);
+    const LaneGroup(&group)[W] = tile.group;
+    const int64_t steps = tile.steps;
     const bool partial = group[0].valid < L;
     const bool remembers = plan.memory.present;
     const int64_t history = plan.history(in.size), states_of_step = plan.rows_of_states(in.size);
     const int64_t memory_begin = (in.size.T * states_of_step + 1) * N;
     const T* const kept = grad.states + history * first;
-    // The state before step t and as many after it as are asked for.
-    const auto states_of = [&](int64_t t, int64_t more) -> Rows<const T> {
+    // The state before step t and those that the step adds.
+    const auto states_of = [&](int64_t t) -> Rows<const T> {
       const int64_t at = t * states_of_step * N;
       if (!partial) return {kept + at * L, history * L};
-      kept_rows(kept + at * group[0].valid, copied.at(0, 0), (more + 1) * N, group[0]);
+      kept_rows(kept + at * group[0].valid, copied.at(0, 0), (states_of_step + 1) * N, group[0]);
       return constant(copied);
     };
     // What the memory cell kept of step t.
@@ -687,7 +680,12 @@ struct BackwardTile {
       }
     }
     if (grad.grad_output.data != nullptr && !grad.return_sequences) {
-      output_backward(0, group, nullptr, states_of(steps, 0), last);
+      // `carried` is free until the first step: it takes each group's own last state.
+      for (int r = 0; r < W; ++r) {
+        kept_rows(kept + r * history * L + tile.last[r] * states_of_step * N * group[r].valid,
+                  carried.at(r, 0), N, group[r]);
+      }
+      output_backward(0, group, nullptr, constant(carried), last);
     }
     if (remembers) {
       memory.start(grad.grad_hn, group);
@@ -705,7 +703,7 @@ struct BackwardTile {
       }
       const ActiveLanes<T>* const some = all ? nullptr : active;
       if (!all) set_inactive_aside(active, last);
-      const Rows<const T> before = states_of(t, states_of_step);
+      const Rows<const T> before = states_of(t);
       const Rows<const T> states{before.data + (states_of_step - U) * N * L, before.stride};
       if (grad.grad_output.data != nullptr && grad.return_sequences) {
         output_backward(t, group, some, {states.data + U * N * L, states.stride}, last);
