@@ -33,6 +33,16 @@ struct LtcParameters {
   bool softplus = false;             // w, sensory_w, cm and gleak pass through softplus
 };
 
+// A smaller membrane capacitance counts as this one, whose effect in any time step of more than
+// 2^-56 / den is below rounding. So a neuron without capacitance is held by a time step of 0, where
+// num / den would be 0 / 0; a power of two holds it exactly.
+template <typename T>
+inline constexpr T kLeastCapacity;
+template <>
+inline constexpr float kLeastCapacity<float> = 0x1p-80f;
+template <>
+inline constexpr double kLeastCapacity<double> = 0x1p-500;
+
 // Synapses in compressed columns: those onto neuron j are [column[j], column[j + 1]), with their
 // presynaptic index in row[].
 struct SynapseList {

@@ -1,6 +1,6 @@
 // CfC over a sequence, one sample per lane.
 //
-// Maths (EQUATIONS "CfC cell"; Hasani et al., Closed-form continuous-time neural networks, 2022),
+// Maths (docs/equations.md; Hasani et al., Closed-form continuous-time neural networks, 2022),
 // for a cell with input z = [x, h]:
 //   f1 = W1 z + b1   f2 = W2 z + b2   r = sigmoid((Wa z + ba) dt + Wb z + bb)
 //   gated:    h' = tanh f1 (1 - r) + r tanh f2
@@ -159,7 +159,7 @@ struct CfcStep {
       active[r] = ActiveLanes<T>(in, group[r], t);
       all = all && active[r].all;
       load_rows(in.x, t, in.size.I, group[r], x.at(r, 0));
-      if (dt_rows > 0) load_rows(in.timespans, t, dt_rows, group[r], dt.at(r, 0));
+      if (dt_rows > 0) load_timespans(in.timespans, t, dt_rows, group[r], dt.at(r, 0));
       if (!active[r].all) {
         overwrite_inactive(active[r], T(0), in.size.I, x.at(r, 0));
         overwrite_inactive(active[r], T(1), dt_rows, dt.at(r, 0));

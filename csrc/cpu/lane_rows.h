@@ -90,6 +90,18 @@ void load_rows(const SequenceView<const T>& view, int64_t t, int64_t channels, L
   }
 }
 
+// A step's lengths, `channels` for each sample, none longer than kLongestStep.
+template <typename T>
+void load_timespans(const SequenceView<const T>& view, int64_t t, int64_t channels, LaneGroup group,
+                    T* rows) {
+  using S = Simd<T>;
+  load_rows(view, t, channels, group, rows);
+  for (int64_t c = 0; c < channels; ++c) {
+    T* const at = rows + c * S::lanes;
+    S::store(at, S::at_most(S::load(at), kLongestStep<T>));
+  }
+}
+
 // view[first + l, t, c] = rows[c][l] for the valid lanes.
 template <typename T>
 void store_rows(const SequenceView<T>& view, int64_t t, int64_t channels, LaneGroup group,

@@ -1,6 +1,6 @@
 // LTC over a sequence, one sample per lane.
 //
-// Maths (EQUATIONS "LTC", with numerator and denominator multiplied by dt, so that dt = 0 holds v):
+// Maths (docs/equations.md):
 //   v'_j = (C_j v_j + dt num_j) / (C_j + dt den_j),   C = pos(cm) U
 //   num_j = gl_j vleak_j + sum_k wse_kj ss_kj + sum_i we_ij s_ij
 //   den_j = gl_j + eps   + sum_k ws'_kj ss_kj + sum_i w'_ij s_ij
@@ -129,7 +129,7 @@ struct StepInputs {
     const LtcParameters<T>& p = in.parameters;
     for (int r = 0; r < W; ++r) {
       load_rows(in.x, t, in.size.I, group[r], x.at(r, 0));
-      if (dt_rows > 0) load_rows(in.timespans, t, dt_rows, group[r], dt.at(r, 0));
+      if (dt_rows > 0) load_timespans(in.timespans, t, dt_rows, group[r], dt.at(r, 0));
       if (active != nullptr && !active[r].all) {
         overwrite_inactive(active[r], T(0), in.size.I, x.at(r, 0));
         overwrite_inactive(active[r], T(1), dt_rows, dt.at(r, 0));
@@ -504,7 +504,7 @@ struct BackwardTile {
           S::store(to.at(r, j), S::load(to.at(r, j)) + gt * plan.capacity[j]);
           gn[d % 2][r] = step.template times_step<timespans>(gt, r, j);
           gd[d % 2][r] = -gn[d % 2][r] * after;
-          if constexpr (differentiated) add_grad_dt(r, j, gt * (n[r] - e[r] * after));
+          if constexpr (differentiated) add_grad_dt(r, j, total, gt * (n[r] - e[r] * after));
         }
       }
       if (d > 0) {
@@ -517,9 +517,11 @@ struct BackwardTile {
     }
   }
 
-  FASTLTC_INLINE void add_grad_dt(int r, int64_t j, vec value) {
+  // `total` is the denominator. Where a step of 0 holds a neuron without capacitance, any longer
+  // one jumps to its end, and there is no derivative: taken for 0, as the reference has it.
+  FASTLTC_INLINE void add_grad_dt(int r, int64_t j, vec total, vec value) {
     T* const at = grad_dt.at(r, step.dt_rows > 1 ? j : 0);
-    S::store(at, S::load(at) + value);
+    S::store(at, S::load(at) + (total == kLeastCapacity<T> ? vec{} : value));
   }
 
   // What a neuron's own parameters get from a step, and gn and gd for its sensory synapses. For a
@@ -531,10 +533,11 @@ struct BackwardTile {
     for (int r = 0; r < W; ++r) {
       vec gn{}, gd{};
       vec carry = S::load(g.at(r, U * N + j));
-      vec rate{};
+      vec total{}, rate{};
       if (!driven) {
         const vec d = S::load(den.at(r, j));
-        rate = T(1) / (step.template times_step<timespans>(d, r, j) + plan.capacity[j]);
+        total = step.template times_step<timespans>(d, r, j) + plan.capacity[j];
+        rate = T(1) / total;
       }
       vec after = S::load(states.at(r, U * N + j));
       for (int64_t u = U - 1; u >= 0; --u) {
@@ -546,7 +549,7 @@ struct BackwardTile {
           gt = carry * rate;
           carry = gt * plan.capacity[j] + S::load(g.at(r, u * N + j));
           if constexpr (timespans == Timespans::differentiated) {
-            add_grad_dt(r, j, gt * (S::load(num.at(r, j)) - S::load(den.at(r, j)) * after));
+            add_grad_dt(r, j, total, gt * (S::load(num.at(r, j)) - S::load(den.at(r, j)) * after));
           }
         }
         gn += gt;
