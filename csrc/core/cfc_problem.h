@@ -33,7 +33,8 @@ struct CfcInputs : SequenceInputs<T> {
 // then [T, gates * N + backbone_layers * backbone_units]: each neuron's gates (pure: ff1; else
 // tanh(ff1), tanh(ff2), the interpolation and, with time steps, time_a), then what goes into the
 // backbone's activations; then, with mixed memory, the [T, 5N] values that the memory cell keeps.
-// Groups follow each other; the last may be narrower.
+// Groups follow each other; the last may be narrower. Behind the last step of a group's longest
+// sample stand zeros.
 template <typename T>
 struct CfcOutputs {
   SequenceView<T> output;  // [B, T, M], or [B, M] (stride_t unused) when not return_sequences

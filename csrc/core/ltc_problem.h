@@ -33,6 +33,16 @@ struct LtcParameters {
   bool softplus = false;             // w, sensory_w, cm and gleak pass through softplus
 };
 
+// A smaller membrane capacitance counts as this one, whose effect in any time step of more than
+// 2^-56 / den is below rounding. So a neuron without capacitance is held by a time step of 0, where
+// num / den would be 0 / 0; a power of two holds it exactly.
+template <typename T>
+inline constexpr T kLeastCapacity;
+template <>
+inline constexpr float kLeastCapacity<float> = 0x1p-80f;
+template <>
+inline constexpr double kLeastCapacity<double> = 0x1p-500;
+
 // Synapses in compressed columns: those onto neuron j are [column[j], column[j + 1]), with their
 // presynaptic index in row[].
 struct SynapseList {
@@ -61,7 +71,8 @@ struct LtcInputs : SequenceInputs<T> {
 
 // `states` holds the state before every unfold and the last one, [T * U + 1, N] for every group of
 // as many samples as a register has lanes, so that a group's history is one contiguous stream.
-// Groups follow each other; the last may be narrower. In all (T * U + 1) * N * B values. With mixed
+// Groups follow each other; the last may be narrower. Behind the last step of a group's longest
+// sample stand zeros. In all (T * U + 1) * N * B values. With mixed
 // memory a step adds U + 1 states, of which the first goes into the memory cell, and behind a
 // group's states stand the [T, 5N] values that the memory cell keeps: in all
 // (T * (U + 6) + 1) * N * B. CUDA devices have layouts of their own (cuda/ltc.h) of the same size,

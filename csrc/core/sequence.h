@@ -43,6 +43,10 @@ struct MemoryGradients {
   T* recurrent_weight = nullptr;
 };
 
+// Values that the cell keeps of a neuron and step for the backward pass: its four gates as
+// activated, and the memory after it.
+inline constexpr int64_t kMemoryRows = 5;
+
 // With mixed memory a layer's state is [B, 2N], that of the liquid cell and then the memory; else
 // [B, N]. The same holds for hn and for the gradients of both.
 template <typename T>
@@ -56,6 +60,15 @@ struct SequenceInputs {
   int64_t lengths_stride = 0;
   MemoryParameters<T> memory;
 };
+
+// Longer time steps count as this one, the root of the largest value: products of a step with what
+// a layer computes stay finite, and what is left out of the limit is below rounding.
+template <typename T>
+inline constexpr T kLongestStep;
+template <>
+inline constexpr float kLongestStep<float> = 0x1p64f;
+template <>
+inline constexpr double kLongestStep<double> = 0x1p512;
 
 // Runs body(context, i) for i in [0, n), in any order and possibly at once on several threads.
 struct Parallel {

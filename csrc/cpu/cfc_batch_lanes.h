@@ -1,6 +1,6 @@
 // CfC over a sequence, one sample per lane.
 //
-// Maths (EQUATIONS "CfC cell"; Hasani et al., Closed-form continuous-time neural networks, 2022),
+// Maths (docs/equations.md; Hasani et al., Closed-form continuous-time neural networks, 2022),
 // for a cell with input z = [x, h]:
 //   f1 = W1 z + b1   f2 = W2 z + b2   r = sigmoid((Wa z + ba) dt + Wb z + bb)
 //   gated:    h' = tanh f1 (1 - r) + r tanh f2
@@ -159,7 +159,7 @@ struct CfcStep {
       active[r] = ActiveLanes<T>(in, group[r], t);
       all = all && active[r].all;
       load_rows(in.x, t, in.size.I, group[r], x.at(r, 0));
-      if (dt_rows > 0) load_rows(in.timespans, t, dt_rows, group[r], dt.at(r, 0));
+      if (dt_rows > 0) load_timespans(in.timespans, t, dt_rows, group[r], dt.at(r, 0));
       if (!active[r].all) {
         overwrite_inactive(active[r], T(0), in.size.I, x.at(r, 0));
         overwrite_inactive(active[r], T(1), dt_rows, dt.at(r, 0));
@@ -168,21 +168,6 @@ struct CfcStep {
   }
   FASTLTC_INLINE vec time(int r, int64_t neuron) const {
     return dt_rows == 0 ? S::set(T(1)) : S::load(dt.at(r, dt_rows > 1 ? neuron : 0));
-  }
-};
-
-template <typename T, int W>
-struct TileGroups {
-  LaneGroup group[W];
-  int64_t steps = 0;  // of the longest sequence
-
-  TileGroups(const CfcInputs<T>& in, int64_t first, int valid) {
-    constexpr int L = Simd<T>::lanes;
-    for (int r = 0; r < W; ++r) {
-      group[r] = {first + r * L, valid < W * L ? valid : L};
-      const int64_t last = last_step(in, group[r]);
-      if (last > steps) steps = last;
-    }
   }
 };
 
@@ -355,20 +340,21 @@ struct CfcForwardTile {
     if (remembers) memory.write_last(hn, group);
     for (int r = 0; r < W; ++r) {
       store_rows(hn, 0, N, group[r], h.at(r, 0));
-      // Nobody reads the rest, but outputs of an operator should not be left to chance.
-      if (out.states != nullptr) {
-        T* const group_states = out.states + history * (first + r * L);
-        const int64_t left = in.size.T - tile.steps;
-        clear(group_states + (tile.steps + 1) * N * group[r].valid, left * N * group[r].valid);
-        clear(group_states + ((in.size.T + 1) * N + tile.steps * plan.kept_rows) * group[r].valid,
-              left * plan.kept_rows * group[r].valid);
-        clear(group_states + (history - plan.memory.kept(left)) * group[r].valid,
-              plan.memory.kept(left) * group[r].valid);
-      }
       if (out.return_sequences) {
         zero_steps(out.output, tile.steps, in.size.T, M, group[r]);
       } else {
         store_rows(out.output, 0, M, group[r], h.at(r, N - M));
+      }
+      // Nobody reads the rest, but outputs of an operator should not be left to chance: neither to
+      // memory's nor to that of the tiles, in which a state is held until the longest group ends.
+      if (out.states != nullptr) {
+        T* const group_states = out.states + history * (first + r * L);
+        const int64_t last = tile.last[r], left = in.size.T - last;
+        clear(group_states + (last + 1) * N * group[r].valid, left * N * group[r].valid);
+        clear(group_states + ((in.size.T + 1) * N + last * plan.kept_rows) * group[r].valid,
+              left * plan.kept_rows * group[r].valid);
+        clear(group_states + (history - plan.memory.kept(left)) * group[r].valid,
+              plan.memory.kept(left) * group[r].valid);
       }
     }
   }

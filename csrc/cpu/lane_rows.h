@@ -90,6 +90,18 @@ void load_rows(const SequenceView<const T>& view, int64_t t, int64_t channels, L
   }
 }
 
+// A step's lengths, `channels` for each sample, none longer than kLongestStep.
+template <typename T>
+void load_timespans(const SequenceView<const T>& view, int64_t t, int64_t channels, LaneGroup group,
+                    T* rows) {
+  using S = Simd<T>;
+  load_rows(view, t, channels, group, rows);
+  for (int64_t c = 0; c < channels; ++c) {
+    T* const at = rows + c * S::lanes;
+    S::store(at, S::at_most(S::load(at), kLongestStep<T>));
+  }
+}
+
 // view[first + l, t, c] = rows[c][l] for the valid lanes.
 template <typename T>
 void store_rows(const SequenceView<T>& view, int64_t t, int64_t channels, LaneGroup group,
@@ -175,6 +187,25 @@ int64_t last_step(const SequenceInputs<T>& in, LaneGroup group) {
   }
   return longest;
 }
+
+// The groups of a tile of samples [first, first + valid); fewer than W * lanes only where W is 1. A
+// tile runs as long as its longest group. What is kept of a group ends with the group's own last
+// step, because the pass that reads it may have other tiles: they follow the number of threads.
+template <typename T, int W>
+struct TileGroups {
+  LaneGroup group[W];
+  int64_t last[W] = {};  // the group's own steps
+  int64_t steps = 0;     // of the longest
+
+  TileGroups(const SequenceInputs<T>& in, int64_t first, int valid) {
+    constexpr int L = Simd<T>::lanes;
+    for (int r = 0; r < W; ++r) {
+      group[r] = {first + r * L, valid < W * L ? valid : L};
+      last[r] = last_step(in, group[r]);
+      if (last[r] > steps) steps = last[r];
+    }
+  }
+};
 
 // Rows of lanes to and from the kept values of a group, whose rows are as wide as the group.
 template <typename T>

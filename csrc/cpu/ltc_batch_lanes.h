@@ -1,6 +1,6 @@
 // LTC over a sequence, one sample per lane.
 //
-// Maths (EQUATIONS "LTC", with numerator and denominator multiplied by dt, so that dt = 0 holds v):
+// Maths (docs/equations.md):
 //   v'_j = (C_j v_j + dt num_j) / (C_j + dt den_j),   C = pos(cm) U
 //   num_j = gl_j vleak_j + sum_k wse_kj ss_kj + sum_i we_ij s_ij
 //   den_j = gl_j + eps   + sum_k ws'_kj ss_kj + sum_i w'_ij s_ij
@@ -129,7 +129,7 @@ struct StepInputs {
     const LtcParameters<T>& p = in.parameters;
     for (int r = 0; r < W; ++r) {
       load_rows(in.x, t, in.size.I, group[r], x.at(r, 0));
-      if (dt_rows > 0) load_rows(in.timespans, t, dt_rows, group[r], dt.at(r, 0));
+      if (dt_rows > 0) load_timespans(in.timespans, t, dt_rows, group[r], dt.at(r, 0));
       if (active != nullptr && !active[r].all) {
         overwrite_inactive(active[r], T(0), in.size.I, x.at(r, 0));
         overwrite_inactive(active[r], T(1), dt_rows, dt.at(r, 0));
@@ -267,13 +267,9 @@ struct ForwardTile {
     constexpr int L = S::lanes;
     const int64_t N = in.size.N, U = in.size.U;
     const bool remembers = plan.memory.present;
-    LaneGroup group[W];
-    int64_t steps = 0;
-    for (int r = 0; r < W; ++r) {
-      group[r] = {first + r * L, valid < W * L ? valid : L};
-      const int64_t last = last_step(in, group[r]);
-      if (last > steps) steps = last;
-    }
+    const TileGroups<T, W> tile(in, first, valid);
+    const LaneGroup(&group)[W] = tile.group;
+    const int64_t steps = tile.steps;
     const bool partial = group[0].valid < L;
     // The states' own rows, or two buffers in turn.
     const int64_t history = plan.history(in.size), states = plan.rows_of_states(in.size);
@@ -336,18 +332,19 @@ struct ForwardTile {
     }
     const SequenceView<T> hn{out.hn, remembers ? 2 * N : N, 0, 1};
     if (remembers) memory.write_last(hn, group);
+    if (!out.return_sequences) write_output(v, 0, group, nullptr);
     for (int r = 0; r < W; ++r) {
       store_rows(hn, 0, N, group[r], v.at(r, 0));
-      // Nobody reads the rest, but outputs of an operator should not be left to chance.
+      // Nobody reads the rest, but outputs of an operator should not be left to chance: neither to
+      // memory's nor to that of the tiles, in which a state is held until the longest group ends.
       if (kept != nullptr) {
         T* const own = kept + r * history * L;
-        const int64_t width = group[r].valid, left = in.size.T - steps;
-        clear(own + (state + 1) * N * width, left * states * N * width);
+        const int64_t width = group[r].valid, left = in.size.T - tile.last[r];
+        clear(own + (tile.last[r] * states + 1) * N * width, left * states * N * width);
         clear(own + (history - plan.memory.kept(left)) * width, plan.memory.kept(left) * width);
       }
       if (out.return_sequences) zero_steps(out.output, steps, in.size.T, in.size.M, group[r]);
     }
-    if (!out.return_sequences) write_output(v, 0, group, nullptr);
   }
 
   void copy(Rows<T> from, Rows<T> to) {
@@ -507,7 +504,7 @@ struct BackwardTile {
           S::store(to.at(r, j), S::load(to.at(r, j)) + gt * plan.capacity[j]);
           gn[d % 2][r] = step.template times_step<timespans>(gt, r, j);
           gd[d % 2][r] = -gn[d % 2][r] * after;
-          if constexpr (differentiated) add_grad_dt(r, j, gt * (n[r] - e[r] * after));
+          if constexpr (differentiated) add_grad_dt(r, j, total, gt * (n[r] - e[r] * after));
         }
       }
       if (d > 0) {
@@ -520,9 +517,11 @@ struct BackwardTile {
     }
   }
 
-  FASTLTC_INLINE void add_grad_dt(int r, int64_t j, vec value) {
+  // `total` is the denominator. Where a step of 0 holds a neuron without capacitance, any longer
+  // one jumps to its end, and there is no derivative: taken for 0, as the reference has it.
+  FASTLTC_INLINE void add_grad_dt(int r, int64_t j, vec total, vec value) {
     T* const at = grad_dt.at(r, step.dt_rows > 1 ? j : 0);
-    S::store(at, S::load(at) + value);
+    S::store(at, S::load(at) + (total == kLeastCapacity<T> ? vec{} : value));
   }
 
   // What a neuron's own parameters get from a step, and gn and gd for its sensory synapses. For a
@@ -534,10 +533,11 @@ struct BackwardTile {
     for (int r = 0; r < W; ++r) {
       vec gn{}, gd{};
       vec carry = S::load(g.at(r, U * N + j));
-      vec rate{};
+      vec total{}, rate{};
       if (!driven) {
         const vec d = S::load(den.at(r, j));
-        rate = T(1) / (step.template times_step<timespans>(d, r, j) + plan.capacity[j]);
+        total = step.template times_step<timespans>(d, r, j) + plan.capacity[j];
+        rate = T(1) / total;
       }
       vec after = S::load(states.at(r, U * N + j));
       for (int64_t u = U - 1; u >= 0; --u) {
@@ -549,7 +549,7 @@ struct BackwardTile {
           gt = carry * rate;
           carry = gt * plan.capacity[j] + S::load(g.at(r, u * N + j));
           if constexpr (timespans == Timespans::differentiated) {
-            add_grad_dt(r, j, gt * (S::load(num.at(r, j)) - S::load(den.at(r, j)) * after));
+            add_grad_dt(r, j, total, gt * (S::load(num.at(r, j)) - S::load(den.at(r, j)) * after));
           }
         }
         gn += gt;
@@ -642,23 +642,19 @@ struct BackwardTile {
   void run(int64_t first, int valid) {
     constexpr int L = S::lanes;
     const int64_t N = in.size.N, U = in.size.U;
-    LaneGroup group[W];
-    int64_t steps = 0;
-    for (int r = 0; r < W; ++r) {
-      group[r] = {first + r * L, valid < W * L ? valid : L};
-      const int64_t last = last_step(in, group[r]);
-      if (last > steps) steps = last;
-    }
+    const TileGroups<T, W> tile(in, first, valid);
+    const LaneGroup(&group)[W] = tile.group;
+    const int64_t steps = tile.steps;
     const bool partial = group[0].valid < L;
     const bool remembers = plan.memory.present;
     const int64_t history = plan.history(in.size), states_of_step = plan.rows_of_states(in.size);
     const int64_t memory_begin = (in.size.T * states_of_step + 1) * N;
     const T* const kept = grad.states + history * first;
-    // The state before step t and as many after it as are asked for.
-    const auto states_of = [&](int64_t t, int64_t more) -> Rows<const T> {
+    // The state before step t and those that the step adds.
+    const auto states_of = [&](int64_t t) -> Rows<const T> {
       const int64_t at = t * states_of_step * N;
       if (!partial) return {kept + at * L, history * L};
-      kept_rows(kept + at * group[0].valid, copied.at(0, 0), (more + 1) * N, group[0]);
+      kept_rows(kept + at * group[0].valid, copied.at(0, 0), (states_of_step + 1) * N, group[0]);
       return constant(copied);
     };
     // What the memory cell kept of step t.
@@ -687,7 +683,12 @@ struct BackwardTile {
       }
     }
     if (grad.grad_output.data != nullptr && !grad.return_sequences) {
-      output_backward(0, group, nullptr, states_of(steps, 0), last);
+      // `carried` is free until the first step: it takes each group's own last state.
+      for (int r = 0; r < W; ++r) {
+        kept_rows(kept + r * history * L + tile.last[r] * states_of_step * N * group[r].valid,
+                  carried.at(r, 0), N, group[r]);
+      }
+      output_backward(0, group, nullptr, constant(carried), last);
     }
     if (remembers) {
       memory.start(grad.grad_hn, group);
@@ -705,7 +706,7 @@ struct BackwardTile {
       }
       const ActiveLanes<T>* const some = all ? nullptr : active;
       if (!all) set_inactive_aside(active, last);
-      const Rows<const T> before = states_of(t, states_of_step);
+      const Rows<const T> before = states_of(t);
       const Rows<const T> states{before.data + (states_of_step - U) * N * L, before.stride};
       if (grad.grad_output.data != nullptr && grad.return_sequences) {
         output_backward(t, group, some, {states.data + U * N * L, states.stride}, last);

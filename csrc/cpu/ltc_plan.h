@@ -2,8 +2,8 @@
 // matrices.
 //
 // With a = -sigma log2(e) and b = sigma mu log2(e), a synapse's sigmoid is 1 / (1 + 2^(a v + b)):
-// the slope and the offset fold into one fused multiply-add before the power of two (EQUATIONS:
-// folding).
+// the slope and the offset fold into one fused multiply-add before the power of two
+// (docs/equations.md: folding).
 #pragma once
 
 #include "core/ltc_problem.h"
@@ -78,7 +78,7 @@ struct LtcPlan {
   int64_t leaky_count = 0;
   int64_t max_in_degree = 0;
   T* gleak = nullptr;             // [N] pos(gleak)
-  T* capacity = nullptr;          // [N] pos(cm) * U
+  T* capacity = nullptr;          // [N] pos(cm) * U, at least kLeastCapacity
   T* leak_numerator = nullptr;    // [N] pos(gleak) * vleak
   T* leak_denominator = nullptr;  // [N] pos(gleak) + epsilon
   T* scratch = nullptr;           // [2 * the longer list]
@@ -139,6 +139,7 @@ struct LtcPlan {
     }
     for (int64_t j = 0; j < N; ++j) {
       capacity[j] *= static_cast<T>(in.size.U);
+      if (capacity[j] >= T(0) && capacity[j] < kLeastCapacity<T>) capacity[j] = kLeastCapacity<T>;
       leak_numerator[j] = gleak[j] * p.vleak[j];
       leak_denominator[j] = gleak[j] + static_cast<T>(p.epsilon);
     }

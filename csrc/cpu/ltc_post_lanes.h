@@ -448,6 +448,10 @@ struct PostLanesForward {
     } else {
       step.spread(dt, in.timespans.stride_c, step.dt);
     }
+    for (int64_t k = 0; k < lanes.registers * L; k += L) {
+      const auto given = Simd<T>::load(step.dt + k);
+      Simd<T>::store(step.dt + k, Simd<T>::at_most(given, kLongestStep<T>));
+    }
   }
 
   void write_output(const T* v, int64_t b, int64_t t) const {

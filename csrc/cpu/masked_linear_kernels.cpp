@@ -1,6 +1,6 @@
 // y[b, o] = bias[o] + sum over the mask's ones of row o of weight[o, i] x[b, i], and its gradients
-//   gx[b, i] = sum_o weight[o, i] g[b, o]    gW[o, i] = sum_b g[b, o] x[b, i]    gb[o] = sum_b g[b,
-//   o]
+//   gx[b, i] = sum_o weight[o, i] g[b, o]    gW[o, i] = sum_b g[b, o] x[b, i]
+//   gb[o] = sum_b g[b, o]
 //
 // Layout: samples in blocks of W registers, rows of them side by side, [block][row][W][lanes]: what
 // a synapse reads is one piece of memory. Blocks are padded with zeros.

@@ -7,7 +7,8 @@
 // v is the state from which the liquid cell goes on.
 //
 // Layout: the gates of a neuron are neighbouring rows of one packed weight, whose inputs are x and
-// then h. A step keeps kMemoryRows rows of each neuron for the backward pass.
+// then h. A step keeps kMemoryRows rows of each neuron for the backward pass: tanh(a),
+// sigmoid(i), sigmoid(f + 1), sigmoid(o) and c'.
 #pragma once
 
 #include "core/sequence.h"
@@ -20,8 +21,6 @@
 namespace fastltc::cpu::FASTLTC_ISA {
 
 inline constexpr int64_t kMemoryGates = 4;
-// tanh(a), sigmoid(i), sigmoid(f + 1), sigmoid(o), and the memory c' itself.
-inline constexpr int64_t kMemoryRows = 5;
 
 template <typename T>
 struct MemoryPlan {

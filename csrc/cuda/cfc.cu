@@ -21,14 +21,9 @@ namespace fastltc::cuda {
 
 namespace {
 
-constexpr int64_t kMaxGridY = 65535;
 // Blocks beyond these go on with the values of others.
 constexpr int64_t kMaxGridX = 1 << 20;
 
-dim3 grid(int64_t x, int64_t y = 1, int64_t z = 1) {
-  return dim3(static_cast<unsigned>(x), static_cast<unsigned>(std::min(y, kMaxGridY)),
-              static_cast<unsigned>(z));
-}
 // A thread for each of n.
 dim3 threads_grid(int64_t n) { return grid(ceil_div(n, kCfcThreads)); }
 dim3 tiles_grid(int64_t m, int64_t n) {

@@ -7,7 +7,7 @@
 //   gated:    h' = tanh z1 (1 - r) + r tanh z2       r = sigmoid(z3 dt + z4)
 //   no_gate:  h' = tanh z1 + r tanh z2
 //   pure:     h' = A - A exp(-dt (|w_tau| + |z1|)) z1
-// (EQUATIONS "CfC cell"; Hasani et al., Closed-form continuous-time neural networks, 2022.) Without
+// (docs/equations.md; Hasani et al., Closed-form continuous-time neural networks, 2022.) Without
 // time steps the two time heads are added up beforehand, and z3 + z4 is one gate.
 //
 // Layout: what belongs to rows (rows.h) is [row][...]. `states` of the caller holds the states

@@ -8,7 +8,6 @@ namespace fastltc::cuda {
 
 namespace {
 
-constexpr int64_t kMaxStages = 12;
 constexpr int64_t kMaxBlockWeights = 65536;
 constexpr int64_t kMaxBlockStates = 48 << 10;
 constexpr int64_t kMaxThreads = 512;
@@ -24,7 +23,7 @@ CfcSchedule cfc_schedule(const CfcInputs<T>& in, int64_t shared_limit) {
   std::vector<CfcStageSizes> stages = cfc_stages(in);
   const int64_t N = in.size.N;
   const bool remembers = in.memory.weight != nullptr;
-  const bool few = static_cast<int64_t>(stages.size()) <= kMaxStages;
+  const bool few = static_cast<int64_t>(stages.size()) <= kCfcMaxStages;
   int64_t most_neighbours = 0;
   for (size_t s = 0; s < stages.size(); ++s) {
     most_neighbours =

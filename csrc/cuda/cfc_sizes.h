@@ -8,6 +8,9 @@
 
 namespace fastltc::cuda {
 
+// Stages that the plans with a warp or a block for samples have room for.
+inline constexpr int kCfcMaxStages = 12;
+
 struct CfcStageSizes {
   bool backbone = false;
   int64_t units = 0;

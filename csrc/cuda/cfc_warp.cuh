@@ -17,11 +17,9 @@
 #pragma once
 
 #include "cuda/cfc_layer.h"
+#include "cuda/cfc_sizes.h"
 
 namespace fastltc::cuda {
-
-// More cells than neurons fit no warp.
-inline constexpr int kCfcMaxStages = 12;
 
 template <typename T>
 struct CfcWarpCall {

@@ -3,7 +3,9 @@
 
 #include <cuda_runtime.h>
 
+#include <algorithm>
 #include <cstdint>
+#include <limits>
 #include <mutex>
 #include <stdexcept>
 #include <string>
@@ -14,6 +16,19 @@ namespace fastltc::cuda {
 inline void check(cudaError_t error, const char* what) {
   if (error == cudaSuccess) return;
   throw std::runtime_error(std::string("CUDA: ") + what + ": " + cudaGetErrorString(error));
+}
+
+// Kernels go on where their grid ends in y; in x they need it all.
+inline dim3 grid(int64_t x, int64_t y = 1, int64_t z = 1) {
+  constexpr int64_t most_x = std::numeric_limits<int32_t>::max(), most_y = 65535;
+  if (x > most_x || z > most_y) {
+    throw std::runtime_error("CUDA: expected at most " +
+                             std::to_string(x > most_x ? most_x : most_y) +
+                             " blocks of a launch, got " + std::to_string(x > most_x ? x : z) +
+                             ": a batch of fewer samples or steps takes fewer");
+  }
+  return dim3(static_cast<unsigned>(x), static_cast<unsigned>(std::min(y, most_y)),
+              static_cast<unsigned>(z));
 }
 
 // Held from asking for shared memory to the launch that needs it.

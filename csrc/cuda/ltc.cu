@@ -22,11 +22,6 @@ namespace fastltc::cuda {
 
 namespace {
 
-constexpr int64_t kMaxGridY = 65535;
-
-dim3 grid(int64_t x, int64_t y = 1) {
-  return dim3(static_cast<unsigned>(x), static_cast<unsigned>(std::min(y, kMaxGridY)));
-}
 // A thread for each of n.
 dim3 threads_grid(int64_t n) { return grid(ceil_div(n, kRowThreads)); }
 // Lanes for rows, warps for channels.

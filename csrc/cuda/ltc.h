@@ -37,15 +37,15 @@ struct LtcSchedule {
 };
 
 // - A warp: up to 32 neurons and 384 synapses. Each driven neuron gets as many of the lanes as
-// there
-//   are for it, a power of two; 4, 8 or 12 slots for each lane.
+//   there are for it, a power of two; 4, 8 or 12 slots for each lane.
 // - A block: up to 512 neurons and 4096 synapses, as FullyConnected(64) has: 8 slots for each
-// thread
-//   (4 where less than half of the matrix is there, because neurons then differ in their number).
+//   thread (4 where less than half of the matrix is there, because neurons then differ in their
+//   number).
 // - A cluster of 4 or 8 blocks, if the device has it: what ltc_keeps_rates says, where 32 neurons
 //   for each block and the shared memory suffice. Tiles of as few samples as give work to 128
 //   blocks, at most 16.
 // - Else tiled: the parameters do not fit into a block's registers.
+//
 // float64 takes the same plans with 4 slots (2 in a block): its values take two registers. It never
 // takes clusters, whose shared memory it would need twice; neither does mixed memory.
 // Several layers beside each other (`nets` of them; sizes and counts are those of all together)

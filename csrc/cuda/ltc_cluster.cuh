@@ -594,6 +594,7 @@ __global__ void ltc_cluster_timespans_kernel(const Network<T> net, const Rows<T>
       const T after = states[unfold + count + j * rows.B + b];
       total += gt[unfold + j * rows.B + b] * (all_num - all_den * after);
     }
+    if (is_held(rows.step(b, t, j), net.capacity[j])) total = 0;
     grad_dt[j * rows.count + r] = total;
   }
 }

@@ -77,7 +77,9 @@ __global__ void ltc_gather_kernel(const Network<T> net, const LtcParameters<T> g
     const T leak = given.softplus ? softplus(given.gleak[j]) : given.gleak[j];
     const T cm = given.softplus ? softplus(given.cm[j]) : given.cm[j];
     net.gleak[j] = leak;
-    net.capacity[j] = cm * static_cast<T>(net.size.U);
+    const T capacity = cm * static_cast<T>(net.size.U);
+    const bool least = capacity >= T(0) && capacity < kLeastCapacity<T>;
+    net.capacity[j] = least ? kLeastCapacity<T> : capacity;
     net.leak_numerator[j] = leak * given.vleak[j];
     net.leak_denominator[j] = leak + static_cast<T>(given.epsilon);
     if (net.order != nullptr) gather_order(net, j);

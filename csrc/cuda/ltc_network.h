@@ -2,7 +2,7 @@
 // have in common: the sums over a neuron's synapses and their gradient.
 //
 // With a = -sigma log2(e) and b = sigma mu log2(e), a synapse's sigmoid is 1 / (1 + 2^(a v + b))
-// (EQUATIONS: folding). What belongs to rows (rows.h) is stored [channel][row]: lanes take
+// (docs/equations.md: folding). What belongs to rows (rows.h) is stored [channel][row]: lanes take
 // neighbouring rows, so every access is one line.
 #pragma once
 
@@ -58,7 +58,7 @@ struct Network {
   Synapses<T> recurrent;
   Synapses<T> sensory;
   T* gleak = nullptr;             // [N] pos(gleak)
-  T* capacity = nullptr;          // [N] pos(cm) * U
+  T* capacity = nullptr;          // [N] pos(cm) * U, at least kLeastCapacity
   T* leak_numerator = nullptr;    // [N] pos(gleak) * vleak
   T* leak_denominator = nullptr;  // [N] pos(gleak) + epsilon
   // Neurons with recurrent synapses, then those without: within a step, the latter need no sigmoid
@@ -90,6 +90,13 @@ FASTLTC_DEVICE void add_column(const Synapses<T>& list, int j, const T* pre, int
     num += p.we * s;
     den += p.w * s;
   }
+}
+
+// Whether a time step of 0 holds a neuron without capacitance. Any longer one takes it to its end
+// at once, so that there is no derivative by the step: taken for 0, as the reference has it.
+template <typename T>
+FASTLTC_DEVICE bool is_held(T dt, T capacity) {
+  return dt == T(0) && capacity == kLeastCapacity<T>;
 }
 
 // The four sums of a synapse over rows.

@@ -628,8 +628,8 @@ __device__ void persistent_backward_sample(const PersistentBackward<T>& call,
       call.grad_den[at] = -sums_of_step.dt * sum_ga[n];
       call.grad_capacity[at] = sum_c[n];
       // The sums of a neuron without synapses are the same in all unfolds.
-      const T gdt =
-          n == 0 ? driven_gdt : sums_of_step.num * sum_g[1] - sums_of_step.den * sum_ga[1];
+      T gdt = n == 0 ? driven_gdt : sums_of_step.num * sum_g[1] - sums_of_step.den * sum_ga[1];
+      if (is_held(sums_of_step.dt, role.capacity[n])) gdt = 0;
       all_gdt += gdt;
       if (grad_dt.data != nullptr && call.rows.timespans_per_neuron) write_grad_dt(b, t, j, gdt);
     }

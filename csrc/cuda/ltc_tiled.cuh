@@ -177,7 +177,7 @@ __global__ void __launch_bounds__(kTileThreads, 1)
     call.grad_den[row] = first ? own_gd : call.grad_den[row] + own_gd;
     call.grad_capacity[row] = first ? gc : call.grad_capacity[row] + gc;
     if (call.grad_dt != nullptr) {
-      const T gdt = gt * (num - den * later);
+      const T gdt = is_held(dt, capacity) ? T(0) : gt * (num - den * later);
       call.grad_dt[row] = first ? gdt : call.grad_dt[row] + gdt;
     }
   }

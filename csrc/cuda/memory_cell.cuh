@@ -7,8 +7,9 @@
 //   c' = c sigmoid(f + 1) + tanh(a) sigmoid(i)     v = tanh(c') sigmoid(o)
 // v is the state from which the liquid cell goes on. Backward, g the gradient of v and gc that of
 // c', z standing for all four:
-//   gc += g o (1 - tanh(c')^2)   gz = gc (i (1 - a^2), a i (1 - i), c f (1 - f)), g tanh(c') o (1 -
-//   o) gc <- gc f   gh = R^T gz   gx += W^T gz   dW, dR, db = sum of gz x, gz h, gz over rows
+//   gc += g o (1 - tanh(c')^2)
+//   gz = gc (i (1 - a^2), a i (1 - i), c f (1 - f)), g tanh(c') o (1 - o)
+//   gc <- gc f   gh = R^T gz   gx += W^T gz   dW, dR, db = sum of gz x, gz h, gz over rows
 //
 // Layout: the four gates of a neuron, and of a weight between two neurons, stand together (Gates).
 // W x + b of all rows (rows.h) is made before the recurrence and gz of all rows is kept by it, both
@@ -41,7 +42,7 @@ struct alignas(16) Gates {
 template <typename T>
 inline constexpr int kWeightsAtOnce = 16 / sizeof(T);
 
-inline constexpr int kKeptRows = 5;  // of a neuron and step: the gates as activated, and c'
+inline constexpr int kKeptRows = static_cast<int>(kMemoryRows);
 
 // Values of each row and neuron for four gates, m = 4 j + gate.
 template <typename T>

@@ -87,7 +87,7 @@ struct MemoryPass {
     if (plan.by_sample()) {
       const int lanes = plan.lanes(N);
       launch("memory_pack", memory_pack_kernel<T>,
-             blocks(ceil_div(packed_weights(N, lanes, plan.threads), kProductThreads)),
+             grid(ceil_div(packed_weights(N, lanes, plan.threads), kProductThreads)),
              kProductThreads, 0, stream, cell, lanes, plan.threads, backward, packed);
     } else {
       take_state(backward ? behind(grad_hn) : c0, c);
@@ -95,7 +95,7 @@ struct MemoryPass {
     }
     if (backward || rows.count == 0) return;
     launch("memory_input", memory_input_kernel<T>,
-           blocks(ceil_div(rows.count, kTileSide), ceil_div(4 * N, kTileSide)), kProductThreads, 0,
+           grid(ceil_div(rows.count, kTileSide), ceil_div(4 * N, kTileSide)), kProductThreads, 0,
            stream, cell, rows, gates);
   }
 
@@ -123,7 +123,7 @@ struct MemoryPass {
     const int64_t count = cell.neurons * rows.B;
     const T* const c_before = t == 0 ? first_c : kept_before + 4 * count;
     launch("memory_step_gradient", memory_step_gradient_kernel<T>,
-           blocks(ceil_div(count, kProductThreads)), kProductThreads, 0, stream, call, t, kept,
+           grid(ceil_div(count, kProductThreads)), kProductThreads, 0, stream, call, t, kept,
            c_before, g, gates);
     launch("memory_state_gradient", memory_state_gradient_kernel<T>, tiles(cell.neurons),
            kProductThreads, 0, stream, call, t, read_gates(), g);
@@ -131,7 +131,7 @@ struct MemoryPass {
   // The memory, or its gradient, into the state [B, 2N].
   void write_state(const SequenceView<T>& state) const {
     const int64_t count = cell.neurons * rows.B;
-    launch("memory_give", memory_give_kernel<T>, blocks(ceil_div(count, kProductThreads)),
+    launch("memory_give", memory_give_kernel<T>, grid(ceil_div(count, kProductThreads)),
            kProductThreads, 0, stream, c, rows.B, count, behind(state));
   }
 
@@ -142,31 +142,25 @@ struct MemoryPass {
     if (!present()) return;
     const int64_t N = cell.neurons, columns = cell.inputs + N + 1;
     if (rows.count > 0) {
-      dim3 grid = blocks(ceil_div(columns, kTileSide), ceil_div(4 * N, kTileSide));
-      grid.z = static_cast<unsigned>(part_count);
-      launch("memory_weight_sums", memory_weight_sums_kernel<T>, grid, kProductThreads, 0, stream,
-             cell, rows, read_gates(), h, parts);
+      launch("memory_weight_sums", memory_weight_sums_kernel<T>,
+             grid(ceil_div(columns, kTileSide), ceil_div(4 * N, kTileSide), part_count),
+             kProductThreads, 0, stream, cell, rows, read_gates(), h, parts);
       if (cell.inputs > 0) {
         launch("memory_input_gradient", memory_input_gradient_kernel<T>,
-               blocks(ceil_div(rows.count, kTileSide), ceil_div(cell.inputs, kTileSide)),
+               grid(ceil_div(rows.count, kTileSide), ceil_div(cell.inputs, kTileSide)),
                kProductThreads, 0, stream, cell, rows, read_gates(), grad_x);
       }
     }
     launch("memory_weight_gradients", memory_weight_gradients_kernel<T>,
-           blocks(ceil_div(4 * N * columns, kProductThreads)), kProductThreads, 0, stream, cell,
+           grid(ceil_div(4 * N * columns, kProductThreads)), kProductThreads, 0, stream, cell,
            rows.count == 0 ? 0 : part_count, parts, grad);
   }
 
  private:
-  static dim3 blocks(int64_t x, int64_t y = 1) {
-    return dim3(static_cast<unsigned>(x), static_cast<unsigned>(std::min<int64_t>(y, 65535)));
-  }
-  dim3 tiles(int64_t m) const {
-    return blocks(ceil_div(rows.B, kTileSide), ceil_div(m, kTileSide));
-  }
+  dim3 tiles(int64_t m) const { return grid(ceil_div(rows.B, kTileSide), ceil_div(m, kTileSide)); }
   void take_state(const SequenceView<const T>& from, T* to) const {
     const int64_t count = cell.neurons * rows.B;
-    launch("memory_take", memory_take_kernel<T>, blocks(ceil_div(count, kProductThreads)),
+    launch("memory_take", memory_take_kernel<T>, grid(ceil_div(count, kProductThreads)),
            kProductThreads, 0, stream, from, rows.B, count, to);
   }
 };

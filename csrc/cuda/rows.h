@@ -39,7 +39,8 @@ struct Rows {
     const int64_t channel = timespans_per_neuron ? j * timespans.stride_c : 0;
     const T dt = timespans.data[b * timespans.stride_b + t * timespans.stride_t + channel];
     // The host cannot refuse what it does not see: better NaN than a plausible result.
-    return dt >= T(0) ? dt : T(NAN);
+    if (!(dt >= T(0))) return T(NAN);
+    return dt > kLongestStep<T> ? kLongestStep<T> : dt;
   }
 };
 

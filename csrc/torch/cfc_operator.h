@@ -53,8 +53,10 @@ struct CfcArguments : SequenceArguments {
     const int64_t cells = static_cast<int64_t>(layer_sizes.size());
     size.I = x.size(2);
     for (const int64_t neurons : layer_sizes) {
-      check.that(neurons >= 1 && neurons <= kMostUnits, "layer_sizes",
-                 [&] { return "expected at least 1 neuron each, got " + std::to_string(neurons); });
+      check.that(neurons >= 1 && neurons <= kMostUnits, "layer_sizes", [&] {
+        return "expected 1 to " + std::to_string(kMostUnits) + " neurons each, got " +
+               std::to_string(neurons);
+      });
       size.N += neurons;
     }
     size.M = layer_sizes.back();
@@ -149,7 +151,7 @@ struct CfcArguments : SequenceArguments {
 
   int64_t gates() const { return pure() ? 1 : timespans.has_value() ? 4 : 3; }
   int64_t states_numel() const {
-    const int64_t of_memory = has_memory() ? 5 : 0;
+    const int64_t of_memory = has_memory() ? kMemoryRows : 0;
     return size.B * ((size.T + 1) * size.N +
                      size.T * ((gates() + of_memory) * size.N + backbone_layers * units));
   }

@@ -2,9 +2,10 @@
 //   static constexpr bool wants_zeros, whether its kernels expect the gradients of matrices zeroed
 //   static ArgumentCheck check(const char* op, const Tensor& x)
 //   static bool keeps_rates(const LayerSizes&, const LtcCounts&, bool is_float64), whether the
-//   rates of all unfolds stand behind their states; the fake kernel must say the same static void
-//   forward(const Tensor& x, const LtcInputs<T>&, const LtcCounts&, const LtcOutputs<T>&) static
-//   void backward(..., const LtcGradients<T>&)
+//     rates of all unfolds stand behind their states; the fake kernel has to say the same
+//   static void forward(const Tensor& x, const LtcInputs<T>&, const LtcCounts&,
+//                       const LtcOutputs<T>&)
+//   static void backward(..., const LtcGradients<T>&)
 #pragma once
 
 #include <torch/csrc/stable/ops.h>
@@ -58,8 +59,8 @@ struct LtcArguments : SequenceArguments {
     size.U = ode_unfolds;
     check.that(size.U >= 1, "ode_unfolds",
                [&] { return "expected at least 1, got " + std::to_string(size.U); });
-    check.that(output_size >= 0 && output_size <= neurons, "output_size", [&] {
-      return "expected 0 to " + std::to_string(neurons) + " (the neurons), got " +
+    check.that(output_size >= 1 && output_size <= neurons, "output_size", [&] {
+      return "expected 1 to " + std::to_string(neurons) + " (the neurons), got " +
              std::to_string(output_size);
     });
     check.that(parameters[7]->dim() == (stacked ? 3 : 2), "sensory_sigma", [&] {
@@ -177,7 +178,7 @@ struct LtcArguments : SequenceArguments {
     // See core/ltc_problem.h.
     const bool rates = !has_memory() && nets == 1 &&
                        Device::keeps_rates(size, counts(), x.scalar_type() == ScalarType::Double);
-    const int64_t of_step = has_memory() ? size.U + 6 : rates ? 2 * size.U : size.U;
+    const int64_t of_step = has_memory() ? size.U + 1 + kMemoryRows : rates ? 2 * size.U : size.U;
     return (size.T * of_step + 1) * size.N * size.B;
   }
 };

@@ -109,6 +109,12 @@ std::tuple<Tensor, Tensor, Tensor> masked_linear_backward(const Tensor& grad_out
   MaskedLinearArguments arguments{x, weight, no_bias, entries};
   const ArgumentCheck check = Device::check("fastltc::masked_linear_backward", x);
   arguments.check(check);
+  if (check.can_read_values()) {
+    const Tensor& list = *arguments.list;
+    const std::string problem =
+        mask_places_error(list.const_data_ptr<int32_t>(), list.numel(), arguments.O, arguments.I);
+    check.that(problem.empty(), "entries", [&] { return problem; });
+  }
   check.value("grad_output", grad_output, {arguments.B, arguments.O});
   const Tensor grad_rows = MaskedLinearArguments::inner_contiguous(grad_output);
   Tensor grad_x = new_tensor(x, arguments.B, arguments.I);

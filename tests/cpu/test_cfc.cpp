@@ -283,7 +283,9 @@ struct Call {
     }
   }
 
-  void forward(bool keep_states) {
+  void forward(bool keep_states) { forward(keep_states, problem.c.threads); }
+
+  void forward(bool keep_states, int threads) {
     const Case& c = problem.c;
     const int64_t N = c.N(), M = c.M();
     const int64_t gates = c.mode == CfcMode::pure ? 1 : c.timespans == 0 ? 3 : 4;
@@ -298,7 +300,7 @@ struct Call {
     out.return_sequences = c.return_sequences;
     out.hn = hn.data();
     if (keep_states) out.states = states.data();
-    fastltc::cpu::cfc_forward(in, out, fastltc::test::parallel(c.threads));
+    fastltc::cpu::cfc_forward(in, out, fastltc::test::parallel(threads));
   }
 
   double loss() {
@@ -310,9 +312,13 @@ struct Call {
   }
 
   std::vector<std::vector<T>> backward() {
+    forward(true);
+    return backward_of_states(problem.c.threads);
+  }
+
+  std::vector<std::vector<T>> backward_of_states(int threads) {
     const Case& c = problem.c;
     const int64_t N = c.N(), M = c.M();
-    forward(true);
     std::vector<std::vector<T>> grad;
     for (const auto& v : values) grad.emplace_back(v.size(), static_cast<T>(kNaN));
     std::vector<T> gy(problem.grad_output.begin(), problem.grad_output.end());
@@ -333,7 +339,7 @@ struct Call {
       const size_t first = grad.size() - 3;
       g.memory = {grad[first].data(), grad[first + 1].data(), grad[first + 2].data()};
     }
-    fastltc::cpu::cfc_backward(in, g, fastltc::test::parallel(c.threads));
+    fastltc::cpu::cfc_backward(in, g, fastltc::test::parallel(threads));
     return grad;
   }
 };
@@ -559,5 +565,84 @@ TEST(threads_share_the_batch) {
            .timespans = 1,
            .lengths = true,
            .threads = threads});
+  }
+}
+
+// As in test_ltc.cpp: the tiles of both passes follow their own number of threads.
+template <typename T>
+void check_pairs_of_threads(const Problem& problem, double tolerance) {
+  constexpr int kThreads[] = {1, 2, 3, 4, 8};
+  Call<T> call(problem);
+  call.forward(true, 1);
+  const std::vector<T> output = call.output, hn = call.hn, states = call.states;
+  const std::vector<std::vector<T>> grad = call.backward_of_states(1);
+  double size = 1.0;
+  for (const auto& part : grad) {
+    for (const T g : part) size = std::max(size, std::abs(static_cast<double>(g)));
+  }
+  const auto compare = [&](const std::vector<T>& got, const std::vector<T>& expected, double scale,
+                           const std::string& what) {
+    double worst = 0;
+    for (size_t k = 0; k < expected.size(); ++k) {
+      const double difference = std::abs(static_cast<double>(got[k] - expected[k]));
+      if (!(difference <= worst)) worst = difference;
+    }
+    if (worst <= tolerance * scale) return;
+    fastltc::test::report_failure(
+        __FILE__, __LINE__,
+        text(problem.c) + ": " + what + " off by " + std::to_string(worst / scale));
+  };
+  for (const int forward : kThreads) {
+    const std::string pair = std::to_string(forward) + " threads, then ";
+    call.forward(true, forward);
+    compare(call.output, output, 1.0, pair + "none: outputs");
+    compare(call.hn, hn, 1.0, pair + "none: hn");
+    compare(call.states, states, 1.0, pair + "none: states");
+    for (const int backward : kThreads) {
+      const std::vector<std::vector<T>> again = call.backward_of_states(backward);
+      for (size_t k = 0; k < grad.size(); ++k) {
+        compare(again[k], grad[k], size,
+                pair + std::to_string(backward) + ": gradient " + std::to_string(k));
+      }
+    }
+  }
+}
+
+TEST(gradients_do_not_depend_on_the_threads_of_either_pass) {
+  for (const int64_t B : {7, 64, 131}) {
+    for (const bool memory : {false, true}) {
+      for (const bool lengths : {false, true}) {
+        for (const bool return_sequences : {false, true}) {
+          for (const int timespans : {0, 1, 2}) {
+            for (const CfcMode mode : kModes) {
+              std::mt19937_64 random(fastltc::test::seed());
+              // As much work as gives each of eight threads a share.
+              const bool wired = mode == CfcMode::gated;
+              Problem problem(
+                  {.B = B,
+                   .T = 8,
+                   .I = 3,
+                   .cells = wired ? std::vector<int64_t>{24, 12, 4} : std::vector<int64_t>{24},
+                   .mode = mode,
+                   .masked = wired,
+                   .backbone_layers = wired ? 0 : 1,
+                   .units = wired ? 0 : 24,
+                   .timespans = timespans,
+                   .lengths = lengths,
+                   .return_sequences = return_sequences,
+                   .memory = memory},
+                  random);
+              // Larger weights make a network of this many steps chaotic.
+              for (size_t k = 3; k < problem.values.size(); ++k) {
+                for (double& value : problem.values[k]) value *= 0.4;
+              }
+              std::sort(problem.lengths.begin(), problem.lengths.end());
+              check_pairs_of_threads<double>(problem, 1e-12);
+              if (timespans == 1) check_pairs_of_threads<float>(problem, 2e-5);
+            }
+          }
+        }
+      }
+    }
   }
 }

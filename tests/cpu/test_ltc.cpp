@@ -226,7 +226,9 @@ struct Call {
     }
   }
 
-  void forward(bool keep_states) {
+  void forward(bool keep_states) { forward(keep_states, problem.c.threads); }
+
+  void forward(bool keep_states, int threads) {
     const Case& c = problem.c;
     output.assign(c.B * c.M * (c.return_sequences ? c.T : 1), static_cast<T>(kNaN));
     hn.assign(c.B * c.state(), static_cast<T>(kNaN));
@@ -237,7 +239,7 @@ struct Call {
     out.return_sequences = c.return_sequences;
     out.hn = hn.data();
     if (keep_states) out.states = states.data();
-    fastltc::cpu::ltc_forward(in, out, fastltc::test::parallel(c.threads));
+    fastltc::cpu::ltc_forward(in, out, fastltc::test::parallel(threads));
   }
 
   double loss() {
@@ -249,8 +251,12 @@ struct Call {
   }
 
   std::vector<T> backward() {
-    const Case& c = problem.c;
     forward(true);
+    return backward_of_states(problem.c.threads);
+  }
+
+  std::vector<T> backward_of_states(int threads) {
+    const Case& c = problem.c;
     std::vector<T> grad(problem.layout.size, static_cast<T>(kNaN));
     const auto part = [&](Part k) { return grad.data() + problem.layout.at[k]; };
     std::fill(part(SIGMA), part(IN_W), T(0));
@@ -276,7 +282,7 @@ struct Call {
       g.output_b = part(OUT_B);
     }
     if (c.memory) g.memory = {part(MEMORY_W), part(MEMORY_B), part(MEMORY_R)};
-    fastltc::cpu::ltc_backward(in, g, fastltc::test::parallel(c.threads));
+    fastltc::cpu::ltc_backward(in, g, fastltc::test::parallel(threads));
     return grad;
   }
 };
@@ -632,6 +638,73 @@ TEST(threads_share_the_batch) {
            .timespans = 1,
            .lengths = true,
            .threads = threads});
+  }
+}
+
+// The tiles of both passes follow their own number of threads, and a pass may have another one than
+// the pass before it.
+template <typename T>
+void check_pairs_of_threads(const Problem& problem, double tolerance) {
+  constexpr int kThreads[] = {1, 2, 3, 4, 8};
+  Call<T> call(problem);
+  call.forward(true, 1);
+  const std::vector<T> output = call.output, hn = call.hn, states = call.states;
+  const std::vector<T> grad = call.backward_of_states(1);
+  double size = 1.0;
+  for (const T g : grad) size = std::max(size, std::abs(static_cast<double>(g)));
+  const auto compare = [&](const std::vector<T>& got, const std::vector<T>& expected, double scale,
+                           const std::string& what) {
+    double worst = 0;
+    for (size_t k = 0; k < expected.size(); ++k) {
+      const double difference = std::abs(static_cast<double>(got[k] - expected[k]));
+      if (!(difference <= worst)) worst = difference;
+    }
+    if (worst <= tolerance * scale) return;
+    fastltc::test::report_failure(
+        __FILE__, __LINE__,
+        text(problem.c) + ": " + what + " off by " + std::to_string(worst / scale));
+  };
+  for (const int forward : kThreads) {
+    const std::string pair = std::to_string(forward) + " threads, then ";
+    call.forward(true, forward);
+    compare(call.output, output, 1.0, pair + "none: outputs");
+    compare(call.hn, hn, 1.0, pair + "none: hn");
+    compare(call.states, states, 1.0, pair + "none: states");
+    for (const int backward : kThreads) {
+      compare(call.backward_of_states(backward), grad, size,
+              pair + std::to_string(backward) + ": gradients");
+    }
+  }
+}
+
+TEST(gradients_do_not_depend_on_the_threads_of_either_pass) {
+  for (const int64_t B : {1, 7, 33, 64, 131}) {
+    for (const bool memory : {false, true}) {
+      for (const bool lengths : {false, true}) {
+        for (const bool return_sequences : {false, true}) {
+          for (const int timespans : {0, 1, 2}) {
+            std::mt19937_64 random(fastltc::test::seed());
+            // As many synapses as give each of eight threads a share.
+            Problem problem({.B = B,
+                             .T = 6,
+                             .I = 3,
+                             .N = 14,
+                             .M = 2,
+                             .U = 4,
+                             .density = 0.8,
+                             .timespans = timespans,
+                             .lengths = lengths,
+                             .return_sequences = return_sequences,
+                             .memory = memory},
+                            random);
+            // Neighbours of like lengths: what one tile runs to is far behind another's end.
+            std::sort(problem.lengths.begin(), problem.lengths.end());
+            check_pairs_of_threads<double>(problem, 1e-12);
+            if (timespans == 1) check_pairs_of_threads<float>(problem, 2e-5);
+          }
+        }
+      }
+    }
   }
 }
 

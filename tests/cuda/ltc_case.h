@@ -31,6 +31,7 @@ struct Case {
   bool lengths = false;
   bool return_sequences = true;
   bool time_major = false;
+  bool extreme = false;  // time steps of 0 and up to the largest float, neurons without capacitance
 };
 
 inline const char* plan_text(cuda::LtcPlan plan) {
@@ -50,7 +51,8 @@ inline std::string text(const Case& c, const cuda::LtcSchedule& schedule) {
          (c.maps ? " maps" : "") + (c.initial_state ? " h0" : "") + " timespans" +
          std::to_string(c.timespans) + (c.lengths ? " lengths" : "") +
          (c.return_sequences ? " sequences" : "") + (c.time_major ? " time_major" : "") +
-         (c.nets > 1 ? " nets" + std::to_string(c.nets) : "") + (c.memory ? " memory" : "");
+         (c.extreme ? " extreme" : "") + (c.nets > 1 ? " nets" + std::to_string(c.nets) : "") +
+         (c.memory ? " memory" : "");
 }
 
 // Float64 values of all tensors; their gradients have the same sizes and order.
@@ -119,6 +121,11 @@ struct Problem {
     fill(values[GLEAK], neurons(), 0.1, 1);
     fill(values[VLEAK], neurons(), -1, 1);
     fill(values[CM], neurons(), 0.4, 0.6);
+    if (c.extreme) {
+      constexpr double choices[] = {0.0, 1.0, 0x1p64, std::numeric_limits<float>::max()};
+      for (size_t k = 0; k < values[DT].size(); ++k) values[DT][k] = choices[random() % 4];
+      for (size_t j = 0; j < values[CM].size(); j += 2) values[CM][j] = 0.0;
+    }
     for (const auto& [first, rows] : {std::pair{SIGMA, neurons()}, std::pair{S_SIGMA, inputs()}}) {
       fill(values[first], rows * c.N, 3, 8);
       fill(values[first + 1], rows * c.N, 0.3, 0.8);

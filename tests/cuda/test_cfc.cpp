@@ -46,6 +46,7 @@ struct Case {
   bool time_major = false;
   bool initial_state = true;
   bool memory = false;
+  bool extreme = false;  // time steps of 0 and up to the largest float
 
   int64_t N() const {
     int64_t total = 0;
@@ -101,6 +102,8 @@ struct Problem {
     add(c.timespans == 2 ? c.B * c.T * N : c.timespans == 1 ? c.B * c.T : 0, 1.0);
     for (double& dt : values[2]) dt = 0.1 + uniform(random);
     if (values[2].size() > 1) values[2][1] = 0.0;
+    constexpr double choices[] = {0.0, 1.0, 0x1p64, std::numeric_limits<float>::max()};
+    for (size_t k = 0; k < values[2].size() && c.extreme; ++k) values[2][k] = choices[random() % 4];
     // Sums of some size whatever the number of inputs.
     const auto dense = [&](int64_t rows, int64_t columns) {
       add(rows * columns, 1.5 / std::sqrt(static_cast<double>(columns)));
@@ -480,6 +483,30 @@ TEST(time_steps_and_lengths) {
                .return_sequences = timespans != 1,
                .time_major = lengths});
       }
+    }
+  }
+}
+
+TEST(extreme_time_steps) {
+  for (const CfcMode mode : kModes) {
+    for (const int timespans : {1, 2}) {
+      check({.B = 6,
+             .T = 4,
+             .I = 3,
+             .cells = {4, 3, 2},
+             .mode = mode,
+             .timespans = timespans,
+             .lengths = timespans == 2,
+             .extreme = true});
+      check({.B = 5,
+             .T = 3,
+             .I = 3,
+             .cells = {9},
+             .mode = mode,
+             .backbone_layers = 1,
+             .units = 11,
+             .timespans = timespans,
+             .extreme = true});
     }
   }
 }

@@ -5,6 +5,7 @@
 #include <random>
 #include <vector>
 
+#include "cuda/launch.h"
 #include "cuda/ltc_case.h"
 
 namespace {
@@ -102,6 +103,24 @@ TEST(time_steps_and_lengths) {
   }
 }
 
+TEST(extreme_time_steps_and_neurons_without_capacitance) {
+  for (const int timespans : {1, 2}) {
+    for (const double density : {0.0, 0.5}) {
+      check({.B = 5,
+             .T = 4,
+             .I = 3,
+             .N = 9,
+             .M = 2,
+             .U = 2,
+             .density = density,
+             .softplus = false,
+             .timespans = timespans,
+             .lengths = timespans == 2,
+             .extreme = true});
+    }
+  }
+}
+
 TEST(options) {
   check({.B = 4, .T = 3, .I = 2, .N = 6, .M = 3, .U = 6, .softplus = false});
   check({.B = 4, .T = 3, .I = 2, .N = 6, .M = 3, .U = 6, .maps = false});
@@ -158,6 +177,16 @@ TEST(lists_that_are_not_well_formed_touch_nothing_outside) {
   run(6, 1 << 30);
   run(0, 5, false);
   run(4, 2, false);
+}
+
+TEST(grids_of_more_blocks_than_a_launch_can_have) {
+  using fastltc::cuda::grid;
+  constexpr int64_t most = std::numeric_limits<int32_t>::max();
+  CHECK(grid(most, 70000, 3).x == most);
+  CHECK(grid(most, 70000, 3).y == 65535);
+  CHECK_THROWS(grid(most + 1), std::runtime_error, "at most 2147483647 blocks of a launch");
+  CHECK_THROWS(grid(int64_t{1} << 32), std::runtime_error, "got 4294967296");
+  CHECK_THROWS(grid(1, 1, 65536), std::runtime_error, "at most 65535 blocks of a launch");
 }
 
 TEST(negative_time_steps_give_nan) {

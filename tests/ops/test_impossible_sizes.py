@@ -14,7 +14,7 @@ from ltc_cases import random_case, raw_arguments
 
 # Without lengths and time steps, so that only x says how long a sequence is.
 PLAIN: dict[str, Any] = {"poison": False, "h0": False, "timespans": None}
-ODE_UNFOLDS = -6  # of raw_arguments
+OUTPUT_SIZE, ODE_UNFOLDS = -7, -6  # of raw_arguments
 
 
 def ltc_arguments(**changed: Any) -> list[Any]:
@@ -50,6 +50,24 @@ def cfc_arguments(time: int, backbone_layers: int) -> tuple[Any, ...]:
         *(x, None, None, None, weights, [], [8], backbone_layers, 0, 0, None),
         *(None, None, None, False, False, True),
     )
+
+
+@pytest.mark.parametrize("output_size", [0, -1, 8])
+def test_ltc_with_too_few_or_too_many_outputs(output_size: int) -> None:
+    arguments = ltc_arguments()
+    arguments[OUTPUT_SIZE] = output_size
+    neurons = arguments[4].numel()
+    with pytest.raises(RuntimeError, match=f"expected 1 to {neurons} .*, got {output_size}"):
+        torch.ops.fastltc.ltc_forward(*arguments)
+
+
+@pytest.mark.parametrize("neurons", [0, -1, 2**31, 2**62])
+def test_cfc_with_too_few_or_too_many_neurons(neurons: int) -> None:
+    arguments = list(cfc_arguments(3, 0))
+    arguments[6] = [neurons]
+    message = rf"layer_sizes: expected 1 to \d+ neurons each, got {neurons}"
+    with pytest.raises(RuntimeError, match=message):
+        torch.ops.fastltc.cfc_forward(*arguments)
 
 
 def test_cfc_with_too_many_backbone_layers() -> None:

@@ -174,6 +174,41 @@ def test_bad_masks_and_lists_are_named():
         call(x, weight, None, bad)
 
 
+def test_places_that_are_no_permutation_are_refused():
+    entries = mask_entries(torch.ones(2, 3))
+    twice, swapped = entries.clone(), entries.clone()
+    twice[-1] = twice[-2]
+    swapped[-2:] = entries[-2:].flip(0)
+    x, weight = torch.zeros(4, 3), torch.zeros(2, 3)
+    torch.ops.fastltc.masked_linear_backward(torch.zeros(4, 2), x, weight, entries, False)
+    for bad in (twice, swapped):
+        with pytest.raises(RuntimeError, match=r"entries: expected the place of output \d"):
+            torch.ops.fastltc.masked_linear_backward(torch.zeros(4, 2), x, weight, bad, False)
+
+
+def test_the_list_of_another_mask_is_refused():
+    x, weight, mask, _ = problem((3,), 6, 5, 0.5)
+    entries = mask_entries(mask)
+    shifted = mask.roll(1, 1)
+    message = r"entries: expected mask_entries\(mask\) of this \[5, 6\] mask, got another"
+    for _ in range(2):
+        y = masked_linear(x, weight, mask, None, entries)
+        for other in (shifted, torch.zeros(5, 6, dtype=torch.bool)):
+            with pytest.raises(ValueError, match=message):
+                masked_linear(x, weight, other, None, entries)
+        for other_list in (entries.long(), entries[:-1], mask_entries(shifted)):
+            with pytest.raises(ValueError, match=message):
+                masked_linear(x, weight, mask, None, other_list)
+    # An equal mask, another list of the same one, and a mask that has changed since.
+    assert torch.equal(masked_linear(x, weight, mask.clone(), None, entries.clone()), y)
+    mask.copy_(shifted)
+    with pytest.raises(ValueError, match=message):
+        masked_linear(x, weight, mask, None, entries)
+    with torch.inference_mode():
+        made = torch.ones(5, 6)
+        masked_linear(x, weight, made.double(), None, mask_entries(made))
+
+
 @given(
     batch=st.integers(0, 600),
     outputs=st.integers(1, 1500),

@@ -90,7 +90,9 @@ Unfold run_unfold(const LtcInputs<double>& in, int64_t b, int64_t t, const Value
     add(in, sensory_of(in), j, u, num, den);
     add(in, recurrent_of(in), j, v, num, den);
     const double capacity = positive(p.cm[j], p.softplus) * static_cast<double>(in.size.U);
-    result.next[j] = (capacity * v[j] + dt * num) / (capacity + dt * den);
+    // Where nothing drives it and nothing resists, the state is held.
+    const double total = capacity + dt * den;
+    result.next[j] = total == 0.0 ? v[j] : (capacity * v[j] + dt * num) / total;
   }
   return result;
 }
@@ -277,7 +279,9 @@ void plain_ltc_backward(const LtcInputs<double>& in, const LtcGradients<double>&
         for (int64_t j = 0; j < N; ++j) {
           const double dt = time_step(in, b, t, j);
           const double capacity = positive(p.cm[j], p.softplus) * static_cast<double>(U);
-          const double gt = g[j] / (capacity + dt * unfold.den[j]);
+          const double total = capacity + dt * unfold.den[j];
+          if (total == 0.0) before[j] += g[j];
+          const double gt = total == 0.0 ? 0.0 : g[j] / total;
           const double gn = dt * gt, gd = -gn * unfold.next[j];
           list_backward(in, recurrent_of(in), recurrent, j, v, gn, gd, before);
           list_backward(in, sensory_of(in), sensory, j, u, gn, gd, grad_u);

@@ -1,5 +1,5 @@
 // The LTC equations as they stand, one sample after another, in float64: what kernels are compared
-// with. EQUATIONS "LTC"; numerator and denominator multiplied by dt.
+// with. docs/equations.md.
 #pragma once
 
 #include "core/ltc_problem.h"

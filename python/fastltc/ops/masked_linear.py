@@ -13,7 +13,7 @@ from torch.autograd import forward_ad
 from fastltc._extension import load_operators, load_runtime
 from fastltc.ops.checks import check_has_kernels, check_same_device
 from fastltc.ops.ltc import HALF_DTYPES
-from fastltc.ops.synapses import mask_entries
+from fastltc.ops.synapses import check_entries, mask_entries
 
 __all__ = ["masked_linear", "prefers_entries"]
 
@@ -191,7 +191,8 @@ def masked_linear(
         and for each call on a GPU, where it does.
 
     Raises:
-        ValueError: if a shape or the mask is wrong.
+        ValueError: if a shape or the mask is wrong, or ``entries`` is the list of another mask,
+            which is found out on the CPU, outside of compiled code.
         TypeError: if a dtype or a device is wrong.
         RuntimeError: if ``entries`` is not a list for this mask's shape, or if it is to go by the
             ones on a device that has no kernel for that.
@@ -215,6 +216,12 @@ def masked_linear(
         _refuse(x, weight, mask, bias)
     if entries is None:
         entries = mask_entries(mask)
+    elif not (
+        torch.compiler.is_compiling()
+        or torch._C._get_tracing_state() is not None
+        or torch._C._are_functorch_transforms_active()
+    ):
+        check_entries(entries, mask)
     try:
         return _product(x, weight, mask, bias, entries, by_entries)
     except (IndexError, RuntimeError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -24,6 +25,9 @@ __all__ = [
 
 _UNCOUNTED = -1
 """The version of a tensor that was made in inference mode, where versions are not counted."""
+
+_CHECKED: dict[int, tuple[weakref.ref[Tensor], weakref.ref[Tensor], int, int]] = {}
+"""By the address of a list of entries: itself, the mask that it is of, and the versions of both."""
 
 _CHEAP_TO_COMPARE = 64 * 64
 """Masks of at most this many entries are compared at every call: it takes less than 1 us."""
@@ -196,6 +200,12 @@ def mask_entries(mask: Tensor, name: str = "mask") -> Tensor:
         >>> mask_entries(torch.tensor([[0, 1], [1, 1]])).tolist()
         [0, 1, 3, 1, 0, 1, 0, 1, 3, 1, 0, 1, 1, 0, 2]
     """
+    entries = _mask_entries(mask, name)
+    _remember(entries, mask)
+    return entries
+
+
+def _mask_entries(mask: Tensor, name: str) -> Tensor:
     # Its columns are the outputs of the transposed mask.
     by_output = synapse_list(mask.t() if mask.dim() == 2 else mask, name)
     with plain_tensors():
@@ -206,6 +216,48 @@ def mask_entries(mask: Tensor, name: str = "mask") -> Tensor:
         first = index.new_zeros(inputs + 1)
         first[1:] = index.bincount(minlength=inputs).cumsum(0)
         return torch.cat([by_output, first, of_output[place].int(), place.int()])
+
+
+def _version(tensor: Tensor) -> int:
+    return _UNCOUNTED if tensor.is_inference() else tensor._version
+
+
+def _remember(entries: Tensor, mask: Tensor) -> None:
+    key = id(entries)
+    gone = weakref.ref(entries, lambda _: _CHECKED.pop(key, None))
+    _CHECKED[key] = gone, weakref.ref(mask), _version(entries), _version(mask)
+
+
+def check_entries(entries: Tensor, mask: Tensor) -> None:
+    """Raise ValueError if a list of entries is not that of a mask.
+
+    Lists are compared once; afterwards identity and versions are. Only plain tensors on the CPU
+    are looked at.
+
+    Args:
+        entries: what should be the list of ``mask``.
+        mask: ``[O, I]``, 0 or 1.
+
+    Raises:
+        ValueError: if it is that of another mask.
+    """
+    known = _CHECKED.get(id(entries))
+    if (
+        known is not None
+        and (known[0]() is entries and known[2] == _version(entries))
+        and (known[1]() is mask and known[3] == _version(mask))
+    ):
+        return
+    plain = (Tensor, torch.nn.Parameter)
+    if type(entries) not in plain or type(mask) not in plain or not entries.is_cpu:
+        return
+    if not mask.is_cpu or mask.dim() != 2:
+        return
+    if entries.dtype != torch.int32 or not torch.equal(_mask_entries(mask, "mask"), entries):
+        raise ValueError(
+            f"entries: expected mask_entries(mask) of this {list(mask.shape)} mask, got another"
+        )
+    _remember(entries, mask)
 
 
 class SynapseCache:

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fastltc.reference.memory import memory_cell
+from fastltc.reference.timespans import bounded
 
 __all__ = ["cfc"]
 
@@ -51,6 +52,7 @@ def cfc(
         pure:     f = z (W1 mask)^T + b1 ;  h' = A - A exp(-dt (|w_tau| + |f|)) f
 
     A time step of 0 does not hold the state: the gate is then ``sigmoid`` of its constant part.
+    Time steps above the root of the largest number count as that root.
 
     Args:
         x: inputs, ``[B, T, I]``, floating point.
@@ -112,6 +114,7 @@ def cfc(
 
     if timespans is None:
         timespans = x.new_ones(batch, time)
+    timespans = bounded(timespans)
     if timespans.dim() == 2:
         timespans = timespans.unsqueeze(-1)
     timespans = timespans.expand(batch, time, neurons)

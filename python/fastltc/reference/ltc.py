@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.functional import softplus as torch_softplus
 
 from fastltc.reference.memory import memory_cell
+from fastltc.reference.timespans import bounded
 
 __all__ = ["ltc"]
 
@@ -55,7 +56,9 @@ def ltc(
         y  = v[:M] output_w + output_b
 
     where ``cm``, ``gleak``, ``w`` and ``ws = sensory_w`` stand for ``pos`` of the parameter. The
-    time step is multiplied through, so ``dt = 0`` is well defined: it holds the state.
+    time step is multiplied through, so ``dt = 0`` is well defined: it holds the state, as it does
+    where ``cm`` is 0, too, and then has a gradient of 0. Time steps above the root of the largest
+    number count as that root, which is the limit to rounding.
 
     Args:
         x: inputs, ``[B, T, I]``, floating point.
@@ -134,6 +137,7 @@ def ltc(
 
     if timespans is None:
         timespans = x.new_ones(batch, time)
+    timespans = bounded(timespans)
     if timespans.dim() == 2:
         timespans = timespans.unsqueeze(-1)
     if lengths is None:
@@ -168,7 +172,10 @@ def ltc(
             s = torch.sigmoid(sigma * (v.unsqueeze(-1) - mu))
             current = leak * vleak + (w * erev * s).sum(1) + sensory_current
             conductance = leak + (w * s).sum(1) + sensory_conductance + epsilon
-            v = (capacitance * v + dt * current) / (capacitance + dt * conductance)
+            total = capacitance + dt * conductance
+            held = total.abs() < torch.finfo(total.dtype).tiny
+            ends = (capacitance * v + dt * current) / torch.where(held, 1, total)
+            v = torch.where(held, v, ends)
         v = torch.where(valid[:, t], v, start)
         if return_sequences:
             outputs.append(torch.where(valid[:, t], read_out(v), 0))
