@@ -13,8 +13,10 @@ holds for both, and the methods that only ncps has are still there.
 from __future__ import annotations
 
 import functools
+import inspect
 import re
 import threading
+import types
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -39,7 +41,7 @@ from fastltc import nn as ours
 from fastltc import verified
 from fastltc.nn.changes import change, has_hooks, replaced_method
 from fastltc.ops.ltc import LTC_PARAMETERS
-from fastltc.ops.synapses import SynapseCache, rounded_mask, synapse_list
+from fastltc.ops.synapses import RoundedMask, SynapseCache, mask_ones, synapse_list
 
 __all__ = ["Patch", "SwapReport", "accelerate", "patch_ncps"]
 
@@ -66,6 +68,16 @@ class LTC(_Swapped, ours.LTC, NcpsLTC):
 
 class LTCCell(_Swapped, ours.LTCCell, NcpsLTCCell):
     """``fastltc.LTCCell`` that ``ncps.torch.LTCCell`` has been swapped for."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if (
+            callable(value)
+            and inspect.isfunction(vars(NcpsLTCCell).get(name))
+            and name != "forward"
+        ):
+            # What the forward of ncps calls, and that of fastltc does not.
+            self.__dict__["forward"] = types.MethodType(NcpsLTCCell.forward, self)
 
     def _found_computed(self, names: list[str]) -> None:
         # Replicas of DataParallel have their parameters as attributes.
@@ -170,12 +182,13 @@ def _cfc_cell_additions(cell: Any) -> dict[str, Any]:
         if mask.requires_grad:
             raise _LeftAloneError("its sparsity_mask is trained")
         try:
-            rounded_mask(mask, "sparsity_mask")
+            if not mask.is_meta:
+                mask_ones(mask, "sparsity_mask")
         except ValueError as error:
             raise _LeftAloneError(str(error)) from None
     parts = ours.CfCCell._find_parts(cell)
     _refuse(parts if isinstance(parts, str) else None)
-    return {"_checked_mask": (None, 0, None), "_watch": None}
+    return {"_rounded": RoundedMask("sparsity_mask"), "_watch": None}
 
 
 def _lstm_cell_additions(cell: Any) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from ncps.wirings import Wiring
 from torch import Tensor, nn
 
 from fastltc.nn.cfc_cell import CfCCell
-from fastltc.nn.changes import has_hooks
+from fastltc.nn.changes import GLOBAL_HOOKS, has_hooks
 from fastltc.nn.lstm_cell import LSTMCell
 from fastltc.nn.sequence_layer import SequenceLayer
 from fastltc.nn.wired_cfc_cell import WiredCfCCell
@@ -152,7 +152,7 @@ class CfC(SequenceLayer):
         fc: Any = self._modules["fc"]
         kind = type(fc)
         plain = kind is nn.Identity or kind is nn.Linear
-        if not plain or has_hooks(fc) or "forward" in vars(fc):
+        if not plain or has_hooks(fc) or any(GLOBAL_HOOKS) or "forward" in vars(fc):
             fc = functools.partial(_at_each_step, fc, 0 if time_major else 1)
         elif kind is nn.Identity:
             return output, hn

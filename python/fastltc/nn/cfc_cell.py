@@ -13,11 +13,11 @@ from torch.nn import functional as F
 
 from fastltc.nn.changes import Watch, change, compute_parameters, own_forward, watched
 from fastltc.nn.checks import check_input_kind, check_state
-from fastltc.nn.steps import run_steps
+from fastltc.nn.steps import run_steps, some_weight
 from fastltc.nn.timespans import cell_timespans
 from fastltc.ops.cfc import CFC_ACTIVATIONS, CFC_MODES, cfc
 from fastltc.ops.checks import check_timespan_values
-from fastltc.ops.synapses import rounded_mask
+from fastltc.ops.synapses import RoundedMask, mask_ones
 
 __all__ = ["CfCCell", "LeCun"]
 
@@ -137,7 +137,7 @@ class CfCCell(nn.Module):
         self.backbone_layers = backbone_layers
         self._watch: Watch[CellParts] | None = None
         inputs = backbone_units if backbone_layers > 0 else input_size + hidden_size
-        self._checked_mask: tuple[Any, ...] = None, 0, None  # mask, version, what to use for it
+        self._rounded = RoundedMask("sparsity_mask")
         self.sparsity_mask = self._mask_parameter(sparsity_mask, (inputs, hidden_size))
         # What follows draws from the random generator in the order of ncps, so that the same seed
         # gives the same values.
@@ -168,7 +168,7 @@ class CfCCell(nn.Module):
             raise ValueError(
                 f"sparsity_mask: expected shape [K, N] = {list(shape)}, got {list(values.shape)}"
             )
-        rounded_mask(torch.from_numpy(values), "sparsity_mask")
+        mask_ones(values, "sparsity_mask")
         # torch.tensor follows torch.device("meta"), from_numpy does not.
         return nn.Parameter(torch.tensor(values.T.copy()), requires_grad=False)
 
@@ -265,7 +265,8 @@ class CfCCell(nn.Module):
                 if parameters is not None:
                     return watch.value, parameters
         parts = watched(self, self._find_parts())
-        return None if parts is None else (parts, self._operator_parameters(parts) or [])
+        parameters = None if parts is None else self._operator_parameters(parts)
+        return None if parts is None or parameters is None else (parts, parameters)
 
     def _find_parts(self, computed: bool = False) -> CellParts | str:
         """Look at the modules inside: return them, or why they have to be called.
@@ -279,8 +280,9 @@ class CfCCell(nn.Module):
         wanted: list[tuple[str, Any, tuple[type[nn.Module], ...]]] = []
         if self.backbone_layers > 0:
             backbone: Any = self.backbone
-            if type(backbone) is not nn.Sequential:
-                return f"its backbone is of the class {type(backbone).__qualname__}"
+            reason = change("backbone", backbone, (nn.Sequential,), computed)
+            if reason is not None:
+                return reason
             modules = list(backbone)
             activation = next(
                 (
@@ -298,16 +300,15 @@ class CfCCell(nn.Module):
                     kinds.append((nn.Dropout,))
             if len(kinds) != len(modules):
                 return "its backbone has other modules than it is made with"
-            wanted += [
-                (f"backbone[{i}]", module, kind)
-                for i, (module, kind) in enumerate(zip(modules, kinds, strict=True))
-            ]
-            reason = change("backbone", backbone, (nn.Sequential,))
-            if reason is not None and not reason.startswith("its backbone is of"):
-                return reason
-        wanted += [(head, getattr(self, head), (nn.Linear,)) for head in heads]
+            for i, (module, kind) in enumerate(zip(modules, kinds, strict=True)):
+                wanted.append((f"backbone[{i}]", module, kind))
+                if activation == "lecun_tanh" and type(module) in kind and module._modules:
+                    inside: Any = module._modules
+                    wanted.append((f"backbone[{i}].tanh", inside["tanh"], (nn.Tanh,)))
+        own: Any = self._modules
+        wanted += [(head, own.get(head), (nn.Linear,)) for head in heads]
         if self.mode != "pure":
-            wanted += ("tanh", self.tanh, (nn.Tanh,)), ("sigmoid", self.sigmoid, (nn.Sigmoid,))
+            wanted += ("tanh", own["tanh"], (nn.Tanh,)), ("sigmoid", own["sigmoid"], (nn.Sigmoid,))
         for name, module, kind in wanted:
             reason = change(name, module, kind, computed)
             if reason is not None:
@@ -320,6 +321,8 @@ class CfCCell(nn.Module):
                 linears.append(module)
             elif isinstance(module, nn.Dropout):
                 dropouts.append(module)
+        if len({linear.out_features for linear in linears[: -len(heads)]}) > 1:
+            return "the layers of its backbone have different widths"
         return CellParts(tuple(linears), tuple(dropouts), activation)
 
     def _step(self, x: Tensor, h: Tensor, dt: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -367,16 +370,7 @@ class CfCCell(nn.Module):
                 return None
         if torch.compiler.is_compiling():
             return mask
-        try:
-            version = mask._version
-        except RuntimeError:  # made in inference mode, where versions are not counted
-            version = -1
-        checked, of_version, used = self._checked_mask
-        if mask is not checked or version != of_version or version == -1:
-            rounded = rounded_mask(mask, "sparsity_mask")
-            used = mask if rounded is None else rounded
-            self._checked_mask = mask, version, used
-        return used
+        return self._rounded.current(mask, False)
 
     def _operator_parameters(self, parts: CellParts) -> list[Tensor] | None:
         """Read the parameters; None if one is not there any more."""
@@ -402,7 +396,12 @@ class CfCCell(nn.Module):
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
-        self._mask()  # refuses a strange one
+        mask = self._mask()  # refuses a strange one
+        own: Any = self.sparsity_mask
+        if mask is not None and mask.data_ptr() != own.data_ptr():
+            # Compiled code takes the mask as it is.
+            with torch.no_grad():
+                own.copy_(mask)
 
 
 def read_linears(linears: Sequence[Any]) -> list[Any] | None:
@@ -410,16 +409,16 @@ def read_linears(linears: Sequence[Any]) -> list[Any] | None:
     # nn.Module looks attributes up in three dictionaries, which for all parameters together takes
     # as long as the operator takes for one step.
     found: list[Any] = []
-    try:
-        for linear in linears:
-            p = linear._parameters
-            found += p["weight"], p["bias"]
-    except KeyError:
-        # Replicas of DataParallel have them as attributes.
-        found = [vars(linear).get(n) for linear in linears for n in ("weight", "bias")]
-    for tensor in found:
-        if tensor is None:
-            return None
+    for linear in linears:
+        p = linear._parameters
+        weight, bias = p.get("weight"), p.get("bias")
+        if weight is None or bias is None:
+            # Replicas of DataParallel, and some that compute weights, have them as attributes.
+            own = vars(linear)
+            weight, bias = own.get("weight", weight), own.get("bias", bias)
+            if weight is None or bias is None:
+                return None
+        found += weight, bias
     return found
 
 
@@ -462,11 +461,10 @@ def run_through_modules(
         output, h = cell._step(x, state[0], dt)
         return output, (h,)
 
-    weights = (p for n, p in cell.named_parameters() if not n.endswith("sparsity_mask"))
     h0 = x.new_zeros(x.shape[0], neurons) if h0 is None else h0
     output, (h,) = run_steps(
         *(step, x, (h0,), timespans, lengths, return_sequences, time_major),
-        *(cell._readout, next(weights, None)),
+        *(cell._readout, some_weight(cell)),
     )
     return output, h
 

@@ -11,17 +11,18 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Callable
+from itertools import repeat
 from typing import Any, Generic, TypeVar
 
 import torch
 from torch import nn
 from torch.nn.modules import module as _torch_module
-from torch.nn.utils import prune
+from torch.nn.utils import parametrize, prune
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
-from torch.utils.hooks import RemovableHandle
 
 __all__ = [
+    "GLOBAL_HOOKS",
     "Watch",
     "change",
     "compute_parameters",
@@ -29,6 +30,7 @@ __all__ = [
     "has_own_forward",
     "own_forward",
     "replaced_method",
+    "warn_of_steps",
     "watched",
 ]
 
@@ -36,7 +38,10 @@ _Value = TypeVar("_Value")
 _Cell = TypeVar("_Cell", bound=nn.Module)
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-_GLOBAL_HOOKS = tuple(vars(_torch_module)[f"_global{name}"] for name in _HOOKS)
+GLOBAL_HOOKS = tuple(vars(_torch_module)[f"_global{name}"] for name in _HOOKS)
+"""Hooks on all modules."""
+
+_FORWARD = repeat("forward")
 
 _SETTINGS = {
     nn.GELU: ("approximate",),
@@ -45,7 +50,6 @@ _SETTINGS = {
     nn.Softplus: ("beta", "threshold"),
 }
 """What decides besides the class what a module computes."""
-
 
 _COMPUTE_WEIGHTS = prune.BasePruningMethod, SpectralNorm, WeightNorm
 """Hooks that compute a weight from other parameters before a call."""
@@ -59,8 +63,7 @@ def change(
     Args:
         name: what its cell calls it.
         module: a module inside a cell.
-        kinds: classes that do what the operator does instead. A subclass is as good as long as
-            it has the same ``forward``.
+        kinds: classes that do what the operator does instead; no subclass of them may do.
         computed: whether a ``weight`` will do that torch computes from other parameters, by a
             parametrization or one of the hooks of :func:`compute_parameters`: for who reads it
             once.
@@ -69,12 +72,14 @@ def change(
         None if reading its ``weight`` and ``bias``, if it has any, is enough.
     """
     kind = type(module)
-    if not any(isinstance(module, known) and kind.forward is known.forward for known in kinds):
+    if computed and parametrize.is_parametrized(module):
+        kind = kind.__mro__[1]
+    if kind not in kinds:
         return f"its {name} is of the class {kind.__qualname__}"
     replaced = replaced_method(module)
     if replaced is not None:
         return f"the method {replaced} of its {name} has been replaced"
-    if any(_GLOBAL_HOOKS) and not computed:
+    if any(GLOBAL_HOOKS) and not computed:
         return "a hook on all modules is registered"
     for inner in module.modules():
         if has_hooks(inner) and not (computed and _only_computes(inner)):
@@ -83,7 +88,7 @@ def change(
         for weight in ("weight", "bias"):
             # Of a replica of DataParallel they are attributes.
             if weight not in module._parameters and weight not in vars(module):
-                return f"the {weight} of its {name} is parametrized"
+                return f"the {weight} of its {name} is no parameter of it"
     return None
 
 
@@ -157,21 +162,28 @@ def watched(cell: Any, found: _Value | str) -> _Value | None:
         return found
     if not compiling:
         cell._watch = None
-        if found != vars(cell).get("_warned"):
-            cell._warned = found
-            warnings.warn(
-                f"{type(cell).__name__} runs step by step through its modules, as ncps does, which "
-                f"is slow: {found}",
-                stacklevel=2,
-            )
+        warn_of_steps(cell, found)
     return None
+
+
+def warn_of_steps(module: nn.Module, reason: str) -> None:
+    """Warn, once for each reason, that a module is run step by step."""
+    # The set is shared by the replicas of DataParallel, which live for one call.
+    warned: set[str] = vars(module).setdefault("_warned", set())
+    if reason not in warned:
+        warned.add(reason)
+        warnings.warn(
+            f"{type(module).__name__} runs step by step through its modules, as ncps does, which "
+            f"is slow: {reason}",
+            stacklevel=2,
+        )
 
 
 class Watch(Generic[_Value]):
     """What was found out about a cell, and whether it may still be so.
 
-    Only children and the sizes of dictionaries are compared, which takes a microsecond. It is not
-    noticed when the dictionary of hooks of a module inside is itself replaced by another one.
+    It takes a microsecond, which leaves out what nobody does by accident: a dictionary of hooks
+    that is itself replaced by another, and a class that is changed.
 
     Args:
         root: the cell.
@@ -179,39 +191,43 @@ class Watch(Generic[_Value]):
     """
 
     __slots__ = (
-        *("_attributes", "_children", "_containers", "_handles", "_hooks", "_root", "_settings"),
-        *("_sizes", "value"),
+        *("_attributes", "_children", "_containers", "_hooks", "_inner", "_kinds", "_order"),
+        *("_root", "_settings", "value"),
     )
 
     def __init__(self, root: nn.Module, value: _Value) -> None:
         self.value = value
         self._root = root._modules
         modules = list(root.modules())
-        inner = modules[1:]
+        self._inner = inner = modules[1:]
+        self._kinds = [*map(type, inner)]
         self._containers = [m._modules for m in modules if m._modules]
         self._children = [dict(children) for children in self._containers]
-        self._hooks = *_GLOBAL_HOOKS, *(getattr(m, name) for m in inner for name in _HOOKS)
-        self._handles = RemovableHandle.next_id
+        sequences = (m._modules for m in inner if isinstance(m, nn.Sequential))
+        self._order = [(children, [*children.values()]) for children in sequences]
+        self._hooks = *GLOBAL_HOOKS, *(getattr(m, name) for m in inner for name in _HOOKS)
         self._attributes = [vars(m) for m in inner]
-        self._sizes = [*map(len, self._attributes)]
         self._settings = [
-            (vars(m), name, getattr(m, name)) for m in inner for name in _SETTINGS.get(type(m), ())
+            (vars(m), name, getattr(m, name))
+            for m in modules
+            for name in ("mode", *_SETTINGS.get(type(m), ()))
+            if name in vars(m)
         ]
 
     def holds(self, root: nn.Module) -> bool:
         """Whether nothing that was looked at has changed."""
-        # This is on the way of every call: 0.3 us for an LTC, 1 us for a wired CfC.
-        if RemovableHandle.next_id != self._handles:
-            # A hook has been registered somewhere.
-            if any(self._hooks):
-                return False
-            self._handles = RemovableHandle.next_id
+        # This is on the way of every call.
         if (
             root._modules is not self._root
+            or any(self._hooks)
             or self._containers != self._children
-            or [*map(len, self._attributes)] != self._sizes
+            or [*map(type, self._inner)] != self._kinds
+            or any(map(dict.__contains__, self._attributes, _FORWARD))
         ):
             return False
+        for children, order in self._order:
+            if [*children.values()] != order:
+                return False
         for attributes, name, value in self._settings:  # noqa: SIM110  # takes half as long
             if attributes[name] != value:
                 return False

@@ -277,8 +277,8 @@ class LTCCell(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Run ``[B, T, I]`` inputs of the right shape through the operator."""
         parameters = self._operator_parameters()
-        softplus = self._implicit_param_constraints
-        if not self._has_usual_softplus():
+        softplus = self._softplus()
+        if softplus is None:
             parameters, softplus = self._made_positive(parameters), False
         weight = parameters[0]
         assert weight is not None
@@ -335,15 +335,24 @@ class LTCCell(nn.Module):
             reason = f"its make_positive_fn is {function}"
         return reason
 
-    def _has_usual_softplus(self) -> bool:
+    def _find_softplus(self) -> bool | None:
+        """Return whether the operator is to take softpluses; None if it cannot do it at all."""
+        function: Any = self.make_positive_fn
+        kinds = nn.Softplus, nn.Identity
+        if change("make_positive_fn", function, kinds) is not None:
+            return None
+        softplus = type(function) is nn.Softplus
+        return None if softplus and (function.beta, function.threshold) != (1, 20) else softplus
+
+    def _softplus(self) -> bool | None:
         if torch.compiler.is_compiling():
-            return self._softplus_change() is None
+            return self._find_softplus()
         watch = self._watch
         if watch is not None and watch.holds(self):
-            return True
-        usual = self._softplus_change() is None
-        self._watch = Watch(self, True) if usual else None
-        return usual
+            return watch.value
+        softplus = self._find_softplus()
+        self._watch = None if softplus is None else Watch(self, softplus)
+        return softplus
 
     def _made_positive(self, parameters: Sequence[Tensor | None]) -> tuple[Tensor | None, ...]:
         """Return the parameters as the equation has them, by another ``make_positive_fn``."""

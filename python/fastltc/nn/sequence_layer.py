@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-from fastltc.nn.changes import compute_parameters, has_own_forward
+from fastltc.nn.changes import compute_parameters, has_own_forward, warn_of_steps
 from fastltc.nn.checks import check_state
 from fastltc.nn.lstm_cell import memory_parameters
-from fastltc.nn.steps import run_steps
+from fastltc.nn.steps import run_steps, some_weight
 from fastltc.nn.timespans import check_packed_timespans, layer_lengths, layer_timespans
 
 __all__ = ["SequenceLayer"]
@@ -181,6 +181,10 @@ class SequenceLayer(nn.Module):
     ) -> tuple[Tensor, Any]:
         """Run step by step what the operators do not know: a memory cell or cell of one's own."""
         cell, own = self.rnn_cell, has_own_forward(self.rnn_cell)
+        if not torch.compiler.is_compiling():
+            kind = type(cell).__name__
+            what = "its memory cell or what is in it" if own else f"the forward of its {kind}"
+            warn_of_steps(self, f"{what} is another one or has a hook")
 
         def step(x: Tensor, state: Any, dt: Tensor | None) -> tuple[Tensor, tuple[Tensor, ...]]:
             h, *rest = state
@@ -200,10 +204,9 @@ class SequenceLayer(nn.Module):
         elif not self.use_mixed:
             state = (state,)
         part = self.lstm if self.use_mixed else cell
-        weights = (p for p in part.parameters() if p.is_floating_point())
         output, hn = run_steps(
             *(step, x, state, timespans, lengths, self.return_sequences, time_major),
-            *(cell._readout if own else None, next(weights, None)),
+            *(cell._readout if own else None, some_weight(part)),
         )
         return output, hn if self.use_mixed else hn[0]
 

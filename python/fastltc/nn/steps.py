@@ -6,12 +6,24 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fastltc.nn.checks import check_input_kind
 from fastltc.ops.checks import check_lengths_and_timespans
 
-__all__ = ["run_steps"]
+__all__ = ["run_steps", "some_weight"]
+
+
+def some_weight(module: nn.Module) -> Tensor | None:
+    """Return a parameter whose dtype and device the input must have, if there is one.
+
+    None are those that are somewhere else until a hook brings them, or of integers.
+    """
+    for name, parameter in module.named_parameters():
+        usual = parameter.is_floating_point() and not parameter.is_meta
+        if usual and not name.endswith("sparsity_mask"):
+            return parameter
+    return None
 
 
 def run_steps(

@@ -16,7 +16,7 @@ from fastltc.nn.cfc_cell import (
     run_step,
     run_through_modules,
 )
-from fastltc.nn.changes import Watch, has_own_forward, own_forward, watched
+from fastltc.nn.changes import Watch, compute_parameters, has_own_forward, own_forward, watched
 from fastltc.nn.checks import check_input_kind
 from fastltc.nn.wiring import build_wiring
 from fastltc.ops.cfc import cfc
@@ -178,15 +178,18 @@ class WiredCfCCell(nn.Module):
 
         Returns None where a memory cell would have to be run with it step by step.
         """
+        cells: Any = [self._modules[name] for name in self._names]
+        for cell in cells:
+            if cell._forward_pre_hooks:  # it is not called, in ncps neither
+                compute_parameters(cell)
         parameters = self._as_made()
-        if parameters is None:
+        masks = [cell._mask() for cell in cells]
+        if parameters is None or not all(mask is not None for mask in masks):
             if memory is not None:
                 return None
             return run_through_modules(
                 *(self, x, h0, timespans, lengths, return_sequences, time_major, self.state_size)
             )
-        cells: Any = [self._modules[name] for name in self._names]
-        masks = [cell._mask() for cell in cells]
         weight = parameters[0]
         if x.dtype != weight.dtype or x.device != weight.device:
             check_input_kind(x, weight)

@@ -12,13 +12,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import _disable_current_modes
 
 __all__ = [
+    "RoundedMask",
     "SynapseCache",
     "mask_entries",
     "mask_ones",
     "plain_tensors",
-    "rounded_mask",
     "stacked_synapse_list",
     "synapse_list",
 ]
@@ -62,6 +63,8 @@ def synapse_list(mask: Tensor | npt.NDArray[Any], name: str = "mask") -> Tensor:
         raise ValueError(f"{name}: expected shape [pre, post], got {list(mask.shape)}")
     with plain_tensors():
         connected = mask_ones(mask, name).numpy()
+    if connected.ndim != 2:  # inside torch.vmap
+        raise ValueError(f"{name}: expected shape [pre, post], got {list(connected.shape)}")
     pointers = np.concatenate([[0], connected.sum(0).cumsum()])
     presynaptic = np.nonzero(connected.T)[1]
     synapses = np.concatenate([pointers, presynaptic]).astype(np.int32)
@@ -119,29 +122,6 @@ def _rounding(entries: Tensor) -> float:
         if (entries.to(dtype).double() == entries).all():
             return rounding
     return 0.0  # NaN
-
-
-def rounded_mask(mask: Tensor, name: str) -> Tensor | None:
-    """Return what to compute with in the place of a mask, if it does not do as it is.
-
-    Args:
-        mask: 0 or 1 up to rounding; the operators take everything but 0 for 1.
-        name: what to call it in errors.
-
-    Returns:
-        None if the mask does, or has no values.
-
-    Raises:
-        ValueError: as of :func:`mask_ones`.
-    """
-    if mask.is_meta:
-        return None
-    with plain_tensors():
-        ones = mask_ones(mask, name)
-        plain = _unwrapped(mask).detach()
-        if torch.equal(ones, (plain != 0).cpu()):
-            return None
-        return ones.to(plain)
 
 
 def stacked_synapse_list(masks: Tensor, name: str = "masks") -> Tensor:
@@ -282,6 +262,7 @@ class SynapseCache:
         self._mask: Tensor | None = None
         self._version = self._address = 0
         self._large = False
+        self._stride: tuple[int, ...] = ()
         # The memory of the mask, to be read where the mask still is at that address only.
         self._memory: Any = None
         self._copy = b""
@@ -303,7 +284,11 @@ class SynapseCache:
         Raises:
             ValueError: if the mask has changed and an entry is neither 0 nor 1.
         """
-        if mask is self._mask and mask.data_ptr() == self._address:
+        if (
+            mask is self._mask
+            and mask.data_ptr() == self._address
+            and mask.stride() == self._stride
+        ):
             try:
                 version = mask._version
             except RuntimeError:
@@ -324,18 +309,24 @@ class SynapseCache:
             # There is nothing to read; the list of the wiring holds until there is.
             self.move(mask.device)
             return self.synapses
+        if _is_special(mask):
+            # A shard, say, of which the whole comes with the next call.
+            self._mask = None
+            return self.synapses
         with plain_tensors():
             self.synapses = self._make(mask, self._name)
             mask = _unwrapped(mask)
             self._version = _UNCOUNTED if mask.is_inference() else mask._version
-            self._mask, self._address = mask, mask.data_ptr()
+            self._mask, self._address, self._stride = mask, mask.data_ptr(), mask.stride()
             self._memory, self._copy = None, b""
             # Not by numpy(), which makes the memory one that FSDP cannot take away.
-            if mask.device.type == "cpu" and mask.is_contiguous() and mask.numel():
-                size = mask.numel() * mask.element_size()
-                self._memory = (ctypes.c_char * size).from_address(self._address)
+            if mask.device.type == "cpu" and mask.numel():
+                pairs = zip(mask.shape, mask.stride(), strict=True)
+                span = 1 + sum((size - 1) * stride for size, stride in pairs)
+                memory_type = ctypes.c_char * (span * mask.element_size())
+                self._memory = memory_type.from_address(self._address)
                 self._copy = self._memory.raw
-                self._large = mask.numel() > _CHEAP_TO_COMPARE
+                self._large = span > _CHEAP_TO_COMPARE
         return self.synapses
 
     def move(self, device: torch.device) -> None:
@@ -351,6 +342,34 @@ class SynapseCache:
         self._mask = None
 
 
+class RoundedMask(SynapseCache):
+    """A mask as the operators take it that read masks: exactly 0 where it is 0 up to rounding.
+
+    Args:
+        name: what to call the mask in errors.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(torch.empty(0), name, _round_mask)
+
+    def __reduce__(self) -> tuple[type[RoundedMask], tuple[Any, ...]]:
+        """Leave the mask behind when copied or pickled: the copy belongs to another one."""
+        return RoundedMask, (self._name,)
+
+    def refresh(self, mask: Tensor) -> Tensor:
+        """Look at the mask, and return it or what to take in its place."""
+        return mask if mask.is_meta or _is_special(mask) else super().refresh(mask)
+
+
+def _round_mask(mask: Tensor, name: str) -> Tensor:
+    ones, plain = mask_ones(mask, name), _unwrapped(mask).detach()
+    return plain if torch.equal(ones, (plain != 0).cpu()) else ones.to(plain)
+
+
+def _is_special(mask: Tensor) -> bool:
+    return type(mask) not in (Tensor, torch.nn.Parameter)
+
+
 @contextlib.contextmanager
 def plain_tensors() -> Iterator[None]:
     """Make tensors that serve everywhere, also inside inference mode or ``torch.func.grad``.
@@ -360,7 +379,11 @@ def plain_tensors() -> Iterator[None]:
     tracing = torch._C._get_tracing_state()
     torch._C._set_tracing_state(None)  # type: ignore[attr-defined]
     try:
-        with torch._C._DisableFuncTorch(), torch.inference_mode(False):
+        with (
+            torch._C._DisableFuncTorch(),
+            torch.inference_mode(False),
+            _disable_current_modes(),
+        ):
             yield
     finally:
         torch._C._set_tracing_state(tracing)  # type: ignore[attr-defined]
