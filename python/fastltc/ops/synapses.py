@@ -199,7 +199,10 @@ def _mask_entries(mask: Tensor, name: str) -> Tensor:
 
 
 def _version(tensor: Tensor) -> int:
-    return _UNCOUNTED if tensor.is_inference() else tensor._version
+    try:
+        return tensor._version
+    except RuntimeError:
+        return _UNCOUNTED
 
 
 def _remember(entries: Tensor, mask: Tensor) -> None:
