@@ -22,6 +22,10 @@ from fastltc.ops.synapses import RoundedMask, mask_ones
 __all__ = ["CfCCell", "LeCun"]
 
 
+THOROUGH_FROM = 32
+"""The work of this many time steps dwarfs a comparison of the masks."""
+
+
 class LeCun(nn.Module):
     """``1.7159 tanh(0.666 x)``, the activation of LeCun et al., Efficient BackProp, 1998."""
 
@@ -241,7 +245,7 @@ class CfCCell(nn.Module):
         weight = parameters[0]
         if x.dtype != weight.dtype or x.device != weight.device:
             check_input_kind(x, weight)
-        mask = self._mask()
+        mask = self._mask(x.numel() >= THOROUGH_FROM * self.input_size)
         masks = []
         if mask is not None and self.backbone_layers > 0:
             # The operator has no masks behind a backbone; this spares it one for a rare case.
@@ -343,7 +347,7 @@ class CfCCell(nn.Module):
 
     def _masked_head(self, name: str, z: Tensor) -> Tensor:
         head: Any = self._modules[name]
-        mask = self._mask()
+        mask = self._mask(thorough=False)
         if mask is None:
             return head(z)
         # ncps reads the weight and does not call the module, so a weight that a hook should
@@ -361,8 +365,8 @@ class CfCCell(nn.Module):
     def _readout(self, h: Tensor) -> Tensor:
         return h
 
-    def _mask(self) -> Tensor | None:
-        """Return the mask, if there is one, whose entries are 0 and 1."""
+    def _mask(self, thorough: bool = True) -> Tensor | None:
+        """Return the mask, if there is one, whose entries are 0 and 1; see SynapseCache.current."""
         mask: Tensor | None = self._parameters.get("sparsity_mask")
         if mask is None:
             mask = self.sparsity_mask
@@ -370,7 +374,7 @@ class CfCCell(nn.Module):
                 return None
         if torch.compiler.is_compiling():
             return mask
-        return self._rounded.current(mask, False)
+        return self._rounded.current(mask, True if thorough else None)
 
     def _operator_parameters(self, parts: CellParts) -> list[Tensor] | None:
         """Read the parameters; None if one is not there any more."""

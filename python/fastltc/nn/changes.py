@@ -191,7 +191,16 @@ class Watch(Generic[_Value]):
     """
 
     __slots__ = (
-        *("_attributes", "_children", "_containers", "_hooks", "_inner", "_kinds", "_order"),
+        *(
+            "_attributes",
+            "_children",
+            "_containers",
+            "_copies",
+            "_hooks",
+            "_inner",
+            "_kinds",
+            "_order",
+        ),
         *("_root", "_settings", "value"),
     )
 
@@ -207,6 +216,8 @@ class Watch(Generic[_Value]):
         self._order = [(children, [*children.values()]) for children in sequences]
         self._hooks = *GLOBAL_HOOKS, *(getattr(m, name) for m in inner for name in _HOOKS)
         self._attributes = [vars(m) for m in inner]
+        # Of few modules all attributes are compared at once, settings included.
+        self._copies = [dict(a) for a in self._attributes] if len(inner) <= 2 else None
         self._settings = [
             (vars(m), name, getattr(m, name))
             for m in modules
@@ -222,8 +233,11 @@ class Watch(Generic[_Value]):
             or any(self._hooks)
             or self._containers != self._children
             or [*map(type, self._inner)] != self._kinds
-            or any(map(dict.__contains__, self._attributes, _FORWARD))
         ):
+            return False
+        if self._copies is not None:
+            return self._attributes == self._copies
+        if any(map(dict.__contains__, self._attributes, _FORWARD)):
             return False
         for children, order in self._order:
             if [*children.values()] != order:

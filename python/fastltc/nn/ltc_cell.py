@@ -276,8 +276,9 @@ class LTCCell(nn.Module):
         memory: Sequence[Tensor] | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Run ``[B, T, I]`` inputs of the right shape through the operator."""
-        parameters = self._operator_parameters()
-        softplus = self._softplus()
+        compiling = torch.compiler.is_compiling()
+        parameters = self._operator_parameters(compiling)
+        softplus = self._softplus(compiling)
         if softplus is None:
             parameters, softplus = self._made_positive(parameters), False
         weight = parameters[0]
@@ -286,7 +287,7 @@ class LTCCell(nn.Module):
             check_input_kind(x, weight)
         wiring = self._wiring
         synapses, sensory_synapses = self._synapse_lists(
-            x.numel() >= _THOROUGH_FROM * wiring.input_dim
+            x.numel() >= _THOROUGH_FROM * wiring.input_dim, compiling
         )
         return ltc(
             x,
@@ -305,10 +306,10 @@ class LTCCell(nn.Module):
             memory,
         )
 
-    def _operator_parameters(self) -> tuple[Tensor | None, ...]:
+    def _operator_parameters(self, compiling: bool = False) -> tuple[Tensor | None, ...]:
         # nn.Module looks attributes up in three dictionaries, which for all parameters together
         # takes as long as the operator takes for one step.
-        if not torch.compiler.is_compiling():
+        if not compiling:
             try:
                 return _read_all(self._parameters)
             except KeyError:  # a map that there is not, or what torch computes from others
@@ -344,8 +345,8 @@ class LTCCell(nn.Module):
         softplus = type(function) is nn.Softplus
         return None if softplus and (function.beta, function.threshold) != (1, 20) else softplus
 
-    def _softplus(self) -> bool | None:
-        if torch.compiler.is_compiling():
+    def _softplus(self, compiling: bool) -> bool | None:
+        if compiling:
             return self._find_softplus()
         watch = self._watch
         if watch is not None and watch.holds(self):
@@ -366,8 +367,8 @@ class LTCCell(nn.Module):
         x = h.new_empty(h.shape[0], 0, self._wiring.input_dim)
         return self._run(x, h, None, return_sequences=False)[0]
 
-    def _synapse_lists(self, thorough: bool) -> tuple[Tensor, Tensor]:
-        if torch.compiler.is_compiling():
+    def _synapse_lists(self, thorough: bool, compiling: bool = False) -> tuple[Tensor, Tensor]:
+        if compiling:
             # Reading a mask would break the graph.
             return self._synapses.synapses, self._sensory_synapses.synapses
         p = self._parameters

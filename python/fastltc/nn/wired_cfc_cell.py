@@ -10,13 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from fastltc.nn.cfc_cell import (
+    THOROUGH_FROM,
     CellParts,
     CfCCell,
     read_linears,
     run_step,
     run_through_modules,
 )
-from fastltc.nn.changes import Watch, compute_parameters, has_own_forward, own_forward, watched
+from fastltc.nn.changes import Watch, has_own_forward, own_forward, watched
 from fastltc.nn.checks import check_input_kind
 from fastltc.nn.wiring import build_wiring
 from fastltc.ops.cfc import cfc
@@ -178,13 +179,18 @@ class WiredCfCCell(nn.Module):
 
         Returns None where a memory cell would have to be run with it step by step.
         """
-        cells: Any = [self._modules[name] for name in self._names]
-        for cell in cells:
-            if cell._forward_pre_hooks:  # it is not called, in ncps neither
-                compute_parameters(cell)
         parameters = self._as_made()
-        masks = [cell._mask() for cell in cells]
-        if parameters is None or not all(mask is not None for mask in masks):
+        masks: list[Tensor] = []
+        if parameters is not None:
+            thorough = x.numel() >= THOROUGH_FROM * x.shape[2]
+            for name in self._names:
+                cell: Any = self._modules[name]
+                mask = cell._mask(thorough)
+                if mask is None:  # taken away since
+                    parameters = None
+                    break
+                masks.append(mask)
+        if parameters is None:
             if memory is not None:
                 return None
             return run_through_modules(
@@ -195,7 +201,7 @@ class WiredCfCCell(nn.Module):
             check_input_kind(x, weight)
         return cfc(
             *(x, h0, timespans, lengths, parameters, masks, self._sizes),
-            *(0, cells[0].mode, "lecun_tanh", None, return_sequences, time_major, memory),
+            *(0, cell.mode, "lecun_tanh", None, return_sequences, time_major, memory),
         )
 
     def _as_made(self) -> list[Tensor] | None:

@@ -290,7 +290,7 @@ class SynapseCache:
         if (
             mask is self._mask
             and mask.data_ptr() == self._address
-            and mask.stride() == self._stride
+            and (not thorough or mask.stride() == self._stride)
         ):
             try:
                 version = mask._version
