@@ -111,7 +111,8 @@ struct LtcPlan {
   // States that a step adds to it.
   int64_t rows_of_states(const LayerSizes& size) const { return size.U + (memory.present ? 1 : 0); }
 
-  void fill(const LtcInputs<T>& in, bool with_backward) {
+  // `least` is 0 where something else holds a neuron without capacitance in a step of 0.
+  void fill(const LtcInputs<T>& in, bool with_backward, T least = kLeastCapacity<T>) {
     const LtcParameters<T>& p = in.parameters;
     const int64_t N = in.size.N;
     memory.fill(in, with_backward);
@@ -139,7 +140,7 @@ struct LtcPlan {
     }
     for (int64_t j = 0; j < N; ++j) {
       capacity[j] *= static_cast<T>(in.size.U);
-      if (capacity[j] >= T(0) && capacity[j] < kLeastCapacity<T>) capacity[j] = kLeastCapacity<T>;
+      if (capacity[j] >= T(0) && capacity[j] < least) capacity[j] = least;
       leak_numerator[j] = gleak[j] * p.vleak[j];
       leak_denominator[j] = gleak[j] + static_cast<T>(p.epsilon);
     }

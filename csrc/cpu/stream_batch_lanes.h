@@ -517,7 +517,7 @@ class BatchLanesNetwork {
     plan.take(counting, in, false);
     Arena arena(pool_.take<char>(static_cast<int64_t>(counting.used())));
     plan.take(arena, in, false);
-    plan.fill(in, false);
+    plan.fill(in, false, 0.0f);
   }
   const int32_t* copy_columns(const int32_t* column, int64_t neurons) {
     int32_t* const result = pool_.take<int32_t>(neurons + 1);

@@ -500,7 +500,7 @@ class PostLanesNetwork {
     const Block block(counting.used());
     Arena arena(block.data());
     plan.take(arena, in, false);
-    plan.fill(in, false);
+    plan.fill(in, false, 0.0f);
     int32_t* const bins = arena.take<int32_t>(in.size.N + 2);
     Arena size;
     lanes.take(size, in);
