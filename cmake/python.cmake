@@ -63,7 +63,8 @@ endif()
 pybind11_add_module(_runtime MODULE NO_EXTRAS
   csrc/runtime/module.cpp
   csrc/runtime/network.cpp
-  csrc/runtime/session.cpp)
+  csrc/runtime/session.cpp
+  csrc/runtime/unchanged.cpp)
 target_include_directories(_runtime PRIVATE ${PROJECT_BINARY_DIR}/generated)
 target_link_libraries(_runtime PRIVATE fastltc_kernels)
 

@@ -10,6 +10,7 @@
 #include "cpu/sigmoid.h"
 #include "runtime/network.h"
 #include "runtime/session.h"
+#include "runtime/unchanged.h"
 #include "runtime/unlocked.h"
 
 namespace py = pybind11;
@@ -66,6 +67,7 @@ PYBIND11_MODULE(_runtime, m) {
       "two accumulations after it, and return how many evaluations that were. Benchmarks time it: "
       "its rate is what no kernel can exceed on this machine.");
   m.def("build_info", &build_info, "Return what this build was made of.");
+  m.add_object("unchanged", fastltc::runtime::unchanged_function());
 
   using fastltc::runtime::network_of;
   using fastltc::runtime::PreparedNetwork;

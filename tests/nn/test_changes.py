@@ -18,6 +18,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 import fastltc
+from fastltc._extension import load_runtime
 
 INPUTS, B, T = 3, 4, 5
 
@@ -661,3 +662,12 @@ def test_a_fresh_layer_is_traced_by_make_fx() -> None:
     with torch.no_grad():
         graph = make_fx(lambda x: theirs(x)[0])(x)
         torch.testing.assert_close(graph(x), theirs(x)[0])
+
+
+@pytest.mark.parametrize(
+    "seen",
+    [None, (), (1,) * 8, ((), (1,), (), (), "forward", (), (), ()), ((1,), *((),) * 7)],
+)
+def test_the_compiled_look_refuses_what_it_cannot_read(seen: Any) -> None:
+    with pytest.raises(TypeError, match="seen: expected the tuple"):
+        load_runtime().unchanged(seen)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Callable
-from itertools import repeat
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -20,6 +19,8 @@ from torch.nn.modules import module as _torch_module
 from torch.nn.utils import parametrize, prune
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
+
+from fastltc._extension import load_runtime
 
 __all__ = [
     "GLOBAL_HOOKS",
@@ -37,11 +38,11 @@ __all__ = [
 _Value = TypeVar("_Value")
 _Cell = TypeVar("_Cell", bound=nn.Module)
 
+_unchanged = load_runtime().unchanged
+
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 GLOBAL_HOOKS = tuple(vars(_torch_module)[f"_global{name}"] for name in _HOOKS)
 """Hooks on all modules."""
-
-_FORWARD = repeat("forward")
 
 _SETTINGS = {
     nn.GELU: ("approximate",),
@@ -182,70 +183,42 @@ def warn_of_steps(module: nn.Module, reason: str) -> None:
 class Watch(Generic[_Value]):
     """What was found out about a cell, and whether it may still be so.
 
-    It takes a microsecond, which leaves out what nobody does by accident: a dictionary of hooks
-    that is itself replaced by another, and a class that is changed.
+    What is left out is what nobody does by accident: a dictionary of hooks that is itself replaced
+    by another.
 
     Args:
         root: the cell.
         value: what was found out.
     """
 
-    __slots__ = (
-        *(
-            "_attributes",
-            "_children",
-            "_containers",
-            "_copies",
-            "_hooks",
-            "_inner",
-            "_kinds",
-            "_order",
-        ),
-        *("_root", "_settings", "value"),
-    )
+    __slots__ = ("_root", "_seen", "value")
 
     def __init__(self, root: nn.Module, value: _Value) -> None:
         self.value = value
         self._root = root._modules
         modules = list(root.modules())
-        self._inner = inner = modules[1:]
-        self._kinds = [*map(type, inner)]
-        self._containers = [m._modules for m in modules if m._modules]
-        self._children = [dict(children) for children in self._containers]
-        sequences = (m._modules for m in inner if isinstance(m, nn.Sequential))
-        self._order = [(children, [*children.values()]) for children in sequences]
-        self._hooks = *GLOBAL_HOOKS, *(getattr(m, name) for m in inner for name in _HOOKS)
-        self._attributes = [vars(m) for m in inner]
-        # Of few modules all attributes are compared at once, settings included.
-        self._copies = [dict(a) for a in self._attributes] if len(inner) <= 2 else None
-        self._settings = [
-            (vars(m), name, getattr(m, name))
-            for m in modules
-            for name in ("mode", *_SETTINGS.get(type(m), ()))
-            if name in vars(m)
-        ]
+        inner = tuple(modules[1:])
+        containers = tuple(m._modules for m in modules if m._modules)
+        # See csrc/runtime/unchanged.cpp.
+        self._seen = (
+            (*GLOBAL_HOOKS, *(getattr(m, name) for m in inner for name in _HOOKS)),
+            inner,
+            tuple(map(type, inner)),
+            tuple(map(vars, inner)),
+            "forward",
+            containers,
+            tuple(tuple(children.values()) for children in containers),
+            tuple(
+                (vars(m), name, getattr(m, name))
+                for m in modules
+                for name in ("mode", *_SETTINGS.get(type(m), ()))
+                if name in vars(m)
+            ),
+        )
 
     def holds(self, root: nn.Module) -> bool:
         """Whether nothing that was looked at has changed."""
-        # This is on the way of every call.
-        if (
-            root._modules is not self._root
-            or any(self._hooks)
-            or self._containers != self._children
-            or [*map(type, self._inner)] != self._kinds
-        ):
-            return False
-        if self._copies is not None:
-            return self._attributes == self._copies
-        if any(map(dict.__contains__, self._attributes, _FORWARD)):
-            return False
-        for children, order in self._order:
-            if [*children.values()] != order:
-                return False
-        for attributes, name, value in self._settings:  # noqa: SIM110  # takes half as long
-            if attributes[name] != value:
-                return False
-        return True
+        return root._modules is self._root and _unchanged(self._seen)
 
     def __reduce__(self) -> tuple[type[None], tuple[()]]:
         """A copy of the cell looks for itself."""

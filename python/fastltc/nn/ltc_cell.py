@@ -278,7 +278,11 @@ class LTCCell(nn.Module):
         """Run ``[B, T, I]`` inputs of the right shape through the operator."""
         compiling = torch.compiler.is_compiling()
         parameters = self._operator_parameters(compiling)
-        softplus = self._softplus(compiling)
+        watch = self._watch
+        if not compiling and watch is not None and watch.holds(self):
+            softplus: bool | None = watch.value
+        else:
+            softplus = self._look_for_softplus(compiling)
         if softplus is None:
             parameters, softplus = self._made_positive(parameters), False
         weight = parameters[0]
@@ -345,14 +349,10 @@ class LTCCell(nn.Module):
         softplus = type(function) is nn.Softplus
         return None if softplus and (function.beta, function.threshold) != (1, 20) else softplus
 
-    def _softplus(self, compiling: bool) -> bool | None:
-        if compiling:
-            return self._find_softplus()
-        watch = self._watch
-        if watch is not None and watch.holds(self):
-            return watch.value
+    def _look_for_softplus(self, compiling: bool) -> bool | None:
         softplus = self._find_softplus()
-        self._watch = None if softplus is None else Watch(self, softplus)
+        if not compiling:
+            self._watch = None if softplus is None else Watch(self, softplus)
         return softplus
 
     def _made_positive(self, parameters: Sequence[Tensor | None]) -> tuple[Tensor | None, ...]:

@@ -182,10 +182,15 @@ class WiredCfCCell(nn.Module):
         parameters = self._as_made()
         masks: list[Tensor] = []
         if parameters is not None:
-            thorough = x.numel() >= THOROUGH_FROM * x.shape[2]
+            thorough = x.numel() >= THOROUGH_FROM * x.shape[2] or None
+            compiling = torch.compiler.is_compiling()
             for name in self._names:
                 cell: Any = self._modules[name]
-                mask = cell._mask(thorough)
+                mask = cell._parameters.get("sparsity_mask")
+                if mask is None:
+                    mask = cell._mask()
+                elif not compiling:
+                    mask = cell._rounded.current(mask, thorough)
                 if mask is None:  # taken away since
                     parameters = None
                     break
