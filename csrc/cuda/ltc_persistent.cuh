@@ -629,7 +629,11 @@ __device__ void persistent_backward_sample(const PersistentBackward<T>& call,
       call.grad_capacity[at] = sum_c[n];
       // The sums of a neuron without synapses are the same in all unfolds.
       T gdt = n == 0 ? driven_gdt : sums_of_step.num * sum_g[1] - sums_of_step.den * sum_ga[1];
-      if (is_held(sums_of_step.dt, role.capacity[n])) gdt = 0;
+      // is_held, in two steps: with several layers one step would spill a register.
+      if (sums_of_step.dt == T(0)) {
+        const T capacity = kind == kLayers ? call.net.capacity[j] : role.capacity[n];
+        if (capacity == kLeastCapacity<T>) gdt = 0;
+      }
       all_gdt += gdt;
       if (grad_dt.data != nullptr && call.rows.timespans_per_neuron) write_grad_dt(b, t, j, gdt);
     }
