@@ -245,6 +245,7 @@ class CfCCell(nn.Module):
         weight = parameters[0]
         if x.dtype != weight.dtype or x.device != weight.device:
             check_input_kind(x, weight)
+        # Compiled code does not use the comparison, which therefore is no guard of it.
         mask = self._mask(x.numel() >= THOROUGH_FROM * self.input_size)
         masks = []
         if mask is not None and self.backbone_layers > 0:

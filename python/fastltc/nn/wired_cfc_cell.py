@@ -182,15 +182,16 @@ class WiredCfCCell(nn.Module):
         parameters = self._as_made()
         masks: list[Tensor] = []
         if parameters is not None:
-            thorough = x.numel() >= THOROUGH_FROM * x.shape[2] or None
             compiling = torch.compiler.is_compiling()
+            # A comparison of sizes would be a guard of compiled code.
+            thorough = not compiling and x.numel() >= THOROUGH_FROM * x.shape[2]
             for name in self._names:
                 cell: Any = self._modules[name]
                 mask = cell._parameters.get("sparsity_mask")
                 if mask is None:
                     mask = cell._mask()
                 elif not compiling:
-                    mask = cell._rounded.current(mask, thorough)
+                    mask = cell._rounded.current(mask, thorough or None)
                 if mask is None:  # taken away since
                     parameters = None
                     break
