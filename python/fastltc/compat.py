@@ -17,7 +17,6 @@ import inspect
 import re
 import threading
 import types
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -39,7 +38,7 @@ from torch import nn
 
 from fastltc import nn as ours
 from fastltc import verified
-from fastltc.nn.changes import change, has_hooks, replaced_method
+from fastltc.nn.changes import change, has_hooks, replaced_method, warn_once
 from fastltc.ops.ltc import LTC_PARAMETERS
 from fastltc.ops.synapses import RoundedMask, SynapseCache, mask_ones, synapse_list
 
@@ -81,13 +80,12 @@ class LTCCell(_Swapped, ours.LTCCell, NcpsLTCCell):
 
     def _found_computed(self, names: list[str]) -> None:
         # Replicas of DataParallel have their parameters as attributes.
-        if not hasattr(self, "_is_replica") and names != vars(self).get("_warned"):
-            self._warned = names
-            warnings.warn(
+        if not hasattr(self, "_is_replica"):
+            warn_once(
+                self,
                 f"{', '.join(names)} of an LTCCell is pruned, normalised or parametrized: it "
                 "counts in fastltc, but would not in ncps, which goes on with the parameter as it "
                 "was",
-                stacklevel=2,
             )
 
 

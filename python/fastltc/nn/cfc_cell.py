@@ -17,13 +17,9 @@ from fastltc.nn.steps import run_steps, some_weight
 from fastltc.nn.timespans import cell_timespans
 from fastltc.ops.cfc import CFC_ACTIVATIONS, CFC_MODES, cfc
 from fastltc.ops.checks import check_timespan_values
-from fastltc.ops.synapses import RoundedMask, mask_ones
+from fastltc.ops.synapses import THOROUGH_FROM, RoundedMask, mask_ones
 
 __all__ = ["CfCCell", "LeCun"]
-
-
-THOROUGH_FROM = 32
-"""The work of this many time steps dwarfs a comparison of the masks."""
 
 
 class LeCun(nn.Module):
@@ -234,7 +230,7 @@ class CfCCell(nn.Module):
 
         Returns None where a memory cell would have to be run with it step by step.
         """
-        made = self._as_made()
+        made = as_made(self)
         if made is None:
             if memory is not None:
                 return None
@@ -260,18 +256,6 @@ class CfCCell(nn.Module):
             self._dropout_factors(x, parts) if parts.dropouts else None,
             *(return_sequences, time_major, memory),
         )
-
-    def _as_made(self) -> tuple[CellParts, list[Tensor]] | None:
-        """Return what the operator reads of the modules; None if they have to be called."""
-        if not torch.compiler.is_compiling():
-            watch = self._watch
-            if watch is not None and watch.holds(self):
-                parameters = self._operator_parameters(watch.value)
-                if parameters is not None:
-                    return watch.value, parameters
-        parts = watched(self, self._find_parts())
-        parameters = None if parts is None else self._operator_parameters(parts)
-        return None if parts is None or parameters is None else (parts, parameters)
 
     def _find_parts(self, computed: bool = False) -> CellParts | str:
         """Look at the modules inside: return them, or why they have to be called.
@@ -407,6 +391,23 @@ class CfCCell(nn.Module):
             # Compiled code takes the mask as it is.
             with torch.no_grad():
                 own.copy_(mask)
+
+
+def as_made(cell: Any) -> tuple[CellParts, list[Tensor]] | None:
+    """Return what the operator reads of the modules of a cell; None if they have to be called.
+
+    Args:
+        cell: has ``_watch``, ``_find_parts`` and ``_operator_parameters``.
+    """
+    if not torch.compiler.is_compiling():
+        watch = cell._watch
+        if watch is not None and watch.holds(cell):
+            parameters = cell._operator_parameters(watch.value)
+            if parameters is not None:
+                return watch.value, parameters
+    parts = watched(cell, cell._find_parts())
+    parameters = None if parts is None else cell._operator_parameters(parts)
+    return None if parts is None or parameters is None else (parts, parameters)
 
 
 def read_linears(linears: Sequence[Any]) -> list[Any] | None:

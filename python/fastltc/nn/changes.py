@@ -32,6 +32,7 @@ __all__ = [
     "own_forward",
     "replaced_method",
     "warn_of_steps",
+    "warn_once",
     "watched",
 ]
 
@@ -169,15 +170,20 @@ def watched(cell: Any, found: _Value | str) -> _Value | None:
 
 def warn_of_steps(module: nn.Module, reason: str) -> None:
     """Warn, once for each reason, that a module is run step by step."""
+    warn_once(
+        module,
+        f"{type(module).__name__} runs step by step through its modules, as ncps does, which is "
+        f"slow: {reason}",
+    )
+
+
+def warn_once(module: nn.Module, text: str) -> None:
+    """Warn, if it has not been said of this module before."""
     # The set is shared by the replicas of DataParallel, which live for one call.
     warned: set[str] = vars(module).setdefault("_warned", set())
-    if reason not in warned:
-        warned.add(reason)
-        warnings.warn(
-            f"{type(module).__name__} runs step by step through its modules, as ncps does, which "
-            f"is slow: {reason}",
-            stacklevel=2,
-        )
+    if text not in warned:
+        warned.add(text)
+        warnings.warn(text, stacklevel=3)
 
 
 class Watch(Generic[_Value]):

@@ -16,14 +16,12 @@ from fastltc.nn.timespans import cell_timespans
 from fastltc.nn.wiring import build_wiring
 from fastltc.ops.checks import check_timespan_values
 from fastltc.ops.ltc import LTC_PARAMETERS, ltc
-from fastltc.ops.synapses import SynapseCache, synapse_list
+from fastltc.ops.synapses import THOROUGH_FROM, SynapseCache, synapse_list
 
 __all__ = ["LTCCell"]
 
 _read_all = itemgetter(*LTC_PARAMETERS)
 _NO_MAP = (None, False, "", "none", "identity")
-# The work of this many time steps dwarfs a comparison of the masks.
-_THOROUGH_FROM = 32
 
 
 @own_forward
@@ -291,7 +289,7 @@ class LTCCell(nn.Module):
             check_input_kind(x, weight)
         wiring = self._wiring
         synapses, sensory_synapses = self._synapse_lists(
-            x.numel() >= _THOROUGH_FROM * wiring.input_dim, compiling
+            x.numel() >= THOROUGH_FROM * wiring.input_dim, compiling
         )
         return ltc(
             x,
@@ -327,30 +325,28 @@ class LTCCell(nn.Module):
     def _found_computed(self, names: list[str]) -> None:
         """Take note of parameters that torch computes from others; for swapped cells."""
 
-    def _softplus_change(self) -> str | None:
-        """Say why ``make_positive_fn`` has to be called, if the operator does something else."""
+    def _find_softplus(self) -> bool | str:
+        """Return whether the operator is to take softpluses, or why it cannot do it at all."""
         function: Any = self.make_positive_fn
-        kind = nn.Softplus if self._implicit_param_constraints else nn.Identity
-        reason = change("make_positive_fn", function, (kind,))
-        if (
-            reason is None
-            and kind is nn.Softplus
-            and (function.beta, function.threshold) != (1, 20)
-        ):
-            reason = f"its make_positive_fn is {function}"
-        return reason
-
-    def _find_softplus(self) -> bool | None:
-        """Return whether the operator is to take softpluses; None if it cannot do it at all."""
-        function: Any = self.make_positive_fn
-        kinds = nn.Softplus, nn.Identity
-        if change("make_positive_fn", function, kinds) is not None:
-            return None
+        reason = change("make_positive_fn", function, (nn.Softplus, nn.Identity))
+        if reason is not None:
+            return reason
         softplus = type(function) is nn.Softplus
-        return None if softplus and (function.beta, function.threshold) != (1, 20) else softplus
+        if softplus and (function.beta, function.threshold) != (1, 20):
+            return f"its make_positive_fn is {function}"
+        return softplus
+
+    def _softplus_change(self) -> str | None:
+        """Say in what ``make_positive_fn`` is other than the cell's arguments have it, if it is."""
+        found = LTCCell._find_softplus(self)
+        if isinstance(found, str):
+            return found
+        usual = found == self._implicit_param_constraints
+        return None if usual else f"its make_positive_fn is {self.make_positive_fn}"
 
     def _look_for_softplus(self, compiling: bool) -> bool | None:
-        softplus = self._find_softplus()
+        found = self._find_softplus()
+        softplus = None if isinstance(found, str) else found
         if not compiling:
             self._watch = None if softplus is None else Watch(self, softplus)
         return softplus

@@ -10,17 +10,18 @@ import torch
 from torch import Tensor, nn
 
 from fastltc.nn.cfc_cell import (
-    THOROUGH_FROM,
     CellParts,
     CfCCell,
+    as_made,
     read_linears,
     run_step,
     run_through_modules,
 )
-from fastltc.nn.changes import Watch, has_own_forward, own_forward, watched
+from fastltc.nn.changes import Watch, has_own_forward, own_forward
 from fastltc.nn.checks import check_input_kind
 from fastltc.nn.wiring import build_wiring
 from fastltc.ops.cfc import cfc
+from fastltc.ops.synapses import THOROUGH_FROM
 
 __all__ = ["WiredCfCCell"]
 
@@ -179,9 +180,9 @@ class WiredCfCCell(nn.Module):
 
         Returns None where a memory cell would have to be run with it step by step.
         """
-        parameters = self._as_made()
+        made = as_made(self)
         masks: list[Tensor] = []
-        if parameters is not None:
+        if made is not None:
             compiling = torch.compiler.is_compiling()
             # A comparison of sizes would be a guard of compiled code.
             thorough = not compiling and x.numel() >= THOROUGH_FROM * x.shape[2]
@@ -193,15 +194,16 @@ class WiredCfCCell(nn.Module):
                 elif not compiling:
                     mask = cell._rounded.current(mask, thorough or None)
                 if mask is None:  # taken away since
-                    parameters = None
+                    made = None
                     break
                 masks.append(mask)
-        if parameters is None:
+        if made is None:
             if memory is not None:
                 return None
             return run_through_modules(
                 *(self, x, h0, timespans, lengths, return_sequences, time_major, self.state_size)
             )
+        _, parameters = made
         weight = parameters[0]
         if x.dtype != weight.dtype or x.device != weight.device:
             check_input_kind(x, weight)
@@ -209,17 +211,6 @@ class WiredCfCCell(nn.Module):
             *(x, h0, timespans, lengths, parameters, masks, self._sizes),
             *(0, cell.mode, "lecun_tanh", None, return_sequences, time_major, memory),
         )
-
-    def _as_made(self) -> list[Tensor] | None:
-        """Return the parameters that the operator reads; None if modules have to be called."""
-        if not torch.compiler.is_compiling():
-            watch = self._watch
-            if watch is not None and watch.holds(self):
-                parameters = self._operator_parameters(watch.value)
-                if parameters is not None:
-                    return parameters
-        parts = watched(self, self._find_parts())
-        return None if parts is None else self._operator_parameters(parts)
 
     def _operator_parameters(self, parts: CellParts) -> list[Tensor] | None:
         found = read_linears(parts.linears)

@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 __all__ = [
     "RoundedMask",
     "SynapseCache",
+    "THOROUGH_FROM",
     "mask_entries",
     "mask_ones",
     "plain_tensors",
@@ -29,6 +30,9 @@ _UNCOUNTED = -1
 
 _CHECKED: dict[int, tuple[weakref.ref[Tensor], weakref.ref[Tensor], int, int]] = {}
 """By the address of a list of entries: itself, the mask that it is of, and the versions of both."""
+
+THOROUGH_FROM = 32
+"""The work of this many steps times samples dwarfs a comparison of a mask of any size."""
 
 _CHEAP_TO_COMPARE = 64 * 64
 """Masks of at most this many entries are compared at every call: it takes less than 1 us."""
@@ -231,10 +235,9 @@ def check_entries(entries: Tensor, mask: Tensor) -> None:
         and (known[1]() is mask and known[3] == _version(mask))
     ):
         return
-    plain = (Tensor, torch.nn.Parameter)
-    if type(entries) not in plain or type(mask) not in plain or not entries.is_cpu:
+    if _is_special(entries) or _is_special(mask) or not (entries.is_cpu and mask.is_cpu):
         return
-    if not mask.is_cpu or mask.dim() != 2:
+    if mask.dim() != 2:
         return
     if entries.dtype != torch.int32 or not torch.equal(_mask_entries(mask, "mask"), entries):
         raise ValueError(
@@ -319,7 +322,7 @@ class SynapseCache:
         with plain_tensors():
             self.synapses = self._make(mask, self._name)
             mask = _unwrapped(mask)
-            self._version = _UNCOUNTED if mask.is_inference() else mask._version
+            self._version = _version(mask)
             self._mask, self._address, self._stride = mask, mask.data_ptr(), mask.stride()
             self._memory, self._copy = None, b""
             # Not by numpy(), which makes the memory one that FSDP cannot take away.
