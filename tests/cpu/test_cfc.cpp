@@ -360,19 +360,8 @@ void check_forward(const Problem& p, double tolerance) {
   Call<T> call(p);
   for (const bool keep_states : {true, false}) {
     call.forward(keep_states);
-    double worst = 0;
-    const auto compare = [&](const std::vector<T>& got, const std::vector<double>& expected) {
-      for (size_t k = 0; k < expected.size(); ++k) {
-        const double difference = std::abs(static_cast<double>(got[k]) - expected[k]);
-        if (!(difference <= worst)) worst = difference;
-      }
-    };
-    compare(call.output, output);
-    compare(call.hn, hn);
-    if (!(worst <= tolerance)) {
-      fastltc::test::report_failure(__FILE__, __LINE__,
-                                    text(p.c) + ": off by " + std::to_string(worst));
-    }
+    fastltc::test::check_close(text(p.c) + ": output", call.output, output, tolerance);
+    fastltc::test::check_close(text(p.c) + ": hn", call.hn, hn, tolerance);
   }
 }
 
@@ -577,32 +566,19 @@ void check_pairs_of_threads(const Problem& problem, double tolerance) {
   const std::vector<T> output = call.output, hn = call.hn, states = call.states;
   const std::vector<std::vector<T>> grad = call.backward_of_states(1);
   double size = 1.0;
-  for (const auto& part : grad) {
-    for (const T g : part) size = std::max(size, std::abs(static_cast<double>(g)));
-  }
-  const auto compare = [&](const std::vector<T>& got, const std::vector<T>& expected, double scale,
-                           const std::string& what) {
-    double worst = 0;
-    for (size_t k = 0; k < expected.size(); ++k) {
-      const double difference = std::abs(static_cast<double>(got[k] - expected[k]));
-      if (!(difference <= worst)) worst = difference;
-    }
-    if (worst <= tolerance * scale) return;
-    fastltc::test::report_failure(
-        __FILE__, __LINE__,
-        text(problem.c) + ": " + what + " off by " + std::to_string(worst / scale));
-  };
+  for (const auto& part : grad) size = std::max(size, fastltc::test::scale_of(part));
   for (const int forward : kThreads) {
-    const std::string pair = std::to_string(forward) + " threads, then ";
+    const std::string pair = text(problem.c) + ": " + std::to_string(forward) + " threads, then ";
     call.forward(true, forward);
-    compare(call.output, output, 1.0, pair + "none: outputs");
-    compare(call.hn, hn, 1.0, pair + "none: hn");
-    compare(call.states, states, 1.0, pair + "none: states");
+    fastltc::test::check_close(pair + "none: outputs", call.output, output, tolerance);
+    fastltc::test::check_close(pair + "none: hn", call.hn, hn, tolerance);
+    fastltc::test::check_close(pair + "none: states", call.states, states, tolerance);
     for (const int backward : kThreads) {
       const std::vector<std::vector<T>> again = call.backward_of_states(backward);
       for (size_t k = 0; k < grad.size(); ++k) {
-        compare(again[k], grad[k], size,
-                pair + std::to_string(backward) + ": gradient " + std::to_string(k));
+        fastltc::test::check_close(
+            pair + std::to_string(backward) + ": gradient " + std::to_string(k), again[k], grad[k],
+            tolerance, size);
       }
     }
   }

@@ -331,19 +331,7 @@ struct Call {
 template <typename T>
 void compare(const std::string& what, const std::vector<T>& got,
              const std::vector<double>& expected, double tolerance) {
-  double scale = 1, worst = 0;
-  for (const double value : expected) scale = std::max(scale, std::abs(value));
-  bool wrong = got.size() != expected.size();
-  for (size_t k = 0; k < expected.size() && !wrong; ++k) {
-    const double difference = std::abs(static_cast<double>(got[k]) - expected[k]);
-    if (!(difference <= worst)) worst = difference;
-    // Written so that a NaN fails.
-    wrong = !(difference <= tolerance * scale);
-  }
-  if (wrong) {
-    report_failure(__FILE__, __LINE__,
-                   what + ": off by " + std::to_string(worst) + " of " + std::to_string(scale));
-  }
+  fastltc::test::check_close(what, got, expected, tolerance, fastltc::test::scale_of(expected));
 }
 
 // What plain loops give.

@@ -5,10 +5,13 @@
 // A failed check is reported and the test goes on; an exception ends the test as failed.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
 #include <sstream>
 #include <string>
+#include <vector>
 
 namespace fastltc::test {
 
@@ -30,6 +33,34 @@ void check_near(const char* file, int line, const char* expression, A actual, B 
   text.precision(17);
   text << expression << " is " << actual << ", expected " << expected << " within " << tolerance;
   report_failure(file, line, text.str());
+}
+
+// Keeps the largest difference, and a NaN: whatever came after one would take its place where only
+// `!(difference <= worst)` is asked.
+inline void keep_worst(double& worst, double difference) {
+  if (difference > worst || std::isnan(difference)) worst = difference;
+}
+
+// The largest magnitude, but at least 1: what errors are measured by.
+template <typename T>
+double scale_of(const std::vector<T>& values) {
+  double scale = 1;
+  for (const T value : values) scale = std::max(scale, std::abs(static_cast<double>(value)));
+  return scale;
+}
+
+// Reports where two buffers differ by more than tolerance * scale, or in size.
+template <typename A, typename E>
+void check_close(const std::string& what, const std::vector<A>& actual,
+                 const std::vector<E>& expected, double tolerance, double scale = 1) {
+  double worst = 0;
+  const std::size_t size = std::min(actual.size(), expected.size());
+  for (std::size_t k = 0; k < size; ++k) {
+    keep_worst(worst, std::abs(static_cast<double>(actual[k]) - static_cast<double>(expected[k])));
+  }
+  if (actual.size() == expected.size() && worst <= tolerance * scale) return;
+  report_failure(__FILE__, __LINE__,
+                 what + ": off by " + std::to_string(worst) + " of " + std::to_string(scale));
 }
 
 }  // namespace fastltc::test
