@@ -43,7 +43,7 @@ def _sizes(
     return neurons, layer_sizes[-1], kept
 
 
-_operator = SequenceOperator("cfc", "CfC", _sizes)
+_run = SequenceOperator("cfc", "CfC", _sizes).run
 
 
 def cfc(
@@ -118,19 +118,26 @@ def cfc(
     Source: Hasani et al., Closed-form continuous-time neural networks, Nature Machine
     Intelligence 2022 (arXiv:2106.13898).
     """
-    for name, value, known in (
-        ("mode", mode, _MODES),
-        ("activation", activation, _ACTIVATIONS),
-    ):
-        if value not in known:
-            raise ValueError(f"{name}: expected one of {', '.join(known)}, got {value!r}")
+    if mode not in _MODES:
+        raise ValueError(f"mode: expected one of {', '.join(_MODES)}, got {mode!r}")
+    if activation not in _ACTIVATIONS:
+        raise ValueError(
+            f"activation: expected one of {', '.join(_ACTIVATIONS)}, got {activation!r}"
+        )
     dtype = torch.float32 if x.dtype in HALF_DTYPES else x.dtype
     for mask in masks:
         if mask.dtype != dtype:
             masks = [m.to(dtype) for m in masks]
             break
-    options = layer_sizes, backbone_layers, _MODES[mode], _ACTIVATIONS[activation]
-    return _operator(
-        *(x, h0, timespans, lengths, parameters, memory, (masks, dropout), options),
-        *(return_sequences, time_major),
+    return _run(
+        x,
+        h0,
+        timespans,
+        lengths,
+        parameters,
+        memory,
+        (masks, dropout),
+        (layer_sizes, backbone_layers, _MODES[mode], _ACTIVATIONS[activation]),
+        return_sequences,
+        time_major,
     )

@@ -174,7 +174,7 @@ class SequenceOperator:
         _save(ctx, self, _counts(tensors), inputs[_TENSORS:], output[2], _flat(tensors))
         ctx.mark_non_differentiable(output[2])
 
-    def __call__(
+    def run(
         self,
         x: Tensor,
         h0: Tensor | None,
@@ -206,8 +206,9 @@ class SequenceOperator:
         """
         dtype = x.dtype
         if dtype in HALF_DTYPES or parameters[0].dtype in HALF_DTYPES:
-            tensors = x, h0, timespans, lengths, parameters, memory, connections
-            output, hn = self(*map(_widened, tensors), options, return_sequences, time_major)
+            given = x, h0, timespans, lengths, parameters, memory, connections
+            widened: list[Any] = [*map(_widened, given), options, return_sequences, time_major]
+            output, hn = self.run(*widened)
             if torch.is_autocast_enabled(x.device.type):
                 return output, hn
             return output.to(dtype), hn.to(dtype)
@@ -221,22 +222,36 @@ class SequenceOperator:
             or (h0 is not None and h0.requires_grad)
             or (timespans is not None and timespans.requires_grad)
         )
-        tensors = x, h0, timespans, lengths, parameters, memory, *connections
-        options = *options, return_sequences, time_major, needs_grad
+        arguments = (
+            x,
+            h0,
+            timespans,
+            lengths,
+            parameters,
+            memory,
+            *connections,
+            *options,
+            return_sequences,
+            time_major,
+            needs_grad,
+        )
         if tracing or torch.compiler.is_compiling():
-            output, hn, _ = self.forward(*tensors, *options)
+            output, hn, _ = self.forward(*arguments)
             return output, hn
         try:
             # In forward mode a tangent would be lost silently; autograd functions refuse it.
             if not needs_grad and forward_ad._current_level < 0:
                 with torch._C._AutoDispatchBelowAutograd():
-                    output, hn, _ = self.forward(*tensors, *options)
+                    output, hn, _ = self.forward(*arguments)
             else:
                 functorch = torch._C._are_functorch_transforms_active()
                 function: Any = _Transformable if functorch else _Eager
-                output, hn, *_ = function.apply(self, _counts(tensors), options, *_flat(tensors))
+                tensors = arguments[:_TENSORS]
+                output, hn, *_ = function.apply(
+                    self, _counts(tensors), arguments[_TENSORS:], *_flat(tensors)
+                )
         except RuntimeError as error:
-            reraise(error, tensors, self.forward, x)
+            reraise(error, arguments, self.forward, x)
         return output, hn
 
 
