@@ -204,29 +204,23 @@ class Builder {
     const auto cell = [&](const char* key, std::vector<int64_t> shape) {
       return d.tensor(std::string("rnn_cell.") + key, shape);
     };
-    p.gleak = cell("gleak", {N});
-    p.vleak = cell("vleak", {N});
-    p.cm = cell("cm", {N});
-    p.sigma = cell("sigma", {N, N});
-    p.mu = cell("mu", {N, N});
-    p.w = cell("w", {N, N});
-    p.erev = cell("erev", {N, N});
-    p.sensory_sigma = cell("sensory_sigma", {I, N});
-    p.sensory_mu = cell("sensory_mu", {I, N});
-    p.sensory_w = cell("sensory_w", {I, N});
-    p.sensory_erev = cell("sensory_erev", {I, N});
-    const auto mapping = [&](const char* key, const char* weight, const char* bias, int64_t size,
-                             const float*& w, const float*& b) {
-      if (d.is_none(key)) return;
+    // How many parameters a map has: its weight, and its bias.
+    const auto mapping = [&](const char* key) {
+      if (d.is_none(key)) return 0;
       const auto kind = d.get<std::string>(key);
       if (kind != "affine" && kind != "linear") {
         fail(d.name(key) + ": expected 'affine', 'linear' or None, got '" + kind + "'");
       }
-      w = cell(weight, {size});
-      if (kind == "affine") b = cell(bias, {size});
+      return kind == "affine" ? 2 : 1;
     };
-    mapping("input_mapping", "input_w", "input_b", I, p.input_w, p.input_b);
-    mapping("output_mapping", "output_w", "output_b", M, p.output_w, p.output_b);
+    constexpr int all = std::numeric_limits<int>::max();
+    // By LtcShape.
+    int wanted[] = {all, all, all, mapping("input_mapping"), mapping("output_mapping")};
+    const std::vector<int64_t> shapes[] = {{N}, {N, N}, {I, N}, {I}, {M}};
+    for (const LtcParameter<const float*>& row : kLtcParameters<const float*>) {
+      const auto shape = static_cast<size_t>(row.shape);
+      if (wanted[shape]-- > 0) p.*row.pointer = cell(row.name, shapes[shape]);
+    }
     p.epsilon = d.get<double>("epsilon");
     p.softplus = d.get<bool>("implicit_param_constraints");
     layer.ltc.synapses = synapses(d.name("sparsity_mask"), cell("sparsity_mask", {N, N}), N, N);

@@ -16,7 +16,7 @@ from fastltc.nn.checks import check_input_kind, check_state
 from fastltc.nn.steps import run_steps, some_weight
 from fastltc.nn.timespans import cell_timespans
 from fastltc.ops.cfc import CFC_ACTIVATIONS, CFC_MODES, cfc
-from fastltc.ops.checks import check_timespan_values
+from fastltc.ops.errors import check_timespan_values
 from fastltc.ops.synapses import THOROUGH_FROM, RoundedMask, mask_ones
 
 __all__ = ["CfCCell", "LeCun"]

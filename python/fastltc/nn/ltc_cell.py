@@ -14,7 +14,7 @@ from fastltc.nn.changes import Watch, change, own_forward
 from fastltc.nn.checks import check_input_kind, check_state
 from fastltc.nn.timespans import cell_timespans
 from fastltc.nn.wiring import build_wiring
-from fastltc.ops.checks import check_timespan_values
+from fastltc.ops.errors import check_timespan_values
 from fastltc.ops.ltc import LTC_PARAMETERS, ltc
 from fastltc.ops.synapses import THOROUGH_FROM, SynapseCache, synapse_list
 

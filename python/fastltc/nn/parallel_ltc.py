@@ -13,7 +13,7 @@ from fastltc.nn.changes import compute_parameters, has_own_forward
 from fastltc.nn.checks import check_input_kind, check_state
 from fastltc.nn.ltc import LTC
 from fastltc.nn.timespans import layer_lengths, layer_timespans, timespans_like
-from fastltc.ops.checks import check_timespan_values
+from fastltc.ops.errors import check_timespan_values
 from fastltc.ops.ltc import LTC_PARAMETERS, ltc
 from fastltc.ops.synapses import SynapseCache, stacked_synapse_list
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fastltc.nn.checks import check_input_kind
-from fastltc.ops.checks import check_lengths_and_timespans
+from fastltc.ops.errors import check_lengths_and_timespans
 
 __all__ = ["run_steps", "some_weight"]
 
