@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from fastltc.ops.sequence import SequenceOperator
+from fastltc.ops.sequence import SequenceOperator, Sequences
 
-__all__ = ["LTC_PARAMETERS", "LTC_TABLE", "LTCParameter", "ltc"]
+__all__ = ["LTC_PARAMETERS", "LTC_TABLE", "LTCParameter", "ltc", "run_ltc"]
 
 
 class LTCParameter(NamedTuple):
@@ -84,7 +84,7 @@ def _sizes(
     return neurons, output_size * cm.shape[0] if stacked else output_size, states * neurons
 
 
-_operator = SequenceOperator("ltc", "LTC", _sizes)
+_run = SequenceOperator("ltc", "LTC", _sizes).run
 
 
 def ltc(
@@ -164,14 +164,39 @@ def ltc(
 
     Source: Hasani et al., Liquid Time-constant Networks, AAAI 2021, algorithm 1.
     """
-    present: list[Any] = list(parameters)
-    maps = 0
-    for m, tensor in enumerate(present[_FIRST_MAP:]):
-        if tensor is not None:
-            maps |= 1 << m
-    if maps != _ALL_MAPS:
-        present[_FIRST_MAP:] = [p for p in present[_FIRST_MAP:] if p is not None]
-    return _operator(
-        *(x, h0, timespans, lengths, present, memory, (synapses, sensory_synapses)),
-        *((maps, output_size, ode_unfolds, epsilon, softplus), return_sequences, time_major),
+    return run_ltc(
+        Sequences(x, h0, timespans, lengths, memory or (), return_sequences, time_major),
+        parameters,
+        synapses,
+        sensory_synapses,
+        output_size,
+        ode_unfolds,
+        epsilon,
+        softplus,
     )
+
+
+def run_ltc(
+    sequences: Sequences,
+    parameters: Sequence[Tensor | None],
+    synapses: Tensor,
+    sensory_synapses: Tensor,
+    output_size: int,
+    ode_unfolds: int,
+    epsilon: float,
+    softplus: bool,
+) -> tuple[Tensor, Tensor]:
+    """Do what :func:`ltc` does, for modules."""
+    input_w, input_b, output_w, output_b = parameters[_FIRST_MAP:]
+    maps = (
+        (input_w is not None)
+        | (input_b is not None) << 1
+        | (output_w is not None) << 2
+        | (output_b is not None) << 3
+    )
+    present: Any = parameters
+    if maps != _ALL_MAPS:
+        present = [*parameters[:_FIRST_MAP], *(p for p in parameters[_FIRST_MAP:] if p is not None)]
+    connections = synapses, sensory_synapses
+    options = maps, output_size, ode_unfolds, epsilon, softplus
+    return _run(sequences, present, connections, options)

@@ -14,7 +14,7 @@ and ``ops/cfc.py`` say what is special.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,6 +26,7 @@ from fastltc.ops.errors import check_same_device, no_second_derivative, reraise
 __all__ = [
     "HALF_DTYPES",
     "SequenceOperator",
+    "Sequences",
     "below_autograd",
     "compute_in_float32_under_autocast",
 ]
@@ -104,6 +105,21 @@ def _new_sequence(x: Tensor, channels: int, time_major: bool) -> Tensor:
     return x.new_empty(batch, time, channels)
 
 
+class Sequences(NamedTuple):
+    """A batch of sequences, and how the results are laid out: what every layer is run over.
+
+    See :func:`fastltc.ops.ltc` for all of it. A new argument of a sequence is a field here.
+    """
+
+    x: Tensor
+    h0: Any = None
+    timespans: Tensor | None = None
+    lengths: Tensor | None = None
+    memory: Sequence[Tensor] = ()
+    return_sequences: bool = True
+    time_major: bool = False
+
+
 class SequenceOperator:
     """The operators of one layer, forward and backward.
 
@@ -174,44 +190,32 @@ class SequenceOperator:
         _save(ctx, self, _counts(tensors), inputs[_TENSORS:], output[2], _flat(tensors))
         ctx.mark_non_differentiable(output[2])
 
-    def __call__(
+    def run(
         self,
-        x: Tensor,
-        h0: Tensor | None,
-        timespans: Tensor | None,
-        lengths: Tensor | None,
+        sequences: Sequences,
         parameters: Sequence[Tensor],
-        memory: Sequence[Tensor] | None,
         connections: tuple[Any, Any],
         options: tuple[Any, ...],
-        return_sequences: bool,
-        time_major: bool,
     ) -> tuple[Tensor, Tensor]:
         """Run the layer.
 
         Args:
-            x: see :func:`fastltc.ops.ltc`, as for all that it takes, too.
-            h0: the same.
-            timespans: the same.
-            lengths: the same.
+            sequences: what it is run over.
             parameters: those that there are.
-            memory: see :func:`fastltc.ops.ltc`.
             connections: the operator's arguments behind ``memory`` that are tensors.
             options: those that are none.
-            return_sequences: see :func:`fastltc.ops.ltc`.
-            time_major: the same.
 
         Returns:
             The output and the last state.
         """
+        x, h0, timespans, lengths, memory, return_sequences, time_major = sequences
         dtype = x.dtype
         if dtype in HALF_DTYPES or parameters[0].dtype in HALF_DTYPES:
-            tensors = x, h0, timespans, lengths, parameters, memory, connections
-            output, hn = self(*map(_widened, tensors), options, return_sequences, time_major)
+            widened = Sequences(*map(_widened, sequences))
+            output, hn = self.run(widened, _widened(parameters), _widened(connections), options)
             if torch.is_autocast_enabled(x.device.type):
                 return output, hn
             return output.to(dtype), hn.to(dtype)
-        memory = () if memory is None else memory
         tracing = torch._C._get_tracing_state() is not None  # by torch.jit.trace
         # The check of a trace, which runs without gradients, must see the same call.
         needs_grad = (tracing or torch.is_grad_enabled()) and (
@@ -221,22 +225,36 @@ class SequenceOperator:
             or (h0 is not None and h0.requires_grad)
             or (timespans is not None and timespans.requires_grad)
         )
-        tensors = x, h0, timespans, lengths, parameters, memory, *connections
-        options = *options, return_sequences, time_major, needs_grad
+        arguments = (
+            x,
+            h0,
+            timespans,
+            lengths,
+            parameters,
+            memory,
+            *connections,
+            *options,
+            return_sequences,
+            time_major,
+            needs_grad,
+        )
         if tracing or torch.compiler.is_compiling():
-            output, hn, _ = self.forward(*tensors, *options)
+            output, hn, _ = self.forward(*arguments)
             return output, hn
         try:
             # In forward mode a tangent would be lost silently; autograd functions refuse it.
             if not needs_grad and forward_ad._current_level < 0:
                 with torch._C._AutoDispatchBelowAutograd():
-                    output, hn, _ = self.forward(*tensors, *options)
+                    output, hn, _ = self.forward(*arguments)
             else:
                 functorch = torch._C._are_functorch_transforms_active()
                 function: Any = _Transformable if functorch else _Eager
-                output, hn, *_ = function.apply(self, _counts(tensors), options, *_flat(tensors))
+                tensors = arguments[:_TENSORS]
+                output, hn, *_ = function.apply(
+                    self, _counts(tensors), arguments[_TENSORS:], *_flat(tensors)
+                )
         except RuntimeError as error:
-            reraise(error, tensors, self.forward, x)
+            reraise(error, arguments, self.forward, x)
         return output, hn
 
 
