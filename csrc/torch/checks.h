@@ -6,6 +6,7 @@
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/core/ScalarType.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
@@ -103,7 +104,11 @@ enum class Fault { value, type, broken };
 class ArgumentCheck {
  public:
   ArgumentCheck(const char* op, const Tensor& first)
-      : op_(op), first_(first), dtype_(first.scalar_type()), cpu_(first.is_cpu()) {}
+      : op_(op),
+        first_(first),
+        dtype_(dtype_code(first)),
+        device_(device_code(first)),
+        cpu_(first.is_cpu()) {}
 
   // Values on a CUDA device cannot be looked at without waiting for it.
   bool can_read_values() const { return cpu_; }
@@ -124,10 +129,11 @@ class ArgumentCheck {
 
   // That the first tensor is one that kernels take.
   void first(const char* name) const {
+    const ScalarType dtype = first_.scalar_type();
     that(
-        dtype_ == ScalarType::Float || dtype_ == ScalarType::Double, name,
+        dtype == ScalarType::Float || dtype == ScalarType::Double, name,
         [&] {
-          return "expected a floating point dtype of at most 64 bits, got " + dtype_text(dtype_);
+          return "expected a floating point dtype of at most 64 bits, got " + dtype_text(dtype);
         },
         Fault::type);
   }
@@ -156,10 +162,10 @@ class ArgumentCheck {
              const Sizes& expected) const {
     device(name, tensor);
     that(
-        tensor.scalar_type() == dtype_, name,
+        dtype_code(tensor) == dtype_, name,
         [&] {
-          return "expected " + dtype_text(dtype_) + ", the dtype of the first argument, got " +
-                 dtype_text(tensor.scalar_type());
+          return "expected " + dtype_text(first_.scalar_type()) +
+                 ", the dtype of the first argument, got " + dtype_text(tensor.scalar_type());
         },
         Fault::type);
     shape(name, tensor, letters, expected);
@@ -187,20 +193,32 @@ class ArgumentCheck {
 
  private:
   bool on_device(const Tensor& tensor) const {
-    if (cpu_) return tensor.is_cpu();
-    return tensor.is_cuda() && tensor.get_device_index() == first_.get_device_index();
+    return device_code(tensor) == device_ &&
+           (cpu_ || tensor.get_device_index() == first_.get_device_index());
   }
   template <typename Sizes>
   static bool has_shape(const Tensor& tensor, const Sizes& expected) {
-    bool same = tensor.dim() == static_cast<int64_t>(expected.size());
-    int64_t d = 0;
-    for (const int64_t size : expected) same = same && tensor.size(d++) == size;
-    return same;
+    if (tensor.dim() != static_cast<int64_t>(expected.size())) return false;
+    int64_t* sizes;
+    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_sizes(tensor.get(), &sizes));
+    return std::equal(expected.begin(), expected.end(), sizes);
+  }
+  // Torch's numbers, to make a ScalarType or a DeviceType of which takes longer than to compare.
+  static int32_t dtype_code(const Tensor& tensor) {
+    int32_t code;
+    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(tensor.get(), &code));
+    return code;
+  }
+  static int32_t device_code(const Tensor& tensor) {
+    int32_t code;
+    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(tensor.get(), &code));
+    return code;
   }
 
   const char* op_;
   const Tensor& first_;
-  ScalarType dtype_;
+  int32_t dtype_;
+  int32_t device_;
   bool cpu_;
 };
 

@@ -1,6 +1,7 @@
 // The arguments of the LTC operators; see sequence_operator.h.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <iterator>
 #include <limits>
@@ -25,7 +26,7 @@ struct LtcArguments : SequenceArguments {
   double epsilon;
   bool softplus;
 
-  std::vector<size_t> rows{};  // of the table, for each of `parameters`
+  std::array<size_t, std::size(kLtcParameters<const void*>)> rows{};  // for each of `parameters`
   bool stacked = false;
   int64_t nets = 1;
   std::optional<Tensor> list{}, sensory_list{};
@@ -48,11 +49,12 @@ struct LtcArguments : SequenceArguments {
                 kTable[kFirstMap].shape == LtcShape::input);
 
   void check(const ArgumentCheck& check) {
+    size_t count = 0;
     for (size_t row = 0; row < std::size(kTable); ++row) {
-      if (row < kFirstMap || (maps >> (row - kFirstMap) & 1) != 0) rows.push_back(row);
+      if (row < kFirstMap || (maps >> (row - kFirstMap) & 1) != 0) rows[count++] = row;
     }
-    check.that(parameters.size() == rows.size(), "parameters", [&] {
-      return "expected " + std::to_string(rows.size()) + " tensors, got " +
+    check.that(parameters.size() == count, "parameters", [&] {
+      return "expected " + std::to_string(count) + " tensors, got " +
              std::to_string(parameters.size());
     });
     // Stacked parameters are those of several layers beside each other.
@@ -99,7 +101,8 @@ struct LtcArguments : SequenceArguments {
                                           {"[I, N]", "[K, I, N]"},
                                           {"[I]", "[K, I]"},
                                           {"[M]", "[K, M]"}};
-    for (size_t k = 0; k < rows.size(); ++k) {
+    contiguous.reserve(count);
+    for (size_t k = 0; k < count; ++k) {
       const auto shape = static_cast<size_t>(kTable[rows[k]].shape);
       const size_t dim = (partly_written(k) ? 2 : 1) + (stacked ? 1 : 0);
       const std::span expected(shapes[shape] + (stacked ? 0 : 1), dim);
@@ -146,7 +149,7 @@ struct LtcArguments : SequenceArguments {
   void with_inputs(const std::vector<const T*>& pointers, Run run) const {
     LtcInputs<T> in;
     fill(in);
-    for (size_t k = 0; k < rows.size(); ++k) {
+    for (size_t k = 0; k < parameters.size(); ++k) {
       in.parameters.*kLtcParameters<const T*>[rows[k]].pointer = pointers[k];
     }
     in.parameters.epsilon = epsilon;
@@ -159,7 +162,7 @@ struct LtcArguments : SequenceArguments {
 
   template <typename T>
   void fill_gradients(LtcGradients<T>& grad, const std::vector<T*>& pointers) const {
-    for (size_t k = 0; k < rows.size(); ++k) {
+    for (size_t k = 0; k < parameters.size(); ++k) {
       grad.*kLtcParameters<T*>[rows[k]].pointer = pointers[k];
     }
   }

@@ -234,6 +234,7 @@ struct SequenceOperator {
     Tensor grad_h0 = h0.has_value() ? new_like(*h0) : new_tensor(x, {0});
     Tensor grad_timespans = wants_timespans ? new_like(*timespans) : new_tensor(x, {0});
     Tensors grad_parameters, grad_memory;
+    grad_parameters.reserve(parameters.size());
     for (size_t k = 0; k < parameters.size(); ++k) {
       const bool zeroed = Device::wants_zeros && layer.partly_written(k);
       grad_parameters.push_back(new_like(parameters[k], zeroed));
@@ -277,6 +278,7 @@ struct SequenceOperator {
   template <typename T, typename Run>
   static void with_inputs(const Layer& layer, Run run) {
     std::vector<const T*> pointers;
+    pointers.reserve(layer.contiguous.size());
     for (const Tensor& tensor : layer.contiguous) pointers.push_back(tensor.const_data_ptr<T>());
     layer.template with_inputs<T>(pointers, run);
   }

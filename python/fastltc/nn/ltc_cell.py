@@ -14,7 +14,7 @@ from fastltc.nn.changes import Watch, change, own_forward
 from fastltc.nn.checks import check_input_kind
 from fastltc.nn.steps import run_step
 from fastltc.nn.wiring import WiringSizes, build_wiring
-from fastltc.ops.ltc import LTC_PARAMETERS, run_ltc
+from fastltc.ops.ltc import LTC_PARAMETERS, LTC_POSITIVE, LTC_TABLE, run_ltc
 from fastltc.ops.sequence import Sequences
 from fastltc.ops.synapses import THOROUGH_FROM, SynapseCache, synapse_list
 
@@ -118,7 +118,12 @@ class LTCCell(WiringSizes, nn.Module):
     def _allocate_parameters(self) -> None:
         # The order of the draws is that of ncps, so that the same seed gives the same values.
         neurons, inputs = self.state_size, self.sensory_size
-        recurrent, sensory = (neurons, neurons), (inputs, neurons)
+        shapes = {"N": (neurons,), "NN": (neurons, neurons), "IN": (inputs, neurons)}
+        wiring = self._wiring
+        reversal = {
+            "erev": wiring.erev_initializer,
+            "sensory_erev": wiring.sensory_erev_initializer,
+        }
 
         def draw(name: str, shape: tuple[int, ...]) -> None:
             low, high = self._init_ranges[name]
@@ -128,16 +133,13 @@ class LTCCell(WiringSizes, nn.Module):
             tensor = torch.tensor(values, dtype=torch.get_default_dtype())
             self.register_parameter(name, nn.Parameter(tensor, requires_grad=requires_grad))
 
-        for name in ("gleak", "vleak", "cm"):
-            draw(name, (neurons,))
-        for name in ("sigma", "mu", "w"):
-            draw(name, recurrent)
-        constant("erev", self._wiring.erev_initializer())
-        for name in ("sensory_sigma", "sensory_mu", "sensory_w"):
-            draw(name, sensory)
-        constant("sensory_erev", self._wiring.sensory_erev_initializer())
-        mask = np.abs(self._wiring.adjacency_matrix)
-        sensory_mask = np.abs(self._wiring.sensory_adjacency_matrix)
+        for row in LTC_TABLE:
+            if row.name in reversal:
+                constant(row.name, reversal[row.name]())
+            elif row.shape in shapes:
+                draw(row.name, shapes[row.shape])
+        mask = np.abs(wiring.adjacency_matrix)
+        sensory_mask = np.abs(wiring.sensory_adjacency_matrix)
         constant("sparsity_mask", mask, requires_grad=False)
         constant("sensory_sparsity_mask", sensory_mask, requires_grad=False)
         self._synapses = SynapseCache(synapse_list(mask, "sparsity_mask"), "sparsity_mask")
@@ -192,7 +194,7 @@ class LTCCell(WiringSizes, nn.Module):
         Call it after each step of the optimizer if ``implicit_param_constraints`` is False.
         """
         if not self._implicit_param_constraints:
-            for name in ("w", "sensory_w", "cm", "gleak"):
+            for name in LTC_POSITIVE:
                 getattr(self, name).data.clamp_(min=0)
 
     def refresh_synapses(self) -> None:
@@ -307,7 +309,7 @@ class LTCCell(WiringSizes, nn.Module):
     def _made_positive(self, parameters: Sequence[Tensor | None]) -> tuple[Tensor | None, ...]:
         """Return the parameters as the equation has them, by another ``make_positive_fn``."""
         return tuple(
-            self.make_positive_fn(value) if name in ("gleak", "cm", "w", "sensory_w") else value
+            self.make_positive_fn(value) if name in LTC_POSITIVE else value
             for name, value in zip(LTC_PARAMETERS, parameters, strict=True)
         )
 

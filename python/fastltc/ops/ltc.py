@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fastltc.ops.sequence import SequenceOperator, Sequences
 
-__all__ = ["LTC_PARAMETERS", "LTC_TABLE", "LTCParameter", "ltc", "run_ltc"]
+__all__ = ["LTC_PARAMETERS", "LTC_POSITIVE", "LTC_TABLE", "LTCParameter", "ltc", "run_ltc"]
 
 
 class LTCParameter(NamedTuple):
@@ -46,6 +46,9 @@ LTC_TABLE = (
 
 LTC_PARAMETERS = tuple(row.name for row in LTC_TABLE)
 """Their names."""
+
+LTC_POSITIVE = tuple(row.name for row in LTC_TABLE if row.positive)
+"""Names of those that pass through the softplus."""
 
 _CM = LTC_PARAMETERS.index("cm")
 _FIRST_MAP = LTC_PARAMETERS.index("input_w")
