@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from fastltc.cli import main
+from fastltc.cli.main import main
 from job_support import real_data, write_images
 
 

@@ -15,9 +15,9 @@ from click.testing import CliRunner, Result
 from ncps.wirings import AutoNCP
 
 import fastltc
-from fastltc.cli import main
+from fastltc.cli.main import main
+from fastltc.jobs import Run
 from fastltc.runtime import Session, read_model
-from fastltc.training import Run
 
 
 def invoke(*arguments: object) -> Result:

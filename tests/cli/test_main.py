@@ -14,7 +14,7 @@ import torch
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from fastltc.cli import main
+from fastltc.cli.main import main
 from job_support import publish, write_images, write_medmnist
 
 QUICK = ["--epochs", "1", "--batch-size", "256", "--units", "14", "--threads", "1"]
@@ -60,7 +60,7 @@ def run(trained: Path, tmp_path: Path) -> Path:
 def imported(arguments: list[str], names: set[str]) -> tuple[str, str]:
     """What a command prints, and which of these modules it has imported then."""
     code = (
-        "import atexit, sys; from fastltc.cli import main;"
+        "import atexit, sys; from fastltc.cli.main import main;"
         f"atexit.register(lambda: print(sorted({names!r} & set(sys.modules)), file=sys.stderr));"
         f"main({arguments!r})"
     )
@@ -204,7 +204,7 @@ def test_a_fault_of_the_program_is_not_dressed_up(monkeypatch: pytest.MonkeyPatc
     def broken(*arguments: object, **options: object) -> None:
         raise ValueError("a bug")
 
-    monkeypatch.setattr("fastltc.training.train", broken)
+    monkeypatch.setattr("fastltc.jobs.train", broken)
     result = invoke("train", "--out", "run")
     assert type(result.exception) is ValueError
 
@@ -333,7 +333,7 @@ def test_threads_spin_shortly_unless_told_otherwise(
 ) -> None:
     """Before torch is imported, since OpenMP reads its environment then."""
     program = (
-        "import json, os, sys; from fastltc.cli import main\n"
+        "import json, os, sys; from fastltc.cli.main import main\n"
         "early = 'torch' in sys.modules\n"
         "main(['recipes'], standalone_mode=False)\n"
         "names = 'OMP_WAIT_POLICY', 'GOMP_SPINCOUNT'\n"

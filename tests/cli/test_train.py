@@ -12,9 +12,9 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from fastltc.cli import main
-from fastltc.cli_options import SHARED_OPTIONS
-from fastltc.training import Run, TrainConfig
+from fastltc.cli.main import main
+from fastltc.cli.options import SHARED_OPTIONS
+from fastltc.jobs import Run, TrainConfig
 from job_support import leave_out_pictures, write_images
 
 DENSE = [
@@ -156,7 +156,7 @@ def test_resume_by_command(trained: Path) -> None:
 
 
 def test_resume_of_seeds_by_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    from fastltc.training import loop
+    from fastltc.jobs.training import loop
 
     fails(invoke("train", "--resume", "absent", "--seeds", 2), "absent: has no runs of seeds")
     real = loop._Session._metrics
@@ -193,7 +193,7 @@ def test_an_interrupt_at_the_end_by_command(monkeypatch: pytest.MonkeyPatch) -> 
 
     leave_out_pictures(monkeypatch)
     with monkeypatch.context() as patch:
-        patch.setattr("fastltc.plots.training_curve", interrupt)
+        patch.setattr("fastltc.jobs.plots.training_curve", interrupt)
         result = invoke("train", *DENSE, "--out", "run")
     assert result.exit_code == 130, result.output
     assert "fastltc train --resume run" in result.stdout
@@ -203,9 +203,9 @@ def test_an_interrupt_at_the_end_by_command(monkeypatch: pytest.MonkeyPatch) -> 
 def test_the_bar_of_a_resumed_run_starts_where_it_was() -> None:
     from rich.console import Console
 
-    from fastltc.cli_train import _TrainView
-    from fastltc.data import load_data
-    from fastltc.models import build_model
+    from fastltc.cli.train import _TrainView
+    from fastltc.jobs.data import load_data
+    from fastltc.jobs.models import build_model
 
     config = TrainConfig.for_data("digits", model="dense", epochs=4)
     view = _TrainView(Console(quiet=True), config, quiet=True, done=3)
@@ -219,9 +219,9 @@ def test_the_bar_of_a_resumed_run_starts_where_it_was() -> None:
 def test_the_bar_fits_the_terminal_with_room_for_the_echo_of_ctrl_c(width: int) -> None:
     from rich.console import Console
 
-    from fastltc.cli_train import _TrainView
-    from fastltc.data import load_data
-    from fastltc.models import build_model
+    from fastltc.cli.train import _TrainView
+    from fastltc.jobs.data import load_data
+    from fastltc.jobs.models import build_model
 
     console = Console(file=io.StringIO(), force_terminal=True, width=width, soft_wrap=True)
     config = TrainConfig.for_data("digits", model="dense", epochs=400)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import copy
 import doctest
+import importlib
 import io
 import pickle
 import re
@@ -22,10 +23,11 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 import fastltc
-from fastltc import accelerate, compat, patch_ncps
+from fastltc import accelerate, patch_ncps
+from fastltc.dropin import conversions, patch
 from ncps_twins import WIRINGS, check_twins
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 I, N = 4, 12  # noqa: E741
 
 LAYERS: dict[str, Callable[[], nn.Module]] = {
@@ -187,7 +189,7 @@ def test_nothing_is_missing_that_fastltc_sets_in_a_module(name: str) -> None:
         made = (LAYERS | CELLS)[name]()
     modules = dict(swapped.named_modules())
     for path, module in made.named_modules():
-        if not isinstance(module, compat._OURS):
+        if not isinstance(module, conversions.OUR_CLASSES):
             continue
         assert isinstance(modules[path], type(module))
         assert vars(module).keys() <= vars(modules[path]).keys(), path
@@ -455,7 +457,7 @@ def test_copies_and_pickles_of_swapped_modules(layer: str) -> None:
         pickle.loads(pickle.dumps(model)),
         torch.load(file, weights_only=False),
     ):
-        assert type(copied.rnn) is type(model.rnn) is getattr(compat, layer.split(",")[0])
+        assert type(copied.rnn) is type(model.rnn) is getattr(conversions, layer.split(",")[0])
         assert torch.equal(copied(x), expected)
         with torch.no_grad():
             for parameter in copied.rnn.rnn_cell.parameters():
@@ -626,8 +628,9 @@ def test_reports() -> None:
     assert not accelerate(nn.Sequential(fastltc.LTC(3, 8))).swapped
 
 
-def test_examples_in_docstrings() -> None:
-    found = doctest.testmod(compat)
+@pytest.mark.parametrize("name", ["accelerate", "patch"])
+def test_examples_in_docstrings(name: str) -> None:
+    found = doctest.testmod(importlib.import_module(f"fastltc.dropin.{name}"))
     assert found.attempted > 0
     assert found.failed == 0
 
@@ -651,14 +654,14 @@ def test_what_is_no_module_is_refused() -> None:
 
 @pytest.fixture(autouse=True)
 def nothing_stays_patched() -> Any:
-    constructors = [theirs.__init__ for theirs in compat._NCPS]
+    constructors = [theirs.__init__ for theirs in conversions.NCPS_CLASSES]
     yield
-    assert [theirs.__init__ for theirs in compat._NCPS] == constructors
-    assert not compat._active
+    assert [theirs.__init__ for theirs in conversions.NCPS_CLASSES] == constructors
+    assert not patch._active
 
 
 def is_swapped(module: nn.Module) -> bool:
-    return isinstance(module, compat._OURS)
+    return isinstance(module, conversions.OUR_CLASSES)
 
 
 @pytest.mark.parametrize("name", [*LAYERS, *CELLS])

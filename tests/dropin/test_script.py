@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-TRAINING = Path(__file__).parent / "scripts" / "train_with_ncps.py"
+TRAINING = Path(__file__).parents[1] / "scripts" / "train_with_ncps.py"
 PYTHON = [sys.executable]
 FASTLTC = [sys.executable, "-m", "fastltc.cli", "run"]
 
@@ -199,7 +199,7 @@ def test_environment_variables_set_before_torch_is_imported(tmp_path: Path) -> N
         "print(torch.get_num_threads(), type(LTC(3, 4)).__module__)\n"
     )
     status, out, err = execute([*FASTLTC, "--report", "script.py"], tmp_path, OMP_NUM_THREADS="2")
-    assert (status, out) == (0, "1 fastltc.compat\n")
+    assert (status, out) == (0, "1 fastltc.dropin.conversions\n")
     assert err == "fastltc: 1 x LTC of ncps swapped\n"
 
 
@@ -217,7 +217,9 @@ def test_a_training_script_reaches_the_same_losses(tmp_path: Path) -> None:
         *records, end = (json.loads(line) for line in out.splitlines())
         runs[name] = records
         print(f"{name}: {end['seconds']:.2f} s, LTC of {end['made']}")
-        assert end["made"] == ("ncps.torch.ltc" if name == "python" else "fastltc.compat")
+        assert end["made"] == (
+            "ncps.torch.ltc" if name == "python" else "fastltc.dropin.conversions"
+        )
     assert len(runs["python"]) == 2 * 3 * 3
     for theirs, ours in zip(runs["python"], runs["fastltc run"], strict=True):
         # Six steps of Adam spread the rounding of the first.
@@ -229,7 +231,7 @@ def test_a_training_script_reaches_the_same_losses(tmp_path: Path) -> None:
 
 def test_layers_that_a_script_changes_train_as_under_python() -> None:
     """What is put into a layer after it was made, which here is a layer of fastltc."""
-    script = str(Path(__file__).parent / "scripts" / "changed_layers.py")
+    script = str(Path(__file__).parents[1] / "scripts" / "changed_layers.py")
     expected, actual = (
         [json.loads(line) for line in output.splitlines()]
         for output in (

@@ -21,11 +21,12 @@ import ncps.torch
 import pytest
 import torch
 
-from fastltc import accelerate, patch_ncps, verified
+from fastltc import accelerate, patch_ncps
+from fastltc.dropin import verified
 from scripts.patched_ncps import LAYERS, PATCHES, computed, doubled
 
 INSTALLED = Path(ncps.__path__[0])
-SCRIPT = Path(__file__).parent / "scripts" / "patched_ncps.py"
+SCRIPT = Path(__file__).parents[1] / "scripts" / "patched_ncps.py"
 MODULES = [name.rpartition(".")[2] for name in verified._DIGESTS]
 
 # Layers of all kinds: what of them is swapped, and why the rest is not.

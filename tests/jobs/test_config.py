@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from fastltc.data import DataError
-from fastltc.training import ConfigError, TrainConfig
+from fastltc.jobs import ConfigError, TrainConfig
+from fastltc.jobs.data import DataError
 
 
 def test_the_saved_configuration_is_the_same_one() -> None:

@@ -8,15 +8,15 @@ import importlib
 import pytest
 
 MODULES = [
-    "fastltc.data.audit",
-    "fastltc.data.registry",
-    "fastltc.models.conv_ncp",
-    "fastltc.models.dense",
-    "fastltc.models.registry",
-    "fastltc.plots.scores",
-    "fastltc.plots.network",
-    "fastltc.training.curves",
-    "fastltc.training.metrics",
+    "fastltc.jobs.data.audit",
+    "fastltc.jobs.data.registry",
+    "fastltc.jobs.models.conv_ncp",
+    "fastltc.jobs.models.dense",
+    "fastltc.jobs.models.registry",
+    "fastltc.jobs.plots.scores",
+    "fastltc.jobs.plots.network",
+    "fastltc.jobs.evaluation.curves",
+    "fastltc.jobs.evaluation.metrics",
 ]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fastltc._files import write_all
-from fastltc.training.files import write_bytes, write_json
+from fastltc.jobs.files import write_bytes, write_json
 
 
 def test_replaces_what_was_there(tmp_path: Path) -> None:

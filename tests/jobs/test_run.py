@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from fastltc.models import build_model
-from fastltc.training import Checkpoint, ConfigError, DeviceError, Run, RunError, TrainConfig
+from fastltc.jobs import Checkpoint, ConfigError, DeviceError, Run, RunError, TrainConfig
+from fastltc.jobs.models import build_model
 from job_support import QUICK
 
 

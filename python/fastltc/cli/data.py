@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from .data.audit import Item, Report
-    from .data.image_files import Listed
+    from ..jobs.data.audit import Item, Report
+    from ..jobs.data.image_files import Listed
 
 _COLUMNS = (
     click.option("--file-column", metavar="NAME", help="Column of a CSV file with the images."),
@@ -84,8 +84,8 @@ def audit(
     train.csv val.csv test.csv, or anything that `fastltc train` takes. Looked for are equal
     bytes, equal decoded pixels, near duplicates, and one group (a patient) in two splits.
     """
-    from .data import DataError
-    from .data import audit as auditing
+    from ..jobs.data import DataError
+    from ..jobs.data import audit as auditing
 
     items, files = _splits(sources, split_column, group_pattern, ids, columns)
     if fix is not None and None in files:
@@ -148,9 +148,9 @@ def split(
     """
     from dataclasses import replace
 
-    from .data import audit as auditing
-    from .data.partition import partition
-    from .data.sets import SPLITS
+    from ..jobs.data import audit as auditing
+    from ..jobs.data.partition import partition
+    from ..jobs.data.sets import SPLITS
 
     listed = _listed(source, group_pattern, columns)
     items = _items(listed, ids)
@@ -183,7 +183,7 @@ def _listed(
     columns: dict[str, str | None],
     word: str | None = None,
 ) -> list[Listed]:
-    from .data import DataError, DataOptions, image_files
+    from ..jobs.data import DataError, DataOptions, image_files
 
     kind, colon, place = source.partition(":")
     path = Path(place if colon and kind in ("folder", "csv") else source).expanduser()
@@ -210,8 +210,8 @@ def _splits(
     columns: dict[str, str | None],
 ) -> tuple[list[Item], list[Path | None]]:
     """The items, and the file of each; None for an image that is in an array."""
-    from .data import DataError
-    from .data.tables import split_word
+    from ..jobs.data import DataError
+    from ..jobs.data.tables import split_word
 
     if len(sources) == 1:
         source = sources[0]
@@ -245,8 +245,8 @@ def _splits(
 def _loaded(
     source: str, group_pattern: str | None, ids: Path | None, columns: dict[str, str | None]
 ) -> tuple[list[Item], list[Path | None]]:
-    from .data import DataError, DataOptions, find_source, load_data
-    from .data.audit import items_of
+    from ..jobs.data import DataError, DataOptions, find_source, load_data
+    from ..jobs.data.audit import items_of
 
     find_source(source)
     for option, value in (("--group-pattern", group_pattern), ("--ids", ids)):
@@ -258,7 +258,7 @@ def _loaded(
 
 
 def _items(listed: Sequence[Listed], ids: Path | None) -> list[Item]:
-    from .data.audit import Item, with_ids
+    from ..jobs.data.audit import Item, with_ids
 
     items = [
         Item(item.name, item.split or "", item.label, path=item.path, group=item.group)
@@ -278,7 +278,7 @@ _TABLES = ("train.csv", "val.csv", "test.csv")
 
 
 def _write(out: Path, contents: Mapping[str, bytes], whole: Sequence[str]) -> None:
-    from ._files import write_all
+    from .._files import write_all
 
     out.mkdir(parents=True, exist_ok=True)
     write_all(
@@ -288,7 +288,7 @@ def _write(out: Path, contents: Mapping[str, bytes], whole: Sequence[str]) -> No
 
 
 def _report_files(report: Report) -> dict[str, bytes]:
-    from . import plots
+    from ..jobs import plots
 
     pairs = plots.leak_pairs(report)
     return {
@@ -300,8 +300,8 @@ def _report_files(report: Report) -> dict[str, bytes]:
 
 def _tables(items: Sequence[Item], files: Sequence[Path], out: Path) -> dict[str, bytes]:
     """A table for each split that is not empty; ``files`` are those of the items."""
-    from .data.sets import SPLITS
-    from .data.tables import format_table
+    from ..jobs.data.sets import SPLITS
+    from ..jobs.data.tables import format_table
 
     # Without links: the parent of a folder that is one is not where ".." leads.
     place = out.resolve()

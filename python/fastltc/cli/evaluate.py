@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .cli_options import (
+from .options import (
     CHECKPOINT,
     DATA_ROOT,
     DEVICE,
@@ -25,7 +25,7 @@ from .cli_options import (
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from .training import Checkpoint
+    from ..jobs import Checkpoint
 
 
 def print_metrics(console: Console, split: str, metrics: dict[str, Any]) -> None:
@@ -119,8 +119,8 @@ def evaluate(
     from rich.table import Column, Table
     from rich.text import Text
 
-    from .training import Run
-    from .training import evaluate as evaluate_run
+    from ..jobs import Run
+    from ..jobs import evaluate as evaluate_run
 
     set_threads(threads)
     if options["data"] is not None:
@@ -192,8 +192,8 @@ def predict(
     is resized, nothing is cropped, so another aspect ratio is squeezed; transparency becomes
     black. The output says what was done.
     """
-    from .training import Run
-    from .training import predict as predict_images
+    from ..jobs import Run
+    from ..jobs import predict as predict_images
 
     set_threads(threads)
     loaded = Run.open(run).load_checkpoint(f"{checkpoint}.pt", device)
@@ -228,8 +228,8 @@ def predict(
 
 
 def _predict_rows(loaded: Checkpoint, files: tuple[Path, ...], as_json: bool) -> None:
-    from .data.tables import format_table
-    from .training import predict_series
+    from ..jobs import predict_series
+    from ..jobs.data.tables import format_table
 
     found = {str(path): predict_series(loaded, path) for path in files}
     if as_json:
@@ -275,7 +275,7 @@ def compare(runs: tuple[Path, ...], out: Path | None, as_json: bool) -> None:
     from rich.table import Column, Table
     from rich.text import Text
 
-    from .training import compare as compare_runs
+    from ..jobs import compare as compare_runs
 
     rows = compare_runs(runs, out)
     if as_json:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from .runtime import Model
+    from ..runtime import Model
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 # Options that describe a layer of a state dict; runs and model files know them.
@@ -115,26 +115,26 @@ def export(
     given = {key: value for key, value in options.items() if value is not None}
     assert set(options) == {*_LAYER_OPTIONS, *_FACTS}
     model, metadata = _load(source, layer, checkpoint, given)
-    from .exporting.c_source import in_words
-    from .runtime.model import unit_in_words
+    from ..exporting.c_source import in_words
+    from ..runtime.model import unit_in_words
 
     for index, described in enumerate(model.layers):
         click.echo(f"layer {index}: {in_words(described)}")
     click.echo(f"time steps in {unit_in_words(model.time_unit)}")
     if out is not None:
-        from .runtime import write_model
+        from ..runtime import write_model
 
         write_model(model, out, metadata)
         click.echo(f"{out}: {out.stat().st_size:,} bytes")
     if c_folder is not None:
-        from .exporting.c_sizes import find_compiler, measure
-        from .exporting.c_source import write_c
+        from ..exporting.c_sizes import find_compiler, measure
+        from ..exporting.c_source import write_c
 
         compiler = find_compiler(cc)
         code = write_c(model, c_folder, name)
         click.echo(f"{c_folder / name}.h, {c_folder / name}.c: {measure(code, compiler)}")
     if onnx_file is not None:
-        from .exporting.onnx_graph import OPSET, write_onnx
+        from ..exporting.onnx_graph import OPSET, write_onnx
 
         try:
             write_onnx(model, onnx_file)
@@ -146,21 +146,21 @@ def export(
 def _load(
     source: Path, layer: str | None, checkpoint: str, given: dict[str, Any]
 ) -> tuple[Model, dict[str, str]]:
-    from .exporting.describe import assemble
-    from .runtime.model_file import is_model_file, read_model
+    from ..exporting.describe import assemble
+    from ..runtime.model_file import is_model_file, read_model
 
     flags = ", ".join(f"--{key.replace('_', '-')}" for key in given)
     if source.is_dir():
         if flags:
             raise click.UsageError(f"{flags}: a run folder knows its options")
-        from .exporting.run_folder import describe_run
+        from ..jobs.export import describe_run
 
         return describe_run(source, layer, checkpoint=checkpoint)
     if is_model_file(source):
         if flags or layer is not None:
             raise click.UsageError(f"{flags or '--layer'}: a model file is exported as it is")
         return read_model(source), {}
-    from .exporting.state_dict import describe_state_dict, read_state_dict
+    from ..exporting.state_dict import describe_state_dict, read_state_dict
 
     facts = {key: given.pop(key) for key in _FACTS if key in given}
     part = describe_state_dict(read_state_dict(source), layer, **given)

@@ -15,18 +15,18 @@ from typing import Any
 
 import click
 
-from .cli_data import audit, split
-from .cli_evaluate import compare, evaluate, predict
-from .cli_export import export
-from .cli_options import JSON
-from .cli_train import recipes, train
+from .data import audit, split
+from .evaluate import compare, evaluate, predict
+from .export import export
+from .options import JSON
+from .train import recipes, train
 
 # Errors whose text says all that a user needs, by the module that defines them.
 _USER_ERRORS = {
-    "fastltc.data.errors": ("DataError",),
+    "fastltc.jobs.data.errors": ("DataError",),
     "fastltc.exporting.errors": ("ExportError",),
     "fastltc.runtime.model": ("ModelFileError",),
-    "fastltc.training.errors": ("ConfigError", "DivergedError", "RunError"),
+    "fastltc.jobs.errors": ("ConfigError", "DivergedError", "RunError"),
 }
 
 
@@ -108,7 +108,7 @@ for command in (train, recipes, evaluate, predict, compare, split, audit, export
 @JSON
 def info(as_json: bool) -> None:
     """Print versions, instruction sets, CUDA support and threads."""
-    from . import info as report
+    from .. import info as report
 
     collected = report.collect()
     click.echo(json.dumps(collected, indent=2) if as_json else report.format_report(collected))
@@ -124,7 +124,7 @@ def run(module: bool, report: bool, script: str, arguments: tuple[str, ...]) -> 
 
     As `python SCRIPT ARGS...` or `python -m SCRIPT ARGS...` runs it; nothing is edited.
     """
-    from .script import run_script
+    from ..dropin.script import run_script
 
     raise _Later(partial(run_script, script, arguments, module=module, report=report))
 

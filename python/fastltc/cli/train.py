@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .cli_evaluate import print_metrics
-from .cli_options import (
+from .evaluate import print_metrics
+from .options import (
     DATA_ROOT,
     DEVICE,
     OFFLINE,
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from rich.progress import Progress
     from torch import nn
 
-    from .data import DataSet
-    from .training import Progress as TrainProgress
-    from .training import Run, TrainConfig
+    from ..jobs import Progress as TrainProgress
+    from ..jobs import Run, TrainConfig
+    from ..jobs.data import DataSet
 
 # As shells report a program ended by Ctrl-C.
 _INTERRUPTED = 130
@@ -91,8 +91,8 @@ def train(
     """
     from dataclasses import replace
 
-    from .training import Run
-    from .training import train as train_run
+    from ..jobs import Run
+    from ..jobs import train as train_run
 
     if options["data_root"] is not None:
         # So that `evaluate` finds it from another folder.
@@ -141,7 +141,7 @@ def _is_first() -> bool:
 
 def _first_seed(out: Path) -> Run:
     """The run in a folder of seeds that has the smallest."""
-    from .training import Run, RunError
+    from ..jobs import Run, RunError
 
     numbers = [path.parent.name.removeprefix("seed-") for path in out.glob("seed-*/config.json")]
     seeds = [int(number) for number in numbers if number.isdecimal()]
@@ -151,7 +151,7 @@ def _first_seed(out: Path) -> Run:
 
 
 def _epochs_done(run: Path) -> int:
-    from .training import Run, RunError
+    from ..jobs import Run, RunError
 
     try:
         return int(Run.open(run).metrics.get("epochs", 0))
@@ -166,7 +166,7 @@ def _only_for_new(
     config_file: Path | None,
     options: dict[str, Any],
 ) -> None:
-    from .training.config import RESUMABLE
+    from ..jobs.config import RESUMABLE
 
     named: dict[str, Any] = {
         "DATA": data,
@@ -188,7 +188,7 @@ def _config(
     data: str | None, recipe: str | None, config_file: Path | None, options: dict[str, Any]
 ) -> TrainConfig:
     """The configuration: of a recipe, then a file, then the command line; the last one wins."""
-    from .training import TrainConfig, read_recipe, read_toml
+    from ..jobs import TrainConfig, read_recipe, read_toml
 
     given = {name: value for name, value in options.items() if value is not None}
     values: dict[str, Any] = {} if recipe is None else read_recipe(recipe)
@@ -207,8 +207,8 @@ def _over(values: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     """
     model = given.get("model")
     if model is not None and model != values.get("model"):
-        from .models import MODEL_OPTIONS, MODELS
-        from .training.config import GRADIENT_OPTIONS
+        from ..jobs.config import GRADIENT_OPTIONS
+        from ..jobs.models import MODEL_OPTIONS, MODELS
 
         closed_form = model in MODELS and MODELS[model].closed_form
         other = {*MODEL_OPTIONS, *(GRADIENT_OPTIONS if closed_form else ())}
@@ -226,7 +226,7 @@ def _train_seeds(
     offline: bool,
     quiet: bool,
 ) -> None:
-    from .training import train_seeds
+    from ..jobs import train_seeds
 
     views: list[_TrainView] = []
     quiet = quiet or not _is_first()
@@ -281,14 +281,14 @@ def recipes(name: str | None) -> None:
     """List the recipes that come with the package, or print the one called NAME."""
     from importlib import resources
 
-    from .training import describe_recipes, read_recipe
+    from ..jobs import describe_recipes, read_recipe
 
     if name is None:
         for known, about in describe_recipes():
             click.echo(f"{known:36s} {about}")
         return
     read_recipe(name)
-    file = resources.files("fastltc").joinpath("recipes", f"{name}.toml")
+    file = resources.files("fastltc.jobs.recipes").joinpath(f"{name}.toml")
     click.echo(file.read_text(encoding="utf-8"), nl=False)
 
 
@@ -376,7 +376,7 @@ class _TrainView:
         self.bar.stop()
 
     def callbacks(self) -> TrainProgress:
-        from .training import Progress
+        from ..jobs import Progress
 
         return Progress(
             start=self.start, batch=self.batch, epoch=self.epoch, download=self.download
@@ -387,7 +387,7 @@ class _TrainView:
             self.console.print(text, markup=False)
 
     def start(self, data: DataSet, model: nn.Module) -> None:
-        from .models import default_model, trainable_parameters
+        from ..jobs.models import default_model, trainable_parameters
 
         sizes = " / ".join(f"{len(split)} {name}" for name, split in data.splits.items())
         self.say(f"{data.name} ({data.source}): {sizes}, {len(data.classes)} classes")

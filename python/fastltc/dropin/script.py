@@ -105,7 +105,7 @@ def _patch_when_imported() -> list[object]:
 
     def patch() -> None:
         try:
-            from fastltc.compat import patch_ncps
+            from fastltc.dropin.patch import patch_ncps
         except ImportError as error:
             # Another distribution of that name: the script may run with it all the same.
             if (error.name or "").partition(".")[0] != "ncps":

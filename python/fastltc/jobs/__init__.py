@@ -6,41 +6,47 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .comparison import compare as compare
-    from .comparison import summarise as summarise
     from .config import TrainConfig as TrainConfig
     from .config import read_toml as read_toml
     from .errors import ConfigError as ConfigError
     from .errors import DeviceError as DeviceError
     from .errors import DivergedError as DivergedError
     from .errors import RunError as RunError
-    from .evaluation import Prediction as Prediction
-    from .evaluation import RowPrediction as RowPrediction
-    from .evaluation import evaluate as evaluate
-    from .evaluation import predict as predict
-    from .evaluation import predict_series as predict_series
-    from .loop import Progress as Progress
-    from .loop import train as train
-    from .metrics import classification_metrics as classification_metrics
+    from .evaluation.comparison import compare as compare
+    from .evaluation.comparison import summarise as summarise
+    from .evaluation.evaluate import Prediction as Prediction
+    from .evaluation.evaluate import RowPrediction as RowPrediction
+    from .evaluation.evaluate import evaluate as evaluate
+    from .evaluation.evaluate import predict as predict
+    from .evaluation.evaluate import predict_series as predict_series
+    from .evaluation.metrics import classification_metrics as classification_metrics
     from .recipes import describe_recipes as describe_recipes
     from .recipes import read_recipe as read_recipe
     from .recipes import recipe_names as recipe_names
     from .run import Checkpoint as Checkpoint
     from .run import Run as Run
-    from .seeds import train_seeds as train_seeds
+    from .training.loop import Progress as Progress
+    from .training.loop import train as train
+    from .training.seeds import train_seeds as train_seeds
 
 # Imported at first use, so that a command that only prints a recipe or a table of metrics waits for
 # neither torch nor matplotlib. No module is called as one of these: importing it would hide them.
 _MODULES = {
-    "comparison": ("compare", "summarise"),
     "config": ("TrainConfig", "read_toml"),
     "errors": ("ConfigError", "DeviceError", "DivergedError", "RunError"),
-    "evaluation": ("Prediction", "RowPrediction", "evaluate", "predict", "predict_series"),
-    "loop": ("Progress", "train"),
-    "metrics": ("classification_metrics",),
+    "evaluation.comparison": ("compare", "summarise"),
+    "evaluation.evaluate": (
+        "Prediction",
+        "RowPrediction",
+        "evaluate",
+        "predict",
+        "predict_series",
+    ),
+    "evaluation.metrics": ("classification_metrics",),
     "recipes": ("describe_recipes", "read_recipe", "recipe_names"),
     "run": ("Checkpoint", "Run"),
-    "seeds": ("train_seeds",),
+    "training.loop": ("Progress", "train"),
+    "training.seeds": ("train_seeds",),
 }
 _EXPORTS = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any
 
-from ..data import DataOptions, find_source
+from .data import DataOptions, find_source
 from .errors import ConfigError
 
 SELECT = ("loss", "auc", "accuracy", "f1", "f1_macro", "average_precision", "last")
@@ -73,7 +73,7 @@ class TrainConfig:
         data_root: folder (or file) of the data set, None for the cache.
         image_size, channels, file_column, label_column, split_column, group_column, time_column,
             window, stride, time_unit, split_seed: how the data is read, see
-            `fastltc.data.DataOptions`.
+            `fastltc.jobs.data.DataOptions`.
         model: name of the model; None for the usual one for that kind of data.
         cell, units, gain, wiring, sparsity, timestep, encoder, wiring_seed, mixed_memory,
             spectral_radius, leak, input_scale, reads, probe, c, backbone, pretrained, head: options
@@ -226,7 +226,7 @@ class TrainConfig:
             self.data_options()
             if self.model is not None:
                 # Late, as below: models need torch, and a recipe that is printed does not.
-                from ..models import find_model
+                from .models import find_model
 
                 find_model(self.model)
         except ValueError as error:
@@ -259,7 +259,7 @@ class TrainConfig:
         offline: bool = False,
         progress: Callable[[int, int], None] | None = None,
     ) -> DataOptions:
-        """How `fastltc.data.load_data` is to read the data.
+        """How `fastltc.jobs.data.load_data` is to read the data.
 
         Args:
             data_root: where the data is now; None for where it was.
@@ -276,8 +276,8 @@ class TrainConfig:
         return DataOptions(**named, offline=offline, progress=progress)
 
     def model_options(self) -> dict[str, Any]:
-        """The options of the model, for `fastltc.models.build_model`."""
-        from ..models import MODEL_OPTIONS
+        """The options of the model, for `fastltc.jobs.models.build_model`."""
+        from .models import MODEL_OPTIONS
 
         own = {field.name for field in fields(self)}
         return {name: getattr(self, name) for name in MODEL_OPTIONS if name in own}
@@ -325,7 +325,7 @@ class TrainConfig:
 
         Raises:
             ConfigError: an option is unknown or has an impossible value.
-            fastltc.data.DataError: the data set is unknown.
+            fastltc.jobs.data.DataError: the data set is unknown.
         """
         find_source(data)
         given = {name: value for name, value in options.items() if value is not None}

@@ -9,12 +9,12 @@ import torch
 
 from fastltc.exporting.describe import Part, assemble, describe_parts, wiring_metadata
 from fastltc.exporting.errors import ExportError
-from fastltc.models import ConvNCP
-from fastltc.models.backbones import Backbone
-from fastltc.models.parts import diagonal
+from fastltc.jobs.models import ConvNCP
+from fastltc.jobs.models.backbones import Backbone
+from fastltc.jobs.models.parts import diagonal
+from fastltc.jobs.run import Run
 from fastltc.nn import LTC, CfC
 from fastltc.runtime.model import Model
-from fastltc.training import Run
 
 __all__ = ["describe_run"]
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..data import SPLITS
 from .config import TrainConfig
+from .data import SPLITS
 from .errors import ConfigError, DeviceError, RunError
 from .files import write_all, write_bytes, write_json
 
@@ -70,7 +70,7 @@ class Checkpoint:
         features: names of the inputs of a time series.
         time_unit: seconds that are one unit of its timespans.
         multilabel: each example may have several of the classes.
-        splits: size and digest of the data's splits, see `fastltc.training.unchanged`; empty in
+        splits: size and digest of the data's splits, see `fastltc.jobs.unchanged`; empty in
             checkpoints of older versions.
         training: what resuming needs besides the weights; None in ``best.pt``.
         name: of the file that it was loaded from.
@@ -293,8 +293,8 @@ class Run:
         """
         import torch
 
-        from ..models import MissingTorchvisionError, build_model, default_model
         from .device import find_device
+        from .models import MissingTorchvisionError, build_model, default_model
 
         path = self.path / name
         if not path.is_file():

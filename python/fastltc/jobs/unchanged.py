@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..data import SPLITS, DataSet, Split
+from .data import SPLITS, DataSet, Split
 from .errors import RunError
 
 

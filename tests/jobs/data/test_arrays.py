@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastltc.data import DataError, load_data
+from fastltc.jobs.data import DataError, load_data
 
 
 def arrays(**changes: Any) -> dict[str, Any]:

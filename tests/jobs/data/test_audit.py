@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
-from fastltc.data import DataError, DataSet, Split, load_data
-from fastltc.data.audit import Item, audit, fix, items_of, linked, warnings, with_ids
-from fastltc.data.image_files import group_by_pattern, list_table
-from fastltc.data.options import DataOptions
+from fastltc.jobs.data import DataError, DataSet, Split, load_data
+from fastltc.jobs.data.audit import Item, audit, fix, items_of, linked, warnings, with_ids
+from fastltc.jobs.data.image_files import group_by_pattern, list_table
+from fastltc.jobs.data.options import DataOptions
 from job_support import publish, real_data, write_medmnist
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fastltc.data import DataError, data_sets, load_data, normalise
+from fastltc.jobs.data import DataError, data_sets, load_data, normalise
 
 
 def test_the_splits_hold_every_digit_once() -> None:

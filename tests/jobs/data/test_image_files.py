@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fastltc.data import DataError, load_data
+from fastltc.jobs.data import DataError, load_data
 from job_support import real_data, write_images
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fastltc.data import DataError, read_image
+from fastltc.jobs.data import DataError, read_image
 
 GREY = (1, 8, 8)
 COLOUR = (3, 8, 8)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fastltc.data import DataError, load_data, medmnist
+from fastltc.jobs.data import DataError, load_data, medmnist
 from job_support import publish, real_data, write_medmnist
 
 

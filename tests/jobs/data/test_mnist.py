@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fastltc.data import DataError, load_data, mnist
+from fastltc.jobs.data import DataError, load_data, mnist
 from job_support import real_data
 
 SHAPES = {

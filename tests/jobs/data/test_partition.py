@@ -5,8 +5,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from fastltc.data import DataError
-from fastltc.data.partition import partition
+from fastltc.jobs.data import DataError
+from fastltc.jobs.data.partition import partition
 
 
 def counts(labels: list[str], found: list[str]) -> dict[str, Counter[str]]:

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastltc.data import IGNORED, DataError, DataOptions, load_data
-from fastltc.data.series import read_unlabelled
+from fastltc.jobs.data import IGNORED, DataError, DataOptions, load_data
+from fastltc.jobs.data.series import read_unlabelled
 from job_support import real_data
 
 

@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from fastltc import plots
-from fastltc.cli import main
-from fastltc.training import Run, RunError, TrainConfig, compare, train
+from fastltc.cli.main import main
+from fastltc.jobs import Run, RunError, TrainConfig, compare, plots, train
 from job_support import leave_out_pictures, write_images
 
 DATA = "folder:/photos"

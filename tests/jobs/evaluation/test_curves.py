@@ -10,8 +10,8 @@ from sklearn.metrics import (
     roc_curve,
 )
 
-from fastltc.training import curves
-from fastltc.training.metrics import classification_metrics, quick_metrics
+from fastltc.jobs.evaluation import curves
+from fastltc.jobs.evaluation.metrics import classification_metrics, quick_metrics
 
 
 def test_precision_is_taken_where_the_recall_is_reached() -> None:

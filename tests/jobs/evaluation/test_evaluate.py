@@ -10,8 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fastltc.data import DataError, load_data
-from fastltc.training import (
+from fastltc.jobs import (
     ConfigError,
     DivergedError,
     Run,
@@ -21,6 +20,7 @@ from fastltc.training import (
     predict,
     train,
 )
+from fastltc.jobs.data import DataError, load_data
 from job_support import QUICK, publish, write_medmnist
 
 

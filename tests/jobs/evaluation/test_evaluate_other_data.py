@@ -12,13 +12,12 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from fastltc import plots
-from fastltc.cli import main
-from fastltc.training import Run, RunError, TrainConfig, evaluate, predict, predict_series, train
+from fastltc.cli.main import main
+from fastltc.jobs import Run, RunError, TrainConfig, evaluate, plots, predict, predict_series, train
 from job_support import leave_out_pictures, write_images
 
 # The module: its name in the package is that of the function.
-evaluation = import_module("fastltc.training.evaluation")
+evaluation = import_module("fastltc.jobs.evaluation.evaluate")
 
 SERIES = {"epochs": 1, "units": 6, "window": 10, "threads": 1, "lr": 1e-2}
 

@@ -6,8 +6,8 @@ import math
 import numpy as np
 import pytest
 
-from fastltc.training import ConfigError, classification_metrics
-from fastltc.training.metrics import find_class
+from fastltc.jobs import ConfigError, classification_metrics
+from fastltc.jobs.evaluation.metrics import find_class
 
 BREAST = ("malignant", "normal or benign")
 

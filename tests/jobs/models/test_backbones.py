@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from fastltc.models import MissingTorchvisionError, build_model, trainable_parameters
+from fastltc.jobs.models import MissingTorchvisionError, build_model, trainable_parameters
 
 try:
     import torchvision.models  # noqa: F401

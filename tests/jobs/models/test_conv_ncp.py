@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fastltc.models import build_model, trainable_parameters
+from fastltc.jobs.models import build_model, trainable_parameters
 
 PUBLISHED_HEAD = {
     "conv1.weight": (16, 1, 3, 3),

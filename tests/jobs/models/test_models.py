@@ -10,7 +10,7 @@ import torch
 from ncps.wirings import AutoNCP
 from torch import Tensor, nn
 
-from fastltc.models import (
+from fastltc.jobs.models import (
     MODELS,
     Ensemble,
     Probe,

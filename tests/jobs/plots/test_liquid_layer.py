@@ -14,10 +14,11 @@ from matplotlib.patches import FancyArrowPatch, Rectangle
 from ncps.wirings import NCP, AutoNCP, FullyConnected, Random, Wiring
 from torch import nn
 
-from fastltc import LTC, CfC, plots
-from fastltc.models import build_model
-from fastltc.plots.network import Network
-from fastltc.training.network import network_of
+from fastltc import LTC, CfC
+from fastltc.jobs import plots
+from fastltc.jobs.models import build_model
+from fastltc.jobs.plots.liquid_layer import network_of
+from fastltc.jobs.plots.network import Network
 
 WIRINGS = {
     "auto": lambda: AutoNCP(14, 3),

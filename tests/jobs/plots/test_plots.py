@@ -11,8 +11,8 @@ from matplotlib.text import Text
 from ncps.wirings import AutoNCP, FullyConnected, Wiring
 from PIL import Image
 
-from fastltc import plots
-from fastltc.training.curves import curves_of
+from fastltc.jobs import plots
+from fastltc.jobs.evaluation.curves import curves_of
 
 BLUE = (0x18, 0x64, 0xAB)
 ORANGE = (0xE8, 0x59, 0x0C)
@@ -116,7 +116,8 @@ def test_a_wiring_without_inputs_is_not_drawn() -> None:
 
 def test_pictures_leave_pyplot_alone() -> None:
     code = (
-        "import sys; from fastltc import plots; plots.confusion_matrix([[1, 0], [0, 1]], 'ab');"
+        "import sys; from fastltc.jobs import plots;"
+        "plots.confusion_matrix([[1, 0], [0, 1]], 'ab');"
         "sys.exit('matplotlib.pyplot' in sys.modules)"
     )
     import subprocess

@@ -12,11 +12,11 @@ from click.testing import CliRunner
 from PIL import Image
 from sklearn.metrics import log_loss, roc_auc_score
 
-from fastltc.cli import main
-from fastltc.data import load_data, medmnist
-from fastltc.training import ConfigError, TrainConfig, evaluate, predict, train
-from fastltc.training.metrics import classification_metrics, quick_metrics
-from fastltc.training.objective import Objective
+from fastltc.cli.main import main
+from fastltc.jobs import ConfigError, TrainConfig, evaluate, predict, train
+from fastltc.jobs.data import load_data, medmnist
+from fastltc.jobs.evaluation.metrics import classification_metrics, quick_metrics
+from fastltc.jobs.training.objective import Objective
 
 NAMES = ("atelectasis", "mass", "hernia")
 

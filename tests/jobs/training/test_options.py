@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from fastltc.data import Split, load_data
-from fastltc.training import (
+from fastltc.jobs import (
     ConfigError,
     Progress,
     Run,
@@ -26,10 +25,11 @@ from fastltc.training import (
     train,
     train_seeds,
 )
-from fastltc.training.augment import make_augment
-from fastltc.training.feed import Feed
-from fastltc.training.objective import Objective
-from fastltc.training.schedule import Schedule
+from fastltc.jobs.data import Split, load_data
+from fastltc.jobs.evaluation.feed import Feed
+from fastltc.jobs.training.augment import make_augment
+from fastltc.jobs.training.objective import Objective
+from fastltc.jobs.training.schedule import Schedule
 from job_support import DENSE, QUICK, dense, real_data
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
@@ -425,7 +425,7 @@ def test_the_real_occupancy_with_its_time_steps(tmp_path: Path) -> None:
 
 LAUNCHED = """
 import sys
-from fastltc.training import TrainConfig, train
+from fastltc.jobs import TrainConfig, train
 import torch
 torch.set_num_threads(1)
 config = TrainConfig.for_data("digits", {options})

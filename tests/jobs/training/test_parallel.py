@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from fastltc.training import Run, TrainConfig, parallel, train
+from fastltc.jobs import Run, TrainConfig, parallel, train
 from job_support import leave_out_pictures
 
 # Each process compares its part with the whole, computed by itself, in float64.
@@ -21,8 +21,8 @@ import copy
 import itertools
 import torch
 from torch import nn
-from fastltc.models import build_model
-from fastltc.training import parallel
+from fastltc.jobs.models import build_model
+from fastltc.jobs.training import parallel
 
 torch.set_num_threads(1)
 torch.manual_seed(0)
@@ -85,8 +85,8 @@ import os
 import sys
 from pathlib import Path
 import torch
-import fastltc.plots as plots
-from fastltc.training import Progress, TrainConfig, parallel, train, train_seeds
+from fastltc.jobs import plots
+from fastltc.jobs import Progress, TrainConfig, parallel, train, train_seeds
 for name in ("training_curve", "confusion_matrix", "wiring_diagram", "wiring_graph", "montage"):
     setattr(plots, name, lambda *arguments, **options: b"")
 out = Path(sys.argv[1])

@@ -11,17 +11,17 @@ import pytest
 import torch
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from fastltc import plots
-from fastltc.models import build_model
-from fastltc.training import (
+from fastltc.jobs import (
     ConfigError,
     Progress,
     RunError,
     TrainConfig,
     evaluate,
     loop,
+    plots,
     train,
 )
+from fastltc.jobs.models import build_model
 from job_support import DENSE, dense, write_images
 
 pytestmark = pytest.mark.usefixtures("no_pictures")

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from fastltc.data import DataError
-from fastltc.training import (
+from fastltc.jobs import (
     Progress,
     RunError,
     TrainConfig,
@@ -17,6 +16,7 @@ from fastltc.training import (
     train,
     train_seeds,
 )
+from fastltc.jobs.data import DataError
 from job_support import dense
 
 pytestmark = pytest.mark.usefixtures("no_pictures")

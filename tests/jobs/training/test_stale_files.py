@@ -15,8 +15,8 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from fastltc.cli import main
-from fastltc.training import Progress, Run, TrainConfig, compare, evaluate, loop, train, train_seeds
+from fastltc.cli.main import main
+from fastltc.jobs import Progress, Run, TrainConfig, compare, evaluate, loop, train, train_seeds
 from job_support import dense
 
 # The only files that are of no checkpoint.

@@ -13,9 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fastltc.data import DataError
-from fastltc.models import ConvNCP
-from fastltc.training import (
+from fastltc.jobs import (
     ConfigError,
     DivergedError,
     Progress,
@@ -25,6 +23,8 @@ from fastltc.training import (
     evaluate,
     train,
 )
+from fastltc.jobs.data import DataError
+from fastltc.jobs.models import ConvNCP
 from job_support import QUICK, publish, real_data, write_medmnist
 
 PICTURES = (

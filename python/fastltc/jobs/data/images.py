@@ -155,7 +155,7 @@ def read_image(
             expected; the text names it.
 
     Example:
-        >>> from fastltc.data import read_image
+        >>> from fastltc.jobs.data import read_image
         >>> read_image("scan.png", (1, 28, 28)).pixels.shape  # doctest: +SKIP
         (1, 28, 28)
     """

@@ -143,7 +143,7 @@ def load_data(
             this data does not take.
 
     Example:
-        >>> from fastltc.data import load_data
+        >>> from fastltc.jobs.data import load_data
         >>> len(load_data("digits").splits["train"])
         1257
     """

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from .config import default_of
-from .errors import RunError
-from .run import CONFIG, Run, read_json
+from ..config import default_of
+from ..errors import RunError
+from ..run import CONFIG, Run, read_json
 
 # Options of the data that decide which examples are tested, and those that decide in what form.
 _WHICH = (

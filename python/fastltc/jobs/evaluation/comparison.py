@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import RunError
+from ..files import format_json, write_all
+from ..run import SEEDS, Run, evaluation_files, read_json
 from .comparable import check_same_test, positive_class
-from .errors import RunError
-from .files import format_json, write_all
-from .run import SEEDS, Run, evaluation_files, read_json
 
 METRICS = ("auc", "accuracy", "f1", "f1_macro", "average_precision", "loss")
 

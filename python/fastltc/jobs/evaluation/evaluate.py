@@ -24,15 +24,15 @@ from ..data import (
 )
 from ..data.series import read_unlabelled, sequences
 from ..data.tables import format_table
+from ..errors import ConfigError, RunError
+from ..files import format_json, write_all
+from ..interrupts import interrupts_held_back
+from ..run import BEST, Checkpoint, Run, evaluation_files
+from ..unchanged import check_unchanged, fingerprints
 from .curves import RECALLS, RESAMPLES, bootstrap, curves_of
-from .errors import ConfigError, RunError
 from .feed import Feed
-from .files import format_json, write_all
-from .interrupts import interrupts_held_back
 from .metrics import classification_metrics, find_class, quick_metrics
 from .probabilities import judged, probabilities
-from .run import BEST, Checkpoint, Run, evaluation_files
-from .unchanged import check_unchanged, fingerprints
 
 
 def evaluate(
@@ -81,10 +81,10 @@ def evaluate(
         RunError: there is no usable checkpoint, its classes are not those of the data, or the
             split of the run's own data is no longer what it was in training.
         ConfigError: no such split or class, or an impossible recall.
-        fastltc.data.DataError: the data is missing or damaged.
+        fastltc.jobs.data.DataError: the data is missing or damaged.
 
     Example:
-        >>> from fastltc.training import Run, evaluate
+        >>> from fastltc.jobs import Run, evaluate
         >>> evaluate(Run.open("run"), "val")["auc"]  # doctest: +SKIP
     """
     if split is not None and split not in SPLITS:
@@ -345,7 +345,7 @@ def find_images(paths: Sequence[Path | str]) -> list[Path]:
     """Files as they are, and of folders all images in them, in the order of their names.
 
     Raises:
-        fastltc.data.DataError: a folder has no image in it.
+        fastltc.jobs.data.DataError: a folder has no image in it.
     """
     from ..data.image_files import images_in
 
@@ -373,7 +373,7 @@ def predict(
 
     Args:
         checkpoint: from `Run.load_checkpoint`.
-        paths: image files, and folders of them; see `fastltc.data.read_image` for how each is
+        paths: image files, and folders of them; see `fastltc.jobs.data.read_image` for how each is
             converted.
         invert: exchange dark and light first.
         grey_as_colour: give grey images to all three channels of a model of colours, as it is done
@@ -384,11 +384,11 @@ def predict(
         One prediction per file, in order.
 
     Raises:
-        fastltc.data.DataError: a file is not a readable image; the text names it.
+        fastltc.jobs.data.DataError: a file is not a readable image; the text names it.
         ConfigError: the model does not classify images.
 
     Example:
-        >>> from fastltc.training import Run, predict
+        >>> from fastltc.jobs import Run, predict
         >>> checkpoint = Run.open("run").load_checkpoint()  # doctest: +SKIP
         >>> predict(checkpoint, ["seven.png"])[0].name  # doctest: +SKIP
         '7'
@@ -450,7 +450,7 @@ def predict_series(checkpoint: Checkpoint, path: Path | str) -> list[RowPredicti
         path: the file; it needs the columns of the training file but for the class.
 
     Raises:
-        fastltc.data.DataError: a column is missing or a cell is no number; the text names it.
+        fastltc.jobs.data.DataError: a column is missing or a cell is no number; the text names it.
         ConfigError: the model does not classify time series.
     """
     if len(checkpoint.image_shape) != 2 or not checkpoint.features:

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import ConfigError
 from .curves import RECALLS, score_metrics
-from .errors import ConfigError
 
 
 def find_class(name: str | int | None, classes: Sequence[str]) -> int | None:
@@ -71,8 +71,9 @@ def classification_metrics(
     Returns:
         Plain values, ready for JSON: ``n``, ``loss`` (cross-entropy), ``accuracy``, ``auc`` (None
         where a class does not occur), ``f1_macro``, ``positive_class``, ``f1`` (of the positive
-        class; both None without one), the values of `fastltc.training.curves.score_metrics` for
-        it, ``per_class`` and ``confusion_matrix`` (rows are true; None for several labels).
+        class; both None without one), the values of
+        `fastltc.jobs.evaluation.curves.score_metrics` for it, ``per_class`` and
+        ``confusion_matrix`` (rows are true; None for several labels).
 
     Example:
         >>> scores = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]])

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ..data import IGNORED
-from .errors import DeviceError, DivergedError
+from ..errors import DeviceError, DivergedError
 from .feed import Feed
 
 

@@ -6,7 +6,7 @@ import torch
 from ncps.wirings import AutoNCP, FullyConnected, Random, Wiring
 from torch import Tensor, nn
 
-from ..nn import LTC, CfC
+from ...nn import LTC, CfC
 
 CELLS: dict[str, type[LTC] | type[CfC]] = {"ltc": LTC, "cfc": CfC}
 WIRINGS = ("ncp", "random", "full")

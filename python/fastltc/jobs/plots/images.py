@@ -63,7 +63,7 @@ def leak_pairs(report: Report, most: int = 24) -> list[tuple[Picture, Picture]]:
     """Of each leak between images one picture of either side, for `contact_sheet`.
 
     Args:
-        report: of `fastltc.data.audit.audit`.
+        report: of `fastltc.jobs.data.audit.audit`.
         most: pairs at most; each kind of leak has its turn.
     """
     by_kind: dict[str, list[tuple[Picture, Picture]]] = {}

@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from ..nn import LTC, CfC
-from ..plots import Network
-from ..plots.network import Matrix, Neuron, Synapse, describe_sizes, layers_of, synapses_of
+from ...nn import LTC, CfC
+from . import Network
+from .network import Matrix, Neuron, Synapse, describe_sizes, layers_of, synapses_of
 
 
 def network_of(

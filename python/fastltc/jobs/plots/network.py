@@ -174,8 +174,8 @@ def wiring_diagram(network: Network | Wiring, *, title: str | None = None, of: s
     matrices, from row to column.
 
     Args:
-        network: see `fastltc.training.network.network_of`; of a built ``ncps.wirings.Wiring`` the
-            signs that it has, where training starts.
+        network: see `fastltc.jobs.plots.liquid_layer.network_of`; of a built
+            ``ncps.wirings.Wiring`` the signs that it has, where training starts.
         title: written above; None for a summary of the sizes.
         of: the checkpoint, written below and into the file.
 

@@ -206,7 +206,7 @@ def roc_curve(curves: Curves, *, title: str = "", of: str = "") -> bytes:
     """True over false positives, at every threshold, with the 95 % band of the bootstrap.
 
     Args:
-        curves: of `fastltc.training.curves.curves_of`.
+        curves: of `fastltc.jobs.evaluation.curves.curves_of`.
         title: written above.
         of: the checkpoint, written below and into the file.
 
@@ -228,7 +228,7 @@ def precision_recall(curves: Curves, *, title: str = "", of: str = "") -> bytes:
     """Precision over recall, at every threshold, with the 95 % band of the bootstrap.
 
     Args:
-        curves: of `fastltc.training.curves.curves_of`.
+        curves: of `fastltc.jobs.evaluation.curves.curves_of`.
         title: written above.
         of: the checkpoint, written below and into the file.
 
@@ -319,7 +319,7 @@ def comparison(rows: Sequence[Mapping[str, Any]]) -> bytes:
     """Test metrics of several runs as points with 95 % intervals, and their parameters.
 
     Args:
-        rows: of `fastltc.training.compare`.
+        rows: of `fastltc.jobs.compare`.
 
     Returns:
         A PNG file.

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .config import TrainConfig
-from .errors import ConfigError
-from .feed import Augment
+from ..config import TrainConfig
+from ..errors import ConfigError
+from ..evaluation.feed import Augment
 
 
 def make_augment(config: TrainConfig, shape: tuple[int, ...]) -> Augment | None:

@@ -15,8 +15,16 @@ import torch
 from torch import Tensor, nn
 
 from .. import plots
+from ..config import CLASS_WEIGHTS, TrainConfig
 from ..data import DataSet, Split, load_data
 from ..data.audit import warnings as leak_warnings
+from ..device import find_device
+from ..errors import ConfigError, DivergedError, RunError
+from ..evaluation.feed import Feed
+from ..evaluation.metrics import classification_metrics, find_class
+from ..evaluation.probabilities import judged, probabilities
+from ..files import write_all
+from ..interrupts import interrupts_held_back
 from ..models import (
     Ensemble,
     MissingTorchvisionError,
@@ -25,19 +33,8 @@ from ..models import (
     load_weights,
     trainable_parameters,
 )
-from . import parallel
-from .augment import make_augment
-from .config import CLASS_WEIGHTS, TrainConfig
-from .device import find_device
-from .errors import ConfigError, DivergedError, RunError
-from .feed import Feed
-from .files import write_all
-from .interrupts import interrupts_held_back
-from .metrics import classification_metrics, find_class
-from .network import network_of
-from .objective import Objective
-from .probabilities import judged, probabilities
-from .run import (
+from ..plots.liquid_layer import network_of
+from ..run import (
     BEST,
     CONFIG,
     CONFUSION,
@@ -53,8 +50,11 @@ from .run import (
     Run,
     evaluation_files,
 )
+from ..unchanged import check_unchanged, fingerprints
+from . import parallel
+from .augment import make_augment
+from .objective import Objective
 from .schedule import Schedule
-from .unchanged import check_unchanged, fingerprints
 
 # What log.jsonl and the best checkpoint keep of the validation metrics.
 _LOGGED = ("loss", "accuracy", "auc", "f1_macro", "f1", "average_precision")
@@ -123,14 +123,14 @@ def train(
         The run; ``run.metrics["status"]`` is ``finished`` or ``interrupted``.
 
     Raises:
-        fastltc.data.DataError: the data is unknown, missing or damaged.
+        fastltc.jobs.data.DataError: the data is unknown, missing or damaged.
         ConfigError: an option does not fit the data or this machine.
         RunError: something is in the place of the run folder, there is nothing to resume, or the
             data has changed since.
         DivergedError: the loss became infinite or NaN.
 
     Example:
-        >>> from fastltc.training import TrainConfig, train
+        >>> from fastltc.jobs import TrainConfig, train
         >>> run = train(TrainConfig.for_data("digits", epochs=1), "run")  # doctest: +SKIP
         >>> run.metrics["test"]["accuracy"]  # doctest: +SKIP
     """
@@ -588,7 +588,7 @@ class _Session:
         self.board.flush()
 
     def write_metrics(self) -> None:
-        from .. import __version__
+        from ... import __version__
 
         if not self.group.first:
             return

@@ -9,15 +9,15 @@ from typing import Any
 
 from torch import nn
 
+from ..config import RESUMABLE, TrainConfig
 from ..data import DataSet
+from ..device import find_device
+from ..errors import ConfigError, RunError
+from ..evaluation.comparison import summarise
+from ..files import write_json
+from ..run import CONFIG, LAST, SEEDS, Run
 from . import parallel
-from .comparison import summarise
-from .config import RESUMABLE, TrainConfig
-from .device import find_device
-from .errors import ConfigError, RunError
-from .files import write_json
 from .loop import Progress, train
-from .run import CONFIG, LAST, SEEDS, Run
 
 
 def train_seeds(
