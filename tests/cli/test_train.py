@@ -13,8 +13,8 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from fastltc.cli.main import main
-from fastltc.cli.options import SHARED_OPTIONS
 from fastltc.jobs import Run, TrainConfig
+from fastltc.jobs.config import OPTIONS
 from job_support import leave_out_pictures, write_images
 
 DENSE = [
@@ -61,7 +61,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_option_of_training_is_one_of_the_command() -> None:
     names = {parameter.name for parameter in main.commands["train"].params}
     expected = {field.name for field in fields(TrainConfig)}
-    assert set(SHARED_OPTIONS) <= expected
+    assert set(OPTIONS) == expected
     assert expected <= names
 
 

@@ -1,11 +1,16 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from fastltc.jobs import ConfigError, TrainConfig
+from fastltc.jobs.config import MODEL_OPTIONS
 from fastltc.jobs.data import DataError
+from fastltc.jobs.models import MODELS
 
 
 def test_the_saved_configuration_is_the_same_one() -> None:
@@ -48,3 +53,13 @@ def test_an_unknown_data_set() -> None:
 def test_impossible_values(option: str, value: object, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         TrainConfig.from_dict({**TrainConfig().to_dict(), option: value})
+
+
+def test_the_options_of_all_models_are_options_of_training() -> None:
+    models = {name for entry in MODELS.values() for name in entry.options}
+    assert {*models, "members"} == {*MODEL_OPTIONS}
+
+
+def test_the_table_of_options_is_that_of_the_declarations() -> None:
+    tool = Path(__file__).parents[2] / "tools" / "option_table.py"
+    assert subprocess.run([sys.executable, tool, "--check"], check=False).returncode == 0

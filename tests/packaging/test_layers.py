@@ -40,9 +40,10 @@ PYTHON_LAYERS = {
         {"__init__"},
     ],
     "fastltc.jobs": [
-        {"data", "errors", "files", "interrupts", "models"},
-        {"device", "plots", "unchanged"},
-        {"config"},
+        {"errors", "files", "interrupts", "options"},
+        {"device", "models", "reading"},
+        {"data"},
+        {"config", "plots", "unchanged"},
         {"recipes", "run"},
         {"evaluation"},
         {"training"},

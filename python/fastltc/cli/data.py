@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING
 
 import click
 
+from .options import JSON, field_option, options
+
 if TYPE_CHECKING:
     from ..jobs.data.audit import Item, Report
     from ..jobs.data.image_files import Listed
 
 _COLUMNS = (
-    click.option("--file-column", metavar="NAME", help="Column of a CSV file with the images."),
-    click.option("--label-column", metavar="NAME", help="Column with the classes."),
-    click.option("--group-column", metavar="NAME", help="Column of patients, lesions, ..."),
+    field_option("file_column"),
+    field_option("label_column"),
+    field_option("group_column"),
     click.option(
         "--group-pattern",
         metavar="REGEX",
@@ -40,19 +42,13 @@ _COLUMNS = (
         help="Bits of 64 in which perceptual hashes of near duplicates may differ.",
     ),
     click.option("--no-near", is_flag=True, help="Do not look for near duplicates."),
-    click.option("--json", "as_json", is_flag=True, help="Print JSON."),
+    JSON,
 )
-
-
-def _columns(command: click.decorators.FC) -> click.decorators.FC:
-    for option in reversed(_COLUMNS):
-        command = option(command)
-    return command
 
 
 @click.command()
 @click.argument("sources", metavar="DATA...", nargs=-1, required=True)
-@click.option("--split-column", metavar="NAME", help="Column with train, val or test.")
+@field_option("split_column")
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
@@ -65,7 +61,7 @@ def _columns(command: click.decorators.FC) -> click.decorators.FC:
     metavar="DIR",
     help="Folder for train.csv, val.csv and test.csv without the leaks.",
 )
-@_columns
+@options(*_COLUMNS)
 def audit(
     sources: Sequence[str],
     split_column: str | None,
@@ -126,7 +122,7 @@ def audit(
 )
 @click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="Seed.")
 @click.option("--fix", is_flag=True, help="Keep duplicates on one side, as if they were a group.")
-@_columns
+@options(*_COLUMNS)
 def split(
     source: str,
     out: Path,
@@ -187,15 +183,15 @@ def _listed(
 
     kind, colon, place = source.partition(":")
     path = Path(place if colon and kind in ("folder", "csv") else source).expanduser()
-    options = DataOptions(**columns)  # type: ignore[arg-type]
-    if group_pattern is not None and options.group_column is not None:
+    reading = DataOptions(**columns)  # type: ignore[arg-type]
+    if group_pattern is not None and reading.group_column is not None:
         raise DataError("--group-pattern, --group-column: expected one of them, got both")
     if path.is_file() or (
         path.is_dir() and any((path / f"{name}.csv").is_file() for name in ("train", "test"))
     ):
-        listed = image_files.list_table(path, options, word)
+        listed = image_files.list_table(path, reading, word)
     elif path.is_dir():
-        options.only((), f"{source}, a folder,")
+        reading.only((), f"{source}, a folder,")
         listed = image_files.list_folder(path)
     else:
         raise DataError(f"{source}: expected a folder or a CSV file, got nothing")
@@ -252,8 +248,8 @@ def _loaded(
     for option, value in (("--group-pattern", group_pattern), ("--ids", ids)):
         if value is not None:
             raise DataError(f"{option}: {source} is no set of image files, got {value}")
-    options = DataOptions(**columns)  # type: ignore[arg-type]
-    items = items_of(load_data(source, options=options))
+    reading = DataOptions(**columns)  # type: ignore[arg-type]
+    items = items_of(load_data(source, options=reading))
     return items, [None] * len(items)
 
 

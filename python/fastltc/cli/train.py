@@ -166,7 +166,7 @@ def _only_for_new(
     config_file: Path | None,
     options: dict[str, Any],
 ) -> None:
-    from ..jobs.config import RESUMABLE
+    from ..jobs.config import OPTIONS, RESUMABLE
 
     named: dict[str, Any] = {
         "DATA": data,
@@ -174,11 +174,7 @@ def _only_for_new(
         "--recipe": recipe,
         "--config": config_file,
     }
-    named |= {
-        f"--{name.replace('_', '-')}": value
-        for name, value in options.items()
-        if name not in RESUMABLE
-    }
+    named |= {OPTIONS[name].flag: value for name, value in options.items() if name not in RESUMABLE}
     given = next((name for name, value in named.items() if value is not None), None)
     if given is not None:
         raise click.UsageError(f"{given} cannot be changed in a run that is resumed")
@@ -207,8 +203,8 @@ def _over(values: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     """
     model = given.get("model")
     if model is not None and model != values.get("model"):
-        from ..jobs.config import GRADIENT_OPTIONS
-        from ..jobs.models import MODEL_OPTIONS, MODELS
+        from ..jobs.config import GRADIENT_OPTIONS, MODEL_OPTIONS
+        from ..jobs.models import MODELS
 
         closed_form = model in MODELS and MODELS[model].closed_form
         other = {*MODEL_OPTIONS, *(GRADIENT_OPTIONS if closed_form else ())}

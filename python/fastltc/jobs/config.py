@@ -1,20 +1,38 @@
-"""Everything that decides what a training run does, in one dataclass."""
+"""Everything that decides what a training run does, in one dataclass.
+
+Only the standard library is imported here, so that the command line has its options at once.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, asdict, dataclass, fields
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
-from .data import DataOptions, find_source
 from .errors import ConfigError
+from .options import (
+    ABOVE_0,
+    COUNT,
+    FROM_0,
+    PROBABILITY,
+    SEED,
+    SHARE,
+    Range,
+    check_options,
+    one_of,
+    option,
+    options_of,
+)
+from .reading import ReadingOptions
 
-SELECT = ("loss", "auc", "accuracy", "f1", "f1_macro", "average_precision", "last")
-OPTIMIZERS = ("adam", "adamw", "nadam")
-SCHEDULES = ("constant", "cosine", "plateau")
+if TYPE_CHECKING:
+    from .data import DataOptions
+
 # The power of the inverse frequency that each is.
 CLASS_WEIGHTS = {"none": 0.0, "sqrt": 0.5, "balanced": 1.0}
-AMP = ("none", "bf16", "fp16")
+_SELECT = ("loss", "auc", "accuracy", "f1", "f1_macro", "average_precision", "last")
+_SHEAR = Range("a number from 0 below 90", lambda value: 0 <= value < 90)
+_BETWEEN_0_AND_1 = Range("a number between 0 and 1", lambda value: 0 < value < 1)
 
 # Options that may differ when a run is resumed.
 RESUMABLE = ("epochs", "threads", "device", "data_root")
@@ -29,228 +47,139 @@ _DATA_DEFAULTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     ),
 }
 
-# What training by gradients alone uses. The crop is not among it: a model in closed form is fitted
-# on the middle square.
-GRADIENT_OPTIONS = (
-    "epochs",
-    "batch_size",
-    "accumulate",
-    "optimizer",
-    "lr",
-    "weight_decay",
-    "schedule",
-    "warmup",
-    "plateau_factor",
-    "plateau_patience",
-    "patience",
-    "clip_norm",
-    "class_weights",
-    "label_smoothing",
-    "amp",
-    "augment_scale",
-    "augment_shift",
-    "augment_rotate",
-    "augment_shear",
-    "augment_affine_p",
-    "augment_flip",
-    "augment_colour",
-    "augment_colour_p",
-    "augment_brightness",
-    "augment_contrast",
-    "augment_light_p",
-    "select",
-)
+
+def _gradients(
+    default: Any, help: str, allowed: Range | None = None, *, metavar: str | None = None
+) -> Any:
+    """An option of training by gradients, which a model in closed form does not have."""
+    return option(default, help, allowed, metavar=metavar, by_gradient=True)
 
 
 @dataclass(frozen=True)
-class TrainConfig:
+class ModelOptions:
+    """The options of the models; each is one of some, see their classes. None for their default."""
+
+    model: str | None = option(None, "Model.", usual="conv-ncp; series-ltc; probe")
+    """None for the usual one for that kind of data."""
+    cell: str | None = option(None, "Recurrent cell of conv-ncp: ltc or cfc.", usual="ltc")
+    units: int | None = option(None, "Neurons.", COUNT)
+    gain: float | None = option(None, "Factor on the motor neurons' outputs.", ABOVE_0)
+    wiring: str | None = option(None, "Of rows-* and series-*: ncp, random or full.")
+    sparsity: float | None = option(None, "Share of the synapses that a random wiring lacks.")
+    timestep: float | None = option(None, "Of rows-*: time from one row to the next.")
+    encoder: int | None = option(None, "Of rows-*: features that a row is mapped to; 0 for pixels.")
+    wiring_seed: int | None = option(None, "Seed of the wiring.", SEED)
+    mixed_memory: bool | None = option(None, "An LSTM cell before the liquid one.")
+    spectral_radius: float | None = option(None, "Of the reservoir.")
+    leak: float | None = option(None, "Leak rate of the reservoir.")
+    input_scale: float | None = option(None, "Deviation of the reservoir's input weights.")
+    reads: int | None = option(None, "Of reservoir and rows-*: states that the readout sees.")
+    probe: str | None = option(None, "logistic or svm.")
+    c: float | None = option(None, "Inverse penalty of the probe.")
+    backbone: str | None = option(None, "torchvision model whose features are probed.")
+    pretrained: bool | None = option(None, "Take torchvision's pretrained weights.")
+    head: str | None = option(None, "Of a torchvision model: linear, ltc or cfc.")
+    members: int | None = option(
+        None, "Train N such models and ask them together.", COUNT, usual="1"
+    )
+    weights: str | None = option(None, "State dict that the model starts from.", metavar="FILE")
+
+
+@dataclass(frozen=True)
+class TrainConfig(ModelOptions, ReadingOptions):
     """The configuration of a run; saved in its folder as ``config.json``.
 
     A TOML file and the command line have the same names (``batch_size`` and ``--batch-size``).
-
-    Args:
-        data: name of the data set.
-        data_root: folder (or file) of the data set, None for the cache.
-        image_size, channels, file_column, label_column, split_column, group_column, time_column,
-            window, stride, time_unit, split_seed: how the data is read, see
-            `fastltc.jobs.data.DataOptions`.
-        model: name of the model; None for the usual one for that kind of data.
-        cell, units, gain, wiring, sparsity, timestep, encoder, wiring_seed, mixed_memory,
-            spectral_radius, leak, input_scale, reads, probe, c, backbone, pretrained, head: options
-            of the model, see its class; None for its default.
-        members: how many such models are trained and asked together; None for one.
-        weights: file with a state dict that the model starts from.
-        epochs: passes over the training split.
-        batch_size: examples per step of the optimizer, over all processes.
-        accumulate: parts that a batch is computed in, one after the other, to save memory.
-        optimizer: ``adam``, ``adamw`` or ``nadam``.
-        lr: its learning rate, after the warm-up.
-        weight_decay: its weight decay.
-        schedule: ``constant``; ``cosine`` to zero, per step; ``plateau``, which multiplies the rate
-            by ``plateau_factor`` after ``plateau_patience`` epochs without a smaller validation
-            loss.
-        warmup: epochs in which the rate rises linearly, per step.
-        plateau_factor, plateau_patience: of the plateau schedule.
-        patience: epochs without a better ``select`` metric after which training stops; None never.
-        clip_norm: largest norm of the gradient; None for no limit.
-        class_weights: ``balanced`` weighs the loss by the inverse frequency of the classes,
-            ``sqrt`` by its square root.
-        label_smoothing: share of the target that goes to all classes alike, for example 0.1.
-        amp: mixed precision, ``bf16`` or ``fp16``.
-        augment_scale: largest relative change of size, for example 0.1.
-        augment_shift: largest shift, as a share of the side.
-        augment_rotate: largest rotation, degrees.
-        augment_shear: largest shear, degrees.
-        augment_affine_p: probability with which an image is scaled, shifted, rotated and sheared.
-        augment_flip: mirror left and right, with probability 0.5.
-        augment_crop: side of a random square of the image; the middle one in evaluation.
-        augment_colour: largest shift of each colour, of 1.
-        augment_colour_p: probability of it.
-        augment_brightness, augment_contrast: largest relative change.
-        augment_light_p: probability of both.
-        mirror: answer with the mean over an image and its mirror image, in evaluation and
-            prediction; where classes do not tell left from right.
-        select: validation metric by which the best checkpoint is chosen; ``last`` for the last
-            epoch, whatever it is like: with few validation images and a schedule that ends at a
-            rate of 0 the better choice.
-        positive: class (name or number) that F1 is about; None for the data set's own.
-        seed: seed of the parameters, the order of the examples and the augmentation.
-        threads: CPU threads, None for torch's default.
-        device: torch device.
-        tensorboard: write a TensorBoard log into the run folder.
+    docs/training.md has a table of all.
     """
 
-    data: str = "digits"
-    data_root: str | None = None
-    image_size: int | None = None
-    channels: int | None = None
-    file_column: str | None = None
-    label_column: str | None = None
-    split_column: str | None = None
-    group_column: str | None = None
-    time_column: str | None = None
-    window: int = 32
-    stride: int | None = None
-    time_unit: float | None = None
-    split_seed: int = 0
-    model: str | None = None
-    cell: str | None = None
-    units: int | None = None
-    gain: float | None = None
-    wiring: str | None = None
-    sparsity: float | None = None
-    timestep: float | None = None
-    encoder: int | None = None
-    wiring_seed: int | None = None
-    mixed_memory: bool | None = None
-    spectral_radius: float | None = None
-    leak: float | None = None
-    input_scale: float | None = None
-    reads: int | None = None
-    probe: str | None = None
-    c: float | None = None
-    backbone: str | None = None
-    pretrained: bool | None = None
-    head: str | None = None
-    members: int | None = None
-    weights: str | None = None
-    epochs: int = 20
-    batch_size: int = 64
-    accumulate: int = 1
-    optimizer: str = "adam"
-    lr: float = 3e-3
-    weight_decay: float = 0.0
-    schedule: str = "constant"
-    warmup: float = 0.0
-    plateau_factor: float = 0.1
-    plateau_patience: int = 5
-    patience: int | None = None
-    clip_norm: float | None = None
-    class_weights: str = "none"
-    label_smoothing: float = 0.0
-    amp: str = "none"
-    augment_scale: float = 0.0
-    augment_shift: float = 0.0
-    augment_rotate: float = 0.0
-    augment_shear: float = 0.0
-    augment_affine_p: float = 1.0
-    augment_flip: bool = False
-    augment_crop: int | None = None
-    augment_colour: float = 0.0
-    augment_colour_p: float = 1.0
-    augment_brightness: float = 0.0
-    augment_contrast: float = 0.0
-    augment_light_p: float = 1.0
-    mirror: bool = False
-    select: str = "loss"
-    positive: str | None = None
-    seed: int = 0
-    threads: int | None = None
-    device: str = "cpu"
-    tensorboard: bool = False
+    data: str = option("digits", "Data set.")
+    data_root: str | None = option(
+        None, "Folder to look for the data file in first (or the file itself).", metavar="DIR"
+    )
+    """None for the cache."""
+    epochs: int = _gradients(20, "Passes over the training split.", COUNT)
+    batch_size: int = _gradients(64, "Examples per step.", COUNT)
+    """Of the optimizer, over all processes."""
+    accumulate: int = _gradients(1, "Parts that a batch is computed in.", COUNT)
+    """One after the other, to save memory."""
+    optimizer: str = _gradients("adam", "adam, adamw or nadam.", one_of(("adam", "adamw", "nadam")))
+    lr: float = _gradients(3e-3, "Learning rate.", ABOVE_0)
+    """After the warm-up."""
+    weight_decay: float = _gradients(0.0, "Weight decay.", FROM_0)
+    schedule: str = _gradients(
+        "constant", "constant, cosine or plateau.", one_of(("constant", "cosine", "plateau"))
+    )
+    """``cosine`` goes to zero, per step; ``plateau`` multiplies the rate by ``plateau_factor``
+    after ``plateau_patience`` epochs without a smaller validation loss."""
+    warmup: float = _gradients(0.0, "Epochs in which the rate rises.", FROM_0, metavar="EPOCHS")
+    """Linearly, per step."""
+    plateau_factor: float = _gradients(0.1, "Of the plateau schedule.", _BETWEEN_0_AND_1)
+    plateau_patience: int = _gradients(5, "Of the plateau schedule.", COUNT, metavar="EPOCHS")
+    patience: int | None = _gradients(
+        None, "Stop after so many epochs without a better one.", COUNT, metavar="EPOCHS"
+    )
+    """Better by the ``select`` metric; None for never."""
+    clip_norm: float | None = _gradients(None, "Largest norm of the gradient.", ABOVE_0)
+    class_weights: str = _gradients("none", "none, sqrt or balanced.", one_of(CLASS_WEIGHTS))
+    """``balanced`` weighs the loss by the inverse frequency of the classes, ``sqrt`` by its square
+    root."""
+    label_smoothing: float = _gradients(
+        0.0, "Share of the target that goes to all classes alike.", SHARE
+    )
+    amp: str = _gradients(
+        "none", "Mixed precision: none, bf16 or fp16.", one_of(("none", "bf16", "fp16"))
+    )
+    augment_scale: float = _gradients(0.0, "Largest relative change of size.", SHARE)
+    augment_shift: float = _gradients(0.0, "Largest shift, as a share of the side.", SHARE)
+    augment_rotate: float = _gradients(0.0, "Largest rotation.", FROM_0, metavar="DEGREES")
+    augment_shear: float = _gradients(0.0, "Largest shear.", _SHEAR, metavar="DEGREES")
+    augment_affine_p: float = _gradients(1.0, "Probability of these four.", PROBABILITY)
+    augment_flip: bool = _gradients(False, "Mirror left and right.")
+    """With probability 0.5."""
+    augment_crop: int | None = option(None, "Side of a random square.", COUNT)
+    """The middle one in evaluation, and where a model in closed form is fitted."""
+    augment_colour: float = _gradients(0.0, "Largest shift of a colour.", SHARE)
+    augment_colour_p: float = _gradients(1.0, "Probability of it.", PROBABILITY)
+    augment_brightness: float = _gradients(0.0, "Largest relative change.", SHARE)
+    augment_contrast: float = _gradients(0.0, "Largest relative change.", SHARE)
+    augment_light_p: float = _gradients(1.0, "Probability of the two.", PROBABILITY)
+    mirror: bool = option(False, "Answer with the mean over an image and its mirror image.")
+    """In evaluation and prediction; where classes do not tell left from right."""
+    select: str = _gradients(
+        "loss",
+        f"What the best epoch is: {', '.join(_SELECT[:-1])}; or last.",
+        one_of(_SELECT),
+        metavar="METRIC",
+    )
+    """Of the validation split; ``last`` for the last epoch, whatever it is like: with few
+    validation images and a schedule that ends at a rate of 0 the better choice."""
+    positive: str | None = option(
+        None, "Class that F1 is about: its name or number.", metavar="CLASS"
+    )
+    """None for the data set's own."""
+    seed: int = option(0, "Seed of parameters, order and augmentation.", SEED)
+    threads: int | None = option(None, "CPU threads.", COUNT)
+    """None for torch's default."""
+    device: str = option("cpu", "Torch device, for example cpu or cuda.")
+    tensorboard: bool = option(False, "Write a TensorBoard log.")
+    """Into the run folder."""
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            self._check_type(field.name, str(field.type))
-        for name in ("units", "members", "epochs", "batch_size", "accumulate", "patience"):
-            self._check(name, lambda value: value >= 1, "at least 1")
-        for name in ("threads", "plateau_patience", "augment_crop"):
-            self._check(name, lambda value: value >= 1, "at least 1")
-        for name in ("lr", "gain", "clip_norm"):
-            self._check(name, lambda value: 0 < value < float("inf"), "a finite number above 0")
-        for name in ("weight_decay", "warmup", "augment_rotate"):
-            self._check(name, lambda value: 0 <= value < float("inf"), "a finite number from 0")
-        self._check("label_smoothing", lambda value: 0 <= value < 1, "a number from 0 below 1")
-        for name in ("scale", "shift", "colour", "brightness", "contrast"):
-            self._check(f"augment_{name}", lambda value: 0 <= value < 1, "a number from 0 below 1")
-        for name in ("affine_p", "colour_p", "light_p"):
-            self._check(f"augment_{name}", lambda value: 0 <= value <= 1, "a number from 0 to 1")
-        self._check("augment_shear", lambda value: 0 <= value < 90, "a number from 0 below 90")
-        self._check("plateau_factor", lambda value: 0 < value < 1, "a number between 0 and 1")
-        for name in ("seed", "wiring_seed", "split_seed"):
-            self._check(name, lambda value: 0 <= value < 2**32, "0 to 2**32 - 1")
-        for name, known in (
-            ("select", SELECT),
-            ("optimizer", OPTIMIZERS),
-            ("schedule", SCHEDULES),
-            ("class_weights", CLASS_WEIGHTS),
-            ("amp", AMP),
-        ):
-            self._check(name, known.__contains__, f"one of {', '.join(known)}")
+        check_options(self, ConfigError)
         if self.select == "last" and self.patience is not None:
             raise ConfigError(
                 "patience: select = last takes the last epoch, so that none is better; leave one "
                 "of the two out"
             )
-        try:
-            self.data_options()
-            if self.model is not None:
-                # Late, as below: models need torch, and a recipe that is printed does not.
-                from .models import find_model
+        if self.model is not None:
+            # Late: models need torch, and a recipe that is printed does not.
+            from .models import find_model
 
+            try:
                 find_model(self.model)
-        except ValueError as error:
-            raise ConfigError(str(error)) from None
-
-    def _check(self, name: str, holds: Callable[[Any], bool], expected: str) -> None:
-        value = getattr(self, name)
-        if value is not None and not holds(value):
-            raise ConfigError(f"{name}: expected {expected}, got {value!r}")
-
-    def _check_type(self, name: str, declared: str) -> None:
-        value = getattr(self, name)
-        allowed: tuple[type, ...] = {
-            "str": (str,),
-            "int": (int,),
-            "float": (int, float),
-            "bool": (bool,),
-            "str | None": (str, type(None)),
-            "int | None": (int, type(None)),
-            "float | None": (int, float, type(None)),
-            "bool | None": (bool, type(None)),
-        }[declared]
-        if (isinstance(value, bool) and bool not in allowed) or not isinstance(value, allowed):
-            raise ConfigError(f"{name}: expected {declared.removesuffix(' | None')}, got {value!r}")
+            except ValueError as error:
+                raise ConfigError(str(error)) from None
 
     def data_options(
         self,
@@ -266,21 +195,15 @@ class TrainConfig:
             offline: never download.
             progress: called with received and total bytes.
         """
-        own = {field.name for field in fields(self)}
-        named = {
-            field.name: getattr(self, field.name)
-            for field in fields(DataOptions)
-            if field.name in own
-        }
-        named["data_root"] = self.data_root if data_root is None else data_root
-        return DataOptions(**named, offline=offline, progress=progress)
+        from .data import DataOptions
+
+        read: dict[str, Any] = {name: getattr(self, name) for name in options_of(ReadingOptions)}
+        root = self.data_root if data_root is None else data_root
+        return DataOptions(**read, data_root=root, offline=offline, progress=progress)
 
     def model_options(self) -> dict[str, Any]:
         """The options of the model, for `fastltc.jobs.models.build_model`."""
-        from .models import MODEL_OPTIONS
-
-        own = {field.name for field in fields(self)}
-        return {name: getattr(self, name) for name in MODEL_OPTIONS if name in own}
+        return {name: getattr(self, name) for name in MODEL_OPTIONS}
 
     def model_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The shape that the model sees of inputs of ``shape``: images may be cropped.
@@ -307,7 +230,7 @@ class TrainConfig:
         """
         usual, _ = _DATA_DEFAULTS.get(self.data, ({}, {}))
         for name in GRADIENT_OPTIONS:
-            value, default = getattr(self, name), default_of(name)
+            value, default = getattr(self, name), OPTIONS[name].default
             if value not in (default, usual.get(name, default)):
                 raise ConfigError(
                     f"{name}: no option of the model {self.model}, which is fitted in closed form; "
@@ -327,6 +250,8 @@ class TrainConfig:
             ConfigError: an option is unknown or has an impossible value.
             fastltc.jobs.data.DataError: the data set is unknown.
         """
+        from .data import find_source
+
         find_source(data)
         given = {name: value for name, value in options.items() if value is not None}
         usual, of_model = _DATA_DEFAULTS.get(data, ({}, {}))
@@ -341,14 +266,22 @@ class TrainConfig:
         Raises:
             ConfigError: a name is unknown or a value impossible.
         """
-        unknown = sorted(set(values) - {field.name for field in fields(cls)})
+        unknown = sorted(set(values) - OPTIONS.keys())
         if unknown:
             raise ConfigError(f"unknown configuration: {', '.join(unknown)}")
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, in the order of the fields."""
-        return asdict(self)
+        """Plain values."""
+        return {"data": self.data, "data_root": self.data_root, **asdict(self)}
+
+
+OPTIONS = options_of(TrainConfig)
+# Those that the models have: which of them has which, `fastltc.jobs.models` knows.
+MODEL_OPTIONS = tuple(name for name in options_of(ModelOptions) if name not in ("model", "weights"))
+# What training by gradients alone uses. The crop is not among it: a model in closed form is fitted
+# on the middle square.
+GRADIENT_OPTIONS = tuple(name for name, one in OPTIONS.items() if one.by_gradient)
 
 
 def read_toml(path: Any) -> dict[str, Any]:
@@ -367,12 +300,11 @@ def read_toml(path: Any) -> dict[str, Any]:
         values = parse_toml(text)
     except ValueError as error:
         raise ConfigError(f"{path}: not a TOML file: {error}") from None
-    known = {field.name for field in fields(TrainConfig)}
     # "about" describes a recipe.
-    unknown = sorted(set(values) - known - {"about"})
+    unknown = sorted(set(values) - OPTIONS.keys() - {"about"})
     if unknown:
         raise ConfigError(
-            f"{path}: unknown option {unknown[0]!r}; known: {', '.join(sorted(known))}"
+            f"{path}: unknown option {unknown[0]!r}; known: {', '.join(sorted(OPTIONS))}"
         )
     return values
 
@@ -390,11 +322,3 @@ def parse_toml(text: str) -> dict[str, Any]:
     else:
         import tomli as tomllib
     return tomllib.loads(text)
-
-
-def default_of(name: str) -> Any:
-    """The default of an option."""
-    for field in fields(TrainConfig):
-        if field.name == name:
-            return None if field.default is MISSING else field.default
-    raise KeyError(name)

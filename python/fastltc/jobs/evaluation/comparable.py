@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ..config import default_of
+from ..config import OPTIONS
 from ..errors import RunError
 from ..run import CONFIG, Run, read_json
 
@@ -78,7 +78,7 @@ def _differing(first: Run, other: Run, names: Sequence[str]) -> str | None:
 
 def _option(run: Run, name: str) -> Any:
     # As it is in the file: a configuration with its model needs torch.
-    return read_json(run.path / CONFIG).get(name, default_of(name))
+    return read_json(run.path / CONFIG).get(name, OPTIONS[name].default)
 
 
 def _values(first: Run, other: Run, name: str) -> str:

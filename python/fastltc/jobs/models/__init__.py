@@ -9,7 +9,6 @@ from .ensemble import Ensemble
 from .parts import CELLS
 from .probe import Probe
 from .registry import (
-    MODEL_OPTIONS,
     MODELS,
     build_model,
     default_model,
@@ -23,7 +22,6 @@ from .sequence import Rows, Series
 __all__ = [
     "CELLS",
     "MODELS",
-    "MODEL_OPTIONS",
     "Backbone",
     "ConvNCP",
     "Dense",

@@ -50,11 +50,6 @@ MODELS = {
     **{name: _Entry(Backbone, name=name) for name in BACKBONES},
 }
 
-# Options of any model.
-MODEL_OPTIONS = tuple(
-    sorted(frozenset({"members"}).union(*(entry.options for entry in MODELS.values())))
-)
-
 
 def find_model(name: str) -> _Entry:
     """The entry of a model.
