@@ -1,4 +1,4 @@
-"""Writes the table of all options of `fastltc train` into docs/training.md, from their declarations.
+"""Writes the table of the options of `fastltc train` into docs/training.md, as they are declared.
 
 python tools/option_table.py          writes it
 python tools/option_table.py --check  ends with status 1 where another one is there

@@ -162,7 +162,7 @@ def test_resume_of_seeds_by_command(monkeypatch: pytest.MonkeyPatch) -> None:
     real = loop._Session._metrics
 
     def metrics(session: Any, name: str) -> dict[str, Any]:
-        if name == "test" and session.config.seed == 1:
+        if name == "test" and session.task.config.seed == 1:
             raise KeyboardInterrupt
         return real(session, name)
 

@@ -137,7 +137,7 @@ def test_an_interrupt_at_the_end(
 def test_a_run_that_patience_ended_stays_as_long(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop._Session, "_is_best", lambda session, val: session.best is None)
+    monkeypatch.setattr(loop._Session, "_is_best", lambda session, val: session.log.best is None)
     config = dense(epochs=9, patience=2)
     run = train(config, tmp_path / "run")
     before = run.metrics

@@ -81,7 +81,7 @@ def test_every_file_names_its_checkpoint_and_a_longer_training_leaves_none_of_an
 def test_what_is_of_a_checkpoint_that_stays_stays(
     tmp_path: Path, no_pictures: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop._Session, "_is_best", lambda session, val: session.best is None)
+    monkeypatch.setattr(loop._Session, "_is_best", lambda session, val: session.log.best is None)
     run = train(dense(epochs=1), tmp_path / "run")
     evaluate_all(run)
     train(dense(epochs=2), run.path, resume=True)
