@@ -12,7 +12,8 @@ import pytest
 import torch
 from torch import nn
 
-from fastltc.jobs import Run, TrainConfig, parallel, train
+from fastltc.jobs import Run, TrainConfig, train
+from fastltc.jobs.training import parallel
 from job_support import leave_out_pictures
 
 # Each process compares its part with the whole, computed by itself, in float64.
@@ -86,7 +87,8 @@ import sys
 from pathlib import Path
 import torch
 from fastltc.jobs import plots
-from fastltc.jobs import Progress, TrainConfig, parallel, train, train_seeds
+from fastltc.jobs import Progress, TrainConfig, train, train_seeds
+from fastltc.jobs.training import parallel
 for name in ("training_curve", "confusion_matrix", "wiring_diagram", "wiring_graph", "montage"):
     setattr(plots, name, lambda *arguments, **options: b"")
 out = Path(sys.argv[1])

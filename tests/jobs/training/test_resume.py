@@ -17,11 +17,11 @@ from fastltc.jobs import (
     RunError,
     TrainConfig,
     evaluate,
-    loop,
     plots,
     train,
 )
 from fastltc.jobs.models import build_model
+from fastltc.jobs.training import loop
 from job_support import DENSE, dense, write_images
 
 pytestmark = pytest.mark.usefixtures("no_pictures")

@@ -16,7 +16,8 @@ from click.testing import CliRunner
 from PIL import Image
 
 from fastltc.cli.main import main
-from fastltc.jobs import Progress, Run, TrainConfig, compare, evaluate, loop, train, train_seeds
+from fastltc.jobs import Progress, Run, TrainConfig, compare, evaluate, train, train_seeds
+from fastltc.jobs.training import loop
 from job_support import dense
 
 # The only files that are of no checkpoint.
