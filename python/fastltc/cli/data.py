@@ -13,7 +13,7 @@ import click
 from .options import JSON, field_option, options
 
 if TYPE_CHECKING:
-    from ..jobs.data.audit import Item, Report
+    from ..jobs.data.audit_report import Item, Report
     from ..jobs.data.image_files import Listed
 
 _COLUMNS = (
@@ -254,7 +254,8 @@ def _loaded(
 
 
 def _items(listed: Sequence[Listed], ids: Path | None) -> list[Item]:
-    from ..jobs.data.audit import Item, with_ids
+    from ..jobs.data.audit import with_ids
+    from ..jobs.data.audit_report import Item
 
     items = [
         Item(item.name, item.split or "", item.label, path=item.path, group=item.group)

@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from .errors import RunError as RunError
     from .evaluation.comparison import compare as compare
     from .evaluation.comparison import summarise as summarise
-    from .evaluation.evaluate import Prediction as Prediction
-    from .evaluation.evaluate import RowPrediction as RowPrediction
     from .evaluation.evaluate import evaluate as evaluate
-    from .evaluation.evaluate import predict as predict
-    from .evaluation.evaluate import predict_series as predict_series
     from .evaluation.metrics import classification_metrics as classification_metrics
+    from .evaluation.predict import Prediction as Prediction
+    from .evaluation.predict import RowPrediction as RowPrediction
+    from .evaluation.predict import predict as predict
+    from .evaluation.predict import predict_series as predict_series
     from .recipes import describe_recipes as describe_recipes
     from .recipes import read_recipe as read_recipe
     from .recipes import recipe_names as recipe_names
@@ -35,14 +35,9 @@ _MODULES = {
     "config": ("TrainConfig", "read_toml"),
     "errors": ("ConfigError", "DeviceError", "DivergedError", "RunError"),
     "evaluation.comparison": ("compare", "summarise"),
-    "evaluation.evaluate": (
-        "Prediction",
-        "RowPrediction",
-        "evaluate",
-        "predict",
-        "predict_series",
-    ),
+    "evaluation.evaluate": ("evaluate",),
     "evaluation.metrics": ("classification_metrics",),
+    "evaluation.predict": ("Prediction", "RowPrediction", "predict", "predict_series"),
     "recipes": ("describe_recipes", "read_recipe", "recipe_names"),
     "run": ("Checkpoint", "Run"),
     "training.loop": ("Progress", "train"),

@@ -8,7 +8,8 @@ import pytest
 from PIL import Image, ImageEnhance
 
 from fastltc.jobs.data import DataError, DataSet, Split, load_data
-from fastltc.jobs.data.audit import Item, audit, fix, items_of, linked, warnings, with_ids
+from fastltc.jobs.data.audit import audit, fix, items_of, linked, warnings, with_ids
+from fastltc.jobs.data.audit_report import Item
 from fastltc.jobs.data.image_files import group_by_pattern, list_table
 from fastltc.jobs.data.options import DataOptions
 from job_support import publish, real_data, write_medmnist

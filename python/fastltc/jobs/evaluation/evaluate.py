@@ -1,9 +1,9 @@
-"""Metrics of a finished run, and its answer to single files."""
+"""Metrics of a finished run."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,9 @@ from ..data import (
     DataError,
     DataOptions,
     DataSet,
-    ImageFile,
     Split,
     load_data,
-    read_image,
 )
-from ..data.series import read_unlabelled, sequences
 from ..data.tables import format_table
 from ..errors import ConfigError, RunError
 from ..files import format_json, write_all
@@ -30,9 +27,8 @@ from ..interrupts import interrupts_held_back
 from ..run import BEST, Checkpoint, Run, evaluation_files
 from ..unchanged import check_unchanged, fingerprints
 from .curves import RECALLS, RESAMPLES, bootstrap, curves_of
-from .feed import Feed
 from .metrics import classification_metrics, find_class, quick_metrics
-from .probabilities import judged, probabilities
+from .probabilities import judged, named, scores_of
 
 
 def evaluate(
@@ -123,7 +119,7 @@ def evaluate(
         )
     part = _each_row_once(_in_the_classes_of(found, loaded, taken))
     split = "all" if found.whole else taken
-    scores = _scores(loaded, part)
+    scores = scores_of(loaded, part)
     labels, rows = judged(part.labels, scores)
     chosen = loaded.positive if asked is None else asked
     metrics = classification_metrics(labels, rows, loaded.classes, chosen, recalls)
@@ -294,9 +290,9 @@ def _predictions(part: Split, scores: NDArray[np.float64], loaded: Checkpoint) -
     if scores.ndim == 2 and part.labels.ndim == 2:
         for index, row in enumerate(scores):
             name = part.names[index] if part.names else str(index)
-            true = _several(part.labels[index], classes)
+            true = named(part.labels[index], classes)
             answers = (f"{value:.6g}" for value in row)
-            rows.append([name, true, _several(row, classes), *answers, origin])
+            rows.append([name, true, named(row, classes), *answers, origin])
         return format_table(header, rows)
     flat = scores.reshape(len(part), -1, scores.shape[-1])
     labels = part.labels.reshape(len(part), -1)
@@ -317,166 +313,3 @@ def _predictions(part: Split, scores: NDArray[np.float64], loaded: Checkpoint) -
                 ]
             )
     return format_table(header, rows)
-
-
-def _several(row: NDArray[Any], classes: Sequence[str]) -> str:
-    """The labels of one example, from a probability of 0.5 on."""
-    return "; ".join(name for name, value in zip(classes, row, strict=True) if value >= 0.5)
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """The class of one image.
-
-    Args:
-        image: the file and how it was converted.
-        label: index of the most probable class.
-        name: its name; of several labels all from a probability of 0.5 on, which may be none.
-        probabilities: by class name.
-    """
-
-    image: ImageFile
-    label: int
-    name: str
-    probabilities: dict[str, float]
-
-
-def find_images(paths: Sequence[Path | str]) -> list[Path]:
-    """Files as they are, and of folders all images in them, in the order of their names.
-
-    Raises:
-        fastltc.jobs.data.DataError: a folder has no image in it.
-    """
-    from ..data.image_files import images_in
-
-    found: list[Path] = []
-    for given in paths:
-        path = Path(given)
-        if not path.is_dir():
-            found.append(path)
-            continue
-        inside = images_in(path)
-        if not inside:
-            raise DataError(f"{path}: no image of a known type in this folder")
-        found += inside
-    return found
-
-
-def predict(
-    checkpoint: Checkpoint,
-    paths: Sequence[Path | str],
-    *,
-    invert: bool = False,
-    grey_as_colour: bool = False,
-) -> list[Prediction]:
-    """Classifies image files.
-
-    Args:
-        checkpoint: from `Run.load_checkpoint`.
-        paths: image files, and folders of them; see `fastltc.jobs.data.read_image` for how each is
-            converted.
-        invert: exchange dark and light first.
-        grey_as_colour: give grey images to all three channels of a model of colours, as it is done
-            without asking where the model was trained so (``channels = 3``); else they are an
-            error.
-
-    Returns:
-        One prediction per file, in order.
-
-    Raises:
-        fastltc.jobs.data.DataError: a file is not a readable image; the text names it.
-        ConfigError: the model does not classify images.
-
-    Example:
-        >>> from fastltc.jobs import Run, predict
-        >>> checkpoint = Run.open("run").load_checkpoint()  # doctest: +SKIP
-        >>> predict(checkpoint, ["seven.png"])[0].name  # doctest: +SKIP
-        '7'
-    """
-    if len(checkpoint.image_shape) != 3:
-        raise ConfigError(
-            f"{checkpoint.config.model} does not classify images; for other data: "
-            "fastltc evaluate RUN --data csv:FILE"
-        )
-    grey_as_colour = grey_as_colour or checkpoint.config.channels == 3
-    images = [
-        read_image(path, checkpoint.image_shape, invert=invert, grey_as_colour=grey_as_colour)
-        for path in find_images(paths)
-    ]
-    if not images:
-        return []
-    pixels = np.stack([image.pixels for image in images])
-    scores = _scores(checkpoint, Split(pixels, np.zeros(len(pixels), dtype=np.int64)))
-    return [
-        Prediction(
-            image=image,
-            label=int(row.argmax()),
-            name=(
-                _several(row, checkpoint.classes)
-                if checkpoint.multilabel
-                else checkpoint.classes[int(row.argmax())]
-            ),
-            probabilities={
-                name: float(value) for name, value in zip(checkpoint.classes, row, strict=True)
-            },
-        )
-        for image, row in zip(images, scores, strict=True)
-    ]
-
-
-@dataclass(frozen=True)
-class RowPrediction:
-    """The class of one row of a time series.
-
-    Args:
-        time: seconds since the first row.
-        name: the most probable class.
-        probabilities: by class name.
-    """
-
-    time: float
-    name: str
-    probabilities: dict[str, float]
-
-
-def predict_series(checkpoint: Checkpoint, path: Path | str) -> list[RowPrediction]:
-    """Classifies every row of a CSV file with a time column, from it and the rows before it.
-
-    The file is cut into sequences as in evaluation; scales and the unit of time are those of the
-    checkpoint. Of a file shorter than a sequence all rows are one.
-
-    Args:
-        checkpoint: from `Run.load_checkpoint`, of a model for time series.
-        path: the file; it needs the columns of the training file but for the class.
-
-    Raises:
-        fastltc.jobs.data.DataError: a column is missing or a cell is no number; the text names it.
-        ConfigError: the model does not classify time series.
-    """
-    if len(checkpoint.image_shape) != 2 or not checkpoint.features:
-        raise ConfigError(f"{checkpoint.config.model} does not classify the rows of CSV files")
-    path = Path(path)
-    recording = read_unlabelled(path, checkpoint.features, checkpoint.config.data_options())
-    rows = len(recording.times)
-    window = min(checkpoint.image_shape[0], rows)
-    # The class of a row is unknown: one that the sequences keep where a row is judged.
-    split = sequences([recording], [""], window, window, checkpoint.time_unit, split="test")
-    _, scores = judged(split.labels, _scores(checkpoint, split))
-    return [
-        RowPrediction(
-            time=float(time - recording.times[0]),
-            name=checkpoint.classes[int(row.argmax())],
-            probabilities={
-                name: float(value) for name, value in zip(checkpoint.classes, row, strict=True)
-            },
-        )
-        for time, row in zip(recording.times, scores, strict=True)
-    ]
-
-
-def _scores(checkpoint: Checkpoint, split: Split) -> NDArray[np.float64]:
-    model = checkpoint.model
-    tensors = [*model.parameters(), *model.buffers()]
-    config = checkpoint.config
-    feed = Feed(split, tensors[0].device, config.augment_crop, mirror=config.mirror)
-    return probabilities(model, feed, multilabel=checkpoint.multilabel)

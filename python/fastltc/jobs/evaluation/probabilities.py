@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import cast
+import itertools
+from collections.abc import Sequence
+from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from ..data import IGNORED
+from ..data import IGNORED, Split
 from ..errors import DeviceError, DivergedError
+from ..run import Checkpoint
 from .feed import Feed
 
 
@@ -69,3 +72,16 @@ def judged(
     flat = labels.reshape(-1)
     kept = flat != IGNORED
     return flat[kept], scores.reshape(len(flat), -1)[kept]
+
+
+def scores_of(checkpoint: Checkpoint, split: Split) -> NDArray[np.float64]:
+    """`probabilities` of the model of a checkpoint on examples."""
+    model, config = checkpoint.model, checkpoint.config
+    device = next(itertools.chain(model.parameters(), model.buffers())).device
+    feed = Feed(split, device, config.augment_crop, mirror=config.mirror)
+    return probabilities(model, feed, multilabel=checkpoint.multilabel)
+
+
+def named(row: NDArray[Any], classes: Sequence[str]) -> str:
+    """The labels of one example of several, from a probability of 0.5 on."""
+    return "; ".join(name for name, value in zip(classes, row, strict=True) if value >= 0.5)

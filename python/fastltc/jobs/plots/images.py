@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from .figure import shortened, to_png, wrapped
 
 if TYPE_CHECKING:
-    from ..data.audit import Item, Report
+    from ..data.audit_report import Item, Report
 
 
 def montage(
