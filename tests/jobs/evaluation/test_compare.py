@@ -81,7 +81,7 @@ def test_the_picture_names_the_class_and_leaves_out_what_does_not_compare(
         titles[:] = [axes.get_title() for axes in figure.axes]
         return b""
 
-    monkeypatch.setattr(plots.scores, "to_png", keep)
+    monkeypatch.setattr(plots.runs, "to_png", keep)
     compare([write_run("a"), write_run("b")], Path("out"))
     assert titles[:-1] == ["AUC", "accuracy", "F1 (cat)", "average precision (cat)"]
     compare(["a", write_run("c", positive="dog")], Path("out"))

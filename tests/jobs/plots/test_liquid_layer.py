@@ -31,13 +31,14 @@ WIRINGS = {
 @pytest.fixture
 def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     kept: list[Figure] = []
-    real = plots.network.to_png
+    real = plots.figure.to_png
 
     def keep(figure: Figure, *arguments: str, **options: str) -> bytes:
         kept.append(figure)
         return real(figure, *arguments, **options)
 
-    monkeypatch.setattr(plots.network, "to_png", keep)
+    for module in (plots.diagram, plots.graph):
+        monkeypatch.setattr(module, "to_png", keep)
     return kept
 
 
@@ -153,8 +154,8 @@ def test_colour_and_width_of_a_synapse_follow_training(figures: list[Figure]) ->
         key=lambda arrow: arrow.get_linewidth(),
     )
     pale, blue, orange = (hue(arrow) for arrow in arrows)
-    assert orange == tuple(np.round(to_rgb(plots.network.ORANGE), 3))
-    assert blue == tuple(np.round(to_rgb(plots.network.BLUE), 3))
+    assert orange == tuple(np.round(to_rgb(plots.figure.ORANGE), 3))
+    assert blue == tuple(np.round(to_rgb(plots.figure.BLUE), 3))
     assert min(pale) > 0.6
     assert pale[2] > pale[0]  # bluish
     assert arrows[2].get_linewidth() > 2 * arrows[1].get_linewidth()

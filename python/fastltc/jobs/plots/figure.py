@@ -8,6 +8,7 @@ import textwrap
 import warnings
 
 from matplotlib import font_manager
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
@@ -15,6 +16,16 @@ DPI = 120
 BLUE = "#1864ab"
 ORANGE = "#e8590c"
 GREY = "#868e96"
+# Of neurons by their kind, and of what is written on them.
+FILL = {
+    "sensory": "#e9ecef",
+    "inter": "#ffec99",
+    "command": "#66d9e8",
+    "motor": "#d0bfff",
+}
+INK = "#343a40"
+# Between the two lie synapses whose reversal potential is near 0.
+SIGNED = LinearSegmentedColormap.from_list("signed", [ORANGE, "#f1f3f5", BLUE])
 # For names in scripts that DejaVu Sans, which comes with matplotlib, does not have.
 _FALLBACKS = (
     "Noto Sans CJK SC",

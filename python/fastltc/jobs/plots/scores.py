@@ -1,19 +1,17 @@
-"""Training curve, confusion matrix, ROC, precision-recall, calibration, and runs side by side."""
+"""Pictures of the scores of one class: ROC, precision over recall, calibration."""
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from .figure import BLUE, GREY, ORANGE, shortened, to_png, wrapped
+from .figure import BLUE, GREY, to_png
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -64,142 +62,6 @@ class Curves:
     share: float
     roc_band: Band | None = None
     precision_band: Band | None = None
-
-
-def training_curve(
-    history: Sequence[Mapping[str, Any]],
-    *,
-    best_epoch: int | None = None,
-    title: str = "",
-    of: str = "",
-) -> bytes:
-    """Loss, and accuracy and AUC, over the epochs.
-
-    Args:
-        history: records with ``epoch``, ``train_loss``, ``val_loss``, ``train_accuracy``,
-            ``val_accuracy`` and ``val_auc`` (which may be None).
-        best_epoch: marked by a line.
-        title: written above.
-        of: the best checkpoint, written below and into the file.
-
-    Returns:
-        A PNG file.
-
-    Example:
-        >>> record = {"epoch": 1, "train_loss": 0.7, "val_loss": 0.6, "train_accuracy": 0.5,
-        ...           "val_accuracy": 0.6, "val_auc": 0.7}
-        >>> training_curve([record])[1:4]
-        b'PNG'
-    """
-    epochs = [record["epoch"] for record in history]
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    losses, scores = figure.subplots(1, 2)
-    _curve(losses, epochs, history, "train_loss", "training", GREY)
-    _curve(losses, epochs, history, "val_loss", "validation", BLUE)
-    losses.set_ylim(bottom=0)
-    losses.set_ylabel("cross-entropy")
-    _curve(scores, epochs, history, "train_accuracy", "training accuracy", GREY)
-    _curve(scores, epochs, history, "val_accuracy", "validation accuracy", BLUE)
-    if all(record["val_auc"] is not None for record in history):
-        _curve(scores, epochs, history, "val_auc", "validation AUC", ORANGE)
-    scores.set_ylim(top=1.005)
-    scores.set_ylabel("score")
-    for axes in (losses, scores):
-        if best_epoch is not None:
-            axes.axvline(
-                best_epoch, color="black", lw=0.8, ls=":", label=f"best checkpoint ({best_epoch})"
-            )
-        axes.set_xlabel("epoch")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False, fontsize=9)
-    if title:
-        figure.suptitle(textwrap.fill(title, 100), fontsize=11)
-    return to_png(figure, of)
-
-
-def _curve(
-    axes: Axes,
-    epochs: Sequence[int],
-    history: Sequence[Mapping[str, Any]],
-    key: str,
-    label: str,
-    color: str,
-) -> None:
-    marker = "o" if len(epochs) <= 30 else None
-    values = [record[key] for record in history]
-    axes.plot(epochs, values, color=color, lw=1.8, marker=marker, ms=3, label=label)
-
-
-def confusion_matrix(
-    matrix: Sequence[Sequence[int]] | NDArray[np.int64],
-    classes: Sequence[str],
-    *,
-    title: str = "",
-    of: str = "",
-) -> bytes:
-    """A confusion matrix: counts, coloured by the share of the true class.
-
-    Args:
-        matrix: ``[classes, classes]``, rows are true, columns predicted.
-        classes: class names.
-        title: written above, followed by the accuracy.
-        of: the checkpoint that has predicted, written below and into the file.
-
-    Returns:
-        A PNG file.
-
-    Example:
-        >>> confusion_matrix([[3, 1], [0, 4]], ["a", "b"])[1:4]
-        b'PNG'
-    """
-    counts = np.asarray(matrix)
-    n = len(classes)
-    if counts.shape != (n, n):
-        raise ValueError(f"matrix: expected shape {(n, n)} for {n} classes, got {counts.shape}")
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    names = [wrapped(name) for name in classes]
-    # Side by side there is little room for a name; on a slope there is.
-    sloping = max(map(len, classes)) * n > 24
-    # A letter of 10 points is about a twelfth of an inch wide.
-    beside = max(len(line) for name in names for line in name.split("\n")) / 12
-    side = 0.6 + max(2.0, 0.5 * n)
-    width = side + beside + 1.8
-    figure = Figure(
-        figsize=(width, side + 1.4 + (0.75 * beside if sloping else 0)), layout="constrained"
-    )
-    axes = figure.subplots()
-    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    for row in range(n):
-        for column in range(n):
-            axes.text(
-                column,
-                row,
-                f"{counts[row, column]}",
-                ha="center",
-                va="center",
-                fontsize=14 if n <= 4 else 9,
-                color="white" if shares[row, column] > 0.55 else "black",
-                alpha=1.0 if counts[row, column] else 0.35,
-            )
-    axes.set_yticks(range(n), names)
-    if sloping:
-        slope: Any = {"rotation": 45, "ha": "right", "va": "top", "rotation_mode": "anchor"}
-        axes.set_xticks(range(n), names, **slope)
-    else:
-        axes.set_xticks(range(n), classes)
-    axes.set_xlabel("predicted")
-    axes.set_ylabel("true")
-    axes.spines[:].set_visible(False)
-    axes.tick_params(length=0)
-    figure.colorbar(image, ax=axes, shrink=0.8, label="share of the true class")
-    correct = int(np.trace(counts))
-    total = int(counts.sum())
-    accuracy = f"{correct} of {total} right" + (f" ({correct / total:.1%})" if total else "")
-    title = textwrap.fill(title, int(9.5 * width))
-    figure.suptitle(f"{title}\n{accuracy}" if title else accuracy, fontsize=11)
-    return to_png(figure, of)
 
 
 def roc_curve(curves: Curves, *, title: str = "", of: str = "") -> bytes:
@@ -313,96 +175,3 @@ def _square(title: str) -> tuple[Figure, Axes]:
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_title(textwrap.fill(title, 52), fontsize=10)
     return figure, axes
-
-
-def comparison(rows: Sequence[Mapping[str, Any]]) -> bytes:
-    """Test metrics of several runs as points with 95 % intervals, and their parameters.
-
-    Args:
-        rows: of `fastltc.jobs.compare`.
-
-    Returns:
-        A PNG file.
-    """
-    names = ("auc", "accuracy", "f1", "average_precision")
-    # Those of one class go side by side where it is the same class.
-    same = len({row["positive"] for row in rows}) == 1
-    shown = [
-        name for name in (names if same else names[:2]) if all(name in row["test"] for row in rows)
-    ]
-    figure = Figure(
-        figsize=(3.2 + 2.4 * (len(shown) + 1), 1.7 + 0.52 * len(rows)), layout="constrained"
-    )
-    panels = figure.subplots(1, len(shown) + 1, sharey=True)
-    handles: dict[str, Line2D] = {}
-    for axes, name in zip(panels, shown, strict=False):
-        for place, row in enumerate(rows):
-            found = row["test"][name]
-            several = row["n"] > 1
-            label = "mean of seeds" if several else "single run"
-            if several:
-                (seeds,) = axes.plot(
-                    found["values"], [place] * row["n"], "|", color=GREY, ms=9, mew=1
-                )
-                handles["a seed"] = seeds
-            between = found.get("interval")
-            if between is None:
-                label += ", no interval known"
-            else:
-                # Metrics are shares: what an interval has beyond them is not possible.
-                low, high = np.clip(between, 0, 1)
-                axes.plot([low, high], [place, place], color=BLUE, lw=1.4, marker="|", ms=6)
-                label += ", 95 % t interval" if several else ", 95 % bootstrap interval"
-            filled = BLUE if between is not None else "white"
-            kind = "o" if several else "s"
-            (handles[label],) = axes.plot(
-                [found["mean"]], [place], kind, color=BLUE, mfc=filled, ms=6, zorder=3
-            )
-        title = {"auc": "AUC", "f1": "F1"}.get(name, name.replace("_", " "))
-        if name not in names[:2]:
-            title = f"{title} ({rows[0]['positive']})"
-        axes.set_title(textwrap.fill(title, 26), fontsize=10)
-        axes.xaxis.set_major_locator(MaxNLocator(4))
-    sizes = [row["trainable_parameters"] for row in rows]
-    panels[-1].plot(sizes, range(len(rows)), "D", color=ORANGE, ms=5)
-    for place, size in enumerate(sizes):
-        panels[-1].annotate(
-            f"{size:,}",
-            (size, place),
-            xytext=(0, 6),
-            textcoords="offset points",
-            ha="center",
-            fontsize=7,
-        )
-    panels[-1].set_title("trainable parameters\n(log scale)", fontsize=10)
-    # Down to 0, which a model in closed form has.
-    panels[-1].set_xscale("symlog", linthresh=1)
-    panels[-1].set_xlim(min(sizes) / 4 if min(sizes) else -0.5, 4 * max(*sizes, 1))
-    panels[-1].set_xticks([])
-    panels[-1].set_xticks([], minor=True)
-    labels = [
-        f"{shortened(row['name'], 36)}\n{row['model']}"
-        + (f", {row['n']} seeds" if row["n"] > 1 else "")
-        for row in rows
-    ]
-    panels[0].set_yticks(range(len(rows)), labels, fontsize=8)
-    panels[0].set_ylim(len(rows) - 0.4, -0.6)
-    for axes in panels:
-        axes.grid(alpha=0.25)
-        axes.tick_params(axis="x", labelsize=8)
-        axes.spines[["top", "right"]].set_visible(False)
-    if handles:
-        figure.legend(
-            handles.values(),
-            handles.keys(),
-            loc="outside lower center",
-            ncols=3,
-            frameon=False,
-            fontsize=8,
-        )
-    about = "; ".join(
-        f"{run}: epoch {of['epoch']}, digest {of['digest']}"
-        for row in rows
-        for run, of in zip(row.get("runs", ()), row.get("checkpoints", ()), strict=False)
-    )
-    return to_png(figure, about=about)
