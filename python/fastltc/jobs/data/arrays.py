@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,18 @@ def open_npz(path: Path) -> dict[str, NDArray[Any]]:
         raise DataError(f"{path}: not a readable .npz file: {error}") from None
 
 
+def array_of(arrays: Mapping[str, NDArray[Any]], name: str, path: Path) -> NDArray[Any]:
+    """An array of a file.
+
+    Raises:
+        DataError: it is not there; the text lists those that are.
+    """
+    if name not in arrays:
+        held = ", ".join(arrays) or "none"
+        raise DataError(f"{path}: array {name!r} is missing; the file has: {held}")
+    return arrays[name]
+
+
 def load_npz(path: Path, options: DataOptions) -> DataSet:
     """Reads inputs and labels from an ``.npz`` file.
 
@@ -58,7 +70,7 @@ def load_npz(path: Path, options: DataOptions) -> DataSet:
     arrays = open_npz(path)
     whole = next((pair for pair in _WHOLE if pair[0] in arrays and pair[1] in arrays), None)
     remarks: tuple[str, ...] = ()
-    read: dict[str, tuple[NDArray[Any], NDArray[np.int64], NDArray[np.float32] | None]] = {}
+    read: dict[str, Split] = {}
     layout = next((pair for pair in _LAYOUTS if pair[0].format("train") in arrays), None)
     if layout is not None:
         for split in SPLITS:
@@ -68,7 +80,7 @@ def load_npz(path: Path, options: DataOptions) -> DataSet:
             read[split] = _read(path, arrays, names[0], names[1], f"{split}_timespans")
         if "val" not in read:
             train = read["train"]
-            where, how = _partition(train[1], (0.9, 0.1, 0.0), options.split_seed)
+            where, how = _partition(train.labels, (0.9, 0.1, 0.0), options.split_seed)
             for split in ("train", "val"):
                 read[split] = _take(train, where == split)
             remarks = (f"validation: 10 % of the training examples, {how}",)
@@ -78,7 +90,7 @@ def load_npz(path: Path, options: DataOptions) -> DataSet:
             read = dict.fromkeys(SPLITS, everything)
             remarks = (WHOLE,)
         else:
-            where, how = _partition(everything[1], SHARES, options.split_seed)
+            where, how = _partition(everything.labels, SHARES, options.split_seed)
             read = {split: _take(everything, where == split) for split in SPLITS}
             remarks = (f"split 70/10/20 here, {how}",)
     else:
@@ -86,22 +98,22 @@ def load_npz(path: Path, options: DataOptions) -> DataSet:
             f"{path}: expected train_images and train_labels, x_train and y_train, or images and "
             f"labels; the file has: {', '.join(arrays) or 'none'}"
         )
-    shapes = {name: values[0].shape[1:] for name, values in read.items()}
+    shapes = {name: split.inputs.shape[1:] for name, split in read.items()}
     if len(set(shapes.values())) != 1:
         listed = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
         raise DataError(f"{path}: the splits have different shapes: {listed}")
-    largest = max(int(labels.max(initial=0)) for _, labels, _ in read.values())
+    largest = max(int(split.labels.max(initial=0)) for split in read.values())
     classes = _classes(path, arrays, largest + 1)
     return check_splits(
         DataSet(
             name=f"npz:{path}",
             classes=classes,
-            splits={name: Split(*read[name]) for name in SPLITS},
+            splits={name: read[name] for name in SPLITS},
             source=str(path),
             remarks=remarks,
             whole=whole is not None and options.whole,
             features=(),
-            time_unit=1.0 if any(values[2] is not None for values in read.values()) else 0.0,
+            time_unit=1.0 if any(part.timespans is not None for part in read.values()) else 0.0,
         )
     )
 
@@ -117,22 +129,15 @@ def _partition(
     return np.array(found), f"whole sequences, not stratified, seed {seed}"
 
 
-def _take(
-    values: tuple[NDArray[Any], NDArray[np.int64], NDArray[np.float32] | None],
-    chosen: NDArray[np.bool_],
-) -> tuple[NDArray[Any], NDArray[np.int64], NDArray[np.float32] | None]:
-    inputs, labels, timespans = values
-    return inputs[chosen], labels[chosen], None if timespans is None else timespans[chosen]
+def _take(split: Split, chosen: NDArray[np.bool_]) -> Split:
+    times = None if split.timespans is None else split.timespans[chosen]
+    return Split(split.inputs[chosen], split.labels[chosen], times)
 
 
 def _read(
     path: Path, arrays: dict[str, NDArray[Any]], inputs: str, labels: str, timespans: str
-) -> tuple[NDArray[Any], NDArray[np.int64], NDArray[np.float32] | None]:
-    for name in (inputs, labels):
-        if name not in arrays:
-            raise DataError(f"{path}: array {name!r} is missing; the file has: {', '.join(arrays)}")
-    found = arrays[labels]
-    values = arrays[inputs]
+) -> Split:
+    values, found = (array_of(arrays, name, path) for name in (inputs, labels))
     series = timespans in arrays
     if np.issubdtype(found.dtype, np.floating):
         check_classes_are_none_of_a_regression(
@@ -165,7 +170,7 @@ def _read(
             )
         if not np.isfinite(times).all() or times.min(initial=0) < 0:
             raise DataError(f"{path}: {timespans}: expected numbers from 0, got others")
-    return _inputs(path, inputs, values, series=series), found.astype(np.int64), times
+    return Split(_inputs(path, inputs, values, series=series), found.astype(np.int64), times)
 
 
 def _hint(found: NDArray[Any], labels: str, timespans: str) -> str:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from .audit import shared_groups
 from .errors import DataError
-from .images import is_grey, read_image
+from .images import is_grey, opened_picture, read_image
 from .options import DataOptions
 from .partition import partition
 from .sets import SPLITS, WHOLE, DataSet, Split, check_splits, class_names
@@ -98,7 +98,7 @@ def list_folder(root: Path) -> list[Listed]:
         if doubled:
             raise DataError(f"{root}: holds two folders for the {doubled[0]} split")
         return [
-            Listed(item.name, item.path, item.label, word)
+            replace(item, split=word)
             for folder, word in words.items()
             for item in _classes(root, folder)
         ]
@@ -207,7 +207,7 @@ def group_by_pattern(listed: Sequence[Listed], pattern: str) -> list[Listed]:
         if found is None:
             raise DataError(f"--group-pattern {pattern!r}: does not occur in {item.name}")
         key = found.group(1) if compiled.groups else found.group(0)
-        grouped.append(Listed(item.name, item.path, item.label, item.split, key))
+        grouped.append(replace(item, group=key))
     return grouped
 
 
@@ -232,7 +232,9 @@ def complete_splits(
             groups=[item.group for item in listed] if grouped else None,
         )
         remark = f"split 70/10/20 here, stratified, seed {seed}"
-        return [_move(item, where) for item, where in zip(listed, found, strict=True)], (remark,)
+        return [replace(item, split=where) for item, where in zip(listed, found, strict=True)], (
+            remark,
+        )
     for name in ("train", "test"):
         if name not in present:
             raise DataError(
@@ -247,14 +249,10 @@ def complete_splits(
         seed,
         [item.group for item in train] if grouped else None,
     )
-    moved = [_move(item, where) for item, where in zip(train, found, strict=True)]
+    moved = [replace(item, split=where) for item, where in zip(train, found, strict=True)]
     rest = [item for item in listed if item.split != "train"]
     remark = f"validation: 10 % of the training images, stratified, seed {seed}"
     return moved + rest, (remark,)
-
-
-def _move(item: Listed, split: str) -> Listed:
-    return Listed(item.name, item.path, item.label, split, item.group)
 
 
 def load_listed(listed: Sequence[Listed], options: DataOptions, name: str, source: str) -> DataSet:
@@ -341,21 +339,12 @@ def _common_shape(
 
 def _peek(path: Path) -> tuple[tuple[int, int], bool]:
     """Size as shown and whether it is in colour, from the header of an image file."""
-    from PIL import ExifTags, Image, UnidentifiedImageError
+    from PIL import ExifTags
 
-    try:
-        with Image.open(path) as image:
-            turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
-            width, height = image.size
-            size = (height, width) if turned else (width, height)
-            return size, not is_grey(image.mode)
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
-    except UnidentifiedImageError:
-        raise DataError(f"{path}: not an image of a known type") from None
-    # Damaged headers raise SyntaxError, ValueError, struct.error and others.
-    except Exception as error:
-        raise DataError(f"{path}: unreadable or damaged image: {error}") from None
+    with opened_picture(path) as image:
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+        width, height = image.size
+        return (height, width) if turned else (width, height), not is_grey(image.mode)
 
 
 def load_folder(root: Path, options: DataOptions) -> DataSet:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,20 +35,19 @@ def is_grey(mode: str) -> bool:
     return mode in ("1", "L", "LA", "La") or mode[0] in "IF"
 
 
-def open_picture(path: Path) -> tuple[Any, int]:
-    """A decoded image file, upright, as a Pillow image, and the number of its frames.
+@contextmanager
+def opened_picture(path: Path) -> Iterator[Any]:
+    """An image file as a Pillow image, of which only the header is read.
 
     Raises:
-        DataError: it is missing, not an image, damaged or too large; the text names it.
+        DataError: it is missing, not an image, damaged or too large, when it is opened or in the
+            block; the text names it.
     """
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import Image, UnidentifiedImageError
 
-    if path.is_dir():
-        raise DataError(f"{path}: expected an image file, got a folder")
     try:
         with Image.open(path) as opened:
-            opened.load()
-            return ImageOps.exif_transpose(opened), getattr(opened, "n_frames", 1)
+            yield opened
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
     except UnidentifiedImageError:
@@ -56,6 +57,21 @@ def open_picture(path: Path) -> tuple[Any, int]:
     # Pillow's decoders raise SyntaxError, ValueError, struct.error and others on damaged files.
     except Exception as error:
         raise DataError(f"{path}: unreadable or damaged image: {error}") from None
+
+
+def open_picture(path: Path) -> tuple[Any, int]:
+    """A decoded image file, upright, as a Pillow image, and the number of its frames.
+
+    Raises:
+        DataError: it is missing, not an image, damaged or too large; the text names it.
+    """
+    from PIL import ImageOps
+
+    if path.is_dir():
+        raise DataError(f"{path}: expected an image file, got a folder")
+    with opened_picture(path) as opened:
+        opened.load()
+        return ImageOps.exif_transpose(opened), getattr(opened, "n_frames", 1)
 
 
 def eight_bits(image: Any, path: Path) -> tuple[Any, list[str]]:

@@ -10,8 +10,6 @@ from __future__ import annotations
 import ast
 import functools
 import importlib.util
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .arrays import array_of, open_npz
 from .errors import DataError
 from .fetch import Published, obtain, verify
 from .options import DataOptions
@@ -206,37 +205,18 @@ def read_npz(path: Path, record: Record) -> dict[str, Split]:
     Raises:
         DataError: not a NumPy archive, an array is missing or has another shape, dtype or label.
     """
-    splits = {}
-    if not zipfile.is_zipfile(path):
-        raise DataError(f"{path}: not a readable .npz file: no zip archive")
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            for name, size in zip(SPLITS, record.sizes, strict=True):
-                images = _array(archive, path, f"{name}_images")
-                labels = _array(archive, path, f"{name}_labels")
-                splits[name] = _split(path, record, name, size, images, labels)
-    except DataError:
-        raise
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"{path}: not a readable .npz file: {error}") from None
-    return splits
-
-
-def _array(archive: Any, path: Path, key: str) -> NDArray[Any]:
-    if key not in archive.files:
-        keys = ", ".join(archive.files) or "none"
-        raise DataError(f"{path}: array {key!r} is missing; the file has: {keys}")
-    return np.asarray(archive[key])
+    arrays = open_npz(path)
+    return {
+        name: _split(path, record, name, size, arrays)
+        for name, size in zip(SPLITS, record.sizes, strict=True)
+    }
 
 
 def _split(
-    path: Path,
-    record: Record,
-    name: str,
-    size: int,
-    images: NDArray[Any],
-    labels: NDArray[Any],
+    path: Path, record: Record, name: str, size: int, arrays: dict[str, NDArray[Any]]
 ) -> Split:
+    images = array_of(arrays, f"{name}_images", path)
+    labels = array_of(arrays, f"{name}_labels", path)
     if images.ndim == 3:
         images = images[..., None]
     expected = (size, record.side, record.side, record.channels)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from .arrays import open_npz
+from .arrays import array_of, open_npz
 from .errors import DataError
 from .fetch import Published, obtain
 from .options import DataOptions
@@ -107,17 +107,14 @@ def _read_npz(path: Path) -> dict[str, NDArray[np.uint8]]:
     arrays = open_npz(path)
     found = {}
     for kind, key in _NPZ_KEYS.items():
-        if key not in arrays:
-            raise DataError(
-                f"{path}: array {key!r} is missing; the file has: {', '.join(arrays) or 'none'}"
-            )
+        values = array_of(arrays, key, path)
         shape = _FILES[kind][3]
-        if arrays[key].shape != shape or not np.issubdtype(arrays[key].dtype, np.integer):
+        if values.shape != shape or not np.issubdtype(values.dtype, np.integer):
             raise DataError(
                 f"{path}: {key}: expected integers of shape {shape}, "
-                f"got {arrays[key].dtype} of shape {arrays[key].shape}"
+                f"got {values.dtype} of shape {values.shape}"
             )
-        content = arrays[key].astype(np.uint8)
+        content = values.astype(np.uint8)
         _check(path, kind, _idx_header(shape) + content.tobytes())
         found[kind] = content
     return found
