@@ -8,7 +8,7 @@ import io
 import json
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,6 +96,10 @@ class Checkpoint:
     def origin(self) -> str:
         """Which checkpoint this is, for files that are made of it."""
         return f"{self.name}, epoch {self.epoch}, digest {self.digest}"
+
+
+# What is in its file; it gets its name and its digest there.
+_KEPT = tuple(one.name for one in fields(Checkpoint) if one.name not in ("name", "digest"))
 
 
 def digest_of(content: bytes) -> str:
@@ -367,20 +371,13 @@ def _pack(checkpoint: Checkpoint) -> bytes:
     """The file of a checkpoint."""
     import torch
 
+    kept = {name: getattr(checkpoint, name) for name in _KEPT}
     content = {
         "format": CHECKPOINT_FORMAT,
+        **kept,
+        **{name: list(kept[name]) for name in ("classes", "image_shape", "features")},
         "config": checkpoint.config.to_dict(),
-        "classes": list(checkpoint.classes),
-        "positive": checkpoint.positive,
-        "image_shape": list(checkpoint.image_shape),
-        "epoch": checkpoint.epoch,
-        "val": checkpoint.val,
         "model": checkpoint.model.state_dict(),
-        "features": list(checkpoint.features),
-        "time_unit": checkpoint.time_unit,
-        "multilabel": checkpoint.multilabel,
-        "splits": checkpoint.splits,
-        "training": checkpoint.training,
     }
     buffer = io.BytesIO()
     torch.save(content, buffer)

@@ -70,14 +70,12 @@ class RunLog:
             self.written.add(CONFIG)
 
     def take_up(self, state: dict[str, Any]) -> None:
-        """Goes on with what a checkpoint says of the epochs before."""
+        """Goes on, and brings the files to where the state of a checkpoint is."""
         self.history = state["history"]
         self.best = state["best"]
         self.best_digest = self.run.digest(BEST)
+        self.fitted = state.get("fitted")
         self.seconds_before = state["seconds"]
-
-    def rewrite(self) -> None:
-        """Brings the files of a run that is resumed to where it goes on."""
         if self.task.group.first:
             self.run.remove_unfinished()
             self.run.write_config(self.task.config)
@@ -85,10 +83,9 @@ class RunLog:
             self.written |= {CONFIG, LOG}
 
     def open_board(self, writer: Any) -> None:
-        """Begins a TensorBoard log, where there is a class to write one."""
-        if writer is not None:
-            self.written.add(f"{TENSORBOARD}/")
-            self.board = writer(str(self.run.path / TENSORBOARD))
+        """Begins a TensorBoard log."""
+        self.written.add(f"{TENSORBOARD}/")
+        self.board = writer(str(self.run.path / TENSORBOARD))
 
     def add(
         self, record: dict[str, Any], logged: dict[str, Any], training: dict[str, Any], kept: bool

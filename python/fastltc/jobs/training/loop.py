@@ -137,15 +137,15 @@ class _Session:
 
     def open(self, *, overwrite: bool, resume: bool) -> None:
         """Makes the run folder, or takes up the run that is in it."""
-        writer = None
-        if self.task.config.tensorboard and self.task.group.first:
-            # Before an old run is removed.
-            writer = summary_writer()
+        # Before an old run is removed.
+        wanted = self.task.config.tensorboard and self.task.group.first
+        writer = summary_writer() if wanted else None
         if resume:
             self._take_up(Run.open(self.log.run.path))
         else:
             self.log.create(overwrite=overwrite)
-        self.log.open_board(writer)
+        if writer is not None:
+            self.log.open_board(writer)
 
     def _take_up(self, run: Run) -> None:
         checkpoint = run.load_checkpoint(LAST, str(self.task.device))
@@ -175,8 +175,6 @@ class _Session:
             self.log.take_up(state)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise RunError(f"{run.path / LAST}: damaged checkpoint: {error}") from None
-        self.log.fitted = self.fitting.fitted
-        self.log.rewrite()
 
     def _state(self) -> dict[str, Any]:
         """All that decides how training goes on, but for the weights."""
