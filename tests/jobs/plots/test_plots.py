@@ -150,7 +150,8 @@ def test_the_montage_shows_each_class_in_its_row() -> None:
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     """The figures behind the pictures."""
     figures: list[Figure] = []
-    for module in (plots.scores, plots.history, plots.confusion, plots.runs, plots.diagram):
+    for name in ("confusion", "diagram", "graph", "history", "runs", "scores"):
+        module = getattr(plots, name)
         real = module.to_png
 
         def keep(figure: Figure, *arguments: str, real: Any = real, **options: str) -> bytes:
