@@ -40,7 +40,7 @@ PYTHON_LAYERS = {
         {"__init__"},
     ],
     "fastltc.jobs": [
-        {"errors", "files", "interrupts", "options"},
+        {"defaults", "errors", "files", "interrupts", "options"},
         {"device", "models", "reading"},
         {"data"},
         {"config", "plots", "unchanged"},

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .options import JSON, field_option, options
+from ..jobs.defaults import NEAR_BITS, SHARES
+from .options import JSON, field_option, options, path_option, print_json
 
 if TYPE_CHECKING:
     from ..jobs.data.audit_report import Item, Report
@@ -26,17 +27,16 @@ _COLUMNS = (
         help="What of a file's name is its group: the first (...) of a regular expression.",
     ),
     click.option("--data-root", metavar="DIR", help="Folder that names in a CSV are relative to."),
-    click.option(
+    path_option(
         "--ids",
-        type=click.Path(path_type=Path),
-        metavar="CSV",
-        help="Table of content ids (filename, sha256 ...): equal ids are equal bytes. "
+        "CSV",
+        "Table of content ids (filename, sha256 ...): equal ids are equal bytes. "
         "The files are then not read.",
     ),
     click.option(
         "--near",
         type=int,
-        default=6,
+        default=NEAR_BITS,
         show_default=True,
         metavar="BITS",
         help="Bits of 64 in which perceptual hashes of near duplicates may differ.",
@@ -49,18 +49,10 @@ _COLUMNS = (
 @click.command()
 @click.argument("sources", metavar="DATA...", nargs=-1, required=True)
 @field_option("split_column")
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Folder for audit.txt, audit.json and audit.png, the pairs side by side.",
+@path_option(
+    "--out", "DIR", "Folder for audit.txt, audit.json and audit.png, the pairs side by side."
 )
-@click.option(
-    "--fix",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Folder for train.csv, val.csv and test.csv without the leaks.",
-)
+@path_option("--fix", "DIR", "Folder for train.csv, val.csv and test.csv without the leaks.")
 @options(*_COLUMNS)
 def audit(
     sources: Sequence[str],
@@ -105,17 +97,13 @@ def audit(
 
 @click.command()
 @click.argument("source", metavar="DATA")
-@click.option(
-    "--out",
-    required=True,
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Folder for train.csv, val.csv, test.csv and the report.",
+@path_option(
+    "--out", "DIR", "Folder for train.csv, val.csv, test.csv and the report.", required=True
 )
 @click.option(
     "--shares",
     type=(float, float, float),
-    default=(0.7, 0.1, 0.2),
+    default=SHARES,
     show_default=True,
     metavar="TRAIN VAL TEST",
     help="Shares of the splits.",
@@ -265,7 +253,10 @@ def _items(listed: Sequence[Listed], ids: Path | None) -> list[Item]:
 
 
 def _show(report: Report, as_json: bool) -> None:
-    click.echo(json.dumps(report.to_dict(), indent=2) if as_json else report.to_text())
+    if as_json:
+        print_json(report.to_dict())
+    else:
+        click.echo(report.to_text())
 
 
 # All that an audit and a split may leave in a folder; what is not made anew would be taken for part

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..jobs.defaults import RECALLS, RESAMPLES
 from .options import (
     CHECKPOINT,
     DATA_ROOT,
@@ -19,6 +19,8 @@ from .options import (
     absolute,
     make_console,
     options,
+    path_option,
+    print_json,
     set_threads,
 )
 
@@ -80,26 +82,21 @@ def print_metrics(console: Console, split: str, metrics: dict[str, Any]) -> None
         "recalls",
         type=float,
         multiple=True,
-        default=(0.95, 0.999),
+        default=RECALLS,
         show_default=True,
         help="Recall at which the precision is reported; may be given several times.",
     ),
     click.option(
         "--resamples",
         type=int,
-        default=1000,
+        default=RESAMPLES,
         show_default=True,
         metavar="N",
         help="Of the bootstrap for the 95 % intervals; 0 for none.",
     ),
     THREADS,
     DEVICE,
-    click.option(
-        "--out",
-        type=click.Path(path_type=Path),
-        metavar="DIR",
-        help="Folder for JSON, CSV and pictures.  [default: RUN]",
-    ),
+    path_option("--out", "DIR", "Folder for JSON, CSV and pictures.  [default: RUN]"),
     JSON,
 )
 def evaluate(
@@ -127,7 +124,7 @@ def evaluate(
         options["data"] = absolute(options["data"])
     result = evaluate_run(Run.open(run), split, checkpoint=f"{checkpoint}.pt", out=out, **options)
     if as_json:
-        click.echo(json.dumps(result, indent=2))
+        print_json(result)
         return
     console = make_console()
     console.print(
@@ -212,7 +209,7 @@ def predict(
             }
             for prediction in predictions
         ]
-        click.echo(json.dumps(records, indent=2))
+        print_json(records)
         return
     for prediction in predictions:
         if loaded.multilabel:
@@ -243,7 +240,7 @@ def _predict_rows(loaded: Checkpoint, files: tuple[Path, ...], as_json: bool) ->
             for file, rows in found.items()
             for row in rows
         ]
-        click.echo(json.dumps(records, indent=2))
+        print_json(records)
         return
     table = [
         [file, _plain(row.time), row.name, *(f"{p:.4f}" for p in row.probabilities.values())]
@@ -263,12 +260,7 @@ def _plain(number: float) -> str:
 
 @click.command()
 @click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Folder for compare.json and compare.png.",
-)
+@path_option("--out", "DIR", "Folder for compare.json and compare.png.")
 @JSON
 def compare(runs: tuple[Path, ...], out: Path | None, as_json: bool) -> None:
     """One table (and figure) of the test metrics of RUN...: runs, or folders of --seeds."""
@@ -279,7 +271,7 @@ def compare(runs: tuple[Path, ...], out: Path | None, as_json: bool) -> None:
 
     rows = compare_runs(runs, out)
     if as_json:
-        click.echo(json.dumps(rows, indent=2))
+        print_json(rows)
         return
     # F1 and average precision are those of a class, and of another class another metric.
     positives = list(dict.fromkeys(row["positive"] for row in rows if row["positive"] is not None))

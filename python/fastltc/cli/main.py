@@ -6,7 +6,6 @@ need them, so that ``fastltc --help`` answers at once.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Callable
@@ -18,7 +17,7 @@ import click
 from .data import audit, split
 from .evaluate import compare, evaluate, predict
 from .export import export
-from .options import JSON
+from .options import JSON, print_json
 from .train import recipes, train
 
 # Errors whose text says all that a user needs, by the module that defines them.
@@ -111,7 +110,10 @@ def info(as_json: bool) -> None:
     from .. import info as report
 
     collected = report.collect()
-    click.echo(json.dumps(collected, indent=2) if as_json else report.format_report(collected))
+    if as_json:
+        print_json(collected)
+    else:
+        click.echo(report.format_report(collected))
 
 
 @main.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})

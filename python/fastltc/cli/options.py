@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,14 @@ def field_option(name: str) -> Callable[..., Any]:
         metavar=declared.metavar,
         help=declared.help + (f"  [default: {declared.usual}]" if declared.usual else ""),
     )
+
+
+def path_option(
+    flag: str, metavar: str, help: str, *names: str, required: bool = False
+) -> Callable[..., Any]:
+    """A click option that is a path."""
+    path = click.Path(path_type=Path)
+    return click.option(flag, *names, type=path, metavar=metavar, help=help, required=required)
 
 
 DATA_ROOT = field_option("data_root")
@@ -66,6 +75,11 @@ CHECKPOINT = click.option(
     help="The best epoch by validation, or the last.",
 )
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def print_json(content: Any) -> None:
+    """Prints what ``--json`` asks for."""
+    click.echo(json.dumps(content, indent=2))
 
 
 def make_console() -> Console:

@@ -21,6 +21,7 @@ from .options import (
     absolute,
     make_console,
     options,
+    path_option,
 )
 
 if TYPE_CHECKING:
@@ -41,26 +42,23 @@ _INTERRUPTED = 130
 @options(
     DATA_ROOT,
     OFFLINE,
-    click.option(
+    path_option(
         "--out",
-        type=click.Path(path_type=Path),
-        metavar="RUN",
-        help="Run folder to make.  [default: runs/DATA, or the next free runs/DATA-2, ...]",
+        "RUN",
+        "Run folder to make.  [default: runs/DATA, or the next free runs/DATA-2, ...]",
     ),
     click.option("--overwrite", is_flag=True, help="Replace the run that is in --out."),
     click.option("--recipe", metavar="NAME", help="Start from a recipe; see: fastltc recipes"),
-    click.option(
+    path_option(
         "--config",
+        "TOML",
+        "Start from a file with options of these names (batch_size = 64).",
         "config_file",
-        type=click.Path(path_type=Path),
-        metavar="TOML",
-        help="Start from a file with options of these names (batch_size = 64).",
     ),
-    click.option(
+    path_option(
         "--resume",
-        type=click.Path(path_type=Path),
-        metavar="RUN",
-        help="Go on with an interrupted run, or with --seeds N a folder of seeds; --epochs, "
+        "RUN",
+        "Go on with an interrupted run, or with --seeds N a folder of seeds; --epochs, "
         "--threads, --device may differ.",
     ),
     click.option("--seeds", type=int, metavar="N", help="Train with N seeds; mean and deviation."),

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..defaults import SHARES
 from .errors import DataError
 from .options import DataOptions
-from .partition import SHARES, partition
+from .partition import partition
 from .sets import SPLITS, WHOLE, DataSet, Split, check_splits
 from .tables import check_classes_are_none_of_a_regression
 

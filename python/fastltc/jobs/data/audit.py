@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..defaults import NEAR_BITS
 from .audit_report import KINDS, Cluster, Exposure, Item, Report
 from .errors import DataError
 from .images import eight_bits, in_mode, is_grey, open_picture
@@ -23,8 +24,6 @@ from .partition import partition
 from .sets import SPLITS, DataSet
 from .tables import FILE_NAMES, read_table
 
-# Bits of 64 in which perceptual hashes may differ. Unrelated pictures differ in about 32.
-NEAR_BITS = 6
 # Root mean square difference of 32x32 grey thumbnails, in grey levels, that confirms a near
 # duplicate: hashes of smooth or dark pictures agree by chance.
 NEAR_LEVELS = 5.0

@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..defaults import SHARES
 from .errors import DataError
 from .sets import SPLITS
-
-SHARES = (0.7, 0.1, 0.2)
 
 
 def partition(

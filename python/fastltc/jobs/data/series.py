@@ -17,13 +17,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ..defaults import SHARES
 from .errors import DataError
 from .fetch import Published, cache_folder, obtain, verify
 from .options import DataOptions
 from .sets import IGNORED, SPLITS, WHOLE, DataSet, Split, check_splits, class_names
 from .tables import LABEL_NAMES, SPLIT_NAMES, TIME_NAMES, Table, read_table
-
-_SHARES = (0.7, 0.1, 0.2)
 
 OCCUPANCY_URL = "https://archive.ics.uci.edu/static/public/357/occupancy+detection.zip"
 OCCUPANCY_FILES = {
@@ -334,7 +333,7 @@ def load_series(path: Path, options: DataOptions) -> DataSet:
         remark = WHOLE
     elif read.splits is None:
         rows = len(recording.times)
-        first, second = round(_SHARES[0] * rows), round((_SHARES[0] + _SHARES[1]) * rows)
+        first, second = round(SHARES[0] * rows), round((SHARES[0] + SHARES[1]) * rows)
         ends = ((0, first), (first, second), (second, rows))
         for name, (start, stop) in zip(SPLITS, ends, strict=True):
             parts[name].append(recording.part(start, stop))

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..defaults import RECALLS, RESAMPLES
+
 if TYPE_CHECKING:
     from ..plots import Curves
 
-RECALLS = (0.95, 0.999)
-RESAMPLES = 1000
 LEVEL = 0.95
 _BINS = 10
 _Array = NDArray[np.float64]

@@ -21,12 +21,13 @@ from ..data import (
     load_data,
 )
 from ..data.tables import format_table
+from ..defaults import RECALLS, RESAMPLES
 from ..errors import ConfigError, RunError
 from ..files import format_json, write_all
 from ..interrupts import interrupts_held_back
 from ..run import BEST, Checkpoint, Run, evaluation_files
 from ..unchanged import check_unchanged, fingerprints
-from .curves import RECALLS, RESAMPLES, bootstrap, curves_of
+from .curves import bootstrap, curves_of
 from .metrics import classification_metrics, find_class, quick_metrics
 from .probabilities import judged, named, scores_of
 

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..defaults import RECALLS
 from ..errors import ConfigError
-from .curves import RECALLS, score_metrics
+from .curves import score_metrics
 
 
 def find_class(name: str | int | None, classes: Sequence[str]) -> int | None:
