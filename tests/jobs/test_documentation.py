@@ -13,9 +13,9 @@ MODULES = [
     "fastltc.jobs.models.conv_ncp",
     "fastltc.jobs.models.dense",
     "fastltc.jobs.models.registry",
-    "fastltc.jobs.plots.confusion",
+    "fastltc.jobs.plots.runs",
+    "fastltc.jobs.plots.scores",
     "fastltc.jobs.plots.diagram",
-    "fastltc.jobs.plots.history",
     "fastltc.jobs.evaluation.curves",
     "fastltc.jobs.evaluation.metrics",
 ]

@@ -170,8 +170,7 @@ def _exposures(items: Sequence[Item], clusters: Sequence[Cluster]) -> tuple[Expo
             key=lambda entry: (
                 KINDS.index(entry[0][0]),
                 -SPLITS.index(entry[0][1]),
-                entry[0][2],
-                entry[0][3],
+                *entry[0][2:],
             ),
         )
     )
@@ -206,16 +205,14 @@ def _check_kept(items: Sequence[Item], found: Sequence[str], components: Sequenc
     before = {(item.split, item.label) for item in items}
     after = {(where, item.label) for item, where in zip(items, found, strict=True)}
     for split, label in sorted(before - after):
-        distinct = len(
-            {
-                component
-                for item, component in zip(items, components, strict=True)
-                if item.label == label
-            }
-        )
+        distinct = {
+            component
+            for item, component in zip(items, components, strict=True)
+            if item.label == label
+        }
         raise DataError(
             f"class {label!r} cannot be in the {split} split without a leak: its examples are "
-            f"{distinct} different ones"
+            f"{len(distinct)} different ones"
         )
 
 

@@ -140,36 +140,31 @@ def read_unlabelled(path: Path, features: Sequence[str], options: DataOptions) -
 
 
 def _numbers(table: Table, inputs: Sequence[int]) -> NDArray[np.float32]:
-    path = table.path
     values = np.empty((len(table.rows), len(inputs)), dtype=np.float32)
-    for row, (line, cells) in enumerate(zip(table.lines, table.rows, strict=True)):
+    for row, cells in enumerate(table.rows):
         for column, place in enumerate(inputs):
             try:
                 values[row, column] = float(cells[place])
             except ValueError:
-                raise DataError(
-                    f"{path}, line {line}: column {table.columns[place]!r}: expected a number, "
-                    f"got {cells[place]!r}"
-                ) from None
+                text = f"expected a number, got {cells[place]!r}"
+                raise table.error(row, place, text) from None
     if not np.isfinite(values).all():
         row, column = np.argwhere(~np.isfinite(values))[0]
-        raise DataError(
-            f"{path}, line {table.lines[row]}: column {table.columns[inputs[column]]!r}: expected "
-            f"a finite number, got {values[row, column]}"
-        )
+        text = f"expected a finite number, got {values[row, column]}"
+        raise table.error(row, inputs[column], text)
     return values
 
 
 def _times(table: Table, place: int) -> NDArray[np.float64]:
     seconds = np.empty(len(table.rows))
-    for row, (line, cells) in enumerate(zip(table.lines, table.rows, strict=True)):
+    for row, cells in enumerate(table.rows):
         try:
             seconds[row] = _seconds(cells[place])
         except ValueError:
-            raise DataError(
-                f"{table.path}, line {line}: column {table.columns[place]!r}: expected seconds or "
-                f"a date and time (2015-02-04 17:51:00), got {cells[place]!r}"
-            ) from None
+            text = (
+                f"expected seconds or a date and time (2015-02-04 17:51:00), got {cells[place]!r}"
+            )
+            raise table.error(row, place, text) from None
     if not np.isfinite(seconds).all():
         line = table.lines[int(np.argwhere(~np.isfinite(seconds))[0, 0])]
         raise DataError(f"{table.path}, line {line}: the time is not a finite number")

@@ -84,6 +84,12 @@ class Table:
     def _listed(self) -> str:
         return ", ".join(name or "(no name)" for name in self.columns)
 
+    def error(self, row: int, place: int, text: str) -> DataError:
+        """What is wrong with a cell, with its line and its column."""
+        return DataError(
+            f"{self.path}, line {self.lines[row]}: column {self.columns[place]!r}: {text}"
+        )
+
     def column(self, place: int) -> list[str]:
         """All cells of a column."""
         return [row[place] for row in self.rows]
@@ -112,13 +118,10 @@ class Table:
             DataError: a cell is no word for a split; the text names the line.
         """
         words = []
-        for line, row in zip(self.lines, self.rows, strict=True):
-            word = split_word(row[place])
+        for row, cells in enumerate(self.rows):
+            word = split_word(cells[place])
             if word is None:
-                raise DataError(
-                    f"{self.path}, line {line}: column {self.columns[place]!r}: expected "
-                    f"train, val or test, got {row[place]!r}"
-                )
+                raise self.error(row, place, f"expected train, val or test, got {cells[place]!r}")
             words.append(word)
         return words
 

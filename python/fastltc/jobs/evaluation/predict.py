@@ -106,9 +106,7 @@ def predict(
                 if checkpoint.multilabel
                 else checkpoint.classes[int(row.argmax())]
             ),
-            probabilities={
-                name: float(value) for name, value in zip(checkpoint.classes, row, strict=True)
-            },
+            probabilities=dict(zip(checkpoint.classes, row.tolist(), strict=True)),
         )
         for image, row in zip(images, scores, strict=True)
     ]
@@ -156,9 +154,7 @@ def predict_series(checkpoint: Checkpoint, path: Path | str) -> list[RowPredicti
         RowPrediction(
             time=float(time - recording.times[0]),
             name=checkpoint.classes[int(row.argmax())],
-            probabilities={
-                name: float(value) for name, value in zip(checkpoint.classes, row, strict=True)
-            },
+            probabilities=dict(zip(checkpoint.classes, row.tolist(), strict=True)),
         )
         for time, row in zip(recording.times, scores, strict=True)
     ]

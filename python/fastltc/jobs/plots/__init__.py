@@ -6,14 +6,20 @@ program that calls.
 
 from __future__ import annotations
 
-from .confusion import confusion_matrix
 from .diagram import wiring_diagram
 from .graph import wiring_graph
-from .history import training_curve
 from .images import Picture, contact_sheet, leak_pairs, montage
 from .network import Network, Synapse
-from .runs import comparison
-from .scores import Band, Curves, Interval, calibration, precision_recall, roc_curve
+from .runs import comparison, training_curve
+from .scores import (
+    Band,
+    Curves,
+    Interval,
+    calibration,
+    confusion_matrix,
+    precision_recall,
+    roc_curve,
+)
 
 __all__ = [
     "Band",

@@ -106,7 +106,7 @@ def train(
     torch.manual_seed(config.seed)
     model = make_model(config, data, positive, resume=resume)
     with parallel.processes(device) as group:
-        task = Task.prepare(config, data, positive, model, device, group)
+        task = Task(config, data, positive, model, device, group)
         session = _Session(task, Path(out))
         # Whether the model runs on the device is known before anything is written.
         probabilities(model, task.feeds["val"].head(1))

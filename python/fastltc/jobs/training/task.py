@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from ..config import TrainConfig
 from ..data import DataSet, load_data
 from ..data.audit import warnings as leak_warnings
 from ..errors import ConfigError
-from ..evaluation.feed import Augment, Feed
+from ..evaluation.feed import Feed
 from ..evaluation.metrics import classification_metrics, find_class
 from ..evaluation.probabilities import judged
 from ..models import MissingTorchvisionError, build_model, default_model, load_weights
@@ -22,58 +22,44 @@ from .augment import make_augment
 from .parallel import Group
 
 
-@dataclass(frozen=True)
 class Task:
-    """Everything that is settled before the first step.
+    """Everything that is settled before the first step; model and data go to the device.
 
     Args:
         config: the configuration, with a model.
         data: the data set.
         positive: class that F1 is about, or None.
-        model: on the device; its scales are those of the training split.
+        model: its scales, where it has any, become those of the training split.
         device: where it is trained.
         group: the processes that train it.
-        feeds: the splits, on the device.
-        augment: what is done to training images; None for nothing.
+
+    Raises:
+        ConfigError: augmentation or mirror images are asked for, and there are no images.
     """
 
-    config: TrainConfig
-    data: DataSet
-    positive: int | None
-    model: nn.Module
-    device: torch.device
-    group: Group
-    feeds: dict[str, Feed]
-    augment: Augment | None
-
-    @classmethod
-    def prepare(
-        cls,
+    def __init__(
+        self,
         config: TrainConfig,
         data: DataSet,
         positive: int | None,
         model: nn.Module,
         device: torch.device,
         group: Group,
-    ) -> Task:
-        """Puts model and data on the device, and takes what the model needs to know of the data.
-
-        Raises:
-            ConfigError: augmentation or mirror images are asked for, and there are no images.
-        """
+    ) -> None:
+        self.config, self.data, self.positive = config, data, positive
+        self.device, self.group = device, group
         group.synchronise_batch_norm(model)
-        model = model.to(device)
-        feeds = {
+        self.model = model.to(device)
+        self.feeds = {
             name: Feed(split, device, config.augment_crop, mirror=config.mirror)
             for name, split in data.splits.items()
         }
-        augment = make_augment(config, data.input_shape)
+        self.augment = make_augment(config, data.input_shape)
         if config.mirror and data.kind != "images":
             raise ConfigError("mirror: only images can be mirrored")
         fit_scales: Any = getattr(model, "fit_scales", None)
         if fit_scales is not None:
-            fit_scales(feeds["train"].inputs)
-        return cls(config, data, positive, model, device, group, feeds, augment)
+            fit_scales(self.feeds["train"].inputs)
 
 
 def read_data(
