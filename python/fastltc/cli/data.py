@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,10 +14,12 @@ from ..jobs.defaults import NEAR_BITS, SHARES
 from .options import JSON, field_option, options, path_option, print_json
 
 if TYPE_CHECKING:
+    from ..jobs.data import DataOptions
     from ..jobs.data.audit_report import Item, Report
     from ..jobs.data.image_files import Listed
 
-_COLUMNS = (
+# What both commands take: how items are found, and which of them are near.
+_SEARCH = (
     field_option("file_column"),
     field_option("label_column"),
     field_option("group_column"),
@@ -53,18 +55,14 @@ _COLUMNS = (
     "--out", "DIR", "Folder for audit.txt, audit.json and audit.png, the pairs side by side."
 )
 @path_option("--fix", "DIR", "Folder for train.csv, val.csv and test.csv without the leaks.")
-@options(*_COLUMNS)
+@options(*_SEARCH)
 def audit(
     sources: Sequence[str],
     split_column: str | None,
     out: Path | None,
     fix: Path | None,
-    near: int,
-    no_near: bool,
     as_json: bool,
-    ids: Path | None,
-    group_pattern: str | None,
-    **columns: str | None,
+    **search: Any,
 ) -> None:
     """Look for leaks between the splits of DATA: exit status 1 where there are any.
 
@@ -75,12 +73,12 @@ def audit(
     from ..jobs.data import DataError
     from ..jobs.data import audit as auditing
 
-    items, files = _splits(sources, split_column, group_pattern, ids, columns)
+    items, files = _splits(sources, split_column, search)
     if fix is not None and None in files:
         raise DataError(
             f"--fix: {sources[0]} is no set of image files, which the tables in {fix} could name"
         )
-    bits = None if no_near else near
+    bits = _near_bits(search)
     report = auditing.audit(items, near_bits=bits)
     if out is not None:
         _write(out, _report_files(report), _REPORT)
@@ -110,19 +108,15 @@ def audit(
 )
 @click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="Seed.")
 @click.option("--fix", is_flag=True, help="Keep duplicates on one side, as if they were a group.")
-@options(*_COLUMNS)
+@options(*_SEARCH)
 def split(
     source: str,
     out: Path,
     shares: tuple[float, float, float],
     seed: int,
     fix: bool,
-    near: int,
-    no_near: bool,
     as_json: bool,
-    ids: Path | None,
-    group_pattern: str | None,
-    **columns: str | None,
+    **search: Any,
 ) -> None:
     """Split DATA into train.csv, val.csv and test.csv: stratified, seeded, whole groups.
 
@@ -136,9 +130,9 @@ def split(
     from ..jobs.data.partition import partition
     from ..jobs.data.sets import SPLITS
 
-    listed = _listed(source, group_pattern, columns)
-    items = _items(listed, ids)
-    bits = None if no_near else near
+    listed = _listed(source, search)
+    items = _items(listed, search)
+    bits = _near_bits(search)
     groups: list[int] | list[str | None] | None = None
     if fix:
         groups = auditing.linked(items, near_bits=bits)
@@ -161,17 +155,28 @@ def split(
         raise click.exceptions.Exit(1)
 
 
+def _near_bits(search: dict[str, Any]) -> int | None:
+    return None if search["no_near"] else search["near"]
+
+
+def _reading(search: dict[str, Any], split_column: str | None = None) -> DataOptions:
+    from ..jobs.data import DataOptions
+
+    names = ("file_column", "label_column", "group_column", "data_root")
+    return DataOptions(**{name: search[name] for name in names}, split_column=split_column)
+
+
 def _listed(
     source: str,
-    group_pattern: str | None,
-    columns: dict[str, str | None],
+    search: dict[str, Any],
+    split_column: str | None = None,
     word: str | None = None,
 ) -> list[Listed]:
-    from ..jobs.data import DataError, DataOptions, image_files
+    from ..jobs.data import DataError, image_files
 
     kind, colon, place = source.partition(":")
     path = Path(place if colon and kind in ("folder", "csv") else source).expanduser()
-    reading = DataOptions(**columns)  # type: ignore[arg-type]
+    reading, group_pattern = _reading(search, split_column), search["group_pattern"]
     if group_pattern is not None and reading.group_column is not None:
         raise DataError("--group-pattern, --group-column: expected one of them, got both")
     if path.is_file() or (
@@ -187,11 +192,7 @@ def _listed(
 
 
 def _splits(
-    sources: Sequence[str],
-    split_column: str | None,
-    group_pattern: str | None,
-    ids: Path | None,
-    columns: dict[str, str | None],
+    sources: Sequence[str], split_column: str | None, search: dict[str, Any]
 ) -> tuple[list[Item], list[Path | None]]:
     """The items, and the file of each; None for an image that is in an array."""
     from ..jobs.data import DataError
@@ -199,13 +200,12 @@ def _splits(
 
     if len(sources) == 1:
         source = sources[0]
-        columns = {**columns, "split_column": split_column}
         if (
             source.startswith("npz:")
             or not Path(source.partition(":")[2] or source).expanduser().exists()
         ):
-            return _loaded(source, group_pattern, ids, columns)
-        listed = _listed(source, group_pattern, columns)
+            return _loaded(source, split_column, search)
+        listed = _listed(source, search, split_column)
     else:
         if split_column is not None:
             raise DataError(f"--split-column {split_column}: several files are the splits")
@@ -216,32 +216,32 @@ def _splits(
                 raise DataError(
                     f"{source}: of several files each must be called train, val or test"
                 )
-            listed += _listed(source, group_pattern, columns, word)
+            listed += _listed(source, search, word=word)
     unknown = next((item for item in listed if item.split is None), None)
     if unknown is not None:
         raise DataError(
             f"{sources[0]}: says of no image which split it is in ({unknown.name}); "
             "make one with: fastltc split"
         )
-    return _items(listed, ids), [item.path for item in listed]
+    return _items(listed, search), [item.path for item in listed]
 
 
 def _loaded(
-    source: str, group_pattern: str | None, ids: Path | None, columns: dict[str, str | None]
+    source: str, split_column: str | None, search: dict[str, Any]
 ) -> tuple[list[Item], list[Path | None]]:
-    from ..jobs.data import DataError, DataOptions, find_source, load_data
+    from ..jobs.data import DataError, find_source, load_data
     from ..jobs.data.audit import items_of
 
     find_source(source)
-    for option, value in (("--group-pattern", group_pattern), ("--ids", ids)):
-        if value is not None:
-            raise DataError(f"{option}: {source} is no set of image files, got {value}")
-    reading = DataOptions(**columns)  # type: ignore[arg-type]
-    items = items_of(load_data(source, options=reading))
+    for name in ("group_pattern", "ids"):
+        if search[name] is not None:
+            option = f"--{name.replace('_', '-')}"
+            raise DataError(f"{option}: {source} is no set of image files, got {search[name]}")
+    items = items_of(load_data(source, options=_reading(search, split_column)))
     return items, [None] * len(items)
 
 
-def _items(listed: Sequence[Listed], ids: Path | None) -> list[Item]:
+def _items(listed: Sequence[Listed], search: dict[str, Any]) -> list[Item]:
     from ..jobs.data.audit import with_ids
     from ..jobs.data.audit_report import Item
 
@@ -249,7 +249,7 @@ def _items(listed: Sequence[Listed], ids: Path | None) -> list[Item]:
         Item(item.name, item.split or "", item.label, path=item.path, group=item.group)
         for item in listed
     ]
-    return items if ids is None else with_ids(items, ids)
+    return items if search["ids"] is None else with_ids(items, search["ids"])
 
 
 def _show(report: Report, as_json: bool) -> None:

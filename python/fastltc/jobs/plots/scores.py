@@ -145,13 +145,11 @@ def roc_curve(curves: Curves, *, title: str = "", of: str = "") -> bytes:
     Returns:
         A PNG file.
     """
-    figure, axes = _square(title)
+    figure, axes = _square(title, "false positive rate", "true positive rate")
     axes.plot([0, 1], [0, 1], color=GREY, lw=1, ls=":", label="chance (AUC 0.5)")
     _band(axes, curves.roc_band, "post")
     label = f"AUC {_described(curves.auc)}"
     axes.plot(curves.false_rate, curves.true_rate, color=BLUE, lw=1.6, label=label)
-    axes.set_xlabel("false positive rate")
-    axes.set_ylabel("true positive rate")
     _legend(axes, "lower right")
     return to_png(figure, of)
 
@@ -159,15 +157,12 @@ def roc_curve(curves: Curves, *, title: str = "", of: str = "") -> bytes:
 def precision_recall(curves: Curves, *, title: str = "", of: str = "") -> bytes:
     """Precision over recall, at every threshold, with the 95 % band of the bootstrap.
 
-    Args:
-        curves: of `fastltc.jobs.evaluation.curves.curves_of`.
-        title: written above.
-        of: the checkpoint, written below and into the file.
+    The arguments are those of `roc_curve`.
 
     Returns:
         A PNG file.
     """
-    figure, axes = _square(title)
+    figure, axes = _square(title, "recall", "precision")
     axes.axhline(
         curves.share,
         color=GREY,
@@ -180,8 +175,6 @@ def precision_recall(curves: Curves, *, title: str = "", of: str = "") -> bytes:
     axes.plot(
         curves.true_rate, curves.precision, color=BLUE, lw=1.6, drawstyle="steps-pre", label=label
     )
-    axes.set_xlabel("recall")
-    axes.set_ylabel("precision")
     _legend(axes, "best")
     return to_png(figure, of)
 
@@ -220,7 +213,7 @@ def calibration(measured: Mapping[str, Any], *, title: str = "", of: str = "") -
     Returns:
         A PNG file.
     """
-    figure, axes = _square(title)
+    figure, axes = _square(title, "mean probability", "share of the class")
     axes.plot([0, 1], [0, 1], color=GREY, lw=1, ls=":", label="calibrated")
     scores = [entry["score"] for entry in measured["bins"]]
     shares = [entry["share"] for entry in measured["bins"]]
@@ -230,15 +223,15 @@ def calibration(measured: Mapping[str, Any], *, title: str = "", of: str = "") -
     sizes = 12 + 120 * counts / counts.max()
     label = f"a tenth of the range: {counts.min():.0f} to {counts.max():.0f} examples"
     axes.scatter(scores, shares, s=sizes, color=BLUE, zorder=3, label=label)
-    axes.set_xlabel("mean probability")
-    axes.set_ylabel("share of the class")
     axes.legend(loc="best", fontsize=8, framealpha=0.85)
     return to_png(figure, of)
 
 
-def _square(title: str) -> tuple[Figure, Axes]:
+def _square(title: str, xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(4.8, 4.8), layout="constrained")
     axes = figure.subplots()
+    axes.set_xlabel(xlabel)
+    axes.set_ylabel(ylabel)
     axes.set_xlim(-0.01, 1.01)
     axes.set_ylim(-0.01, 1.01)
     axes.grid(alpha=0.25)
