@@ -7,7 +7,7 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from .errors import DataError
 from .options import DataOptions, Progress
@@ -133,7 +133,7 @@ class _Resuming:
         self.part = part
         self.progress = progress
 
-    def __call__(self, url: str, output_file: str | IO[bytes], pooch: Any) -> None:
+    def __call__(self, url: str, output_file: str, pooch: Any) -> None:
         import requests
 
         have = self.part.stat().st_size if self.part.is_file() else 0
@@ -141,7 +141,7 @@ class _Resuming:
         with requests.get(url, headers=headers, stream=True, timeout=30) as response:
             if have and response.status_code == requests.codes.requested_range_not_satisfiable:
                 # All of it is there already; the checksum decides.
-                self._deliver(output_file)
+                shutil.copyfile(self.part, output_file)
                 return
             response.raise_for_status()
             if response.status_code != requests.codes.partial_content:
@@ -157,13 +157,6 @@ class _Resuming:
                         self.progress(have, max(total, have))
         if total and have < total:
             raise requests.ConnectionError(f"broke off after {have:,} of {total:,} bytes")
-        self._deliver(output_file)
-
-    def _deliver(self, output_file: str | IO[bytes]) -> None:
-        if not isinstance(output_file, str):
-            with open(self.part, "rb") as file:
-                shutil.copyfileobj(file, output_file)
-            return
         shutil.copyfile(self.part, output_file)
 
 

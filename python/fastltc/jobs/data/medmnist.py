@@ -124,17 +124,15 @@ def find_record(name: str) -> Record:
             classes=tuple(labels[str(index)] for index in range(len(labels))),
             channels=entry["n_channels"],
             sizes=tuple(entry["n_samples"][split] for split in SPLITS),
-            positive=RECORDS[base].positive if base in RECORDS else _positive(task),
+            positive=RECORDS[base].positive
+            if base in RECORDS
+            else (1 if task == "binary-class" else None),
             remarks=RECORDS[base].remarks if base in RECORDS else (),
             side=int(side or SIDES[0]),
             multilabel=task.startswith("multi-label"),
         )
     except (KeyError, TypeError) as error:
         raise DataError(f"{name}: the installed medmnist does not describe it: {error}") from None
-
-
-def _positive(task: str) -> int | None:
-    return 1 if task == "binary-class" else None
 
 
 @functools.cache

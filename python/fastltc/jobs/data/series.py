@@ -11,7 +11,7 @@ import itertools
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
@@ -184,12 +184,7 @@ def _seconds(text: str) -> float:
     except ValueError:
         moment = datetime.fromisoformat(text)
         # Naive times are counted on a clock that never jumps.
-        return (moment.replace(tzinfo=None) - datetime(1970, 1, 1)).total_seconds() - (
-            0.0 if moment.tzinfo is None else (moment.utcoffset() or _ZERO).total_seconds()
-        )
-
-
-_ZERO = datetime(1970, 1, 1) - datetime(1970, 1, 1)
+        return moment.replace(tzinfo=moment.tzinfo or timezone.utc).timestamp()
 
 
 def sequences(

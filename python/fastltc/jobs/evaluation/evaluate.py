@@ -286,31 +286,19 @@ def _predictions(part: Split, scores: NDArray[np.float64], loaded: Checkpoint) -
     every reader skips.
     """
     rows = []
-    classes, origin = loaded.classes, loaded.origin
-    header = ["name", "class", "predicted", *classes, "checkpoint"]
-    if scores.ndim == 2 and part.labels.ndim == 2:
-        for index, row in enumerate(scores):
-            name = part.names[index] if part.names else str(index)
-            true = named(part.labels[index], classes)
-            answers = (f"{value:.6g}" for value in row)
-            rows.append([name, true, named(row, classes), *answers, origin])
-        return format_table(header, rows)
-    flat = scores.reshape(len(part), -1, scores.shape[-1])
-    labels = part.labels.reshape(len(part), -1)
-    for index in range(len(part)):
+    classes = loaded.classes
+
+    def add(name: str, true: str, predicted: str, row: NDArray[np.float64]) -> None:
+        rows.append([name, true, predicted, *(f"{value:.6g}" for value in row), loaded.origin])
+
+    for index, (labels, answers) in enumerate(zip(part.labels, scores, strict=True)):
         name = part.names[index] if part.names else str(index)
-        for step, label in enumerate(labels[index]):
-            if label < 0:
-                continue
-            row = flat[index, step]
-            called = name if labels.shape[1] == 1 else f"{name}+{step}"
-            rows.append(
-                [
-                    called,
-                    classes[label],
-                    classes[int(row.argmax())],
-                    *(f"{value:.6g}" for value in row),
-                    origin,
-                ]
-            )
-    return format_table(header, rows)
+        if loaded.multilabel:
+            add(name, named(labels, classes), named(answers, classes), answers)
+            continue
+        steps = zip(np.atleast_1d(labels), np.atleast_2d(answers), strict=True)
+        for step, (label, row) in enumerate(steps):
+            if label != IGNORED:
+                called = f"{name}+{step}" if labels.ndim else name
+                add(called, classes[label], classes[int(row.argmax())], row)
+    return format_table(["name", "class", "predicted", *classes, "checkpoint"], rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -70,10 +71,9 @@ class Feed:
 
     def head(self, count: int) -> Feed:
         """A feed of the first ``count`` examples."""
-        other = object.__new__(Feed)
+        other = copy.copy(self)
         other.inputs, other.labels = self.inputs[:count], self.labels[:count]
         other.timespans = None if self.timespans is None else self.timespans[:count]
-        other.crop, other.mirror = self.crop, self.mirror
         return other
 
     def chunks(self, size: int = CHUNK) -> Iterator[tuple[tuple[Tensor, ...], Tensor]]:

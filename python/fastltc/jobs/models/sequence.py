@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,34 +18,29 @@ from .parts import (
 )
 
 
+class _Layer(NamedTuple):
+    """What a liquid layer is; see `Rows`."""
+
+    cell: str
+    units: int
+    wiring: str
+    sparsity: float
+    wiring_seed: int
+    gain: float
+    mixed_memory: bool
+
+
 class _Sequence(nn.Module):
     """A liquid layer and a readout: linear on all neurons, or the motor neurons of an NCP."""
 
-    def __init__(
-        self,
-        inputs: int,
-        classes: int,
-        cell: str,
-        units: int,
-        wiring: str,
-        sparsity: float,
-        wiring_seed: int,
-        gain: float,
-        mixed_memory: bool,
-        *,
-        return_sequences: bool,
-        reads: int = 1,
-    ) -> None:
+    def __init__(self, inputs: int, classes: int, layer: _Layer, reads: int = 1) -> None:
         super().__init__()
         check_classes(classes)
+        cell, units, wiring, sparsity, wiring_seed, gain, mixed_memory = layer
         outputs = classes if wiring == "ncp" else units
         self.wiring = make_wiring(wiring, units, outputs, sparsity, wiring_seed)
         self.rnn = liquid_layer(
-            cell,
-            inputs,
-            self.wiring,
-            return_sequences=return_sequences,
-            mixed_memory=mixed_memory,
+            cell, inputs, self.wiring, return_sequences=True, mixed_memory=mixed_memory
         )
         self.gain = float(gain)
         self.readout = nn.Identity() if wiring == "ncp" else nn.Linear(units * reads, classes)
@@ -125,19 +120,8 @@ class Rows(_Sequence):
             raise ValueError(f"encoder: expected 0 or more, got {encoder}")
         if not 0 < timestep < float("inf"):
             raise ValueError(f"timestep: expected a finite number above 0, got {timestep}")
-        super().__init__(
-            encoder or channels * width,
-            classes,
-            cell,
-            units,
-            wiring,
-            sparsity,
-            wiring_seed,
-            gain,
-            mixed_memory,
-            return_sequences=True,
-            reads=reads,
-        )
+        layer = _Layer(cell, units, wiring, sparsity, wiring_seed, gain, mixed_memory)
+        super().__init__(encoder or channels * width, classes, layer, reads)
         self.timestep = float(timestep)
         # Rows after which the state is read.
         self.rows_read = [height * (read + 1) // reads - 1 for read in range(reads)]
@@ -196,18 +180,8 @@ class Series(_Sequence):
         mixed_memory: bool = False,
     ) -> None:
         features = input_shape[-1]
-        super().__init__(
-            features,
-            classes,
-            cell,
-            units,
-            wiring,
-            sparsity,
-            wiring_seed,
-            gain,
-            mixed_memory,
-            return_sequences=True,
-        )
+        layer = _Layer(cell, units, wiring, sparsity, wiring_seed, gain, mixed_memory)
+        super().__init__(features, classes, layer)
         self.scale = Standardise(features)
 
     def fit_scales(self, inputs: Tensor) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -62,7 +63,7 @@ def make_augment(config: TrainConfig, shape: tuple[int, ...]) -> Augment | None:
         if config.augment_flip:
             steps.append(kornia.RandomHorizontalFlip(p=0.5))
     if config.augment_crop is not None:
-        steps.append(_Crop(config.augment_crop))
+        steps.append(partial(_crop, config.augment_crop))
     if wanted:
         if config.augment_colour:
             if shape[0] != 3:
@@ -77,8 +78,11 @@ def make_augment(config: TrainConfig, shape: tuple[int, ...]) -> Augment | None:
                     p=config.augment_light_p,
                 )
                 if shape[0] == 3
-                else _Light(
-                    config.augment_brightness, config.augment_contrast, config.augment_light_p
+                else partial(
+                    _light,
+                    config.augment_brightness,
+                    config.augment_contrast,
+                    config.augment_light_p,
                 )
             )
 
@@ -106,35 +110,25 @@ def _kornia() -> Any:
     return kornia.augmentation
 
 
-class _Crop:
+def _crop(side: int, images: Tensor) -> Tensor:
     """A random square of each image. Of equal size for all, so indexing does it."""
-
-    def __init__(self, side: int) -> None:
-        self.side = side
-
-    def __call__(self, images: Tensor) -> Tensor:
-        height, width = images.shape[-2:]
-        count = len(images)
-        tops = torch.randint(height - self.side + 1, (count,)).tolist()
-        lefts = torch.randint(width - self.side + 1, (count,)).tolist()
-        return torch.stack(
-            [
-                image[:, top : top + self.side, left : left + self.side]
-                for image, top, left in zip(images, tops, lefts, strict=True)
-            ]
-        )
+    height, width = images.shape[-2:]
+    count = len(images)
+    tops = torch.randint(height - side + 1, (count,)).tolist()
+    lefts = torch.randint(width - side + 1, (count,)).tolist()
+    return torch.stack(
+        [
+            image[:, top : top + side, left : left + side]
+            for image, top, left in zip(images, tops, lefts, strict=True)
+        ]
+    )
 
 
-class _Light:
+def _light(brightness: float, contrast: float, p: float, images: Tensor) -> Tensor:
     """Brightness and contrast of grey images, for which kornia's jitter wants three channels."""
-
-    def __init__(self, brightness: float, contrast: float, p: float) -> None:
-        self.brightness, self.contrast, self.p = brightness, contrast, p
-
-    def __call__(self, images: Tensor) -> Tensor:
-        draws = 2 * torch.rand(2, len(images), 1, 1, 1, device=images.device) - 1
-        chosen = torch.rand(len(images), 1, 1, 1, device=images.device) < self.p
-        mean = images.mean(dim=(1, 2, 3), keepdim=True)
-        changed = (images - mean) * (1 + self.contrast * draws[0]) + mean
-        changed = changed * (1 + self.brightness * draws[1])
-        return torch.where(chosen, changed, images)
+    draws = 2 * torch.rand(2, len(images), 1, 1, 1, device=images.device) - 1
+    chosen = torch.rand(len(images), 1, 1, 1, device=images.device) < p
+    mean = images.mean(dim=(1, 2, 3), keepdim=True)
+    changed = (images - mean) * (1 + contrast * draws[0]) + mean
+    changed = changed * (1 + brightness * draws[1])
+    return torch.where(chosen, changed, images)

@@ -6,6 +6,7 @@ and batch norms see the whole batch, so that the result is that of one process u
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -74,7 +75,7 @@ class Group:
         for module in model.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 # Torch's SyncBatchNorm is for CUDA only.
-                module.__dict__["forward"] = _BatchNormOverProcesses(module)
+                module.__dict__["forward"] = functools.partial(_batch_norm_over_processes, module)
 
 
 class _Sum(torch.autograd.Function):
@@ -97,60 +98,54 @@ def _sum_over_processes(x: Tensor) -> Tensor:
     return cast(Tensor, _Sum.apply(x))
 
 
-class _BatchNormOverProcesses:
+def _batch_norm_over_processes(module: Any, x: Tensor) -> Tensor:
     """The forward of a batch norm, with sums over all processes.
 
     As ``torch.nn.SyncBatchNorm``, in training only: every process evaluates by itself.
     """
-
-    def __init__(self, module: Any) -> None:
-        self.module = module
-
-    def __call__(self, x: Tensor) -> Tensor:
-        module = self.module
-        if not module.training:
-            return cast(Tensor, type(module).forward(module, x))
-        module._check_input_dim(x)
-        tracked = module.track_running_stats and module.running_mean is not None
-        if tracked:
-            module.num_batches_tracked += 1
-        kind = x.dtype
-        if kind in (torch.float16, torch.bfloat16):
-            # Like torch's: mixed precision ends where sums begin.
-            x = x.float()
-        over = [axis for axis in range(x.ndim) if axis != 1]
-        own = x.numel() // x.shape[1]
-        total = torch.cat([x.sum(over), x.new_tensor([own])])
-        # One message for the sum and the count; its backward is a sum as well.
-        total = _sum_over_processes(total)
-        mean, count = total[:-1] / total[-1], total[-1].detach()
-        # Few values in all are few in each process, so all of them come here or none does; with
-        # more there is no need to wait for a device.
-        known = 2 if own > 1 else int(count)
-        if known == 1:
-            raise ValueError(
-                "Expected more than 1 value per channel when training, got input size "
-                f"{x.shape} and none in the other processes"
-            )
-        shape = [1, -1] + [1] * (x.ndim - 2)
-        centred = x - mean.view(shape)
-        variance = _sum_over_processes(centred.square().sum(over)) / count
-        if tracked and known:
-            with torch.no_grad():
-                share = module.momentum
-                if share is None:  # the mean of all batches
-                    share = 1 / int(module.num_batches_tracked)
-                for held, found in (
-                    (module.running_mean, mean),
-                    (module.running_var, variance * count / (count - 1)),
-                ):
-                    held.lerp_(found.detach().to(held.dtype), share)
-        scaled = centred * torch.rsqrt(variance + module.eps).view(shape)
-        if module.weight is not None:
-            scaled = scaled * module.weight.view(shape)
-        if module.bias is not None:
-            scaled = scaled + module.bias.view(shape)
-        return scaled.to(kind)
+    if not module.training:
+        return cast(Tensor, type(module).forward(module, x))
+    module._check_input_dim(x)
+    tracked = module.track_running_stats and module.running_mean is not None
+    if tracked:
+        module.num_batches_tracked += 1
+    kind = x.dtype
+    if kind in (torch.float16, torch.bfloat16):
+        # Like torch's: mixed precision ends where sums begin.
+        x = x.float()
+    over = [axis for axis in range(x.ndim) if axis != 1]
+    own = x.numel() // x.shape[1]
+    total = torch.cat([x.sum(over), x.new_tensor([own])])
+    # One message for the sum and the count; its backward is a sum as well.
+    total = _sum_over_processes(total)
+    mean, count = total[:-1] / total[-1], total[-1].detach()
+    # Few values in all are few in each process, so all of them come here or none does; with
+    # more there is no need to wait for a device.
+    known = 2 if own > 1 else int(count)
+    if known == 1:
+        raise ValueError(
+            "Expected more than 1 value per channel when training, got input size "
+            f"{x.shape} and none in the other processes"
+        )
+    shape = [1, -1] + [1] * (x.ndim - 2)
+    centred = x - mean.view(shape)
+    variance = _sum_over_processes(centred.square().sum(over)) / count
+    if tracked and known:
+        with torch.no_grad():
+            share = module.momentum
+            if share is None:  # the mean of all batches
+                share = 1 / int(module.num_batches_tracked)
+            for held, found in (
+                (module.running_mean, mean),
+                (module.running_var, variance * count / (count - 1)),
+            ):
+                held.lerp_(found.detach().to(held.dtype), share)
+    scaled = centred * torch.rsqrt(variance + module.eps).view(shape)
+    if module.weight is not None:
+        scaled = scaled * module.weight.view(shape)
+    if module.bias is not None:
+        scaled = scaled + module.bias.view(shape)
+    return scaled.to(kind)
 
 
 @contextmanager
