@@ -6,6 +6,7 @@ import copy
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -146,7 +147,7 @@ def test_a_batch_norm_over_processes_keeps_the_dtype(monkeypatch: pytest.MonkeyP
     x = torch.randn(32, 2, 48, 48)
     for dtype in (torch.float16, torch.bfloat16, torch.float32):
         ours, theirs = torch.nn.BatchNorm2d(2), torch.nn.BatchNorm2d(2)
-        found = parallel._BatchNormOverProcesses(ours)(x.to(dtype))
+        found = parallel._batch_norm_over_processes(ours, x.to(dtype))
         assert found.dtype == dtype
         torch.testing.assert_close(found, theirs(x.to(dtype)), atol=1e-5, rtol=2e-2)
         torch.testing.assert_close(ours.running_mean, theirs.running_mean, atol=1e-6, rtol=1e-4)
@@ -164,7 +165,7 @@ def test_a_batch_norm_over_processes_has_the_options_of_torchs(
     for kind, shape in ((nn.BatchNorm1d, ()), (nn.BatchNorm1d, (4,)), (nn.BatchNorm2d, (3, 5))):
         theirs = kind(3, **options).double()
         ours = copy.deepcopy(theirs)
-        ours.__dict__["forward"] = parallel._BatchNormOverProcesses(ours)
+        ours.__dict__["forward"] = partial(parallel._batch_norm_over_processes, ours)
         for count in (2, 7, 0):
             x = torch.randn(count, 3, *shape, dtype=torch.float64)
             torch.testing.assert_close(ours(x), theirs(x))

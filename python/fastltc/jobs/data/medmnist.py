@@ -117,6 +117,7 @@ def find_record(name: str) -> Record:
         entry = table[base]
         labels = entry["label"]
         task = entry["task"]
+        usual = 1 if task == "binary-class" else None
         return Record(
             name=name,
             url=entry[f"url{suffix}"],
@@ -124,9 +125,7 @@ def find_record(name: str) -> Record:
             classes=tuple(labels[str(index)] for index in range(len(labels))),
             channels=entry["n_channels"],
             sizes=tuple(entry["n_samples"][split] for split in SPLITS),
-            positive=RECORDS[base].positive
-            if base in RECORDS
-            else (1 if task == "binary-class" else None),
+            positive=RECORDS[base].positive if base in RECORDS else usual,
             remarks=RECORDS[base].remarks if base in RECORDS else (),
             side=int(side or SIDES[0]),
             multilabel=task.startswith("multi-label"),

@@ -299,6 +299,6 @@ def _predictions(part: Split, scores: NDArray[np.float64], loaded: Checkpoint) -
         steps = zip(np.atleast_1d(labels), np.atleast_2d(answers), strict=True)
         for step, (label, row) in enumerate(steps):
             if label != IGNORED:
-                called = f"{name}+{step}" if labels.ndim else name
+                called = f"{name}+{step}" if np.size(labels) > 1 else name
                 add(called, classes[label], classes[int(row.argmax())], row)
     return format_table(["name", "class", "predicted", *classes, "checkpoint"], rows)
