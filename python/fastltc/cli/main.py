@@ -22,10 +22,9 @@ from .train import recipes, train
 
 # Errors whose text says all that a user needs, by the module that defines them.
 _USER_ERRORS = {
-    "fastltc.jobs.data.errors": ("DataError",),
     "fastltc.exporting.errors": ("ExportError",),
     "fastltc.runtime.model": ("ModelFileError",),
-    "fastltc.jobs.errors": ("ConfigError", "DivergedError", "RunError"),
+    "fastltc.jobs.errors": ("ConfigError", "DataError", "DivergedError", "RunError"),
 }
 
 

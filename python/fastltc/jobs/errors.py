@@ -1,6 +1,10 @@
-"""The errors that training, evaluation and prediction raise for a user's mistake."""
+"""The errors that the jobs raise for a user's mistake; the text says all that a user needs."""
 
 from __future__ import annotations
+
+
+class DataError(ValueError):
+    """A data set or an image is missing, damaged or unknown; the text says which."""
 
 
 class ConfigError(ValueError):

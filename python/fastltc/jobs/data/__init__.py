@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .errors import DataError
+from ..errors import DataError
 from .images import ImageFile, normalise, read_image
 from .options import DataOptions
 from .registry import data_sets, find_source, load_data

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..defaults import SHARES
-from .errors import DataError
+from ..errors import DataError
 from .options import DataOptions
 from .partition import partition
 from .sets import SPLITS, WHOLE, DataSet, Split, check_splits

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..defaults import NEAR_BITS
+from ..errors import DataError
 from .audit_report import KINDS, Cluster, Exposure, Item, Report
-from .errors import DataError
 from .images import eight_bits, in_mode, is_grey, open_picture
 from .partition import partition
 from .sets import SPLITS, DataSet

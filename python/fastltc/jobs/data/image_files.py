@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ..errors import DataError
 from .audit import shared_groups
-from .errors import DataError
 from .images import is_grey, opened_picture, read_image
 from .options import DataOptions
 from .partition import partition

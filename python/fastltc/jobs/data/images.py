@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import DataError
+from ..errors import DataError
 
 
 def normalise(images: NDArray[np.generic]) -> NDArray[np.float32]:

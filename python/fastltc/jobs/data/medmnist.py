@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import DataError
 from .arrays import array_of, open_npz
-from .errors import DataError
 from .fetch import Published, obtain, verify
 from .options import DataOptions
 from .sets import SPLITS, DataSet, Split

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import DataError
 from .arrays import array_of, open_npz
-from .errors import DataError
 from .fetch import Published, obtain
 from .options import DataOptions
 from .sets import DataSet, Split

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ..errors import DataError
 from ..options import check_options, options_of
 from ..reading import ReadingOptions
-from .errors import DataError
 
 # Called with (received, total) bytes.
 Progress = Callable[[int, int], None]

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..defaults import SHARES
-from .errors import DataError
+from ..errors import DataError
 from .sets import SPLITS
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ..errors import DataError
 from . import arrays, digits, image_files, medmnist, mnist, series
-from .errors import DataError
 from .options import DataOptions
 from .sets import DataSet
 

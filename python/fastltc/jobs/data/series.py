@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..defaults import SHARES
-from .errors import DataError
+from ..errors import DataError
 from .fetch import Published, cache_folder, obtain, verify
 from .options import DataOptions
 from .sets import IGNORED, SPLITS, WHOLE, DataSet, Split, check_splits, class_names

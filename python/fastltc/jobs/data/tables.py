@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import DataError
+from ..errors import DataError
 
 FILE_NAMES = ("filename", "file", "path", "image", "image_path", "name")
 LABEL_NAMES = ("label", "target", "class", "y", "diagnosis")
