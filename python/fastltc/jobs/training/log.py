@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -101,26 +102,27 @@ class RunLog:
         if not self.task.group.first:
             return
         data = self.task.data
-        content: dict[str, Any] = {
-            "config": self.task.config,
-            "classes": data.classes,
-            "positive": self.task.positive,
-            "image_shape": data.input_shape,
-            "epoch": record["epoch"],
-            "val": logged,
-            "model": self.task.model,
-            "features": data.features,
-            "time_unit": data.time_unit,
-            "multilabel": data.multilabel,
-            "splits": self.fingerprints,
-        }
-        made = {} if kept else {BEST: Checkpoint(**content)}
-        made[LAST] = Checkpoint(**content, training=training)
+        checkpoint = Checkpoint(
+            config=self.task.config,
+            classes=data.classes,
+            positive=self.task.positive,
+            image_shape=data.input_shape,
+            epoch=record["epoch"],
+            val=logged,
+            model=self.task.model,
+            features=data.features,
+            time_unit=data.time_unit,
+            multilabel=data.multilabel,
+            splits=self.fingerprints,
+        )
+        made = {} if kept else {BEST: checkpoint}
+        made[LAST] = replace(checkpoint, training=training)
         stay = [self.best_digest] if kept and self.best_digest is not None else []
         digests = self.run.save_checkpoints(made, stay)
         self.best_digest = digests.get(BEST, self.best_digest)
+        self.written.update(made)
         self.run.append_log(record)
-        self.written |= {*made, LOG}
+        self.written.add(LOG)
         self.write_metrics()
         if self.board is not None:
             for name, value in record.items():
