@@ -55,7 +55,7 @@ def _gradients(
     return option(default, help, allowed, metavar=metavar, by_gradient=True)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ModelOptions:
     """The options of the models; each is one of some, see their classes. None for their default."""
 
@@ -85,7 +85,7 @@ class ModelOptions:
     weights: str | None = option(None, "State dict that the model starts from.", metavar="FILE")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TrainConfig(ModelOptions, ReadingOptions):
     """The configuration of a run; saved in its folder as ``config.json``.
 

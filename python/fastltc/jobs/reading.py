@@ -10,7 +10,7 @@ _CHANNELS = Range("1 (grey) or 3 (colour)", (1, 3).__contains__)
 _SECONDS = Range("seconds above 0", lambda value: 0 < value < float("inf"))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ReadingOptions:
     """The options of reading data, which those of training have among them.
 

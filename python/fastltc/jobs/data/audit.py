@@ -31,6 +31,8 @@ NEAR_LEVELS = 5.0
 # Up to so many linked pairs of near duplicates are reported one by one.
 _MOST_PAIRS = 20
 _THUMBNAIL = 32
+# Each split, and one before it.
+_PAIRS = [(split, earlier) for place, split in enumerate(SPLITS) for earlier in SPLITS[:place]]
 _ID_NAMES = ("sha256", "sha1", "md5", "git_blob", "blob", "hash", "checksum", "id", "content")
 
 
@@ -361,29 +363,20 @@ def warnings(data: DataSet) -> tuple[str, ...]:
         for split, part in data.splits.items()
     }
     sentences = []
-    for place, split in enumerate(SPLITS):
-        for earlier in SPLITS[:place]:
-            known = set(digests[earlier])
-            count = sum(digest in known for digest in digests[split])
-            if count:
-                sentences.append(
-                    f"LEAK: {count} of {len(digests[split])} {split} images are equal, in every "
-                    f"pixel, to {earlier} images; scores on them are too good. "
-                    "See: fastltc audit"
-                )
+    for split, earlier in _PAIRS:
+        known = set(digests[earlier])
+        count = sum(digest in known for digest in digests[split])
+        if count:
+            sentences.append(
+                f"LEAK: {count} of {len(digests[split])} {split} images are equal, in every "
+                f"pixel, to {earlier} images; scores on them are too good. See: fastltc audit"
+            )
     return tuple(sentences)
 
 
 def shared_groups(groups: Mapping[str, set[str]]) -> str:
     """A sentence about groups that are in two splits; empty where there is none."""
-    shared = sorted(
-        {
-            group
-            for place, split in enumerate(SPLITS)
-            for earlier in SPLITS[:place]
-            for group in groups[split] & groups[earlier]
-        }
-    )
+    shared = sorted(set().union(*(groups[split] & groups[earlier] for split, earlier in _PAIRS)))
     if not shared:
         return ""
     others = f" and {len(shared) - 1} others" if len(shared) > 1 else ""

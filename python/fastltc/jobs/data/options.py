@@ -14,7 +14,7 @@ from ..reading import ReadingOptions
 Progress = Callable[[int, int], None]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DataOptions(ReadingOptions):
     """Options of `load_data`; one that a data set does not take is an error there.
 
