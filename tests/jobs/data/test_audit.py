@@ -229,7 +229,7 @@ def test_the_published_leaking_split() -> None:
     checked = with_ids(listed, folder / "blobs.csv")
     report = audit(checked)
     against_train = {
-        (e.split, e.label): (e.count, e.total) for e in report.exposures if e.against == "train"
+        (e.split, e.label): (e.count, e.of) for e in report.exposures if e.against == "train"
     }
     assert against_train["test", "1"] == (191, 191)
     assert against_train["val", "1"] == (96, 96)
