@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fastltc.compat import _NCPS, _OURS, accelerate
+from fastltc.dropin.accelerate import accelerate
+from fastltc.dropin.conversions import NCPS_CLASSES, OUR_CLASSES
 from fastltc.exporting.errors import ExportError
 from fastltc.nn import (
     LTC,
@@ -235,7 +236,7 @@ def _leaves(module: Any, path: str) -> Iterator[tuple[str, nn.Module]]:
         Sequential.forward,
     ):
         children = module._modules.items()
-    elif isinstance(module, _NCPS) and not isinstance(module, _OURS):
+    elif isinstance(module, NCPS_CLASSES) and not isinstance(module, OUR_CLASSES):
         yield path, _as_ours(path, module)
         return
     elif _is_chain(module):
@@ -268,7 +269,7 @@ def _as_ours(path: str, module: nn.Module) -> nn.Module:
 
 
 def _is_chain(module: nn.Module) -> bool:
-    if isinstance(module, _OURS) or not isinstance(
+    if isinstance(module, OUR_CLASSES) or not isinstance(
         getattr(module, "layers", None), (nn.ModuleList, nn.Sequential)
     ):
         return False
