@@ -1,15 +1,13 @@
-// The elementwise ends of a network's cells, in registers; both plans for streams share them.
+// The elementwise ends of a network's stages, in registers; both layouts of streams share them.
 #pragma once
 
 #include "core/network.h"
 #include "cpu/activations.h"
-#include "cpu/memory_cell.h"
+#include "cpu/pool.h"
 #include "cpu/simd.h"
+#include "cpu/stream/lowering.h"
 
 namespace fastltc::cpu::FASTLTC_ISA {
-
-// The products of a cell's heads: ff1, ff2, time_a, time_b (pure: ff1 alone).
-inline constexpr int kCfcGates = 4;
 
 // Time steps of an LTC are kept within these. Past them its potentials are at their limits (v, or
 // the ratio of the sums) to rounding, and products with dt would leave the range of a float.
@@ -17,13 +15,30 @@ inline constexpr float kLeastStep = 0x1p-96f;
 inline constexpr float kMostStep = 0x1p80f;
 
 // h' of a CfC cell that is not pure.
-FASTLTC_INLINE Simd<float>::vec gated_state(CfcMode mode, const Simd<float>::vec (&gate)[kCfcGates],
+FASTLTC_INLINE Simd<float>::vec gated_state(CfcMode mode,
+                                            const Simd<float>::vec (&gate)[kMostGates],
                                             Simd<float>::vec dt) {
   const auto t1 = tanh<float>(gate[0]), t2 = tanh<float>(gate[1]);
   // A long time step may make its argument infinite, of which the sigmoid is 0 or 1.
   const auto r = sigmoid<float>(gate[2] * dt + gate[3]);
   return mode == CfcMode::gated ? t1 * (1.0f - r) + r * t2 : t1 + r * t2;
 }
+
+// What a pure cell has besides its product, [padded].
+struct PureParameters {
+  float* abs_w_tau = nullptr;
+  float* A = nullptr;
+
+  void take(Pool& pool, const StreamStage& stage, int64_t padded) {
+    if (stage.w_tau == nullptr) return;
+    abs_w_tau = pool.take<float>(padded);
+    A = pool.take<float>(padded);
+    for (int64_t j = 0; j < stage.size; ++j) {
+      abs_w_tau[j] = stage.w_tau[j] < 0.0f ? -stage.w_tau[j] : stage.w_tau[j];
+      A[j] = stage.A[j];
+    }
+  }
+};
 
 // h' of a pure one: A - A exp(-dt (|w_tau| + |f|)) f.
 FASTLTC_INLINE Simd<float>::vec pure_state(Simd<float>::vec f, Simd<float>::vec abs_w_tau,
@@ -36,7 +51,7 @@ FASTLTC_INLINE Simd<float>::vec pure_state(Simd<float>::vec f, Simd<float>::vec 
 
 // The LSTM cell of mixed memory; its forget gate's constant 1 is in the bias. Returns h', updates
 // c.
-FASTLTC_INLINE Simd<float>::vec memory_state(const Simd<float>::vec (&gate)[kMemoryGates],
+FASTLTC_INLINE Simd<float>::vec memory_state(const Simd<float>::vec (&gate)[kMostGates],
                                              Simd<float>::vec& c) {
   c = c * sigmoid<float>(gate[2]) + tanh<float>(gate[0]) * sigmoid<float>(gate[1]);
   return tanh<float>(c) * sigmoid<float>(gate[3]);

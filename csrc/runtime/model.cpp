@@ -1,19 +1,15 @@
-#include "runtime/network.h"
+#include "runtime/model.h"
 
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
-#include <algorithm>
-#include <array>
-#include <cmath>
 #include <deque>
-#include <limits>
+#include <span>
 #include <string>
 #include <typeinfo>
 #include <vector>
 
 #include "core/network.h"
-#include "core/synapse_check.h"
 
 namespace py = pybind11;
 
@@ -32,34 +28,20 @@ std::string shape_text(const std::vector<int64_t>& shape) {
   return text + "]";
 }
 
-template <typename Value, size_t n>
-Value one_of(const std::string& name, const std::string& text,
-             const std::array<std::pair<const char*, Value>, n>& known) {
-  std::string names;
-  for (const auto& [known_name, value] : known) {
-    if (text == known_name) return value;
-    names += (names.empty() ? "" : ", ") + std::string(known_name);
-  }
-  fail(name + ": expected one of " + names + ", got '" + text + "'");
-}
+// In the order of the enumerations.
+constexpr const char* kModes[] = {"default", "no_gate", "pure"};
+constexpr const char* kFunctions[] = {"lecun_tanh", "silu",    "relu",     "tanh",
+                                      "gelu",       "sigmoid", "softplus", "softmax"};
+constexpr auto kActivations = std::span<const char* const>(kFunctions).first(5);
 
-constexpr std::array<std::pair<const char*, CfcMode>, 3> kModes = {
-    {{"default", CfcMode::gated}, {"no_gate", CfcMode::no_gate}, {"pure", CfcMode::pure}}};
-constexpr std::array<std::pair<const char*, Function>, 8> kFunctions = {
-    {{"lecun_tanh", Function::lecun_tanh},
-     {"silu", Function::silu},
-     {"relu", Function::relu},
-     {"tanh", Function::tanh},
-     {"gelu", Function::gelu},
-     {"sigmoid", Function::sigmoid},
-     {"softplus", Function::softplus},
-     {"softmax", Function::softmax}}};
-constexpr std::array<std::pair<const char*, Activation>, 5> kActivations = {
-    {{"lecun_tanh", Activation::lecun_tanh},
-     {"silu", Activation::silu},
-     {"relu", Activation::relu},
-     {"tanh", Activation::tanh},
-     {"gelu", Activation::gelu}}};
+int64_t checked_size(const std::string& name, int64_t size, int64_t least = 1,
+                     int64_t most = kMaxSize) {
+  if (size < least || size > most) {
+    fail(name + ": expected " + std::to_string(least) + " to " + std::to_string(most) + ", got " +
+         std::to_string(size));
+  }
+  return size;
+}
 
 // One layer's description and tensors.
 class Description {
@@ -82,13 +64,22 @@ class Description {
   }
   bool is_none(const char* key) const { return value(key).is_none(); }
 
-  int64_t size(const char* key, int64_t least = 1) const {
-    const auto result = get<int64_t>(key);
-    if (result < least || result > kMaxSize) {
-      fail(name(key) + ": expected " + std::to_string(least) + " to " + std::to_string(kMaxSize) +
-           ", got " + std::to_string(result));
+  int64_t size(const char* key, int64_t least = 1, int64_t most = kMaxSize) const {
+    return checked_size(name(key), get<int64_t>(key), least, most);
+  }
+  void expect(const char* key, int64_t wanted) const {
+    const auto found = get<int64_t>(key);
+    if (found != wanted) {
+      fail(name(key) + ": expected " + std::to_string(wanted) + ", got " + std::to_string(found));
     }
-    return result;
+  }
+  template <typename Value>
+  Value one_of(const char* key, std::span<const char* const> known) const {
+    const auto text = get<std::string>(key);
+    for (size_t k = 0; k < known.size(); ++k) {
+      if (text == known[k]) return static_cast<Value>(k);
+    }
+    fail(name(key) + ": unknown: '" + text + "'");
   }
 
   const float* tensor(const std::string& key, const std::vector<int64_t>& shape) const {
@@ -133,7 +124,8 @@ class Builder {
     } else if (type == "cfc") {
       add_cfc(d);
     } else if (type == "linear") {
-      add_linear(d, "", d.size("input_size"), d.size("output_size"), d.get<bool>("bias"));
+      d.expect("input_size", width_);
+      add_linear(d, "", d.size("output_size"), d.get<bool>("bias"));
     } else if (type == "activation") {
       add_activation(d);
     } else {
@@ -154,34 +146,20 @@ class Builder {
   std::deque<std::vector<int64_t>> sizes_;
   std::deque<std::vector<const float*>> pointers_;
 
-  void push(const Description& d, const NetworkLayer& layer) {
-    if (layer.inputs != width_) {
-      fail(d.name("input_size") + ": expected " + std::to_string(width_) + ", got " +
-           std::to_string(layer.inputs));
-    }
+  void push(const NetworkLayer& layer) {
     layers_.push_back(layer);
     width_ = layer.outputs;
   }
 
   // The synapses of a mask [pre, post].
-  SynapseList synapses(const std::string& name, const float* mask, int64_t pre, int64_t post) {
-    // The mask is there in full, so its size is no overflow; that of the list is an int32.
-    int64_t count = 0;
-    for (int64_t k = 0; k < pre * post; ++k) count += mask[k] != 0.0f;
-    if (count > std::numeric_limits<int32_t>::max()) {
-      fail(name + ": expected fewer than 2^31 synapses, got " + std::to_string(count));
-    }
+  SynapseList synapses(const float* mask, int64_t pre, int64_t post) {
     std::vector<int32_t>& list = lists_.emplace_back(static_cast<size_t>(post + 1));
-    list.reserve(static_cast<size_t>(post + 1 + count));
     for (int64_t j = 0; j < post; ++j) {
       for (int64_t i = 0; i < pre; ++i) {
         if (mask[i * post + j] != 0.0f) list.push_back(static_cast<int32_t>(i));
       }
       list[j + 1] = static_cast<int32_t>(static_cast<int64_t>(list.size()) - (post + 1));
     }
-    const std::string error =
-        synapse_list_error(list.data(), static_cast<int64_t>(list.size()), post, pre);
-    if (!error.empty()) fail(name + ": " + error);
     return {list.data(), list.data() + post + 1};
   }
 
@@ -195,8 +173,8 @@ class Builder {
   void add_ltc(const Description& d) {
     NetworkLayer layer;
     layer.type = LayerType::ltc;
-    const int64_t I = d.size("input_size"), N = d.size("units"), M = d.size("output_size");
-    if (M > N) fail(d.name("output_size") + ": expected at most units = " + std::to_string(N));
+    const int64_t I = width_, N = d.size("units"), M = d.size("output_size", 1, N);
+    d.expect("input_size", I);
     layer.inputs = I;
     layer.outputs = M;
     layer.ltc.size = {1, 1, I, N, M, d.size("ode_unfolds")};
@@ -207,11 +185,7 @@ class Builder {
     // How many parameters a map has: its weight, and its bias.
     const auto mapping = [&](const char* key) {
       if (d.is_none(key)) return 0;
-      const auto kind = d.get<std::string>(key);
-      if (kind != "affine" && kind != "linear") {
-        fail(d.name(key) + ": expected 'affine', 'linear' or None, got '" + kind + "'");
-      }
-      return kind == "affine" ? 2 : 1;
+      return d.get<std::string>(key) == "affine" ? 2 : 1;
     };
     constexpr int all = std::numeric_limits<int>::max();
     // By LtcShape.
@@ -223,11 +197,10 @@ class Builder {
     }
     p.epsilon = d.get<double>("epsilon");
     p.softplus = d.get<bool>("implicit_param_constraints");
-    layer.ltc.synapses = synapses(d.name("sparsity_mask"), cell("sparsity_mask", {N, N}), N, N);
-    layer.ltc.sensory_synapses =
-        synapses(d.name("sensory_sparsity_mask"), cell("sensory_sparsity_mask", {I, N}), I, N);
+    layer.ltc.synapses = synapses(cell("sparsity_mask", {N, N}), N, N);
+    layer.ltc.sensory_synapses = synapses(cell("sensory_sparsity_mask", {I, N}), I, N);
     add_memory(d, layer, N);
-    push(d, layer);
+    push(layer);
   }
 
   // Weights and biases of a cell's heads, or what takes their place in a pure one.
@@ -251,8 +224,9 @@ class Builder {
   NetworkLayer new_cfc(const Description& d) {
     NetworkLayer layer;
     layer.type = LayerType::cfc;
-    layer.inputs = d.size("input_size");
-    layer.cfc.mode = one_of(d.name("mode"), d.get<std::string>("mode"), kModes);
+    d.expect("input_size", width_);
+    layer.inputs = width_;
+    layer.cfc.mode = d.one_of<CfcMode>("mode", kModes);
     layer.cfc.size.I = layer.inputs;
     layer.cfc.size.N = d.size("units");
     return layer;
@@ -266,30 +240,17 @@ class Builder {
     in.cell_sizes = sizes_.emplace_back(std::move(cells)).data();
     in.parameters = pointers_.emplace_back(std::move(parameters)).data();
     add_memory(d, layer, in.size.N);
-    push(d, layer);
-    if (!d.is_none("proj_size")) {
-      add_linear(d, "fc.", layer.outputs, d.size("proj_size"), true);
-    }
-    if (d.size("output_size") != width_) {
-      fail(d.name("output_size") + ": expected " + std::to_string(width_) + ", got " +
-           std::to_string(d.size("output_size")));
-    }
+    push(layer);
+    if (!d.is_none("proj_size")) add_linear(d, "fc.", d.size("proj_size"), true);
+    d.expect("output_size", width_);
   }
 
   void add_wired_cfc(const Description& d) {
     NetworkLayer layer = new_cfc(d);
     auto cells = d.get<std::vector<int64_t>>("cells");
     int64_t total = 0;
-    for (const int64_t size : cells) {
-      if (size < 1 || size > kMaxSize) {
-        fail(d.name("cells") + ": expected sizes of 1 or more, got " + std::to_string(size));
-      }
-      total += size;
-    }
-    if (cells.empty() || total != layer.cfc.size.N) {
-      fail(d.name("cells") + ": expected sizes whose sum is units = " +
-           std::to_string(layer.cfc.size.N) + ", got " + std::to_string(total));
-    }
+    for (const int64_t size : cells) total += checked_size(d.name("cells"), size);
+    d.expect("units", total);
     std::vector<const float*> parameters, masks;
     int64_t before = layer.inputs;
     for (size_t c = 0; c < cells.size(); ++c) {
@@ -305,7 +266,7 @@ class Builder {
   void add_cfc(const Description& d) {
     NetworkLayer layer = new_cfc(d);
     CfcInputs<float>& in = layer.cfc;
-    in.activation = one_of(d.name("activation"), d.get<std::string>("activation"), kActivations);
+    in.activation = d.one_of<Activation>("activation", kActivations);
     in.backbone_layers = d.size("backbone_layers", 0);
     in.backbone_units = d.size("backbone_units", in.backbone_layers > 0 ? 1 : 0);
     std::vector<const float*> parameters;
@@ -320,65 +281,52 @@ class Builder {
     finish_cfc(d, layer, {in.size.N}, std::move(parameters));
   }
 
-  void add_linear(const Description& d, const std::string& prefix, int64_t inputs, int64_t outputs,
-                  bool bias) {
+  void add_linear(const Description& d, const std::string& prefix, int64_t outputs, bool bias) {
     NetworkLayer layer;
     layer.type = LayerType::linear;
-    layer.inputs = inputs;
+    layer.inputs = width_;
     layer.outputs = outputs;
-    layer.weight = d.tensor(prefix + "weight", {outputs, inputs});
+    layer.weight = d.tensor(prefix + "weight", {outputs, layer.inputs});
     if (bias) layer.bias = d.tensor(prefix + "bias", {outputs});
-    push(d, layer);
+    push(layer);
   }
 
   void add_activation(const Description& d) {
     NetworkLayer layer;
     layer.type = LayerType::function;
     layer.inputs = layer.outputs = width_;
-    layer.function = one_of(d.name("function"), d.get<std::string>("function"), kFunctions);
-    push(d, layer);
+    layer.function = d.one_of<Function>("function", kFunctions);
+    push(layer);
   }
 };
 
 }  // namespace
 
-PreparedNetwork::PreparedNetwork(int64_t input_size, const py::list& layers,
-                                 const py::dict& tensors, double time_unit)
+NetworkObject::NetworkObject(int64_t input_size, const py::list& layers, const py::dict& tensors,
+                             double time_unit)
     : time_unit_(time_unit) {
-  if (!(time_unit > 0 && std::isfinite(time_unit))) {
-    fail("time_unit: expected a finite number of seconds above 0, got " +
-         py::repr(py::float_(time_unit)).cast<std::string>());
-  }
-  if (input_size < 1 || input_size > kMaxSize) {
-    fail("input_size: expected 1 to " + std::to_string(kMaxSize) + ", got " +
-         std::to_string(input_size));
-  }
-  Builder builder(input_size);
+  Builder builder(checked_size("input_size", input_size));
   int64_t index = 0;
   for (const py::handle layer : layers) {
-    if (!py::isinstance<py::dict>(layer)) {
-      fail("layers[" + std::to_string(index) + "]: expected a dict");
-    }
-    builder.add(Description(index, py::reinterpret_borrow<py::dict>(layer), tensors));
-    ++index;
+    builder.add(Description(index++, layer.cast<py::dict>(), tensors));
   }
   const Network network = builder.network();
   network_ = cpu::prepare_network(network);
 }
 
-const PreparedNetwork& network_of(const char* name, py::handle object) {
-  if (!py::isinstance<PreparedNetwork>(object)) {
+const NetworkObject& network_of(const char* name, py::handle object) {
+  if (!py::isinstance<NetworkObject>(object)) {
     throw py::type_error(std::string(name) + ": expected a Network, got " +
                          Py_TYPE(object.ptr())->tp_name);
   }
-  // A cast would take memory where there is no PreparedNetwork yet for one.
-  const auto* const type = py::detail::get_type_info(typeid(PreparedNetwork));
+  // A cast would take memory where there is no NetworkObject yet for one.
+  const auto* const type = py::detail::get_type_info(typeid(NetworkObject));
   auto* const instance = reinterpret_cast<py::detail::instance*>(object.ptr());
   if (!instance->get_value_and_holder(type).holder_constructed()) {
     throw py::type_error(std::string(name) +
                          ": expected an initialized Network, got one whose __init__ has not run");
   }
-  return py::cast<const PreparedNetwork&>(object);
+  return py::cast<const NetworkObject&>(object);
 }
 
 }  // namespace fastltc::runtime
