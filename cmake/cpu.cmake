@@ -22,7 +22,7 @@ endif()
 add_library(fastltc_kernels STATIC
   csrc/core/synapse_check.cpp
   csrc/cpu/cfc.cpp
-  csrc/cpu/isa.cpp
+  csrc/cpu/frame/isa.cpp
   csrc/cpu/ltc.cpp
   csrc/cpu/masked_linear.cpp
   csrc/cpu/sigmoid.cpp

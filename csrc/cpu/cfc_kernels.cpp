@@ -1,9 +1,9 @@
 // CfC, compiled once for each instruction set: takes the call apart into threads and tiles.
 #include "core/cfc_problem.h"
-#include "cpu/arena.h"
-#include "cpu/cfc_batch_lanes.h"
-#include "cpu/partition.h"
-#include "cpu/simd.h"
+#include "cpu/cells/cfc.h"
+#include "cpu/frame/arena.h"
+#include "cpu/frame/partition.h"
+#include "cpu/frame/simd.h"
 
 namespace fastltc::cpu::FASTLTC_ISA {
 namespace {

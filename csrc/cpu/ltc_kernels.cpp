@@ -1,11 +1,11 @@
 // LTC, compiled once for each instruction set: takes the call apart into threads and tiles.
 #include "core/ltc_problem.h"
-#include "cpu/arena.h"
-#include "cpu/ltc_batch_lanes.h"
-#include "cpu/ltc_plan.h"
-#include "cpu/ltc_post_lanes.h"
-#include "cpu/partition.h"
-#include "cpu/simd.h"
+#include "cpu/cells/ltc.h"
+#include "cpu/cells/ltc_plan.h"
+#include "cpu/cells/ltc_post_lanes.h"
+#include "cpu/frame/arena.h"
+#include "cpu/frame/partition.h"
+#include "cpu/frame/simd.h"
 
 namespace fastltc::cpu::FASTLTC_ISA {
 namespace {

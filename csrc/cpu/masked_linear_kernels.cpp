@@ -12,10 +12,10 @@
 // stand together. Bound by the second cache, which a block of samples fits into: two cycles a
 // register.
 #include "core/masked_linear_problem.h"
-#include "cpu/arena.h"
-#include "cpu/lane_rows.h"
-#include "cpu/partition.h"
-#include "cpu/simd.h"
+#include "cpu/frame/arena.h"
+#include "cpu/frame/partition.h"
+#include "cpu/frame/rows.h"
+#include "cpu/frame/simd.h"
 
 namespace fastltc::cpu::FASTLTC_ISA {
 namespace {

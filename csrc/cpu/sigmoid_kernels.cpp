@@ -1,6 +1,6 @@
 // The functions of sigmoid.h, compiled once for each instruction set.
-#include "cpu/ltc_batch_lanes.h"
-#include "cpu/simd.h"
+#include "cpu/cells/ltc.h"
+#include "cpu/frame/simd.h"
 
 namespace fastltc::cpu::FASTLTC_ISA {
 

@@ -1,7 +1,7 @@
 // Chooses the instruction set.
 #include "cpu/stream.h"
 
-#include "cpu/dispatch.h"
+#include "cpu/frame/dispatch.h"
 
 namespace fastltc::cpu {
 

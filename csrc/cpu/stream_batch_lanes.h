@@ -3,7 +3,7 @@
 // Maths as in stream_post_lanes.h.
 //
 // Layout: a tile is W registers of streams, and everything of it is rows of lanes,
-// [W][rows][lanes], as in ltc_batch_lanes.h: the values that pass from stage to stage, the state,
+// [W][rows][lanes], as in cells/ltc.h: the values that pass from stage to stage, the state,
 // scratch. A stage knows the rows it reads and writes. The state stays in that layout between
 // steps; only inputs and outputs are transposed.
 //
@@ -12,15 +12,15 @@
 #pragma once
 
 #include "core/network.h"
-#include "cpu/arena.h"
-#include "cpu/cfc_batch_lanes.h"
-#include "cpu/dense_rows.h"
-#include "cpu/lane_rows.h"
-#include "cpu/ltc_batch_lanes.h"
-#include "cpu/ltc_plan.h"
-#include "cpu/partition.h"
-#include "cpu/pool.h"
-#include "cpu/simd.h"
+#include "cpu/cells/cfc.h"
+#include "cpu/cells/dense.h"
+#include "cpu/cells/ltc.h"
+#include "cpu/cells/ltc_plan.h"
+#include "cpu/frame/arena.h"
+#include "cpu/frame/partition.h"
+#include "cpu/frame/pool.h"
+#include "cpu/frame/rows.h"
+#include "cpu/frame/simd.h"
 #include "cpu/stream.h"
 #include "cpu/stream_cells.h"
 #include "cpu/stream_post_lanes.h"

@@ -2,9 +2,9 @@
 #pragma once
 
 #include "core/network.h"
-#include "cpu/activations.h"
-#include "cpu/memory_cell.h"
-#include "cpu/simd.h"
+#include "cpu/cells/activations.h"
+#include "cpu/cells/memory.h"
+#include "cpu/frame/simd.h"
 
 namespace fastltc::cpu::FASTLTC_ISA {
 

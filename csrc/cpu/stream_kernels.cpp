@@ -2,8 +2,8 @@
 #include <new>
 
 #include "core/network.h"
-#include "cpu/partition.h"
-#include "cpu/simd.h"
+#include "cpu/frame/partition.h"
+#include "cpu/frame/simd.h"
 #include "cpu/stream.h"
 #include "cpu/stream_batch_lanes.h"
 #include "cpu/stream_post_lanes.h"

@@ -1,6 +1,6 @@
 // One step of a network for one stream at a time: lanes over the neurons of a layer.
 //
-// Maths: LTC as in ltc_batch_lanes.h, CfC as in cfc_batch_lanes.h, the memory cell
+// Maths: LTC as in cells/ltc.h, CfC as in cells/cfc.h, the memory cell
 //   c' = c sigmoid(f + 1) + tanh(a) sigmoid(i)    h' = tanh(c') sigmoid(o)
 // with [a i f o] = Wx x + b + Wh h (fastltc.nn.LSTMCell).
 //
@@ -14,12 +14,12 @@
 #pragma once
 
 #include "core/network.h"
-#include "cpu/arena.h"
-#include "cpu/ltc_plan.h"
-#include "cpu/ltc_post_lanes.h"
-#include "cpu/partition.h"
-#include "cpu/pool.h"
-#include "cpu/simd.h"
+#include "cpu/cells/ltc_plan.h"
+#include "cpu/cells/ltc_post_lanes.h"
+#include "cpu/frame/arena.h"
+#include "cpu/frame/partition.h"
+#include "cpu/frame/pool.h"
+#include "cpu/frame/simd.h"
 #include "cpu/stream.h"
 #include "cpu/stream_cells.h"
 

@@ -1,6 +1,6 @@
 // LTC over a sequence, one postsynaptic neuron per lane: inference on few samples.
 //
-// Maths as in ltc_batch_lanes.h. One sample fills one lane of that plan; here its neurons fill the
+// Maths as in cells/ltc.h. One sample fills one lane of that plan; here its neurons fill the
 // lanes.
 //
 // Layout: neurons are dealt to lanes of whole registers, driven ones first (most synapses first, so
@@ -17,9 +17,9 @@
 #pragma once
 
 #include "core/ltc_problem.h"
-#include "cpu/arena.h"
-#include "cpu/ltc_plan.h"
-#include "cpu/simd.h"
+#include "cpu/cells/ltc_plan.h"
+#include "cpu/frame/arena.h"
+#include "cpu/frame/simd.h"
 
 namespace fastltc::cpu::FASTLTC_ISA {
 

@@ -5,8 +5,8 @@
 #include <cstdint>
 #include <new>
 
-#include "cpu/arena.h"
-#include "cpu/simd.h"
+#include "cpu/frame/arena.h"
+#include "cpu/frame/simd.h"
 
 namespace fastltc::cpu::FASTLTC_ISA {
 

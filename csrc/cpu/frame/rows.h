@@ -2,8 +2,8 @@
 #pragma once
 
 #include "core/sequence.h"
-#include "cpu/arena.h"
-#include "cpu/simd.h"
+#include "cpu/frame/arena.h"
+#include "cpu/frame/simd.h"
 
 namespace fastltc::cpu::FASTLTC_ISA {
 

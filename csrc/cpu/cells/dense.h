@@ -1,9 +1,9 @@
 // Matrix products with rows of lanes: out[row] = bias[row] + sum_k weight[row, k] in[k].
 #pragma once
 
-#include "cpu/arena.h"
-#include "cpu/lane_rows.h"
-#include "cpu/simd.h"
+#include "cpu/frame/arena.h"
+#include "cpu/frame/rows.h"
+#include "cpu/frame/simd.h"
 
 namespace fastltc::cpu::FASTLTC_ISA {
 

@@ -12,7 +12,7 @@
 // Layout: a tile is W registers of samples. Everything of a tile is rows of lanes,
 // [W][rows][lanes], the distance between the W parts given as a stride. The states that the forward
 // pass leaves for the backward one have that layout already (core/ltc_problem.h), so full tiles
-// compute in them in place. With mixed memory the LSTM cell of memory_cell.h makes the first of a
+// compute in them in place. With mixed memory the LSTM cell of memory.h makes the first of a
 // step's states, before the unfolds.
 //
 // Plan: a tile's whole sequence runs on one thread; threads take tiles. A synapse's parameters are
@@ -25,11 +25,11 @@
 #pragma once
 
 #include "core/ltc_problem.h"
-#include "cpu/arena.h"
-#include "cpu/lane_rows.h"
-#include "cpu/ltc_plan.h"
-#include "cpu/memory_cell.h"
-#include "cpu/simd.h"
+#include "cpu/cells/ltc_plan.h"
+#include "cpu/cells/memory.h"
+#include "cpu/frame/arena.h"
+#include "cpu/frame/rows.h"
+#include "cpu/frame/simd.h"
 
 namespace fastltc::cpu::FASTLTC_ISA {
 

@@ -3,7 +3,7 @@
 // cmake/cpu.cmake defines FASTLTC_HAVE_AVX2 and FASTLTC_HAVE_AVX512 together, on x86-64.
 #pragma once
 
-#include "cpu/isa.h"
+#include "cpu/frame/isa.h"
 
 #ifdef FASTLTC_HAVE_AVX2
 #define FASTLTC_FOR_EACH_ISA(apply) apply(baseline) apply(avx2) apply(avx512)

@@ -12,11 +12,11 @@
 #pragma once
 
 #include "core/sequence.h"
-#include "cpu/activations.h"
-#include "cpu/arena.h"
-#include "cpu/dense_rows.h"
-#include "cpu/lane_rows.h"
-#include "cpu/simd.h"
+#include "cpu/cells/activations.h"
+#include "cpu/cells/dense.h"
+#include "cpu/frame/arena.h"
+#include "cpu/frame/rows.h"
+#include "cpu/frame/simd.h"
 
 namespace fastltc::cpu::FASTLTC_ISA {
 

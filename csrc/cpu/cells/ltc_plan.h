@@ -7,9 +7,9 @@
 #pragma once
 
 #include "core/ltc_problem.h"
-#include "cpu/arena.h"
-#include "cpu/memory_cell.h"
-#include "cpu/simd.h"
+#include "cpu/cells/memory.h"
+#include "cpu/frame/arena.h"
+#include "cpu/frame/simd.h"
 
 namespace fastltc::cpu::FASTLTC_ISA {
 

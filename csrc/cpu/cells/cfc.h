@@ -9,7 +9,7 @@
 // A wired layer is a chain of cells whose ff1 and ff2 are masked; a plain one may have a backbone,
 // dense layers between z and the heads.
 //
-// Layout: as in ltc_batch_lanes.h, rows of lanes in tiles of W registers. A cell's heads are one
+// Layout: as in cells/ltc.h, rows of lanes in tiles of W registers. A cell's heads are one
 // packed weight, the gates of a neuron in neighbouring rows. Without time steps the two time heads
 // are added up beforehand.
 //
@@ -20,12 +20,12 @@
 #pragma once
 
 #include "core/cfc_problem.h"
-#include "cpu/activations.h"
-#include "cpu/arena.h"
-#include "cpu/dense_rows.h"
-#include "cpu/lane_rows.h"
-#include "cpu/memory_cell.h"
-#include "cpu/simd.h"
+#include "cpu/cells/activations.h"
+#include "cpu/cells/dense.h"
+#include "cpu/cells/memory.h"
+#include "cpu/frame/arena.h"
+#include "cpu/frame/rows.h"
+#include "cpu/frame/simd.h"
 
 namespace fastltc::cpu::FASTLTC_ISA {
 
