@@ -21,6 +21,7 @@
 #include "cpu/frame/pool.h"
 #include "cpu/frame/rows.h"
 #include "cpu/frame/simd.h"
+#include "cpu/frame/step.h"
 #include "cpu/stream.h"
 #include "cpu/stream_cells.h"
 #include "cpu/stream_post_lanes.h"
@@ -227,7 +228,7 @@ class BatchLanesNetwork {
     size_t scratch = 0;
     for (int64_t n = 0; n < ltc_count_; ++n) {
       Arena counting;
-      LtcTile<W>(*this, ltc_[n], Arena()).tile.take(counting);
+      LtcTile<W>(ltc_[n], counting);
       if (counting.used() > scratch) scratch = counting.used();
     }
     return W * rows_ * L + static_cast<int64_t>(scratch / sizeof(float));
@@ -525,20 +526,26 @@ class BatchLanesNetwork {
     return result;
   }
 
-  // A tile of a sequence of one step, fed with the rows of this one.
+  // The cell of a sequence, fed with the rows of this one.
   template <int W>
   struct LtcTile {
-    LtcOutputs<float> out;
-    ForwardTile<float, W> tile;
-    LtcTile(const BatchLanesNetwork&, const BatchLtc& ltc, Arena arena)
-        : tile(ltc.in, out, ltc.plan, arena) {}
+    StepInputs<float, W> step;
+    LtcForward<float, W> cell;
+    Rows<float> ping;
+    Rows<float> pong;
+    LtcTile(const BatchLtc& ltc, Arena& arena) : cell(ltc.in, ltc.plan) {
+      step.take(arena, ltc.in, ltc.plan);
+      cell.take(arena);
+      ping.take(arena, W, ltc.in.size.N);
+      pong.take(arena, W, ltc.in.size.N);
+    }
   };
 
   template <int W>
   void run_ltc(const BatchLtc& ltc, const BatchStage& stage, Rows<float> rows,
                float* scratch) const {
-    LtcTile<W> ltc_tile(*this, ltc, Arena(reinterpret_cast<char*>(scratch)));
-    ForwardTile<float, W>& tile = ltc_tile.tile;
+    Arena arena(reinterpret_cast<char*>(scratch));
+    LtcTile<W> tile(ltc, arena);
     const LtcParameters<float>& p = ltc.in.parameters;
     for (int r = 0; r < W; ++r) {
       const vec dt = S::at_least(S::load(rows.at(r, dt_)), kLeastStep);
@@ -550,11 +557,11 @@ class BatchLanesNetwork {
         S::store(tile.step.u.at(r, k), value);
       }
     }
-    tile.template sensory_sums<Timespans::given>();
+    tile.cell.template sensory_sums<Timespans::given>(tile.step);
     Rows<float> v = at(rows, stage.own);
     for (int64_t u = 0; u < ltc.in.size.U; ++u) {
       const Rows<float> next = u % 2 == 0 ? tile.ping : tile.pong;
-      tile.template unfold<Timespans::given>(v, next);
+      tile.cell.template unfold<Timespans::given>(tile.step, constant(v), next);
       v = next;
     }
     for (int r = 0; r < W; ++r) {

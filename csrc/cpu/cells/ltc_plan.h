@@ -1,5 +1,5 @@
 // What the LTC kernels need of a layer's parameters, gathered once per call from the dense
-// matrices.
+// matrices; and from what they sum up, the parameters' gradients.
 //
 // With a = -sigma log2(e) and b = sigma mu log2(e), a synapse's sigmoid is 1 / (1 + 2^(a v + b)):
 // the slope and the offset fold into one fused multiply-add before the power of two
@@ -7,9 +7,10 @@
 #pragma once
 
 #include "core/ltc_problem.h"
-#include "cpu/cells/memory.h"
 #include "cpu/frame/arena.h"
+#include "cpu/frame/gradient_sums.h"
 #include "cpu/frame/simd.h"
+#include "cpu/frame/step.h"
 
 namespace fastltc::cpu::FASTLTC_ISA {
 
@@ -65,15 +66,13 @@ void multiply_by_positive_slope(T* values, const T* raw, int64_t n) {
 }
 
 template <typename T>
-struct LtcPlan {
+struct LtcPlan : SequencePlan<T> {
   Synapses<T> recurrent;
   Synapses<T> sensory;
-  MemoryPlan<T> memory;
   // Neurons with and without recurrent synapses. Within a step the latter need no sigmoid and their
   // denominator is constant, so each of their unfolds is one multiply-add.
   int32_t* driven = nullptr;
   int32_t* leaky = nullptr;
-  int32_t* motor = nullptr;  // [M] the neuron of each output
   int64_t driven_count = 0;
   int64_t leaky_count = 0;
   int64_t max_in_degree = 0;
@@ -85,7 +84,10 @@ struct LtcPlan {
 
   void take(Arena& arena, const LtcInputs<T>& in, bool with_backward) {
     const int64_t N = in.size.N;
-    memory.take(arena, in, with_backward);
+    this->memory.take(arena, in, with_backward);
+    // A step's first state is what the memory cell makes of the one before.
+    this->history = {in.size.T, N, in.size.U + (this->memory.present ? 1 : 0), 0,
+                     this->memory.kept()};
     recurrent.take(arena, in.synapses, N);
     sensory.take(arena, in.sensory_synapses, N);
     max_in_degree = 0;
@@ -95,7 +97,7 @@ struct LtcPlan {
     }
     driven = arena.take<int32_t>(N);
     leaky = arena.take<int32_t>(N);
-    motor = arena.take<int32_t>(in.size.M);
+    this->motor = arena.take<int32_t>(in.size.M);
     gleak = arena.take<T>(N);
     capacity = arena.take<T>(N);
     leak_numerator = arena.take<T>(N);
@@ -104,21 +106,23 @@ struct LtcPlan {
         arena.take<T>(2 * (recurrent.count > sensory.count ? recurrent.count : sensory.count));
   }
 
-  // Values of one sample's history, see core/ltc_problem.h.
-  int64_t history(const LayerSizes& size) const {
-    return (size.T * rows_of_states(size) + 1) * size.N + memory.kept(size.T);
+  // Sigmoids of one sample and step, a neuron's own work counted as one.
+  int64_t evaluations(const LtcInputs<T>& in) const {
+    return recurrent.count * in.size.U + sensory.count + in.size.N + this->memory.evaluations();
   }
-  // States that a step adds to it.
-  int64_t rows_of_states(const LayerSizes& size) const { return size.U + (memory.present ? 1 : 0); }
 
   // `least` is 0 where something else holds a neuron without capacitance in a step of 0.
   void fill(const LtcInputs<T>& in, bool with_backward, T least = kLeastCapacity<T>) {
     const LtcParameters<T>& p = in.parameters;
     const int64_t N = in.size.N;
-    memory.fill(in, with_backward);
+    this->memory.fill(in, with_backward);
+    this->input_w = p.input_w;
+    this->input_b = p.input_b;
+    this->output_w = p.output_w;
+    this->output_b = p.output_b;
     const int64_t outputs = in.size.M / in.nets;
     for (int64_t m = 0; m < in.size.M; ++m) {
-      motor[m] = static_cast<int32_t>(m / outputs * (N / in.nets) + m % outputs);
+      this->motor[m] = static_cast<int32_t>(m / outputs * (N / in.nets) + m % outputs);
     }
     const int64_t columns = N / in.nets;
     fill_synapses(recurrent, in.synapses.row, N, columns, p.sigma, p.mu, p.w, p.erev, p.softplus);
@@ -144,18 +148,21 @@ struct LtcPlan {
       leak_numerator[j] = gleak[j] * p.vleak[j];
       leak_denominator[j] = gleak[j] + static_cast<T>(p.epsilon);
     }
+    unscale = T(1);
+    if (with_backward) scale_weights();
   }
 
-  // For the backward pass: the weights times -1 / log2(e). What they multiply then has that factor
-  // too, which `unscale` takes out once for each neuron or synapse instead of in each evaluation.
+  // In the backward pass the weights are times -1 / log2(e). What they multiply then has that
+  // factor too, which `unscale` takes out once for each neuron or synapse instead of in each
+  // evaluation.
   T unscale = T(1);
+
+ private:
   void scale_weights() {
     scale_weights(recurrent);
     scale_weights(sensory);
     unscale = -kLog2E<T>;
   }
-
- private:
   static void scale_weights(Synapses<T>& list) {
     for (int64_t k = 0; k < list.count; ++k) {
       list.parameters[k].we *= T(-1) / kLog2E<T>;
@@ -184,6 +191,98 @@ struct LtcPlan {
       }
     }
   }
+};
+
+// Rows of lanes, but the synapses' four sums, which are Simd::add_four's.
+template <typename T>
+struct LtcSums : SequenceSums<T> {
+  T* recurrent = nullptr;    // [synapses][sums_per_synapse]: P, Q, H, HV
+  T* sensory = nullptr;      // the same of the sensory synapses
+  T* numerator = nullptr;    // [N] gn
+  T* denominator = nullptr;  // [N] gd
+  T* capacity = nullptr;     // [N] gC
+
+  void take(Arena& arena, const LtcInputs<T>& in, const LtcPlan<T>& plan) {
+    using S = Simd<T>;
+    recurrent = arena.take<T>(plan.recurrent.count * S::sums_per_synapse);
+    sensory = arena.take<T>(plan.sensory.count * S::sums_per_synapse);
+    numerator = arena.take<T>(in.size.N * S::lanes);
+    denominator = arena.take<T>(in.size.N * S::lanes);
+    capacity = arena.take<T>(in.size.N * S::lanes);
+    SequenceSums<T>::take(arena, in, plan);
+  }
+};
+
+// The parameters' gradients but the memory cell's, whose sums the first part takes up.
+template <typename T>
+class LtcParameterGradients {
+ public:
+  LtcParameterGradients(const LtcInputs<T>& inputs, const LtcGradients<T>& gradients,
+                        const LtcPlan<T>& p, const GradientSums<T, LtcSums<T>>& sums)
+      : in(inputs), grad(gradients), plan(p), sums_(sums) {}
+
+  void write() {
+    const LtcParameters<T>& p = in.parameters;
+    const LtcSums<T>& first = sums_.first;
+    write_synapses(plan.recurrent, in.synapses.row, first.recurrent, p.sigma, p.mu, p.w, p.erev,
+                   grad.sigma, grad.mu, grad.w, grad.erev);
+    write_synapses(plan.sensory, in.sensory_synapses.row, first.sensory, p.sensory_sigma,
+                   p.sensory_mu, p.sensory_w, p.sensory_erev, grad.sensory_sigma, grad.sensory_mu,
+                   grad.sensory_w, grad.sensory_erev);
+    const int64_t N = in.size.N;
+    for (int64_t j = 0; j < N; ++j) {
+      const T gn = sums_.row(first.numerator, j), gd = sums_.row(first.denominator, j);
+      grad.gleak[j] = p.vleak[j] * gn + gd;
+      grad.vleak[j] = plan.gleak[j] * gn;
+      grad.cm[j] = sums_.row(first.capacity, j) * static_cast<T>(in.size.U);
+    }
+    if (p.softplus) {
+      multiply_by_positive_slope(grad.gleak, p.gleak, N);
+      multiply_by_positive_slope(grad.cm, p.cm, N);
+    }
+    sums_.write_rows(first.input_w, in.size.I, grad.input_w);
+    sums_.write_rows(first.input_b, in.size.I, grad.input_b);
+    sums_.write_rows(first.output_w, in.size.M, grad.output_w);
+    sums_.write_rows(first.output_b, in.size.M, grad.output_b);
+    sums_.take_up(first.memory);
+  }
+
+ private:
+  void write_synapses(const Synapses<T>& list, const int32_t* rows, const T* fours, const T* sigma,
+                      const T* mu, const T* w, const T* erev, T* grad_sigma, T* grad_mu, T* grad_w,
+                      T* grad_erev) {
+    const int64_t N = in.size.N, columns = N / in.nets;
+    T* const slope = plan.scratch;
+    for (int64_t k = 0; k < list.count; ++k) slope[k] = T(1);
+    if (in.parameters.softplus) {
+      T* const raw = plan.scratch + list.count;
+      for (int64_t j = 0; j < N; ++j) {
+        for (int64_t k = list.column[j]; k < list.column[j + 1]; ++k) {
+          raw[k] = w[rows[k] * columns + j % columns];
+        }
+      }
+      multiply_by_positive_slope(slope, raw, list.count);
+    }
+    for (int64_t j = 0; j < N; ++j) {
+      for (int64_t k = list.column[j]; k < list.column[j + 1]; ++k) {
+        T total[4] = {};
+        sums_.add_fours(fours, k, total);
+        const int64_t at = rows[k] * columns + j % columns;
+        // See LtcPlan::scale_weights.
+        const T P = total[0], Q = total[1], H = plan.unscale * total[2],
+                HV = plan.unscale * total[3];
+        grad_w[at] = (erev[at] * P + Q) * slope[k];
+        grad_erev[at] = plan.unscale * list.parameters[k].w * P;
+        grad_mu[at] = -sigma[at] * H;
+        grad_sigma[at] = HV - mu[at] * H;
+      }
+    }
+  }
+
+  const LtcInputs<T>& in;
+  const LtcGradients<T>& grad;
+  const LtcPlan<T>& plan;
+  const GradientSums<T, LtcSums<T>>& sums_;
 };
 
 }  // namespace fastltc::cpu::FASTLTC_ISA

@@ -15,6 +15,7 @@
 #include "cpu/cells/activations.h"
 #include "cpu/cells/dense.h"
 #include "cpu/frame/arena.h"
+#include "cpu/frame/gradient_sums.h"
 #include "cpu/frame/rows.h"
 #include "cpu/frame/simd.h"
 
@@ -57,8 +58,11 @@ struct MemoryPlan {
     if (with_backward) backward.transpose_of(forward);
   }
 
-  // Values of one sample that the backward pass needs.
-  int64_t kept(int64_t steps) const { return present ? steps * kMemoryRows * neurons : 0; }
+  // Values of one sample and step that the backward pass needs.
+  int64_t kept() const { return present ? kMemoryRows * neurons : 0; }
+  int64_t sums_count() const {
+    return present ? OuterProducts<T>(forward, nullptr).sums_count() : 0;
+  }
   // In sigmoids, a dozen multiply-adds counted as one.
   int64_t evaluations() const {
     return present ? kMemoryGates * neurons * (inputs + neurons) / 12 + 5 * neurons : 0;
@@ -83,18 +87,12 @@ struct MemoryForward {
     kept.take(arena, W, kMemoryRows * N);
   }
 
-  // The memory stands behind the state in h0.
+  // The memory stands behind the state in h0 and hn.
   void start(const SequenceInputs<T>& in, const LaneGroup (&group)[W]) {
-    const int64_t N = plan.neurons;
-    for (int r = 0; r < W; ++r) {
-      if (in.h0.data != nullptr) {
-        SequenceView<const T> view = in.h0;
-        view.data += N * view.stride_c;
-        load_rows(view, 0, N, group[r], c.at(r, 0));
-      } else {
-        clear(c.at(r, 0), N * S::lanes);
-      }
-    }
+    load_state(in.h0, plan.neurons, plan.neurons, group, c);
+  }
+  void write_last(const SequenceView<T>& hn, const LaneGroup (&group)[W]) const {
+    store_state(hn, plan.neurons, plan.neurons, group, c);
   }
 
   // One step: x [I] and h [N] in, `next` [N] and the memory out. What the backward pass needs goes
@@ -123,12 +121,6 @@ struct MemoryForward {
       }
     }
   }
-
-  void write_last(const SequenceView<T>& hn, const LaneGroup (&group)[W]) const {
-    SequenceView<T> view = hn;
-    view.data += plan.neurons * view.stride_c;
-    for (int r = 0; r < W; ++r) store_rows(view, 0, plan.neurons, group[r], c.at(r, 0));
-  }
 };
 
 template <typename T, int W>
@@ -137,52 +129,31 @@ struct MemoryBackward {
   using vec = typename S::vec;
 
   const MemoryPlan<T>& plan;
-  OuterProducts<T> products;
+  PutByProducts<T, W> products;
   Rows<const T> kept;         // [5N] of this step
   Rows<const T> kept_before;  // [5N] of the step before, of which the memory is needed
   Rows<T> copies[2];          // [5N] where they are, unless where they were kept
   int next_copy = 0;
   Rows<T> grad_c;   // [N] the gradient of the memory after the step, then before it
-  Rows<T> grad_z;   // [4N], where it is put by
   Rows<T> grad_in;  // [I + N] of x and of h
   Rows<T> first_c;  // [N] the initial memory
-  int64_t places = 0;
-  int64_t place = 0;
 
-  // `sums`: OuterProducts::sums_count(4N, I + N) values.
-  MemoryBackward(const MemoryPlan<T>& p, T* sums) : plan(p) { products.sums = sums; }
-  static int64_t sums_count(const MemoryPlan<T>& plan) {
-    return plan.present ? OuterProducts<T>::sums_count(plan.forward.rows, plan.forward.inputs) : 0;
-  }
-  void take(Arena& arena, int64_t steps) {
+  explicit MemoryBackward(const MemoryPlan<T>& p) : plan(p) {}
+  // `sums`: MemoryPlan::sums_count() values.
+  void take(Arena& arena, int64_t steps, T* sums) {
     if (!plan.present) return;
-    const int64_t N = plan.neurons, rows = plan.forward.rows, columns = plan.forward.inputs;
+    const int64_t N = plan.neurons;
     for (Rows<T>& copy : copies) copy.take(arena, W, kMemoryRows * N);
     grad_c.take(arena, W, N);
     first_c.take(arena, W, N);
-    grad_in.take(arena, W, padded_rows(columns));
-    places = W * steps_put_by(padded_rows(rows) + padded_rows(columns), W, steps);
-    products.take(arena, rows, columns, places);
+    grad_in.take(arena, W, padded_rows(plan.forward.inputs));
+    products.take(arena, 1, steps, sums,
+                  [&](int64_t) -> const PackedWeight<T>& { return plan.forward; });
   }
 
   void start(const SequenceView<const T>& grad_hn, const LaneGroup (&group)[W]) {
-    const int64_t N = plan.neurons;
-    place = 0;
-    // Of what is put by, the rows past the last stay zero.
-    for (int64_t p = 0; p < places; ++p) {
-      clear_rows(products.left_at(p) + plan.forward.rows * S::lanes,
-                 products.rows - plan.forward.rows);
-    }
-    for (int r = 0; r < W; ++r) {
-      if (grad_hn.data == nullptr) {
-        clear(grad_c.at(r, 0), N * S::lanes);
-        continue;
-      }
-      SequenceView<const T> view = grad_hn;
-      view.data += N * view.stride_c;
-      load_rows(view, 0, N, group[r], grad_c.at(r, 0));
-      clear_lanes_past(group[r], N, grad_c.at(r, 0));
-    }
+    products.start();
+    load_state_gradient(grad_hn, plan.neurons, plan.neurons, group, grad_c);
   }
 
   // What was the step before is the step now. The caller finds a new `kept_before`, for which
@@ -194,17 +165,10 @@ struct MemoryBackward {
   }
   // Before the first step there is only the initial memory.
   void load_first(const SequenceInputs<T>& in, const LaneGroup (&group)[W]) {
-    const int64_t N = plan.neurons;
     const Rows<T> to = spare();
+    load_state(in.h0, plan.neurons, plan.neurons, group, first_c);
     for (int r = 0; r < W; ++r) {
-      if (in.h0.data != nullptr) {
-        SequenceView<const T> view = in.h0;
-        view.data += N * view.stride_c;
-        load_rows(view, 0, N, group[r], first_c.at(r, 0));
-      } else {
-        clear_rows(first_c.at(r, 0), N);
-      }
-      for (int64_t j = 0; j < N; ++j) {
+      for (int64_t j = 0; j < plan.neurons; ++j) {
         S::store(to.at(r, j * kMemoryRows + kMemoryRows - 1), S::load(first_c.at(r, j)));
       }
     }
@@ -228,7 +192,7 @@ struct MemoryBackward {
   void step(Rows<const T> grad_v, Rows<const T> x, Rows<const T> h, const ActiveLanes<T>* active,
             bool last) {
     const int64_t N = plan.neurons;
-    grad_z = {products.left_at(place), products.rows * S::lanes};
+    const Rows<T> grad_z = products.gradients(0);
     for (int64_t j = 0; j < N; ++j) {
       for (int r = 0; r < W; ++r) {
         const T* const from = kept.at(r, j * kMemoryRows);
@@ -249,23 +213,13 @@ struct MemoryBackward {
         S::store(grad_c.at(r, j), active == nullptr ? before : active[r].mask ? before : given);
       }
     }
-    for (int r = 0; r < W; ++r) {
-      T* const to = products.right_at(place + r);
-      copy_rows<T>(x.at(r, 0), plan.inputs, to, plan.inputs);
-      copy_rows<T>(h.at(r, 0), N, to + plan.inputs * S::lanes, products.columns - plan.inputs);
-    }
+    products.put_inputs(0, x, plan.inputs, h, N);
     dense_rows<T, W>(plan.backward, constant(grad_z), plan.forward.rows, {}, 0, grad_in);
-    place += W;
-    if (place == places || last) {
-      products.add(place);
-      place = 0;
-    }
+    products.end_step(last);
   }
 
   void write_first(const SequenceView<T>& grad_h0, const LaneGroup (&group)[W]) const {
-    SequenceView<T> view = grad_h0;
-    view.data += plan.neurons * view.stride_c;
-    for (int r = 0; r < W; ++r) store_rows(view, 0, plan.neurons, group[r], grad_c.at(r, 0));
+    store_state(grad_h0, plan.neurons, plan.neurons, group, grad_c);
   }
 };
 
@@ -275,20 +229,17 @@ template <typename T>
 void write_memory_gradients(const MemoryPlan<T>& plan, T* sums, const MemoryGradients<T>& grad) {
   if (!plan.present) return;
   const int64_t N = plan.neurons, I = plan.inputs;
-  OuterProducts<T> product;
-  product.rows = padded_rows(plan.forward.rows);
-  product.columns = padded_rows(plan.forward.inputs);
-  product.sums = sums;
+  const OuterProducts<T> product(plan.forward, sums);
   for (int64_t gate = 0; gate < kMemoryGates; ++gate) {
     for (int64_t j = 0; j < N; ++j) {
       const int64_t to = gate * N + j, row = j * kMemoryGates + gate;
       for (int64_t k = 0; k < I; ++k) {
-        grad.weight[to * I + k] = sums == nullptr ? T(0) : product.weight_sum(row, k);
+        grad.weight[to * I + k] = product.weight_sum(row, k);
       }
       for (int64_t k = 0; k < N; ++k) {
-        grad.recurrent_weight[to * N + k] = sums == nullptr ? T(0) : product.weight_sum(row, I + k);
+        grad.recurrent_weight[to * N + k] = product.weight_sum(row, I + k);
       }
-      grad.bias[to] = sums == nullptr ? T(0) : product.bias_sum(row);
+      grad.bias[to] = product.bias_sum(row);
     }
   }
 }

@@ -1,8 +1,10 @@
-// A bump allocator over one aligned block, sized by a dry run of the same calls.
+// The memory of a call: blocks, and a bump allocator over one of them, sized by a dry run of the
+// same calls.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <new>
 
 namespace fastltc::cpu::FASTLTC_ISA {
 
@@ -23,6 +25,43 @@ class Arena {
  private:
   char* block_;
   size_t used_ = 0;
+};
+
+// Aligned memory for the time of a call.
+class Block {
+ public:
+  explicit Block(size_t bytes)
+      : data_(static_cast<char*>(::operator new(bytes + 1, std::align_val_t{64}))) {}
+  ~Block() { ::operator delete(data_, std::align_val_t{64}); }
+  Block(const Block&) = delete;
+  Block& operator=(const Block&) = delete;
+  char* data() const { return data_; }
+
+ private:
+  char* data_;
+};
+
+// A plan in a block of its own. Plan has take(arena, in, with_backward) and fill(in, with_backward).
+template <typename Plan>
+class Packed {
+ public:
+  template <typename Inputs>
+  Packed(const Inputs& in, bool with_backward) : block_(bytes(in, with_backward)) {
+    Arena arena(block_.data());
+    plan.take(arena, in, with_backward);
+    plan.fill(in, with_backward);
+  }
+  Plan plan;
+
+ private:
+  template <typename Inputs>
+  static size_t bytes(const Inputs& in, bool with_backward) {
+    Plan counted;
+    Arena counting;
+    counted.take(counting, in, with_backward);
+    return counting.used();
+  }
+  Block block_;
 };
 
 }  // namespace fastltc::cpu::FASTLTC_ISA

@@ -3,8 +3,8 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <new>
 
+#include "core/sequence.h"
 #include "cpu/frame/arena.h"
 #include "cpu/frame/simd.h"
 
@@ -12,20 +12,6 @@ namespace fastltc::cpu::FASTLTC_ISA {
 
 // Below about this many sigmoids, waking another thread takes longer than it saves.
 inline constexpr int64_t kEvaluationsWorthAThread = 50000;
-
-// Aligned memory for the time of a call.
-class Block {
- public:
-  explicit Block(size_t bytes)
-      : data_(static_cast<char*>(::operator new(bytes + 1, std::align_val_t{64}))) {}
-  ~Block() { ::operator delete(data_, std::align_val_t{64}); }
-  Block(const Block&) = delete;
-  Block& operator=(const Block&) = delete;
-  char* data() const { return data_; }
-
- private:
-  char* data_;
-};
 
 // The registers of samples, shared out evenly: part i takes [begin(i), begin(i + 1)).
 template <typename T>
@@ -50,10 +36,28 @@ struct Partition {
   }
 };
 
-// Runs call(width, first sample, samples) for the tiles of one part, widest first. Registers that
-// are not full come in tiles of their own.
-template <typename T, typename Call>
-void for_each_tile(const Partition<T>& partition, int64_t part, int64_t batch, Call call) {
+// A value as a type, so that a generic call can take it as a template argument.
+template <auto constant>
+struct Constant {
+  static constexpr auto value = constant;
+};
+
+// Calls call(Constant<width>).
+template <typename Call>
+FASTLTC_INLINE void with_width(int width, Call call) {
+  if (width == 4) {
+    if constexpr (kMaxWidth >= 4) call(Constant<4>());
+  } else if (width == 2) {
+    call(Constant<2>());
+  } else {
+    call(Constant<1>());
+  }
+}
+
+// Calls run(Constant<width>, first sample, samples) for the tiles of one part, widest first.
+// Registers that are not full come in tiles of their own.
+template <typename T, typename Run>
+void run_tiles(const Partition<T>& partition, int64_t part, int64_t batch, Run run) {
   constexpr int64_t L = Simd<T>::lanes;
   int64_t at = partition.begin(part);
   const int64_t end = partition.begin(part + 1);
@@ -61,49 +65,30 @@ void for_each_tile(const Partition<T>& partition, int64_t part, int64_t batch, C
   while (at < full) {
     int width = kMaxWidth;
     while (at + width > full) width /= 2;
-    call(width, at * L, static_cast<int>(width * L));
+    with_width(width, [&](auto w) { run(w, at * L, static_cast<int>(width * L)); });
     at += width;
   }
-  if (at < end) call(1, at * L, static_cast<int>(batch - at * L));
+  if (at < end) run(Constant<1>(), at * L, static_cast<int>(batch - at * L));
 }
 
-// Bytes that a tile of the given width or of a narrower one takes. The narrower can be the larger:
-// how many steps a backward tile puts by is rounded down for each width.
-template <template <typename, int> class Tile, typename T, typename... Arguments>
-size_t scratch_of(int width, const Arguments&... arguments) {
+// Bytes that take(Constant<width>, arena) takes for a tile of the given width or of a narrower one.
+// The narrower can be the larger: how many steps a backward tile puts by is rounded down for each.
+template <typename Take>
+size_t most_bytes(int width, Take take) {
   size_t most = 0;
   for (; width >= 1; width /= 2) {
     Arena counting;
-    if (width == 4) {
-      if constexpr (kMaxWidth >= 4) Tile<T, 4>(arguments..., Arena()).take(counting);
-    } else if (width == 2) {
-      Tile<T, 2>(arguments..., Arena()).take(counting);
-    } else {
-      Tile<T, 1>(arguments..., Arena()).take(counting);
-    }
+    with_width(width, [&](auto w) { take(w, counting); });
     if (counting.used() > most) most = counting.used();
   }
   return most;
 }
 
-// A tile's width as a type, so that a generic call can take it as a template argument.
-template <int W>
-struct Width {
-  static constexpr int value = W;
-};
-
-// Calls run(Width, first sample, samples) for the tiles of one part.
-template <typename T, typename Run>
-void run_tiles(const Partition<T>& partition, int64_t part, int64_t batch, Run run) {
-  for_each_tile(partition, part, batch, [&](int width, int64_t first, int valid) {
-    if (width == 4) {
-      if constexpr (kMaxWidth >= 4) run(Width<4>(), first, valid);
-    } else if (width == 2) {
-      run(Width<2>(), first, valid);
-    } else {
-      run(Width<1>(), first, valid);
-    }
-  });
+// Runs body(part) for all parts, on the threads.
+template <typename Body>
+void run_parts(const Parallel& parallel, int64_t parts, const Body& body) {
+  const auto run = [](void* context, int64_t part) { (*static_cast<const Body*>(context))(part); };
+  parallel.run(parts, run, const_cast<Body*>(&body));
 }
 
 }  // namespace fastltc::cpu::FASTLTC_ISA
