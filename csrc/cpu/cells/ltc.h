@@ -238,7 +238,9 @@ struct LtcBackward {
   void step_back(const BackwardStep<T, W>& step) {
     const int64_t N = in.size.N, U = in.size.U;
     sensory_sums<timespans>(step);
-    for (int r = 0; r < W; ++r) clear_rows(g.at(r, 0), U * N);
+    for (int r = 0; r < W; ++r) {
+      for (int64_t k = 0; k < U * N; ++k) S::store(g.at(r, k), vec{});
+    }
     for (int64_t u = U - 1; u >= 0; --u) unfold<timespans>(step, u);
     for (int64_t j = 0; j < N; ++j) {
       neuron_sums<timespans>(step, j, plan.recurrent.column[j + 1] > plan.recurrent.column[j]);
