@@ -63,7 +63,7 @@ template <typename T>
 void ltc_backward(const LtcInputs<T>& in, const LtcGradients<T>& grad, const Parallel& parallel) {
   const Packed<LtcPlan<T>> packed(in, true);
   run_backward<LtcBackward, T>(in, grad, packed.plan, parallel, [&](const auto& sums) {
-    LtcParameterGradients<T>(in, grad, packed.plan, sums).write();
+    write_ltc_gradients(in, grad, packed.plan, sums);
   });
 }
 

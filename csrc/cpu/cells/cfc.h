@@ -66,8 +66,7 @@ struct CfcForward {
         backbone(step, stage, s, kept);
         from = constant(layer);
       } else {
-        cell(step, stage, in.parameters + plan.first_parameter(in, s - in.backbone_layers), next,
-             kept);
+        cell(step, stage, in.parameters + stage.parameter, next, kept);
         from = constant(next, stage.state_row);
       }
     }
@@ -164,8 +163,7 @@ struct CfcBackward {
         copy_tile<T, W>(constant(grad_u), stage.size, grad_product);
         backbone_again(step, s, {}, grad_product);
       } else {
-        cell_backward(step, stage, in.parameters + plan.first_parameter(in, s - in.backbone_layers),
-                      grad_product);
+        cell_backward(step, stage, in.parameters + stage.parameter, grad_product);
       }
       const bool chained = s > 0 && !plan.stages[s - 1].backbone;
       Rows<const T> from = constant(step.u);

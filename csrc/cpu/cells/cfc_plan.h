@@ -24,6 +24,8 @@ struct CfcStage {
   int64_t size = 0;          // neurons, or units of the backbone
   int64_t state_row = 0;     // where the cell's own state starts
   int64_t kept_row = 0;      // where what a step keeps of the stage starts
+  int64_t gates = 0;         // rows of a neuron in its heads, and what a step keeps of it; or 1
+  int64_t parameter = 0;     // the first of its weights
   bool backbone = false;
 };
 
@@ -31,7 +33,7 @@ template <typename T>
 struct CfcPlan : SequencePlan<T> {
   int64_t count = 0;
   CfcStage<T>* stages = nullptr;
-  int64_t gates = 0;  // rows of a neuron in its heads, and what a step keeps of it
+  int64_t gates = 0;  // of a cell
   int64_t kept_rows = 0;
   int64_t widest = 0;  // rows of the widest stage, in or out, padded
   int64_t multiply_adds = 0;
@@ -46,7 +48,7 @@ struct CfcPlan : SequencePlan<T> {
     // Counting runs without memory for the stages, so that their sizes are found twice.
     widest = padded_rows(in.size.I);
     kept_rows = multiply_adds = 0;
-    int64_t from = in.size.I, state_row = 0;
+    int64_t from = in.size.I, state_row = 0, parameter = 0;
     for (int64_t s = 0; s < count; ++s) {
       CfcStage<T> stage;
       stage.backbone = s < in.backbone_layers;
@@ -57,14 +59,17 @@ struct CfcPlan : SequencePlan<T> {
       stage.own = !first_of_cell ? 0 : stage.backbone ? in.size.N : stage.size;
       stage.state_row = state_row;
       if (!stage.backbone) state_row += stage.size;
-      const int64_t rows = stage.backbone ? stage.size : stage.size * gates;
+      stage.gates = stage.backbone ? 1 : gates;
+      stage.parameter = parameter;
+      parameter += stage.backbone ? 2 : in.mode == CfcMode::pure ? 4 : 8;
+      const int64_t rows = stage.size * stage.gates;
       const int64_t columns = stage.inputs + stage.own;
       stage.forward.take(arena, rows, columns);
       if (with_backward) stage.backward.take(arena, columns, rows);
       if (padded_rows(rows) > widest) widest = padded_rows(rows);
       if (padded_rows(columns) > widest) widest = padded_rows(columns);
       stage.kept_row = kept_rows;
-      kept_rows += stage.backbone ? stage.size : stage.size * gates;
+      kept_rows += rows;
       multiply_adds += rows * columns;
       from = stage.size;
       if (stages != nullptr) stages[s] = stage;
@@ -77,9 +82,10 @@ struct CfcPlan : SequencePlan<T> {
     return multiply_adds / 12 + 3 * in.size.N + this->memory.evaluations();
   }
 
-  // The first parameter of a cell.
-  static int64_t first_parameter(const CfcInputs<T>& in, int64_t cell) {
-    return 2 * in.backbone_layers + cell * (in.mode == CfcMode::pure ? 4 : 8);
+  // Of ff1 and ff2 of a cell, [size, inputs + own]; null: all ones.
+  static const T* mask_of(const CfcInputs<T>& in, int64_t stage) {
+    return in.masks == nullptr || stage < in.backbone_layers ? nullptr
+                                                             : in.masks[stage - in.backbone_layers];
   }
 
   void fill(const CfcInputs<T>& in, bool with_backward) {
@@ -92,32 +98,20 @@ struct CfcPlan : SequencePlan<T> {
       CfcStage<T>& stage = stages[s];
       PackedWeight<T>& packed = stage.forward;
       packed.clear();
-      if (stage.backbone) {
-        const T* const weight = in.parameters[2 * s];
-        for (int64_t row = 0; row < packed.rows; ++row) {
+      const T* const* const p = in.parameters + stage.parameter;
+      const T* const mask = mask_of(in, s);
+      for (int64_t j = 0; j < stage.size; ++j) {
+        for (int64_t gate = 0; gate < stage.gates; ++gate) {
+          const int64_t row = j * stage.gates + gate;
+          const T* const weight = p[2 * gate] + j * packed.inputs;
+          // Without time steps the third row is time_a + time_b.
+          const bool both = stage.gates == 3 && gate == 2;
+          const T* const second = both ? p[6] + j * packed.inputs : nullptr;
           for (int64_t k = 0; k < packed.inputs; ++k) {
-            packed.at(row, k) = weight[row * packed.inputs + k];
+            const bool present = gate > 1 || mask == nullptr || mask[j * packed.inputs + k] != T(0);
+            packed.at(row, k) = !present ? T(0) : both ? weight[k] + second[k] : weight[k];
           }
-          packed.bias[row] = in.parameters[2 * s + 1][row];
-        }
-      } else {
-        const int64_t cell = s - in.backbone_layers;
-        const T* const* const p = in.parameters + first_parameter(in, cell);
-        const T* const mask = in.masks == nullptr ? nullptr : in.masks[cell];
-        for (int64_t j = 0; j < stage.size; ++j) {
-          for (int64_t gate = 0; gate < gates; ++gate) {
-            const int64_t row = j * gates + gate;
-            const T* const weight = p[2 * gate] + j * packed.inputs;
-            // Without time steps the third row is time_a + time_b.
-            const bool both = gates == 3 && gate == 2;
-            const T* const second = both ? p[6] + j * packed.inputs : nullptr;
-            for (int64_t k = 0; k < packed.inputs; ++k) {
-              const bool present =
-                  gate > 1 || mask == nullptr || mask[j * packed.inputs + k] != T(0);
-              packed.at(row, k) = !present ? T(0) : both ? weight[k] + second[k] : weight[k];
-            }
-            packed.bias[row] = p[2 * gate + 1][j] + (both ? p[7][j] : T(0));
-          }
+          packed.bias[row] = p[2 * gate + 1][j] + (both ? p[7][j] : T(0));
         }
       }
       if (with_backward) stage.backward.transpose_of(packed);
@@ -156,32 +150,22 @@ void write_cfc_gradients(const CfcInputs<T>& in, const CfcGradients<T>& grad,
     const int64_t columns = stage.forward.inputs;
     const OuterProducts<T> product(stage.forward, of_stage);
     of_stage += product.sums_count();
-    if (stage.backbone) {
-      for (int64_t row = 0; row < stage.size; ++row) {
-        for (int64_t k = 0; k < columns; ++k) {
-          grad.parameters[2 * s][row * columns + k] = product.weight_sum(row, k);
-        }
-        grad.parameters[2 * s + 1][row] = product.bias_sum(row);
-      }
-      continue;
-    }
-    const int64_t cell = s - in.backbone_layers;
-    T* const* const g = grad.parameters + plan.first_parameter(in, cell);
-    const T* const mask = in.masks == nullptr ? nullptr : in.masks[cell];
-    const int64_t heads = in.mode == CfcMode::pure ? 1 : 4;
+    T* const* const g = grad.parameters + stage.parameter;
+    const T* const mask = plan.mask_of(in, s);
+    const int64_t heads = stage.gates == 3 ? 4 : stage.gates;
     for (int64_t head = 0; head < heads; ++head) {
       // Without time steps both time heads have the gradient of their sum.
-      const int64_t gate = head < plan.gates ? head : plan.gates - 1;
+      const int64_t gate = head < stage.gates ? head : stage.gates - 1;
       for (int64_t j = 0; j < stage.size; ++j) {
+        const int64_t row = j * stage.gates + gate;
         for (int64_t k = 0; k < columns; ++k) {
           const bool present = head > 1 || mask == nullptr || mask[j * columns + k] != T(0);
-          g[2 * head][j * columns + k] =
-              present ? product.weight_sum(j * plan.gates + gate, k) : T(0);
+          g[2 * head][j * columns + k] = present ? product.weight_sum(row, k) : T(0);
         }
-        g[2 * head + 1][j] = product.bias_sum(j * plan.gates + gate);
+        g[2 * head + 1][j] = product.bias_sum(row);
       }
     }
-    if (in.mode != CfcMode::pure) continue;
+    if (stage.backbone || in.mode != CfcMode::pure) continue;
     for (int64_t j = 0; j < stage.size; ++j) {
       const int64_t at = (stage.state_row + j) * Simd<T>::lanes;
       g[2][j] = Simd<T>::sum(Simd<T>::load(total.w_tau + at));

@@ -28,11 +28,13 @@
 
 namespace fastltc::cpu::FASTLTC_ISA {
 
-// Adds the synapses [begin, end) onto one neuron to its numerator and denominator.
-template <typename T, int W>
+// Adds the synapses [begin, end) onto one neuron to its numerator, where that is asked for, and
+// denominator. With `keeps` their sigmoids go to `kept`, [synapse][W][lanes].
+template <typename T, int W, bool with_numerator = true, bool keeps = false>
 FASTLTC_INLINE void add_synapses(const Synapses<T>& list, int64_t begin, int64_t end,
                                  Rows<const T> pre, typename Simd<T>::vec (&num)[W],
-                                 typename Simd<T>::vec (&den)[W]) {
+                                 typename Simd<T>::vec (&den)[W],
+                                 [[maybe_unused]] T* kept = nullptr) {
   using S = Simd<T>;
   for (int64_t k = begin; k < end; ++k) {
     const Synapse<T> p = list.parameters[k];
@@ -40,26 +42,7 @@ FASTLTC_INLINE void add_synapses(const Synapses<T>& list, int64_t begin, int64_t
 #pragma GCC unroll 4
     for (int r = 0; r < W; ++r) {
       const auto s = S::sigmoid_exp2(S::load(v + r * pre.stride) * p.a + p.b);
-      num[r] += s * p.we;
-      den[r] += s * p.w;
-    }
-  }
-}
-
-// The same, but keeps the sigmoids, [synapse][W][lanes], and leaves the numerator where it is not
-// asked for.
-template <typename T, int W, bool with_numerator>
-FASTLTC_INLINE void keep_synapses(const Synapses<T>& list, int64_t begin, int64_t end,
-                                  Rows<const T> pre, T* kept, typename Simd<T>::vec (&num)[W],
-                                  typename Simd<T>::vec (&den)[W]) {
-  using S = Simd<T>;
-  for (int64_t k = begin; k < end; ++k) {
-    const Synapse<T> p = list.parameters[k];
-    const T* const v = pre.data + list.offset[k];
-#pragma GCC unroll 4
-    for (int r = 0; r < W; ++r) {
-      const auto s = S::sigmoid_exp2(S::load(v + r * pre.stride) * p.a + p.b);
-      S::store(kept + ((k - begin) * W + r) * S::lanes, s);
+      if constexpr (keeps) S::store(kept + ((k - begin) * W + r) * S::lanes, s);
       if constexpr (with_numerator) num[r] += s * p.we;
       den[r] += s * p.w;
     }
@@ -253,9 +236,9 @@ struct LtcBackward {
     for (int64_t j = 0; j < in.size.N; ++j) {
       vec n[W] = {}, d[W] = {};
       const int64_t begin = plan.sensory.column[j];
-      keep_synapses<T, W, timespans == Timespans::differentiated>(
-          plan.sensory, begin, plan.sensory.column[j + 1], constant(step.u),
-          sensory_kept + begin * W * S::lanes, n, d);
+      add_synapses<T, W, timespans == Timespans::differentiated, true>(
+          plan.sensory, begin, plan.sensory.column[j + 1], constant(step.u), n, d,
+          sensory_kept + begin * W * S::lanes);
       for (int r = 0; r < W; ++r) {
         if constexpr (timespans == Timespans::differentiated) {
           S::store(num.at(r, j), n[r] * plan.unscale + plan.leak_numerator[j]);
@@ -281,9 +264,9 @@ struct LtcBackward {
       if (d < plan.driven_count) {
         const int64_t j = plan.driven[d];
         vec n[W] = {}, e[W] = {};
-        keep_synapses<T, W, differentiated>(plan.recurrent, plan.recurrent.column[j],
-                                            plan.recurrent.column[j + 1], v, column_kept[d % 2], n,
-                                            e);
+        add_synapses<T, W, differentiated, true>(plan.recurrent, plan.recurrent.column[j],
+                                                 plan.recurrent.column[j + 1], v, n, e,
+                                                 column_kept[d % 2]);
         for (int r = 0; r < W; ++r) {
           if constexpr (differentiated) n[r] = n[r] * plan.unscale + S::load(num.at(r, j));
           e[r] = e[r] * plan.unscale + S::load(den.at(r, j));

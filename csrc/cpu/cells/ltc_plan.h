@@ -38,6 +38,15 @@ struct Synapses {
   }
 };
 
+// The dense matrices of one list's synapses, [presynaptic, N], or of their gradients.
+template <typename T>
+struct SynapseMatrices {
+  T* sigma;
+  T* mu;
+  T* w;
+  T* erev;
+};
+
 // pos() of n values and nothing past them: in place, whole registers first, then the rest.
 template <typename T>
 void make_positive(T* values, int64_t n) {
@@ -125,9 +134,9 @@ struct LtcPlan : SequencePlan<T> {
       this->motor[m] = static_cast<int32_t>(m / outputs * (N / in.nets) + m % outputs);
     }
     const int64_t columns = N / in.nets;
-    fill_synapses(recurrent, in.synapses.row, N, columns, p.sigma, p.mu, p.w, p.erev, p.softplus);
-    fill_synapses(sensory, in.sensory_synapses.row, N, columns, p.sensory_sigma, p.sensory_mu,
-                  p.sensory_w, p.sensory_erev, p.softplus);
+    fill_synapses(recurrent, in.synapses.row, N, columns, p.softplus, {p.sigma, p.mu, p.w, p.erev});
+    fill_synapses(sensory, in.sensory_synapses.row, N, columns, p.softplus,
+                  {p.sensory_sigma, p.sensory_mu, p.sensory_w, p.sensory_erev});
     driven_count = leaky_count = 0;
     for (int64_t j = 0; j < N; ++j) {
       if (recurrent.column[j + 1] > recurrent.column[j]) {
@@ -172,13 +181,13 @@ struct LtcPlan : SequencePlan<T> {
 
   // `columns`: neurons of one layer.
   void fill_synapses(Synapses<T>& list, const int32_t* row, int64_t N, int64_t columns,
-                     const T* sigma, const T* mu, const T* w, const T* erev, bool softplus) {
+                     bool softplus, const SynapseMatrices<const T>& given) {
     T* positive = scratch;
     for (int64_t j = 0; j < N; ++j) {
       const int64_t column = j % columns;
       for (int64_t k = list.column[j]; k < list.column[j + 1]; ++k) {
         list.offset[k] = row[k] * Simd<T>::lanes;
-        positive[k] = w[row[k] * columns + column];
+        positive[k] = given.w[row[k] * columns + column];
       }
     }
     if (softplus) make_positive(positive, list.count);
@@ -186,8 +195,9 @@ struct LtcPlan : SequencePlan<T> {
       const int64_t column = j % columns;
       for (int64_t k = list.column[j]; k < list.column[j + 1]; ++k) {
         const int64_t at = row[k] * columns + column;
-        const T slope = sigma[at] * kLog2E<T>;
-        list.parameters[k] = {-slope, slope * mu[at], positive[k] * erev[at], positive[k]};
+        const T slope = given.sigma[at] * kLog2E<T>;
+        list.parameters[k] = {-slope, slope * given.mu[at], positive[k] * given.erev[at],
+                              positive[k]};
       }
     }
   }
@@ -213,76 +223,66 @@ struct LtcSums : SequenceSums<T> {
   }
 };
 
-// The parameters' gradients but the memory cell's, whose sums the first part takes up.
+// One list's gradients, of the four sums of each synapse at `fours`.
 template <typename T>
-class LtcParameterGradients {
- public:
-  LtcParameterGradients(const LtcInputs<T>& inputs, const LtcGradients<T>& gradients,
-                        const LtcPlan<T>& p, const GradientSums<T, LtcSums<T>>& sums)
-      : in(inputs), grad(gradients), plan(p), sums_(sums) {}
-
-  void write() {
-    const LtcParameters<T>& p = in.parameters;
-    const LtcSums<T>& first = sums_.first;
-    write_synapses(plan.recurrent, in.synapses.row, first.recurrent, p.sigma, p.mu, p.w, p.erev,
-                   grad.sigma, grad.mu, grad.w, grad.erev);
-    write_synapses(plan.sensory, in.sensory_synapses.row, first.sensory, p.sensory_sigma,
-                   p.sensory_mu, p.sensory_w, p.sensory_erev, grad.sensory_sigma, grad.sensory_mu,
-                   grad.sensory_w, grad.sensory_erev);
-    const int64_t N = in.size.N;
-    for (int64_t j = 0; j < N; ++j) {
-      const T gn = sums_.row(first.numerator, j), gd = sums_.row(first.denominator, j);
-      grad.gleak[j] = p.vleak[j] * gn + gd;
-      grad.vleak[j] = plan.gleak[j] * gn;
-      grad.cm[j] = sums_.row(first.capacity, j) * static_cast<T>(in.size.U);
-    }
-    if (p.softplus) {
-      multiply_by_positive_slope(grad.gleak, p.gleak, N);
-      multiply_by_positive_slope(grad.cm, p.cm, N);
-    }
-    sums_.write_rows(first.input_w, in.size.I, grad.input_w);
-    sums_.write_rows(first.input_b, in.size.I, grad.input_b);
-    sums_.write_rows(first.output_w, in.size.M, grad.output_w);
-    sums_.write_rows(first.output_b, in.size.M, grad.output_b);
-    sums_.take_up(first.memory);
-  }
-
- private:
-  void write_synapses(const Synapses<T>& list, const int32_t* rows, const T* fours, const T* sigma,
-                      const T* mu, const T* w, const T* erev, T* grad_sigma, T* grad_mu, T* grad_w,
-                      T* grad_erev) {
-    const int64_t N = in.size.N, columns = N / in.nets;
-    T* const slope = plan.scratch;
-    for (int64_t k = 0; k < list.count; ++k) slope[k] = T(1);
-    if (in.parameters.softplus) {
-      T* const raw = plan.scratch + list.count;
-      for (int64_t j = 0; j < N; ++j) {
-        for (int64_t k = list.column[j]; k < list.column[j + 1]; ++k) {
-          raw[k] = w[rows[k] * columns + j % columns];
-        }
-      }
-      multiply_by_positive_slope(slope, raw, list.count);
-    }
+void write_synapse_gradients(const LtcInputs<T>& in, const LtcPlan<T>& plan,
+                             const GradientSums<T, LtcSums<T>>& sums, const Synapses<T>& list,
+                             const int32_t* rows, const T* fours,
+                             const SynapseMatrices<const T>& given,
+                             const SynapseMatrices<T>& grad) {
+  const int64_t N = in.size.N, columns = N / in.nets;
+  T* const slope = plan.scratch;
+  for (int64_t k = 0; k < list.count; ++k) slope[k] = T(1);
+  if (in.parameters.softplus) {
+    T* const raw = plan.scratch + list.count;
     for (int64_t j = 0; j < N; ++j) {
       for (int64_t k = list.column[j]; k < list.column[j + 1]; ++k) {
-        T total[4] = {};
-        sums_.add_fours(fours, k, total);
-        const int64_t at = rows[k] * columns + j % columns;
-        // See LtcPlan::scale_weights.
-        const T P = total[0], Q = total[1], H = plan.unscale * total[2],
-                HV = plan.unscale * total[3];
-        grad_w[at] = (erev[at] * P + Q) * slope[k];
-        grad_erev[at] = plan.unscale * list.parameters[k].w * P;
-        grad_mu[at] = -sigma[at] * H;
-        grad_sigma[at] = HV - mu[at] * H;
+        raw[k] = given.w[rows[k] * columns + j % columns];
       }
     }
+    multiply_by_positive_slope(slope, raw, list.count);
   }
+  for (int64_t j = 0; j < N; ++j) {
+    for (int64_t k = list.column[j]; k < list.column[j + 1]; ++k) {
+      T total[4] = {};
+      sums.add_fours(fours, k, total);
+      const int64_t at = rows[k] * columns + j % columns;
+      // See LtcPlan::scale_weights.
+      const T P = total[0], Q = total[1], H = plan.unscale * total[2], HV = plan.unscale * total[3];
+      grad.w[at] = (given.erev[at] * P + Q) * slope[k];
+      grad.erev[at] = plan.unscale * list.parameters[k].w * P;
+      grad.mu[at] = -given.sigma[at] * H;
+      grad.sigma[at] = HV - given.mu[at] * H;
+    }
+  }
+}
 
-  const LtcInputs<T>& in;
-  const LtcGradients<T>& grad;
-  const LtcPlan<T>& plan;
-  const GradientSums<T, LtcSums<T>>& sums_;
-};
+// The parameters' gradients but the memory cell's, whose sums the first part takes up.
+template <typename T>
+void write_ltc_gradients(const LtcInputs<T>& in, const LtcGradients<T>& grad,
+                         const LtcPlan<T>& plan, const GradientSums<T, LtcSums<T>>& sums) {
+  const LtcParameters<T>& p = in.parameters;
+  const LtcSums<T>& first = sums.first;
+  write_synapse_gradients(in, plan, sums, plan.recurrent, in.synapses.row, first.recurrent,
+                          {p.sigma, p.mu, p.w, p.erev}, {grad.sigma, grad.mu, grad.w, grad.erev});
+  write_synapse_gradients(in, plan, sums, plan.sensory, in.sensory_synapses.row, first.sensory,
+                          {p.sensory_sigma, p.sensory_mu, p.sensory_w, p.sensory_erev},
+                          {grad.sensory_sigma, grad.sensory_mu, grad.sensory_w, grad.sensory_erev});
+  for (int64_t j = 0; j < in.size.N; ++j) {
+    const T gn = sums.row(first.numerator, j), gd = sums.row(first.denominator, j);
+    grad.gleak[j] = p.vleak[j] * gn + gd;
+    grad.vleak[j] = plan.gleak[j] * gn;
+    grad.cm[j] = sums.row(first.capacity, j) * static_cast<T>(in.size.U);
+  }
+  if (p.softplus) {
+    multiply_by_positive_slope(grad.gleak, p.gleak, in.size.N);
+    multiply_by_positive_slope(grad.cm, p.cm, in.size.N);
+  }
+  sums.write_rows(first.input_w, in.size.I, grad.input_w);
+  sums.write_rows(first.input_b, in.size.I, grad.input_b);
+  sums.write_rows(first.output_w, in.size.M, grad.output_w);
+  sums.write_rows(first.output_b, in.size.M, grad.output_b);
+  sums.take_up(first.memory);
+}
 
 }  // namespace fastltc::cpu::FASTLTC_ISA

@@ -324,26 +324,21 @@ struct PostLanesStep {
   template <typename Source>
   FASTLTC_INLINE void sum(const Slots<T>& slots, int64_t q, const Source& source, vec& n,
                           vec& d) const {
+    const auto add = [&](int64_t slot, vec& num, vec& den) {
+      const T* const p = slots.parameters + slot * 4 * L;
+      const vec s = S::sigmoid_exp2(source(slots, slot) * S::load(p) + S::load(p + L));
+      num += s * S::load(p + 2 * L);
+      den += s * S::load(p + 3 * L);
+    };
     // Two chains of additions: one would be as long as the slots' sigmoids.
     vec n0{}, n1{}, d0{}, d1{};
     int64_t k = slots.begin[q];
     const int64_t end = slots.begin[q + 1];
     for (; k + 1 < end; k += 2) {
-      const T* const p = slots.parameters + k * 4 * L;
-      const vec s0 = S::sigmoid_exp2(source(slots, k) * S::load(p) + S::load(p + L));
-      const vec s1 =
-          S::sigmoid_exp2(source(slots, k + 1) * S::load(p + 4 * L) + S::load(p + 5 * L));
-      n0 += s0 * S::load(p + 2 * L);
-      d0 += s0 * S::load(p + 3 * L);
-      n1 += s1 * S::load(p + 6 * L);
-      d1 += s1 * S::load(p + 7 * L);
+      add(k, n0, d0);
+      add(k + 1, n1, d1);
     }
-    if (k < end) {
-      const T* const p = slots.parameters + k * 4 * L;
-      const vec s0 = S::sigmoid_exp2(source(slots, k) * S::load(p) + S::load(p + L));
-      n0 += s0 * S::load(p + 2 * L);
-      d0 += s0 * S::load(p + 3 * L);
-    }
+    if (k < end) add(k, n0, d0);
     n = sum_parts<T>(n0 + n1, lanes.split[q]);
     d = sum_parts<T>(d0 + d1, lanes.split[q]);
   }

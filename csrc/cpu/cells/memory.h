@@ -130,20 +130,19 @@ struct MemoryBackward {
 
   const MemoryPlan<T>& plan;
   PutByProducts<T, W> products;
-  Rows<const T> kept;         // [5N] of this step
-  Rows<const T> kept_before;  // [5N] of the step before, of which the memory is needed
-  Rows<T> copies[2];          // [5N] where they are, unless where they were kept
-  int next_copy = 0;
-  Rows<T> grad_c;   // [N] the gradient of the memory after the step, then before it
-  Rows<T> grad_in;  // [I + N] of x and of h
-  Rows<T> first_c;  // [N] the initial memory
+  Rows<T> kept;         // [5N] what a step of a partial tile kept
+  Rows<T> kept_before;  // [5N] and the step before it
+  Rows<T> grad_c;       // [N] the gradient of the memory after the step, then before it
+  Rows<T> grad_in;      // [I + N] of x and of h
+  Rows<T> first_c;      // [N] the initial memory
 
   explicit MemoryBackward(const MemoryPlan<T>& p) : plan(p) {}
   // `sums`: MemoryPlan::sums_count() values.
   void take(Arena& arena, int64_t steps, T* sums) {
     if (!plan.present) return;
     const int64_t N = plan.neurons;
-    for (Rows<T>& copy : copies) copy.take(arena, W, kMemoryRows * N);
+    kept.take(arena, W, kMemoryRows * N);
+    kept_before.take(arena, W, kMemoryRows * N);
     grad_c.take(arena, W, N);
     first_c.take(arena, W, N);
     grad_in.take(arena, W, padded_rows(plan.forward.inputs));
@@ -156,46 +155,40 @@ struct MemoryBackward {
     load_state_gradient(grad_hn, plan.neurons, plan.neurons, group, grad_c);
   }
 
-  // What was the step before is the step now. The caller finds a new `kept_before`, for which
-  // spare() has room.
-  void next_step() { kept = kept_before; }
-  Rows<T> spare() {
-    next_copy = 1 - next_copy;
-    return copies[next_copy];
+  // The memory of all neurons: every so many rows one.
+  struct Memory {
+    Rows<const T> rows;
+    int64_t distance;
+  };
+  static Memory memory_after(Rows<const T> kept_of_step) {
+    return {kept_of_step.from(kMemoryRows - 1), kMemoryRows};
   }
-  // Before the first step there is only the initial memory.
-  void load_first(const SequenceInputs<T>& in, const LaneGroup (&group)[W]) {
-    const Rows<T> to = spare();
+  Memory initial_memory(const SequenceInputs<T>& in, const LaneGroup (&group)[W]) {
     load_state(in.h0, plan.neurons, plan.neurons, group, first_c);
-    for (int r = 0; r < W; ++r) {
-      for (int64_t j = 0; j < plan.neurons; ++j) {
-        S::store(to.at(r, j * kMemoryRows + kMemoryRows - 1), S::load(first_c.at(r, j)));
-      }
-    }
-    kept_before = constant(to);
+    return {constant(first_c), 1};
   }
 
-  // The step's v again.
-  void output(Rows<T> v) const {
+  // A step's v again, of what it kept.
+  void output(Rows<const T> kept_of_step, Rows<T> v) const {
     for (int64_t j = 0; j < plan.neurons; ++j) {
       for (int r = 0; r < W; ++r) {
-        const T* const from = kept.at(r, j * kMemoryRows);
+        const T* const from = kept_of_step.at(r, j * kMemoryRows);
         S::store(v.at(r, j), tanh<T>(S::load(from + 4 * S::lanes)) * S::load(from + 3 * S::lanes));
       }
     }
   }
 
   // One step back: the gradient of v [N] and that of the memory in, those of x and h out, in
-  // `grad_in`, and of the memory before the step. `x` and `h` are what the step was given. The
-  // lanes of samples that do not run come in with a gradient of zero for v; what is wanted of their
-  // memory passes by.
-  void step(Rows<const T> grad_v, Rows<const T> x, Rows<const T> h, const ActiveLanes<T>* active,
-            bool last) {
+  // `grad_in`, and of the memory before the step. `x`, `h` and `memory_before` are what the step
+  // was given. The lanes of samples that do not run come in with a gradient of zero for v; what is
+  // wanted of their memory passes by.
+  void step(Rows<const T> kept_of_step, Memory memory_before, Rows<const T> grad_v, Rows<const T> x,
+            Rows<const T> h, const ActiveLanes<T>* active, bool last) {
     const int64_t N = plan.neurons;
     const Rows<T> grad_z = products.gradients(0);
     for (int64_t j = 0; j < N; ++j) {
       for (int r = 0; r < W; ++r) {
-        const T* const from = kept.at(r, j * kMemoryRows);
+        const T* const from = kept_of_step.at(r, j * kMemoryRows);
         const vec a = S::load(from), i = S::load(from + S::lanes);
         const vec f = S::load(from + 2 * S::lanes), o = S::load(from + 3 * S::lanes);
         const vec size = tanh<T>(S::load(from + 4 * S::lanes));
@@ -206,7 +199,7 @@ struct MemoryBackward {
         T* const z = grad_z.at(r, j * kMemoryGates);
         S::store(z, gc * i * (T(1) - a * a));
         S::store(z + S::lanes, gc * a * i * (T(1) - i));
-        const vec c = S::load(kept_before.at(r, j * kMemoryRows + kMemoryRows - 1));
+        const vec c = S::load(memory_before.rows.at(r, j * memory_before.distance));
         S::store(z + 2 * S::lanes, gc * c * f * (T(1) - f));
         S::store(z + 3 * S::lanes, g * size * o * (T(1) - o));
         const vec before = gc * f;

@@ -225,9 +225,6 @@ struct SequenceBackward {
       return constant(copy);
     };
     const bool remembers = plan.memory.present, recalled_is_kept = history.states > U;
-    const auto load_memory = [&](int64_t t) {
-      memory.kept_before = rows_at(history.memory(t), memory.spare(), history.memory_rows);
-    };
 
     cell.start();
     load_state_gradient(grad.grad_hn, 0, N, group, cell.grad_after);
@@ -247,10 +244,7 @@ struct SequenceBackward {
       }
       output_backward(0, group, nullptr, constant(carried));
     }
-    if (remembers) {
-      memory.start(grad.grad_hn, group);
-      if (tile.steps > 0) load_memory(tile.steps - 1);
-    }
+    if (remembers) memory.start(grad.grad_hn, group);
 
     for (int64_t t = tile.steps - 1; t >= 0; --t) {
       step.load(in, plan, t);
@@ -262,23 +256,22 @@ struct SequenceBackward {
       if (has_output && grad.return_sequences) {
         output_backward(t, group, some, step.states.from(U * N));
       }
-      if (remembers) {
-        memory.next_step();
-        if (!recalled_is_kept) {
-          memory.output(recalled);
-          copy_tile<T, W>(before.from(N), N, recalled.from(N));
-          step.states = constant(recalled);
-        }
+      Rows<const T> remembered;
+      if (remembers) remembered = rows_at(history.memory(t), memory.kept, history.memory_rows);
+      if (remembers && !recalled_is_kept) {
+        memory.output(remembered, recalled);
+        copy_tile<T, W>(before.from(N), N, recalled.from(N));
+        step.states = constant(recalled);
       }
       for (int r = 0; r < W; ++r) clear_rows(step.grad_dt.at(r, 0), step.dt_rows);
       cell.step(step);
       if (remembers) {
-        if (t > 0) {
-          load_memory(t - 1);
-        } else {
-          memory.load_first(in, group);
-        }
-        memory.step(constant(cell.grad_before), constant(step.x), before, some, t == 0);
+        const auto memory_before =
+            t > 0 ? memory.memory_after(
+                        rows_at(history.memory(t - 1), memory.kept_before, history.memory_rows))
+                  : memory.initial_memory(in, group);
+        memory.step(remembered, memory_before, constant(cell.grad_before), constant(step.x), before,
+                    some, t == 0);
       }
       input_backward(t, group);
       if (grad.timespans.data != nullptr) {
