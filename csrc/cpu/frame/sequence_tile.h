@@ -152,12 +152,11 @@ struct SequenceForward {
   void write_output(Rows<T> v, int64_t t, const LaneGroup (&group)[W],
                     const ActiveLanes<T>* active) {
     const int32_t* const motor = plan.motor;
-    const T *const w = plan.output_w, *const b = plan.output_b;
     for (int r = 0; r < W; ++r) {
       for (int64_t m = 0; m < in.size.M; ++m) {
         vec value = S::load(v.at(r, motor[m]));
-        if (w != nullptr) value *= w[m];
-        if (b != nullptr) value += b[m];
+        if (plan.output_w != nullptr) value *= plan.output_w[m];
+        if (plan.output_b != nullptr) value += plan.output_b[m];
         if (active != nullptr) value = active[r].mask ? value : vec{};
         S::store(y.at(r, m), value);
       }
