@@ -1,7 +1,7 @@
 // LTC, compiled once for each instruction set.
 #include "core/ltc_problem.h"
 #include "cpu/cells/ltc.h"
-#include "cpu/cells/ltc_plan.h"
+#include "cpu/cells/ltc_packed.h"
 #include "cpu/cells/ltc_post_lanes.h"
 #include "cpu/frame/arena.h"
 #include "cpu/frame/dispatch.h"
@@ -16,10 +16,10 @@ namespace {
 // batch lanes would leave most lanes empty. They keep no states, so training always uses batch
 // lanes. Runs the forward pass if so.
 template <typename T>
-bool forward_by_post_lanes(const LtcInputs<T>& in, const LtcOutputs<T>& out, const LtcPlan<T>& plan,
-                           const Parallel& parallel) {
+bool forward_by_post_lanes(const LtcInputs<T>& in, const LtcOutputs<T>& out,
+                           const PackedLtc<T>& layer, const Parallel& parallel) {
   const int64_t B = in.size.B, U = in.size.U;
-  if (out.states != nullptr || plan.memory.present || B == 0 || B >= Simd<T>::lanes) return false;
+  if (out.states != nullptr || layer.memory.present || B == 0 || B >= Simd<T>::lanes) return false;
   PostLanes<T> lanes;
   Arena counting;
   lanes.take(counting, in);
@@ -28,7 +28,8 @@ bool forward_by_post_lanes(const LtcInputs<T>& in, const LtcOutputs<T>& out, con
   Arena arena(dealt.data());
   lanes.take(arena, in);
   lanes.deal(in, arena.take<int32_t>(in.size.N + 2));
-  const int64_t by_batch = U * (plan.recurrent.count + in.size.N) + plan.sensory.count + in.size.N;
+  const int64_t by_batch =
+      U * (layer.recurrent.count + in.size.N) + layer.sensory.count + in.size.N;
   if (B * lanes.cost(U) >= by_batch) return false;
 
   int64_t parts = 1 + B * in.size.T * lanes.cost(U) * Simd<T>::lanes / kEvaluationsWorthAThread;
@@ -41,7 +42,7 @@ bool forward_by_post_lanes(const LtcInputs<T>& in, const LtcOutputs<T>& out, con
   const Block block(slots.used() + one.used() * parts);
   Arena filled(block.data());
   lanes.take_slots(filled);
-  lanes.fill(in, plan);
+  lanes.fill(in, layer);
   run_parts(parallel, parts, [&](int64_t part) {
     PostLanesForward<T> forward(in, out, lanes,
                                 Arena(block.data() + slots.used() + one.used() * part));
@@ -54,16 +55,16 @@ bool forward_by_post_lanes(const LtcInputs<T>& in, const LtcOutputs<T>& out, con
 
 template <typename T>
 void ltc_forward(const LtcInputs<T>& in, const LtcOutputs<T>& out, const Parallel& parallel) {
-  const Packed<LtcPlan<T>> packed(in, false);
-  if (forward_by_post_lanes(in, out, packed.plan, parallel)) return;
-  run_forward<LtcForward>(in, out, packed.plan, parallel);
+  const InBlock<PackedLtc<T>> packed(in, false);
+  if (forward_by_post_lanes(in, out, packed.layer, parallel)) return;
+  run_forward<LtcForward>(in, out, packed.layer, parallel);
 }
 
 template <typename T>
 void ltc_backward(const LtcInputs<T>& in, const LtcGradients<T>& grad, const Parallel& parallel) {
-  const Packed<LtcPlan<T>> packed(in, true);
-  run_backward<LtcBackward, T>(in, grad, packed.plan, parallel, [&](const auto& sums) {
-    write_ltc_gradients(in, grad, packed.plan, sums);
+  const InBlock<PackedLtc<T>> packed(in, true);
+  run_backward<LtcBackward, T>(in, grad, packed.layer, parallel, [&](const auto& sums) {
+    write_ltc_gradients(in, grad, packed.layer, sums);
   });
 }
 

@@ -15,7 +15,7 @@
 #include "cpu/cells/cfc.h"
 #include "cpu/cells/dense.h"
 #include "cpu/cells/ltc.h"
-#include "cpu/cells/ltc_plan.h"
+#include "cpu/cells/ltc_packed.h"
 #include "cpu/frame/arena.h"
 #include "cpu/frame/partition.h"
 #include "cpu/frame/pool.h"
@@ -51,7 +51,7 @@ struct BatchStage {
 // An LTC layer's part of a tile.
 struct BatchLtc {
   LtcInputs<float> in;  // its maps point to copies, its other parameters nowhere
-  LtcPlan<float> plan;
+  PackedLtc<float> plan;
   int64_t state = 0;  // row
 };
 
@@ -510,7 +510,7 @@ class BatchLanesNetwork {
   }
 
   // With the columns of the synapse lists copied.
-  void fill_plan(LtcPlan<float>& plan, const LtcInputs<float>& given) {
+  void fill_plan(PackedLtc<float>& plan, const LtcInputs<float>& given) {
     LtcInputs<float> in = given;
     in.synapses.column = copy_columns(given.synapses.column, given.size.N);
     in.sensory_synapses.column = copy_columns(given.sensory_synapses.column, given.size.N);

@@ -14,7 +14,7 @@
 #pragma once
 
 #include "core/network.h"
-#include "cpu/cells/ltc_plan.h"
+#include "cpu/cells/ltc_packed.h"
 #include "cpu/cells/ltc_post_lanes.h"
 #include "cpu/frame/arena.h"
 #include "cpu/frame/partition.h"
@@ -493,7 +493,7 @@ class PostLanesNetwork {
   }
 
   void fill_lanes(PostLanes<float>& lanes, const LtcInputs<float>& in) {
-    LtcPlan<float> plan;
+    PackedLtc<float> plan;
     Arena counting;
     plan.take(counting, in, false);
     counting.take<int32_t>(in.size.N + 2);

@@ -9,7 +9,7 @@
 // A wired layer is a chain of cells whose ff1 and ff2 are masked; a plain one may have a backbone,
 // dense layers between z and the heads.
 //
-// Frame: frame/sequence_tile.h; the chain of products: cfc_plan.h. Bound by the multiply-adds of the
+// Frame: frame/sequence_tile.h; the chain of products: cfc_packed.h. Bound by the multiply-adds of the
 // heads. The backward pass runs the chain back step by step and puts each product's gradients and
 // inputs by; every few steps, before they leave the cache, they are multiplied into the gradients
 // of the weights.
@@ -17,7 +17,7 @@
 
 #include "core/cfc_problem.h"
 #include "cpu/cells/activations.h"
-#include "cpu/cells/cfc_plan.h"
+#include "cpu/cells/cfc_packed.h"
 #include "cpu/cells/dense.h"
 #include "cpu/frame/arena.h"
 #include "cpu/frame/rows.h"
@@ -40,31 +40,31 @@ struct CfcForward {
   using S = Simd<T>;
   using vec = typename S::vec;
   using Inputs = CfcInputs<T>;
-  using Plan = CfcPlan<T>;
+  using Layer = PackedCfc<T>;
 
   const CfcInputs<T>& in;
-  const CfcPlan<T>& plan;
-  Rows<T> product;  // [widest]
-  Rows<T> layer;    // [backbone units] the backbone's last activations
-  Rows<T> factors;  // [backbone units] of dropout
+  const PackedCfc<T>& layer;
+  Rows<T> product;      // [widest]
+  Rows<T> activations;  // [backbone units] the backbone's last
+  Rows<T> factors;      // [backbone units] of dropout
 
-  CfcForward(const CfcInputs<T>& inputs, const CfcPlan<T>& p) : in(inputs), plan(p) {}
+  CfcForward(const CfcInputs<T>& inputs, const PackedCfc<T>& p) : in(inputs), layer(p) {}
   void take(Arena& arena) {
-    product.take(arena, W, plan.widest);
-    layer.take(arena, W, in.backbone_units);
+    product.take(arena, W, layer.widest);
+    activations.take(arena, W, in.backbone_units);
     factors.take(arena, W, in.dropout == nullptr ? 0 : in.backbone_units);
   }
 
   void begin(const StepInputs<T, W>&) {}
   void unfold(const StepInputs<T, W>& step, Rows<const T> h, Rows<T> next, Rows<T> kept) {
     Rows<const T> from = constant(step.u);
-    for (int64_t s = 0; s < plan.count; ++s) {
-      const CfcStage<T>& stage = plan.stages[s];
+    for (int64_t s = 0; s < layer.count; ++s) {
+      const CfcStage<T>& stage = layer.stages[s];
       dense_rows<T, W>(stage.forward, from, stage.inputs, h.from(stage.state_row), stage.own,
                        product);
       if (stage.backbone) {
         backbone(step, stage, s, kept);
-        from = constant(layer);
+        from = constant(activations);
       } else {
         cell(step, stage, in.parameters + stage.parameter, next, kept);
         from = constant(next, stage.state_row);
@@ -84,7 +84,7 @@ struct CfcForward {
         S::store(kept.at(r, stage.kept_row + j), z);
         vec value = activate<T>(in.activation, z).value;
         if (dropped) value *= S::load(factors.at(r, j));
-        S::store(layer.at(r, j), value);
+        S::store(activations.at(r, j), value);
       }
     }
   }
@@ -94,8 +94,8 @@ struct CfcForward {
     for (int64_t j = 0; j < stage.size; ++j) {
       for (int r = 0; r < W; ++r) {
         const int64_t neuron = stage.state_row + j;
-        const T* const z = product.at(r, j * plan.gates);
-        T* const keep = kept.at(r, stage.kept_row + j * plan.gates);
+        const T* const z = product.at(r, j * layer.gates);
+        T* const keep = kept.at(r, stage.kept_row + j * layer.gates);
         const vec f1 = S::load(z);
         if (in.mode == CfcMode::pure) {
           const T w_tau = parameters[2][j], A = parameters[3][j];
@@ -106,7 +106,7 @@ struct CfcForward {
         }
         const vec t1 = tanh<T>(f1), t2 = tanh<T>(S::load(z + S::lanes));
         vec time = S::load(z + 2 * S::lanes);
-        if (plan.gates == 4) {
+        if (layer.gates == 4) {
           S::store(keep + 3 * S::lanes, time);
           time = time * step.time(r, neuron) + S::load(z + 3 * S::lanes);
         }
@@ -127,11 +127,11 @@ struct CfcBackward {
   using S = Simd<T>;
   using vec = typename S::vec;
   using Inputs = CfcInputs<T>;
-  using Plan = CfcPlan<T>;
+  using Layer = PackedCfc<T>;
   using Sums = CfcSums<T>;
 
   const CfcInputs<T>& in;
-  const CfcPlan<T>& plan;
+  const PackedCfc<T>& layer;
   const CfcSums<T> sums;
   Rows<T> grad_after;   // [N] and what the cells of a chain give back to those before them
   Rows<T> grad_before;  // [N]
@@ -139,23 +139,23 @@ struct CfcBackward {
   Rows<T> factors;      // [backbone units]
   PutByProducts<T, W> products;  // of each stage
 
-  CfcBackward(const CfcInputs<T>& inputs, const CfcPlan<T>& p, const CfcSums<T>& s)
-      : in(inputs), plan(p), sums(s) {}
+  CfcBackward(const CfcInputs<T>& inputs, const PackedCfc<T>& p, const CfcSums<T>& s)
+      : in(inputs), layer(p), sums(s) {}
   void take(Arena& arena) {
     grad_after.take(arena, W, in.size.N);
     grad_before.take(arena, W, in.size.N);
-    grad_u.take(arena, W, plan.widest);
+    grad_u.take(arena, W, layer.widest);
     factors.take(arena, W, in.dropout == nullptr ? 0 : in.backbone_units);
-    products.take(arena, plan.count, in.size.T, sums.stages,
-                  [&](int64_t s) -> const PackedWeight<T>& { return plan.stages[s].forward; });
+    products.take(arena, layer.count, in.size.T, sums.stages,
+                  [&](int64_t s) -> const PackedWeight<T>& { return layer.stages[s].forward; });
   }
 
   void start() { products.start(); }
   void step(const BackwardStep<T, W>& step) {
     const Rows<const T> h = step.states, after = h.from(in.size.N);
     for (int r = 0; r < W; ++r) clear_rows(grad_before.at(r, 0), in.size.N);
-    for (int64_t s = plan.count - 1; s >= 0; --s) {
-      const CfcStage<T>& stage = plan.stages[s];
+    for (int64_t s = layer.count - 1; s >= 0; --s) {
+      const CfcStage<T>& stage = layer.stages[s];
       // The gradient of the stage's product, where it is put by.
       const Rows<T> grad_product = products.gradients(s);
       if (stage.backbone) {
@@ -165,10 +165,10 @@ struct CfcBackward {
       } else {
         cell_backward(step, stage, in.parameters + stage.parameter, grad_product);
       }
-      const bool chained = s > 0 && !plan.stages[s - 1].backbone;
+      const bool chained = s > 0 && !layer.stages[s - 1].backbone;
       Rows<const T> from = constant(step.u);
       if (chained) {
-        from = after.from(plan.stages[s - 1].state_row);
+        from = after.from(layer.stages[s - 1].state_row);
       } else if (s > 0) {
         // Into grad_u, which is read before it is written.
         backbone_again(step, s - 1, grad_u, {});
@@ -177,7 +177,7 @@ struct CfcBackward {
       products.put_inputs(s, from, stage.inputs, h.from(stage.state_row), stage.own);
       dense_rows<T, W>(stage.backward, constant(grad_product), stage.forward.rows, {}, 0, grad_u);
       add_tile(grad_u, stage.inputs, stage.own, grad_before, stage.state_row);
-      if (chained) add_tile(grad_u, 0, stage.inputs, grad_after, plan.stages[s - 1].state_row);
+      if (chained) add_tile(grad_u, 0, stage.inputs, grad_after, layer.stages[s - 1].state_row);
     }
     products.end_step(step.t == 0);
   }
@@ -200,8 +200,8 @@ struct CfcBackward {
       vec sum_w{}, sum_A{};
       for (int r = 0; r < W; ++r) {
         const vec g = S::load(grad_after.at(r, neuron));
-        const T* const keep = step.kept.at(r, stage.kept_row + j * plan.gates);
-        T* const z = grad_product.at(r, j * plan.gates);
+        const T* const keep = step.kept.at(r, stage.kept_row + j * layer.gates);
+        T* const z = grad_product.at(r, j * layer.gates);
         const vec f1 = S::load(keep);
         if (in.mode == CfcMode::pure) {
           const T w_tau = parameters[2][j], A = parameters[3][j];
@@ -223,7 +223,7 @@ struct CfcBackward {
         const vec grad_gate = g * (gated ? f2 - f1 : f2) * gate * (T(1) - gate);
         S::store(z, (gated ? g * (T(1) - gate) : g) * (T(1) - f1 * f1));
         S::store(z + S::lanes, g * gate * (T(1) - f2 * f2));
-        if (plan.gates == 3) {
+        if (layer.gates == 3) {
           S::store(z + 2 * S::lanes, grad_gate);
         } else {
           S::store(z + 2 * S::lanes, grad_gate * step.time(r, neuron));
@@ -241,7 +241,7 @@ struct CfcBackward {
   // The activations of a backbone layer again, into `to`, and its slopes times `gradient` into
   // `gradient`, where that is not null.
   void backbone_again(const BackwardStep<T, W>& step, int64_t s, Rows<T> to, Rows<T> gradient) {
-    const CfcStage<T>& stage = plan.stages[s];
+    const CfcStage<T>& stage = layer.stages[s];
     const bool dropped = in.dropout != nullptr && s > 0;
     for (int r = 0; r < W; ++r) {
       if (dropped)

@@ -20,7 +20,7 @@
 #pragma once
 
 #include "core/ltc_problem.h"
-#include "cpu/cells/ltc_plan.h"
+#include "cpu/cells/ltc_packed.h"
 #include "cpu/frame/arena.h"
 #include "cpu/frame/rows.h"
 #include "cpu/frame/simd.h"
@@ -51,7 +51,7 @@ FASTLTC_INLINE void add_synapses(const Synapses<T>& list, int64_t begin, int64_t
 
 // Gradient through the synapses [begin, end) onto one neuron, whose numerator and denominator have
 // the gradients gn and gd: into the presynaptic rows and into the four sums of each synapse. With
-// the weights scaled as LtcPlan::scale_weights says, H and HV come out times -1 / log2(e), and the
+// the weights scaled as PackedLtc::scale_weights says, H and HV come out times -1 / log2(e), and the
 // factor sigma of the presynaptic gradient is the `a` that is at hand. P and H are plain additions,
 // which have units of their own beside the multiply-adds.
 template <typename T, int W>
@@ -89,14 +89,14 @@ struct LtcForward {
   using S = Simd<T>;
   using vec = typename S::vec;
   using Inputs = LtcInputs<T>;
-  using Plan = LtcPlan<T>;
+  using Layer = PackedLtc<T>;
 
   const LtcInputs<T>& in;
-  const LtcPlan<T>& plan;
+  const PackedLtc<T>& layer;
   Rows<T> num;  // [N]: driven neurons: sums so far; leaky ones: v' = num + den v
   Rows<T> den;  // [N]
 
-  LtcForward(const LtcInputs<T>& inputs, const LtcPlan<T>& p) : in(inputs), plan(p) {}
+  LtcForward(const LtcInputs<T>& inputs, const PackedLtc<T>& p) : in(inputs), layer(p) {}
   void take(Arena& arena) {
     num.take(arena, W, in.size.N);
     den.take(arena, W, in.size.N);
@@ -122,18 +122,18 @@ struct LtcForward {
     for (int64_t j = 0; j < in.size.N; ++j) {
       vec n[W], d[W];
       for (int r = 0; r < W; ++r) {
-        n[r] = S::set(plan.leak_numerator[j]);
-        d[r] = S::set(plan.leak_denominator[j]);
+        n[r] = S::set(layer.leak_numerator[j]);
+        d[r] = S::set(layer.leak_denominator[j]);
       }
-      add_synapses<T, W>(plan.sensory, plan.sensory.column[j], plan.sensory.column[j + 1],
+      add_synapses<T, W>(layer.sensory, layer.sensory.column[j], layer.sensory.column[j + 1],
                          constant(step.u), n, d);
-      const bool driven = plan.recurrent.column[j + 1] > plan.recurrent.column[j];
+      const bool driven = layer.recurrent.column[j + 1] > layer.recurrent.column[j];
       for (int r = 0; r < W; ++r) {
         if (!driven) {
           const vec rate =
-              T(1) / (step.template times_step<timespans>(d[r], r, j) + plan.capacity[j]);
+              T(1) / (step.template times_step<timespans>(d[r], r, j) + layer.capacity[j]);
           n[r] = step.template times_step<timespans>(n[r], r, j) * rate;
-          d[r] = rate * plan.capacity[j];
+          d[r] = rate * layer.capacity[j];
         }
         S::store(num.at(r, j), n[r]);
         S::store(den.at(r, j), d[r]);
@@ -143,24 +143,24 @@ struct LtcForward {
 
   template <Timespans timespans>
   void unfold(const StepInputs<T, W>& step, Rows<const T> from, Rows<T> to) {
-    for (int64_t d = 0; d < plan.driven_count; ++d) {
-      const int64_t j = plan.driven[d];
+    for (int64_t d = 0; d < layer.driven_count; ++d) {
+      const int64_t j = layer.driven[d];
       vec n[W], e[W];
       for (int r = 0; r < W; ++r) {
         n[r] = S::load(num.at(r, j));
         e[r] = S::load(den.at(r, j));
       }
-      add_synapses<T, W>(plan.recurrent, plan.recurrent.column[j], plan.recurrent.column[j + 1],
+      add_synapses<T, W>(layer.recurrent, layer.recurrent.column[j], layer.recurrent.column[j + 1],
                          from, n, e);
       for (int r = 0; r < W; ++r) {
-        const vec numerator = S::load(from.at(r, j)) * plan.capacity[j] +
+        const vec numerator = S::load(from.at(r, j)) * layer.capacity[j] +
                               step.template times_step<timespans>(n[r], r, j);
-        const vec denominator = step.template times_step<timespans>(e[r], r, j) + plan.capacity[j];
+        const vec denominator = step.template times_step<timespans>(e[r], r, j) + layer.capacity[j];
         S::store(to.at(r, j), numerator / denominator);
       }
     }
-    for (int64_t d = 0; d < plan.leaky_count; ++d) {
-      const int64_t j = plan.leaky[d];
+    for (int64_t d = 0; d < layer.leaky_count; ++d) {
+      const int64_t j = layer.leaky[d];
       for (int r = 0; r < W; ++r) {
         S::store(to.at(r, j),
                  S::load(from.at(r, j)) * S::load(den.at(r, j)) + S::load(num.at(r, j)));
@@ -174,11 +174,11 @@ struct LtcBackward {
   using S = Simd<T>;
   using vec = typename S::vec;
   using Inputs = LtcInputs<T>;
-  using Plan = LtcPlan<T>;
+  using Layer = PackedLtc<T>;
   using Sums = LtcSums<T>;
 
   const LtcInputs<T>& in;
-  const LtcPlan<T>& plan;
+  const PackedLtc<T>& layer;
   const LtcSums<T> sums;
   Rows<T> num;                // [N] sums without the recurrent synapses
   Rows<T> den;                // [N]
@@ -193,14 +193,14 @@ struct LtcBackward {
   Rows<T> grad_before;  // g[0]
   Rows<T> grad_after;   // g[U]
 
-  LtcBackward(const LtcInputs<T>& inputs, const LtcPlan<T>& p, const LtcSums<T>& s)
-      : in(inputs), plan(p), sums(s) {}
+  LtcBackward(const LtcInputs<T>& inputs, const PackedLtc<T>& p, const LtcSums<T>& s)
+      : in(inputs), layer(p), sums(s) {}
   void take(Arena& arena) {
     const int64_t N = in.size.N, U = in.size.U;
     num.take(arena, W, N);
     den.take(arena, W, N);
-    sensory_kept = arena.take<T>(plan.sensory.count * W * S::lanes);
-    for (T*& kept : column_kept) kept = arena.take<T>(plan.max_in_degree * W * S::lanes);
+    sensory_kept = arena.take<T>(layer.sensory.count * W * S::lanes);
+    for (T*& kept : column_kept) kept = arena.take<T>(layer.max_in_degree * W * S::lanes);
     g.take(arena, W, (U + 1) * N);
     grad_n.take(arena, W, N);
     grad_d.take(arena, W, N);
@@ -226,7 +226,7 @@ struct LtcBackward {
     }
     for (int64_t u = U - 1; u >= 0; --u) unfold<timespans>(step, u);
     for (int64_t j = 0; j < N; ++j) {
-      neuron_sums<timespans>(step, j, plan.recurrent.column[j + 1] > plan.recurrent.column[j]);
+      neuron_sums<timespans>(step, j, layer.recurrent.column[j + 1] > layer.recurrent.column[j]);
     }
     sensory_backward(step);
   }
@@ -235,15 +235,15 @@ struct LtcBackward {
   void sensory_sums(const BackwardStep<T, W>& step) {
     for (int64_t j = 0; j < in.size.N; ++j) {
       vec n[W] = {}, d[W] = {};
-      const int64_t begin = plan.sensory.column[j];
+      const int64_t begin = layer.sensory.column[j];
       add_synapses<T, W, timespans == Timespans::differentiated, true>(
-          plan.sensory, begin, plan.sensory.column[j + 1], constant(step.u), n, d,
+          layer.sensory, begin, layer.sensory.column[j + 1], constant(step.u), n, d,
           sensory_kept + begin * W * S::lanes);
       for (int r = 0; r < W; ++r) {
         if constexpr (timespans == Timespans::differentiated) {
-          S::store(num.at(r, j), n[r] * plan.unscale + plan.leak_numerator[j]);
+          S::store(num.at(r, j), n[r] * layer.unscale + layer.leak_numerator[j]);
         }
-        S::store(den.at(r, j), d[r] * plan.unscale + plan.leak_denominator[j]);
+        S::store(den.at(r, j), d[r] * layer.unscale + layer.leak_denominator[j]);
       }
     }
   }
@@ -260,31 +260,31 @@ struct LtcBackward {
     const Rows<const T> v = states.from(u * N);
     const Rows<T> to = g.from(u * N);
     vec gn[2][W], gd[2][W];
-    for (int64_t d = 0; d <= plan.driven_count; ++d) {
-      if (d < plan.driven_count) {
-        const int64_t j = plan.driven[d];
+    for (int64_t d = 0; d <= layer.driven_count; ++d) {
+      if (d < layer.driven_count) {
+        const int64_t j = layer.driven[d];
         vec n[W] = {}, e[W] = {};
-        add_synapses<T, W, differentiated, true>(plan.recurrent, plan.recurrent.column[j],
-                                                 plan.recurrent.column[j + 1], v, n, e,
+        add_synapses<T, W, differentiated, true>(layer.recurrent, layer.recurrent.column[j],
+                                                 layer.recurrent.column[j + 1], v, n, e,
                                                  column_kept[d % 2]);
         for (int r = 0; r < W; ++r) {
-          if constexpr (differentiated) n[r] = n[r] * plan.unscale + S::load(num.at(r, j));
-          e[r] = e[r] * plan.unscale + S::load(den.at(r, j));
-          const vec total = step.template times_step<timespans>(e[r], r, j) + plan.capacity[j];
+          if constexpr (differentiated) n[r] = n[r] * layer.unscale + S::load(num.at(r, j));
+          e[r] = e[r] * layer.unscale + S::load(den.at(r, j));
+          const vec total = step.template times_step<timespans>(e[r], r, j) + layer.capacity[j];
           const vec gt = S::load(g.at(r, (u + 1) * N + j)) / total;
           const vec after = S::load(states.at(r, (u + 1) * N + j));
           S::store(g.at(r, (u + 1) * N + j), gt);
-          S::store(to.at(r, j), S::load(to.at(r, j)) + gt * plan.capacity[j]);
+          S::store(to.at(r, j), S::load(to.at(r, j)) + gt * layer.capacity[j]);
           gn[d % 2][r] = step.template times_step<timespans>(gt, r, j);
           gd[d % 2][r] = -gn[d % 2][r] * after;
           if constexpr (differentiated) add_grad_dt(step, r, j, total, gt * (n[r] - e[r] * after));
         }
       }
       if (d > 0) {
-        const int64_t j = plan.driven[d - 1];
+        const int64_t j = layer.driven[d - 1];
         const int before = (d - 1) % 2;
-        backward_synapses<T, W>(plan.recurrent, plan.recurrent.column[j],
-                                plan.recurrent.column[j + 1], v, column_kept[before], gn[before],
+        backward_synapses<T, W>(layer.recurrent, layer.recurrent.column[j],
+                                layer.recurrent.column[j + 1], v, column_kept[before], gn[before],
                                 gd[before], to, sums.recurrent);
       }
     }
@@ -310,7 +310,7 @@ struct LtcBackward {
       vec total{}, rate{};
       if (!driven) {
         const vec d = S::load(den.at(r, j));
-        total = step.template times_step<timespans>(d, r, j) + plan.capacity[j];
+        total = step.template times_step<timespans>(d, r, j) + layer.capacity[j];
         rate = T(1) / total;
       }
       vec after = S::load(states.at(r, U * N + j));
@@ -321,7 +321,7 @@ struct LtcBackward {
           gt = S::load(g.at(r, (u + 1) * N + j));
         } else {
           gt = carry * rate;
-          carry = gt * plan.capacity[j] + S::load(g.at(r, u * N + j));
+          carry = gt * layer.capacity[j] + S::load(g.at(r, u * N + j));
           if constexpr (timespans == Timespans::differentiated) {
             add_grad_dt(step, r, j, total,
                         gt * (S::load(num.at(r, j)) - S::load(den.at(r, j)) * after));
@@ -348,13 +348,13 @@ struct LtcBackward {
   void sensory_backward(const BackwardStep<T, W>& step) {
     for (int r = 0; r < W; ++r) clear_rows(grad_u.at(r, 0), in.size.I);
     for (int64_t j = 0; j < in.size.N; ++j) {
-      const int64_t begin = plan.sensory.column[j], end = plan.sensory.column[j + 1];
+      const int64_t begin = layer.sensory.column[j], end = layer.sensory.column[j + 1];
       vec gn[W], gd[W];
       for (int r = 0; r < W; ++r) {
         gn[r] = S::load(grad_n.at(r, j));
         gd[r] = S::load(grad_d.at(r, j));
       }
-      backward_synapses<T, W>(plan.sensory, begin, end, constant(step.u),
+      backward_synapses<T, W>(layer.sensory, begin, end, constant(step.u),
                               sensory_kept + begin * W * S::lanes, gn, gd, grad_u, sums.sensory);
     }
   }

@@ -17,7 +17,7 @@
 #pragma once
 
 #include "core/ltc_problem.h"
-#include "cpu/cells/ltc_plan.h"
+#include "cpu/cells/ltc_packed.h"
 #include "cpu/frame/arena.h"
 #include "cpu/frame/simd.h"
 
@@ -77,8 +77,8 @@ struct PostLanes {
 
   static int64_t registers_of(int64_t neurons) { return (neurons + L - 1) / L; }
 
-  // Lanes and slots, from the wiring alone. `counting` finds how much memory that takes; the plan's
-  // lists of driven and leaky neurons need not be filled for it.
+  // Lanes and slots, from the wiring alone. `counting` finds how much memory that takes; the packed
+  // layer's lists of driven and leaky neurons need not be filled for it.
   void take(Arena& arena, const LtcInputs<T>& in) {
     const int64_t N = neurons = in.size.N;
     int64_t driven = 0;
@@ -150,8 +150,8 @@ struct PostLanes {
     take_slots(arena, sensory);
   }
 
-  void fill(const LtcInputs<T>& in, const LtcPlan<T>& plan) {
-    motor = plan.motor;
+  void fill(const LtcInputs<T>& in, const PackedLtc<T>& layer) {
+    motor = layer.motor;
     for (int64_t k = 0; k < registers * L; ++k) {
       // Lanes without a neuron hold v = 0.
       capacity[k] = T(1);
@@ -162,13 +162,13 @@ struct PostLanes {
       const int64_t q = position[j] / L;
       for (int part = 0; part < split[q]; ++part) {
         const int64_t at = position[j] + part * (L / split[q]);
-        capacity[at] = plan.capacity[j];
-        leak_numerator[at] = plan.leak_numerator[j];
-        leak_denominator[at] = plan.leak_denominator[j];
+        capacity[at] = layer.capacity[j];
+        leak_numerator[at] = layer.leak_numerator[j];
+        leak_denominator[at] = layer.leak_denominator[j];
       }
     }
-    fill_slots(in, recurrent, plan.recurrent, in.synapses, position);
-    fill_slots(in, sensory, plan.sensory, in.sensory_synapses, nullptr);
+    fill_slots(in, recurrent, layer.recurrent, in.synapses, position);
+    fill_slots(in, sensory, layer.sensory, in.sensory_synapses, nullptr);
   }
 
  private:

@@ -24,7 +24,7 @@ namespace fastltc::cpu::FASTLTC_ISA {
 inline constexpr int64_t kMemoryGates = 4;
 
 template <typename T>
-struct MemoryPlan {
+struct PackedMemory {
   bool present = false;
   int64_t inputs = 0;
   int64_t neurons = 0;
@@ -74,14 +74,14 @@ struct MemoryForward {
   using S = Simd<T>;
   using vec = typename S::vec;
 
-  const MemoryPlan<T>& plan;
+  const PackedMemory<T>& layer;
   Rows<T> c;        // [N]
   Rows<T> product;  // [4N]
   Rows<T> kept;     // [5N], where the step does not write to the caller's
 
-  explicit MemoryForward(const MemoryPlan<T>& p) : plan(p) {}
+  explicit MemoryForward(const PackedMemory<T>& p) : layer(p) {}
   void take(Arena& arena) {
-    const int64_t N = plan.neurons;
+    const int64_t N = layer.neurons;
     c.take(arena, W, N);
     product.take(arena, W, padded_rows(kMemoryGates * N));
     kept.take(arena, W, kMemoryRows * N);
@@ -89,18 +89,18 @@ struct MemoryForward {
 
   // The memory stands behind the state in h0 and hn.
   void start(const SequenceInputs<T>& in, const LaneGroup (&group)[W]) {
-    load_state(in.h0, plan.neurons, plan.neurons, group, c);
+    load_state(in.h0, layer.neurons, layer.neurons, group, c);
   }
   void write_last(const SequenceView<T>& hn, const LaneGroup (&group)[W]) const {
-    store_state(hn, plan.neurons, plan.neurons, group, c);
+    store_state(hn, layer.neurons, layer.neurons, group, c);
   }
 
   // One step: x [I] and h [N] in, `next` [N] and the memory out. What the backward pass needs goes
   // to `keep` [5N]. Samples that do not run (`active` may be null) hold their memory.
   void step(Rows<const T> x, Rows<const T> h, Rows<T> next, Rows<T> keep,
             const ActiveLanes<T>* active) {
-    const int64_t N = plan.neurons;
-    dense_rows<T, W>(plan.forward, x, plan.inputs, h, N, product);
+    const int64_t N = layer.neurons;
+    dense_rows<T, W>(layer.forward, x, layer.inputs, h, N, product);
     for (int64_t j = 0; j < N; ++j) {
       for (int r = 0; r < W; ++r) {
         const T* const z = product.at(r, j * kMemoryGates);
@@ -128,7 +128,7 @@ struct MemoryBackward {
   using S = Simd<T>;
   using vec = typename S::vec;
 
-  const MemoryPlan<T>& plan;
+  const PackedMemory<T>& layer;
   PutByProducts<T, W> products;
   Rows<T> kept;         // [5N] what a step of a partial tile kept
   Rows<T> kept_before;  // [5N] and the step before it
@@ -136,23 +136,23 @@ struct MemoryBackward {
   Rows<T> grad_in;      // [I + N] of x and of h
   Rows<T> first_c;      // [N] the initial memory
 
-  explicit MemoryBackward(const MemoryPlan<T>& p) : plan(p) {}
-  // `sums`: MemoryPlan::sums_count() values.
+  explicit MemoryBackward(const PackedMemory<T>& p) : layer(p) {}
+  // `sums`: PackedMemory::sums_count() values.
   void take(Arena& arena, int64_t steps, T* sums) {
-    if (!plan.present) return;
-    const int64_t N = plan.neurons;
+    if (!layer.present) return;
+    const int64_t N = layer.neurons;
     kept.take(arena, W, kMemoryRows * N);
     kept_before.take(arena, W, kMemoryRows * N);
     grad_c.take(arena, W, N);
     first_c.take(arena, W, N);
-    grad_in.take(arena, W, padded_rows(plan.forward.inputs));
+    grad_in.take(arena, W, padded_rows(layer.forward.inputs));
     products.take(arena, 1, steps, sums,
-                  [&](int64_t) -> const PackedWeight<T>& { return plan.forward; });
+                  [&](int64_t) -> const PackedWeight<T>& { return layer.forward; });
   }
 
   void start(const SequenceView<const T>& grad_hn, const LaneGroup (&group)[W]) {
     products.start();
-    load_state_gradient(grad_hn, plan.neurons, plan.neurons, group, grad_c);
+    load_state_gradient(grad_hn, layer.neurons, layer.neurons, group, grad_c);
   }
 
   // The memory of all neurons: every so many rows one.
@@ -164,13 +164,13 @@ struct MemoryBackward {
     return {kept_of_step.from(kMemoryRows - 1), kMemoryRows};
   }
   Memory initial_memory(const SequenceInputs<T>& in, const LaneGroup (&group)[W]) {
-    load_state(in.h0, plan.neurons, plan.neurons, group, first_c);
+    load_state(in.h0, layer.neurons, layer.neurons, group, first_c);
     return {constant(first_c), 1};
   }
 
   // A step's v again, of what it kept.
   void output(Rows<const T> kept_of_step, Rows<T> v) const {
-    for (int64_t j = 0; j < plan.neurons; ++j) {
+    for (int64_t j = 0; j < layer.neurons; ++j) {
       for (int r = 0; r < W; ++r) {
         const T* const from = kept_of_step.at(r, j * kMemoryRows);
         S::store(v.at(r, j), tanh<T>(S::load(from + 4 * S::lanes)) * S::load(from + 3 * S::lanes));
@@ -184,7 +184,7 @@ struct MemoryBackward {
   // wanted of their memory passes by.
   void step(Rows<const T> kept_of_step, Memory memory_before, Rows<const T> grad_v, Rows<const T> x,
             Rows<const T> h, const ActiveLanes<T>* active, bool last) {
-    const int64_t N = plan.neurons;
+    const int64_t N = layer.neurons;
     const Rows<T> grad_z = products.gradients(0);
     for (int64_t j = 0; j < N; ++j) {
       for (int r = 0; r < W; ++r) {
@@ -206,23 +206,23 @@ struct MemoryBackward {
         S::store(grad_c.at(r, j), active == nullptr ? before : active[r].mask ? before : given);
       }
     }
-    products.put_inputs(0, x, plan.inputs, h, N);
-    dense_rows<T, W>(plan.backward, constant(grad_z), plan.forward.rows, {}, 0, grad_in);
+    products.put_inputs(0, x, layer.inputs, h, N);
+    dense_rows<T, W>(layer.backward, constant(grad_z), layer.forward.rows, {}, 0, grad_in);
     products.end_step(last);
   }
 
   void write_first(const SequenceView<T>& grad_h0, const LaneGroup (&group)[W]) const {
-    store_state(grad_h0, plan.neurons, plan.neurons, group, grad_c);
+    store_state(grad_h0, layer.neurons, layer.neurons, group, grad_c);
   }
 };
 
 // Writes the gradients of the memory cell's parameters from the sums of one thread, into which
 // those of the others have been added.
 template <typename T>
-void write_memory_gradients(const MemoryPlan<T>& plan, T* sums, const MemoryGradients<T>& grad) {
-  if (!plan.present) return;
-  const int64_t N = plan.neurons, I = plan.inputs;
-  const OuterProducts<T> product(plan.forward, sums);
+void write_memory_gradients(const PackedMemory<T>& layer, T* sums, const MemoryGradients<T>& grad) {
+  if (!layer.present) return;
+  const int64_t N = layer.neurons, I = layer.inputs;
+  const OuterProducts<T> product(layer.forward, sums);
   for (int64_t gate = 0; gate < kMemoryGates; ++gate) {
     for (int64_t j = 0; j < N; ++j) {
       const int64_t to = gate * N + j, row = j * kMemoryGates + gate;

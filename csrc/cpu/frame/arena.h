@@ -41,22 +41,23 @@ class Block {
   char* data_;
 };
 
-// A plan in a block of its own. Plan has take(arena, in, with_backward) and fill(in, with_backward).
-template <typename Plan>
-class Packed {
+// A packed layer in a block of its own. Layer has take(arena, in, with_backward) and fill(in,
+// with_backward).
+template <typename Layer>
+class InBlock {
  public:
   template <typename Inputs>
-  Packed(const Inputs& in, bool with_backward) : block_(bytes(in, with_backward)) {
+  InBlock(const Inputs& in, bool with_backward) : block_(bytes(in, with_backward)) {
     Arena arena(block_.data());
-    plan.take(arena, in, with_backward);
-    plan.fill(in, with_backward);
+    layer.take(arena, in, with_backward);
+    layer.fill(in, with_backward);
   }
-  Plan plan;
+  Layer layer;
 
  private:
   template <typename Inputs>
   static size_t bytes(const Inputs& in, bool with_backward) {
-    Plan counted;
+    Layer counted;
     Arena counting;
     counted.take(counting, in, with_backward);
     return counting.used();

@@ -17,28 +17,28 @@ FASTLTC_INLINE void add_to_row(T* rows, int64_t row, typename Simd<T>::vec value
   S::store(rows + row * S::lanes, S::load(rows + row * S::lanes) + value);
 }
 
-// The sums of all parts. Sums is a struct of pointers with take(arena, in, plan), which takes them
+// The sums of all parts. Sums is a struct of pointers with take(arena, in, layer), which takes them
 // for one part; what it points to is rows of lanes, fours of Simd::add_four, or OuterProducts'.
 template <typename T, typename Sums>
 class GradientSums {
  public:
-  template <typename Inputs, typename Plan>
-  GradientSums(const Inputs& in, const Plan& plan, int64_t parts)
+  template <typename Inputs, typename Layer>
+  GradientSums(const Inputs& in, const Layer& layer, int64_t parts)
       : parts_(parts),
-        count_(count(in, plan)),
+        count_(count(in, layer)),
         block_(sizeof(T) * count_ * (parts > 0 ? parts : 1)) {
     Arena arena(block_.data());
-    first.take(arena, in, plan);
+    first.take(arena, in, layer);
     if (parts == 0) clear(0);
   }
 
   Sums first;  // of the first part
 
-  template <typename Inputs, typename Plan>
-  Sums of(int64_t part, const Inputs& in, const Plan& plan) const {
+  template <typename Inputs, typename Layer>
+  Sums of(int64_t part, const Inputs& in, const Layer& layer) const {
     Arena arena(block_.data() + sizeof(T) * count_ * part);
     Sums sums;
-    sums.take(arena, in, plan);
+    sums.take(arena, in, layer);
     return sums;
   }
   void clear(int64_t part) const {
@@ -79,10 +79,10 @@ class GradientSums {
  private:
   using S = Simd<T>;
 
-  template <typename Inputs, typename Plan>
-  static int64_t count(const Inputs& in, const Plan& plan) {
+  template <typename Inputs, typename Layer>
+  static int64_t count(const Inputs& in, const Layer& layer) {
     Arena counting;
-    Sums().take(counting, in, plan);
+    Sums().take(counting, in, layer);
     return static_cast<int64_t>(counting.used() / sizeof(T));
   }
   T* values() const { return reinterpret_cast<T*>(block_.data()); }

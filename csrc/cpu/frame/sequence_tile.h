@@ -9,15 +9,15 @@
 // runs the memory cell if there is one, then the cell, and holds the samples that have ended. What
 // a cell is:
 //   template <typename T, int W> struct Forward {
-//     using Inputs, Plan;                    // Plan derives from SequencePlan, and says how many
-//     Forward(const Inputs&, const Plan&);   // evaluations(in) a step of a sample takes, in
+//     using Inputs, Layer;                   // Layer derives from PackedLayer, and says how many
+//     Forward(const Inputs&, const Layer&);  // evaluations(in) a step of a sample takes, in
 //     void take(Arena&);                     // sigmoids
 //     void begin(const StepInputs<T, W>&);   // what a step's unfolds share
 //     void unfold(const StepInputs<T, W>&, Rows<const T> from, Rows<T> to, Rows<T> kept);
 //   };
 //   template <typename T, int W> struct Backward {
-//     using Inputs, Plan, Sums;              // Sums derives from SequenceSums
-//     Backward(const Inputs&, const Plan&, const Sums&);
+//     using Inputs, Layer, Sums;             // Sums derives from SequenceSums
+//     Backward(const Inputs&, const Layer&, const Sums&);
 //     void take(Arena&);
 //     void start();                          // of a tile
 //     void step(const BackwardStep<T, W>&);  // from grad_after [N], the gradient of the state after
@@ -41,11 +41,11 @@ struct SequenceForward {
   using S = Simd<T>;
   using vec = typename S::vec;
   using Inputs = typename Cell<T, W>::Inputs;
-  using Plan = typename Cell<T, W>::Plan;
+  using Layer = typename Cell<T, W>::Layer;
 
   const Inputs& in;
   const SequenceOutputs<T>& out;
-  const Plan& plan;
+  const Layer& layer;
   StepInputs<T, W> step;
   MemoryForward<T, W> memory;
   Cell<T, W> cell;
@@ -56,18 +56,18 @@ struct SequenceForward {
   Rows<T> unkept;    // what a step keeps of the cell, unless it is kept
   Rows<T> y;         // [M]
 
-  SequenceForward(const Inputs& inputs, const SequenceOutputs<T>& outputs, const Plan& p,
+  SequenceForward(const Inputs& inputs, const SequenceOutputs<T>& outputs, const Layer& p,
                   Arena& arena)
-      : in(inputs), out(outputs), plan(p), memory(p.memory), cell(inputs, p) {
+      : in(inputs), out(outputs), layer(p), memory(p.memory), cell(inputs, p) {
     const int64_t N = in.size.N;
-    step.take(arena, in, plan);
-    if (plan.memory.present) memory.take(arena);
+    step.take(arena, in, layer);
+    if (layer.memory.present) memory.take(arena);
     cell.take(arena);
     ping.take(arena, W, N);
     pong.take(arena, W, N);
-    recalled.take(arena, W, plan.memory.present ? N : 0);
+    recalled.take(arena, W, layer.memory.present ? N : 0);
     hold.take(arena, W, N);
-    unkept.take(arena, W, plan.history.cell_rows);
+    unkept.take(arena, W, layer.history.cell_rows);
     y.take(arena, W, in.size.M);
   }
 
@@ -75,7 +75,7 @@ struct SequenceForward {
   void run(int64_t first, int valid) {
     constexpr int L = S::lanes;
     const int64_t N = in.size.N, U = in.size.U;
-    const History& history = plan.history;
+    const History& history = layer.history;
     const TileGroups<T, W>& tile = step.tile = TileGroups<T, W>(in, first, valid);
     const LaneGroup(&group)[W] = tile.group;
     T* const kept = out.states == nullptr ? nullptr : out.states + history.size() * first;
@@ -93,10 +93,10 @@ struct SequenceForward {
     Rows<T> v = state_rows();
     load_state(in.h0, 0, N, group, v);
     keep_partial(0, v, N);
-    const bool remembers = plan.memory.present;
+    const bool remembers = layer.memory.present;
     if (remembers) memory.start(in, group);
     for (int64_t t = 0; t < tile.steps; ++t) {
-      step.load(in, plan, t);
+      step.load(in, layer, t);
       const ActiveLanes<T>* const some = step.some_active();
       if (some != nullptr) copy_tile<T, W>(constant(v), N, hold);
       if (remembers) {
@@ -138,7 +138,7 @@ struct SequenceForward {
   // left to chance: neither to memory's nor to that of the tiles, in which a state is held until
   // the longest group ends.
   void clear_after(int64_t last, LaneGroup group) const {
-    const History& history = plan.history;
+    const History& history = layer.history;
     T* const own = out.states + history.size() * group.first;
     const int64_t N = in.size.N, T_ = in.size.T;
     const int64_t ranges[][2] = {{history.state(last) + N, history.state(T_) + N},
@@ -151,12 +151,12 @@ struct SequenceForward {
 
   void write_output(Rows<T> v, int64_t t, const LaneGroup (&group)[W],
                     const ActiveLanes<T>* active) {
-    const int32_t* const motor = plan.motor;
+    const int32_t* const motor = layer.motor;
     for (int r = 0; r < W; ++r) {
       for (int64_t m = 0; m < in.size.M; ++m) {
         vec value = S::load(v.at(r, motor[m]));
-        if (plan.output_w != nullptr) value *= plan.output_w[m];
-        if (plan.output_b != nullptr) value += plan.output_b[m];
+        if (layer.output_w != nullptr) value *= layer.output_w[m];
+        if (layer.output_b != nullptr) value += layer.output_b[m];
         if (active != nullptr) value = active[r].mask ? value : vec{};
         S::store(y.at(r, m), value);
       }
@@ -178,12 +178,12 @@ struct SequenceBackward {
   using S = Simd<T>;
   using vec = typename S::vec;
   using Inputs = typename Cell<T, W>::Inputs;
-  using Plan = typename Cell<T, W>::Plan;
+  using Layer = typename Cell<T, W>::Layer;
   using Sums = typename Cell<T, W>::Sums;
 
   const Inputs& in;
   const SequenceGradients<T>& grad;
-  const Plan& plan;
+  const Layer& layer;
   const Sums sums;
   BackwardStep<T, W> step;
   MemoryBackward<T, W> memory;
@@ -194,27 +194,27 @@ struct SequenceBackward {
   Rows<T> kept;      // what a step kept of the cell, of a partial tile
   Rows<T> recalled;  // [2][N] what the memory cell made of a state, unless that is kept; next state
 
-  SequenceBackward(const Inputs& inputs, const SequenceGradients<T>& gradients, const Plan& p,
+  SequenceBackward(const Inputs& inputs, const SequenceGradients<T>& gradients, const Layer& p,
                    const Sums& s, Arena& arena)
-      : in(inputs), grad(gradients), plan(p), sums(s), memory(p.memory), cell(inputs, p, s) {
+      : in(inputs), grad(gradients), layer(p), sums(s), memory(p.memory), cell(inputs, p, s) {
     const int64_t N = in.size.N;
-    step.take(arena, in, plan);
+    step.take(arena, in, layer);
     if (grad.timespans.data != nullptr) step.timespans = Timespans::differentiated;
     step.grad_dt.take(arena, W, step.dt_rows);
     memory.take(arena, in.size.T, sums.memory);
     cell.take(arena);
     carried.take(arena, W, N);
     grad_y.take(arena, W, in.size.M);
-    states.take(arena, W, (plan.history.states + 1) * N);
-    kept.take(arena, W, plan.history.cell_rows);
-    recalled.take(arena, W, plan.memory.present ? 2 * N : 0);
+    states.take(arena, W, (layer.history.states + 1) * N);
+    kept.take(arena, W, layer.history.cell_rows);
+    recalled.take(arena, W, layer.memory.present ? 2 * N : 0);
   }
 
   // As in the forward pass.
   void run(int64_t first, int valid) {
     constexpr int L = S::lanes;
     const int64_t N = in.size.N, U = in.size.U;
-    const History& history = plan.history;
+    const History& history = layer.history;
     const TileGroups<T, W>& tile = step.tile = TileGroups<T, W>(in, first, valid);
     const LaneGroup(&group)[W] = tile.group;
     const T* const all_kept = grad.states + history.size() * first;
@@ -223,7 +223,7 @@ struct SequenceBackward {
       kept_rows(all_kept + at * group[0].valid, copy.at(0, 0), count, group[0]);
       return constant(copy);
     };
-    const bool remembers = plan.memory.present, recalled_is_kept = history.states > U;
+    const bool remembers = layer.memory.present, recalled_is_kept = history.states > U;
 
     cell.start();
     load_state_gradient(grad.grad_hn, 0, N, group, cell.grad_after);
@@ -236,7 +236,7 @@ struct SequenceBackward {
     const bool has_output = grad.grad_output.data != nullptr;
     if (has_output && !grad.return_sequences) {
       // `carried` is free until the first step: it takes each group's own last state.
-      for (int r = 0; plan.output_w != nullptr && r < W; ++r) {
+      for (int r = 0; layer.output_w != nullptr && r < W; ++r) {
         const T* const own = grad.states + history.size() * group[r].first;
         kept_rows(own + history.state(tile.last[r]) * group[r].valid, carried.at(r, 0), N,
                   group[r]);
@@ -246,7 +246,7 @@ struct SequenceBackward {
     if (remembers) memory.start(grad.grad_hn, group);
 
     for (int64_t t = tile.steps - 1; t >= 0; --t) {
-      step.load(in, plan, t);
+      step.load(in, layer, t);
       const ActiveLanes<T>* const some = step.some_active();
       if (some != nullptr) set_inactive_aside(some);
       const Rows<const T> before = rows_at(history.state(t), states, (history.states + 1) * N);
@@ -312,18 +312,18 @@ struct SequenceBackward {
       if (active != nullptr) overwrite_inactive(active[r], T(0), in.size.M, grad_y.at(r, 0));
     }
     for (int64_t m = 0; m < in.size.M; ++m) {
-      const int64_t neuron = plan.motor[m];
+      const int64_t neuron = layer.motor[m];
       vec w{}, b{};
       for (int r = 0; r < W; ++r) {
         vec gy = S::load(grad_y.at(r, m));
         b += gy;
-        if (plan.output_w != nullptr) {
+        if (layer.output_w != nullptr) {
           w += gy * S::load(after.at(r, neuron));
-          gy *= plan.output_w[m];
+          gy *= layer.output_w[m];
         }
         add_to_row(cell.grad_after.at(r, 0), neuron, gy);
       }
-      if (!plan.maps_outputs()) continue;
+      if (!layer.maps_outputs()) continue;
       add_to_row(sums.output_w, m, w);
       add_to_row(sums.output_b, m, b);
     }
@@ -332,19 +332,19 @@ struct SequenceBackward {
   // From the gradient of the mapped inputs to that of the inputs.
   void input_backward(int64_t t, const LaneGroup (&group)[W]) {
     const int64_t I = in.size.I;
-    for (int64_t i = 0; plan.maps_inputs() && i < I; ++i) {
+    for (int64_t i = 0; layer.maps_inputs() && i < I; ++i) {
       vec w{}, b{};
       for (int r = 0; r < W; ++r) {
         const vec gu = S::load(cell.grad_u.at(r, i));
         w += gu * S::load(step.x.at(r, i));
         b += gu;
-        if (plan.input_w != nullptr) S::store(cell.grad_u.at(r, i), gu * plan.input_w[i]);
+        if (layer.input_w != nullptr) S::store(cell.grad_u.at(r, i), gu * layer.input_w[i]);
       }
       add_to_row(sums.input_w, i, w);
       add_to_row(sums.input_b, i, b);
     }
     for (int r = 0; r < W; ++r) {
-      for (int64_t i = 0; plan.memory.present && i < I; ++i) {
+      for (int64_t i = 0; layer.memory.present && i < I; ++i) {
         add_to_row(cell.grad_u.at(r, 0), i, S::load(memory.grad_in.at(r, i)));
       }
       store_rows(grad.x, t, I, group[r], cell.grad_u.at(r, 0));
@@ -352,46 +352,46 @@ struct SequenceBackward {
   }
 };
 
-template <template <typename, int> class Cell, typename T, typename Inputs, typename Plan>
-void run_forward(const Inputs& in, const SequenceOutputs<T>& out, const Plan& plan,
+template <template <typename, int> class Cell, typename T, typename Inputs, typename Layer>
+void run_forward(const Inputs& in, const SequenceOutputs<T>& out, const Layer& layer,
                  const Parallel& parallel) {
-  const Partition<T> partition(in.size.B, in.size.T * plan.evaluations(in), parallel.threads);
+  const Partition<T> partition(in.size.B, in.size.T * layer.evaluations(in), parallel.threads);
   const size_t bytes = most_bytes(partition.width(), [&](auto width, Arena& arena) {
-    SequenceForward<Cell, T, decltype(width)::value>(in, out, plan, arena);
+    SequenceForward<Cell, T, decltype(width)::value>(in, out, layer, arena);
   });
   const Block block(bytes * partition.parts);
   run_parts(parallel, partition.parts, [&](int64_t part) {
     run_tiles(partition, part, in.size.B, [&](auto width, int64_t first, int valid) {
       Arena arena(block.data() + bytes * part);
-      SequenceForward<Cell, T, decltype(width)::value>(in, out, plan, arena).run(first, valid);
+      SequenceForward<Cell, T, decltype(width)::value>(in, out, layer, arena).run(first, valid);
     });
   });
 }
 
 // Then calls write(sums), which makes the parameters' gradients of them, and has the first part take
 // up the memory cell's.
-template <template <typename, int> class Cell, typename T, typename Inputs, typename Plan,
+template <template <typename, int> class Cell, typename T, typename Inputs, typename Layer,
           typename Write>
-void run_backward(const Inputs& in, const SequenceGradients<T>& grad, const Plan& plan,
+void run_backward(const Inputs& in, const SequenceGradients<T>& grad, const Layer& layer,
                   const Parallel& parallel, Write write) {
   using Sums = typename Cell<T, 1>::Sums;
-  const Partition<T> partition(in.size.B, in.size.T * plan.evaluations(in), parallel.threads);
-  const GradientSums<T, Sums> sums(in, plan, partition.parts);
+  const Partition<T> partition(in.size.B, in.size.T * layer.evaluations(in), parallel.threads);
+  const GradientSums<T, Sums> sums(in, layer, partition.parts);
   const size_t bytes = most_bytes(partition.width(), [&](auto width, Arena& arena) {
-    SequenceBackward<Cell, T, decltype(width)::value>(in, grad, plan, Sums(), arena);
+    SequenceBackward<Cell, T, decltype(width)::value>(in, grad, layer, Sums(), arena);
   });
   const Block block(bytes * partition.parts);
   run_parts(parallel, partition.parts, [&](int64_t part) {
     sums.clear(part);
-    const Sums own = sums.of(part, in, plan);
+    const Sums own = sums.of(part, in, layer);
     run_tiles(partition, part, in.size.B, [&](auto width, int64_t first, int valid) {
       Arena arena(block.data() + bytes * part);
-      SequenceBackward<Cell, T, decltype(width)::value>(in, grad, plan, own, arena)
+      SequenceBackward<Cell, T, decltype(width)::value>(in, grad, layer, own, arena)
           .run(first, valid);
     });
   });
   write(sums);
-  write_memory_gradients(plan.memory, sums.first.memory, grad.memory);
+  write_memory_gradients(layer.memory, sums.first.memory, grad.memory);
 }
 
 }  // namespace fastltc::cpu::FASTLTC_ISA

@@ -44,10 +44,10 @@ struct History {
   int64_t size() const { return memory(steps); }
 };
 
-// What the frame asks of a layer's plan.
+// A layer's parameters, packed once per call, begin with what the frame asks of them.
 template <typename T>
-struct SequencePlan {
-  MemoryPlan<T> memory;
+struct PackedLayer {
+  PackedMemory<T> memory;
   History history;
   int32_t* motor = nullptr;    // [M] the neuron of each output
   const T* input_w = nullptr;  // [I], then [I], [M], [M]; null: absent
@@ -68,15 +68,15 @@ struct SequenceSums {
   T* output_b = nullptr;  // [M]
   T* memory = nullptr;    // the memory cell's outer products
 
-  void take(Arena& arena, const SequenceInputs<T>& in, const SequencePlan<T>& plan) {
+  void take(Arena& arena, const SequenceInputs<T>& in, const PackedLayer<T>& layer) {
     constexpr int64_t L = Simd<T>::lanes;
-    const int64_t inputs = plan.maps_inputs() ? in.size.I * L : 0;
-    const int64_t outputs = plan.maps_outputs() ? in.size.M * L : 0;
+    const int64_t inputs = layer.maps_inputs() ? in.size.I * L : 0;
+    const int64_t outputs = layer.maps_outputs() ? in.size.M * L : 0;
     input_w = arena.take<T>(inputs);
     input_b = arena.take<T>(inputs);
     output_w = arena.take<T>(outputs);
     output_b = arena.take<T>(outputs);
-    memory = arena.take<T>(plan.memory.sums_count());
+    memory = arena.take<T>(layer.memory.sums_count());
   }
 };
 
@@ -96,16 +96,16 @@ struct StepInputs {
   ActiveLanes<T> active[W] = {};
   bool all_active = true;
 
-  void take(Arena& arena, const SequenceInputs<T>& in, const SequencePlan<T>& plan) {
+  void take(Arena& arena, const SequenceInputs<T>& in, const PackedLayer<T>& layer) {
     x.take(arena, W, in.size.I);
     u = x;
-    if (plan.maps_inputs()) u.take(arena, W, in.size.I);
+    if (layer.maps_inputs()) u.take(arena, W, in.size.I);
     dt_rows = in.timespans.data == nullptr ? 0 : in.timespans_per_neuron ? in.size.N : 1;
     dt.take(arena, W, dt_rows);
     if (dt_rows > 0) timespans = Timespans::given;
   }
 
-  void load(const SequenceInputs<T>& in, const SequencePlan<T>& plan, int64_t at) {
+  void load(const SequenceInputs<T>& in, const PackedLayer<T>& layer, int64_t at) {
     t = at;
     all_active = true;
     for (int r = 0; r < W; ++r) {
@@ -117,11 +117,11 @@ struct StepInputs {
         overwrite_inactive(active[r], T(0), in.size.I, x.at(r, 0));
         overwrite_inactive(active[r], T(1), dt_rows, dt.at(r, 0));
       }
-      if (!plan.maps_inputs()) continue;
+      if (!layer.maps_inputs()) continue;
       for (int64_t i = 0; i < in.size.I; ++i) {
         vec mapped = S::load(x.at(r, i));
-        if (plan.input_w != nullptr) mapped *= plan.input_w[i];
-        if (plan.input_b != nullptr) mapped += plan.input_b[i];
+        if (layer.input_w != nullptr) mapped *= layer.input_w[i];
+        if (layer.input_b != nullptr) mapped += layer.input_b[i];
         S::store(u.at(r, i), mapped);
       }
     }

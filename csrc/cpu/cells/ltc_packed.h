@@ -75,7 +75,7 @@ void multiply_by_positive_slope(T* values, const T* raw, int64_t n) {
 }
 
 template <typename T>
-struct LtcPlan : SequencePlan<T> {
+struct PackedLtc : PackedLayer<T> {
   Synapses<T> recurrent;
   Synapses<T> sensory;
   // Neurons with and without recurrent synapses. Within a step the latter need no sigmoid and their
@@ -212,29 +212,29 @@ struct LtcSums : SequenceSums<T> {
   T* denominator = nullptr;  // [N] gd
   T* capacity = nullptr;     // [N] gC
 
-  void take(Arena& arena, const LtcInputs<T>& in, const LtcPlan<T>& plan) {
+  void take(Arena& arena, const LtcInputs<T>& in, const PackedLtc<T>& layer) {
     using S = Simd<T>;
-    recurrent = arena.take<T>(plan.recurrent.count * S::sums_per_synapse);
-    sensory = arena.take<T>(plan.sensory.count * S::sums_per_synapse);
+    recurrent = arena.take<T>(layer.recurrent.count * S::sums_per_synapse);
+    sensory = arena.take<T>(layer.sensory.count * S::sums_per_synapse);
     numerator = arena.take<T>(in.size.N * S::lanes);
     denominator = arena.take<T>(in.size.N * S::lanes);
     capacity = arena.take<T>(in.size.N * S::lanes);
-    SequenceSums<T>::take(arena, in, plan);
+    SequenceSums<T>::take(arena, in, layer);
   }
 };
 
 // One list's gradients, of the four sums of each synapse at `fours`.
 template <typename T>
-void write_synapse_gradients(const LtcInputs<T>& in, const LtcPlan<T>& plan,
+void write_synapse_gradients(const LtcInputs<T>& in, const PackedLtc<T>& layer,
                              const GradientSums<T, LtcSums<T>>& sums, const Synapses<T>& list,
                              const int32_t* rows, const T* fours,
                              const SynapseMatrices<const T>& given,
                              const SynapseMatrices<T>& grad) {
   const int64_t N = in.size.N, columns = N / in.nets;
-  T* const slope = plan.scratch;
+  T* const slope = layer.scratch;
   for (int64_t k = 0; k < list.count; ++k) slope[k] = T(1);
   if (in.parameters.softplus) {
-    T* const raw = plan.scratch + list.count;
+    T* const raw = layer.scratch + list.count;
     for (int64_t j = 0; j < N; ++j) {
       for (int64_t k = list.column[j]; k < list.column[j + 1]; ++k) {
         raw[k] = given.w[rows[k] * columns + j % columns];
@@ -247,10 +247,11 @@ void write_synapse_gradients(const LtcInputs<T>& in, const LtcPlan<T>& plan,
       T total[4] = {};
       sums.add_fours(fours, k, total);
       const int64_t at = rows[k] * columns + j % columns;
-      // See LtcPlan::scale_weights.
-      const T P = total[0], Q = total[1], H = plan.unscale * total[2], HV = plan.unscale * total[3];
+      // See PackedLtc::scale_weights.
+      const T P = total[0], Q = total[1], H = layer.unscale * total[2],
+              HV = layer.unscale * total[3];
       grad.w[at] = (given.erev[at] * P + Q) * slope[k];
-      grad.erev[at] = plan.unscale * list.parameters[k].w * P;
+      grad.erev[at] = layer.unscale * list.parameters[k].w * P;
       grad.mu[at] = -given.sigma[at] * H;
       grad.sigma[at] = HV - given.mu[at] * H;
     }
@@ -260,18 +261,18 @@ void write_synapse_gradients(const LtcInputs<T>& in, const LtcPlan<T>& plan,
 // The parameters' gradients but the memory cell's, whose sums the first part takes up.
 template <typename T>
 void write_ltc_gradients(const LtcInputs<T>& in, const LtcGradients<T>& grad,
-                         const LtcPlan<T>& plan, const GradientSums<T, LtcSums<T>>& sums) {
+                         const PackedLtc<T>& layer, const GradientSums<T, LtcSums<T>>& sums) {
   const LtcParameters<T>& p = in.parameters;
   const LtcSums<T>& first = sums.first;
-  write_synapse_gradients(in, plan, sums, plan.recurrent, in.synapses.row, first.recurrent,
+  write_synapse_gradients(in, layer, sums, layer.recurrent, in.synapses.row, first.recurrent,
                           {p.sigma, p.mu, p.w, p.erev}, {grad.sigma, grad.mu, grad.w, grad.erev});
-  write_synapse_gradients(in, plan, sums, plan.sensory, in.sensory_synapses.row, first.sensory,
+  write_synapse_gradients(in, layer, sums, layer.sensory, in.sensory_synapses.row, first.sensory,
                           {p.sensory_sigma, p.sensory_mu, p.sensory_w, p.sensory_erev},
                           {grad.sensory_sigma, grad.sensory_mu, grad.sensory_w, grad.sensory_erev});
   for (int64_t j = 0; j < in.size.N; ++j) {
     const T gn = sums.row(first.numerator, j), gd = sums.row(first.denominator, j);
     grad.gleak[j] = p.vleak[j] * gn + gd;
-    grad.vleak[j] = plan.gleak[j] * gn;
+    grad.vleak[j] = layer.gleak[j] * gn;
     grad.cm[j] = sums.row(first.capacity, j) * static_cast<T>(in.size.U);
   }
   if (p.softplus) {

@@ -30,7 +30,7 @@ struct CfcStage {
 };
 
 template <typename T>
-struct CfcPlan : SequencePlan<T> {
+struct PackedCfc : PackedLayer<T> {
   int64_t count = 0;
   CfcStage<T>* stages = nullptr;
   int64_t gates = 0;  // of a cell
@@ -125,33 +125,33 @@ struct CfcSums : SequenceSums<T> {
   T* w_tau = nullptr;   // pure: [N] rows of lanes
   T* A = nullptr;       // [N]
 
-  void take(Arena& arena, const CfcInputs<T>& in, const CfcPlan<T>& plan) {
+  void take(Arena& arena, const CfcInputs<T>& in, const PackedCfc<T>& layer) {
     int64_t of_stages = 0;
-    for (int64_t s = 0; s < plan.count; ++s) {
-      of_stages += OuterProducts<T>(plan.stages[s].forward, nullptr).sums_count();
+    for (int64_t s = 0; s < layer.count; ++s) {
+      of_stages += OuterProducts<T>(layer.stages[s].forward, nullptr).sums_count();
     }
     const int64_t own = in.mode == CfcMode::pure ? in.size.N * Simd<T>::lanes : 0;
     stages = arena.take<T>(of_stages);
     w_tau = arena.take<T>(own);
     A = arena.take<T>(own);
-    SequenceSums<T>::take(arena, in, plan);
+    SequenceSums<T>::take(arena, in, layer);
   }
 };
 
 // Writes the parameters' gradients but the memory cell's.
 template <typename T>
 void write_cfc_gradients(const CfcInputs<T>& in, const CfcGradients<T>& grad,
-                         const CfcPlan<T>& plan, const GradientSums<T, CfcSums<T>>& sums) {
+                         const PackedCfc<T>& layer, const GradientSums<T, CfcSums<T>>& sums) {
   const CfcSums<T>& total = sums.first;
   sums.take_up(total.stages);
   T* of_stage = total.stages;
-  for (int64_t s = 0; s < plan.count; ++s) {
-    const CfcStage<T>& stage = plan.stages[s];
+  for (int64_t s = 0; s < layer.count; ++s) {
+    const CfcStage<T>& stage = layer.stages[s];
     const int64_t columns = stage.forward.inputs;
     const OuterProducts<T> product(stage.forward, of_stage);
     of_stage += product.sums_count();
     T* const* const g = grad.parameters + stage.parameter;
-    const T* const mask = plan.mask_of(in, s);
+    const T* const mask = layer.mask_of(in, s);
     const int64_t heads = stage.gates == 3 ? 4 : stage.gates;
     for (int64_t head = 0; head < heads; ++head) {
       // Without time steps both time heads have the gradient of their sum.
