@@ -1,5 +1,5 @@
 // What a cell sees of the frame: a step's inputs in a tile, what is kept of a sample, the sums that
-// are every layer's. Who adds a cell reads this and cells/cfc.h.
+// are every layer's. Who adds a cell reads this; tests/cpu/test_frame.cpp has the shortest.
 #pragma once
 
 #include "core/sequence.h"
