@@ -253,7 +253,7 @@ struct LtcBackward {
   // A column's gradient waits for its denominator, the end of a chain of a hundred cycles. So the
   // next column's sigmoids come before it, more than the processor could reorder by itself.
   template <Timespans timespans>
-  void unfold(const BackwardStep<T, W>& step, int64_t u) {
+  FASTLTC_APART void unfold(const BackwardStep<T, W>& step, int64_t u) {
     const Rows<const T> states = step.states;
     constexpr bool differentiated = timespans == Timespans::differentiated;
     const int64_t N = in.size.N;
