@@ -34,6 +34,15 @@ def compute(instruction_set: str) -> dict:
     return json.loads(result.stdout)
 
 
+def in_lines(record: dict) -> str:
+    """Return JSON with a line for each net, so that a change shows in a diff."""
+    parts = (
+        f'"{part}": {{\n' + ",\n".join(f"{json.dumps(k)}: {json.dumps(v)}" for k, v in of.items())
+        for part, of in record.items()
+    )
+    return "{\n" + "\n},\n".join(parts) + "\n}}"
+
+
 def main() -> None:
     nets.MODELS.mkdir(exist_ok=True)
     for name in (*nets.LAYERS, *nets.STACKS):
@@ -43,15 +52,17 @@ def main() -> None:
         found = compute(instruction_set)
         bits[found["environment"]] = found["bits"]
         if instruction_set == "baseline":
-            summaries = found["summaries"]
+            summaries = {}
+            for name, sums in found["summaries"].items():
+                net, _, key = name.rpartition(", ")
+                summaries.setdefault(net, {})[key] = sums
     record = {
         "bits": bits,
         "exports": {name: nets.exports(name) for name in (*nets.LAYERS, *nets.STACKS)},
         "summaries": summaries,
     }
     with tempfile.NamedTemporaryFile("w", dir=nets.HERE, delete=False) as file:
-        json.dump(record, file, indent=1)
-        file.write("\n")
+        file.write(in_lines(record) + "\n")
     os.chmod(file.name, 0o644)
     os.replace(file.name, nets.RECORD)
 
