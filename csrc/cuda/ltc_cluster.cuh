@@ -80,19 +80,8 @@ __device__ __forceinline__ int64_t longest_of_tile(const Rows<float>& rows, int6
   return longest;
 }
 
-struct ClusterForward {
-  Network<float> net;
-  Rows<float> rows;
-  const float* num = nullptr;  // [N][rows]
-  const float* den = nullptr;
-  SequenceView<const float> h0;
-  const float* output_w = nullptr;  // [M]; null: 1
-  const float* output_b = nullptr;  // [M]; null: 0
-  SequenceView<float> output;
-  bool return_sequences = true;
-  float* hn = nullptr;
-  float* states = nullptr;  // null: not kept, nor are the rates
-  float* rates = nullptr;
+struct ClusterForward : LtcForward<float> {
+  float* rates = nullptr;  // where states are kept
   int64_t tiles = 0;
 };
 
@@ -121,12 +110,6 @@ __device__ __forceinline__ void load_cluster_columns(const Synapses<float>& list
       if (p.a != p.a) shared.broken[post] = p.a;
     }
   }
-}
-
-__device__ __forceinline__ float mapped_output(const ClusterForward& call, int m, float v) {
-  if (call.output_w != nullptr) v *= call.output_w[m];
-  if (call.output_b != nullptr) v += call.output_b[m];
-  return v;
 }
 
 // The sums of one lane's neuron over the presynaptic neurons of its warp.
@@ -166,9 +149,9 @@ __device__ void cluster_forward_tile(const ClusterForward& call, const ClusterSh
   const int share_of_warp = (neurons + kClusterWarps - 1) / kClusterWarps;
   const int begin = warp * share_of_warp < neurons ? warp * share_of_warp : neurons;
   const int end = begin + share_of_warp < neurons ? begin + share_of_warp : neurons;
+
   const auto initial = [&](int64_t b, int j) {
-    if (call.h0.data == nullptr || b >= B) return 0.0f;
-    return call.h0.data[b * call.h0.stride_b + j * call.h0.stride_c];
+    return b < B ? state_or_zero(call.h0, b, j) : 0.0f;
   };
   for (int k = thread; k < neurons * samples; k += kClusterThreads) {
     shared.v[k] = initial(tile * samples + k % samples, k / samples);
@@ -182,7 +165,7 @@ __device__ void cluster_forward_tile(const ClusterForward& call, const ClusterSh
     const int j = share.first + pair.post;
     v[n] = initial(pair.b, j);
     capacity[n] = call.net.capacity[j];
-    if (call.states != nullptr && pair.b < B) call.states[j * B + pair.b] = v[n];
+    if (call.out.states != nullptr && pair.b < B) call.out.states[j * B + pair.b] = v[n];
   }
   __syncthreads();
   float* from = shared.v;
@@ -242,15 +225,13 @@ __device__ void cluster_forward_tile(const ClusterForward& call, const ClusterSh
         const Pair pair(rows, n, tile);
         if (pair.post >= share.posts || pair.b >= B) continue;
         const int j = share.first + pair.post;
-        if (call.states != nullptr) {
+        if (call.out.states != nullptr) {
           const int64_t at = (t * unfolds + u) * count + j * B + pair.b;
-          call.states[at + count] = v[n];
+          call.out.states[at + count] = v[n];
           call.rates[at] = rate[n];
         }
-        if (u == unfolds - 1 && call.return_sequences && j < outputs) {
-          const SequenceView<float>& y = call.output;
-          y.data[pair.b * y.stride_b + t * y.stride_t + j * y.stride_c] =
-              t < pair.length ? mapped_output(call, j, v[n]) : 0.0f;
+        if (u == unfolds - 1 && call.out.return_sequences && j < outputs) {
+          call.write_output(pair.b, t, j, v[n], t < pair.length);
         }
       }
       cluster_wait();
@@ -264,18 +245,13 @@ __device__ void cluster_forward_tile(const ClusterForward& call, const ClusterSh
     const Pair pair(rows, n, tile);
     if (pair.post >= share.posts || pair.b >= B) continue;
     const int j = share.first + pair.post;
-    const SequenceView<float>& y = call.output;
-    call.hn[pair.b * neurons + j] = v[n];
-    if (!call.return_sequences && j < outputs) {
-      y.data[pair.b * y.stride_b + j * y.stride_c] = mapped_output(call, j, v[n]);
-    }
+    call.out.hn[pair.b * neurons + j] = v[n];
+    if (!call.out.return_sequences && j < outputs) call.write_output(pair.b, 0, j, v[n]);
     for (int64_t t = longest; t < rows.steps; ++t) {
-      if (call.return_sequences && j < outputs) {
-        y.data[pair.b * y.stride_b + t * y.stride_t + j * y.stride_c] = 0.0f;
-      }
-      for (int u = 0; u < unfolds && call.states != nullptr; ++u) {
+      if (call.out.return_sequences && j < outputs) element(call.out.output, pair.b, t, j) = 0.0f;
+      for (int u = 0; u < unfolds && call.out.states != nullptr; ++u) {
         const int64_t at = (t * unfolds + u) * count + j * B + pair.b;
-        call.states[at + count] = v[n];
+        call.out.states[at + count] = v[n];
         call.rates[at] = 0.0f;
       }
     }
@@ -302,26 +278,13 @@ __global__ void __launch_bounds__(kClusterThreads, 1)
   }
 }
 
-struct ClusterBackward {
-  Network<float> net;
-  Rows<float> rows;
-  const float* num = nullptr;  // [N][rows], of the sensory synapses
-  const float* den = nullptr;
-  const float* output_w = nullptr;  // [M]; null: 1
-  SequenceView<const float> grad_output;
-  bool return_sequences = true;
-  SequenceView<const float> grad_hn;
-  const float* states = nullptr;
+struct ClusterBackward : LtcBackward<float> {
   const float* rates = nullptr;
   int64_t tiles = 0;
   int pitch = 0;      // cluster_pitch
   int set_posts = 0;  // cluster_set_posts
   // Written.
-  float* gt = nullptr;        // [T U][N][B]; null: not wanted
-  float* grad_num = nullptr;  // [N][rows], as the next two
-  float* grad_den = nullptr;
-  float* grad_capacity = nullptr;
-  float* grad_h0 = nullptr;                    // null: not wanted
+  float* gt = nullptr;                         // [T U][N][B]; null: not wanted
   SynapseSums<float>* synapse_sums = nullptr;  // [clusters][synapses]
 };
 
@@ -386,14 +349,9 @@ __device__ void cluster_backward_tile(const ClusterBackward& call, const Cluster
   const int groups = static_cast<int>(
       B - first_sample < samples ? (B - first_sample + group - 1) / group : samples / group);
   const int parts = share.blocks * role.sets;
-  const auto output_gradient = [&](int64_t b, int64_t t, int m) {
-    const SequenceView<const float>& gy = call.grad_output;
-    const float value = gy.data[b * gy.stride_b + t * gy.stride_t + m * gy.stride_c];
-    return call.output_w == nullptr ? value : value * call.output_w[m];
-  };
   // The thread's presynaptic states of a group, before an unfold.
   const auto load_states = [&](int64_t unfold, int g, float (&to)[group]) {
-    const float* const at = call.states + unfold * count + role.pre * B;
+    const float* const at = call.grad.states + unfold * count + role.pre * B;
     FASTLTC_UNROLL
     for (int n = 0; n < group; ++n) {
       const int64_t b = first_sample + g * group + n;
@@ -408,7 +366,7 @@ __device__ void cluster_backward_tile(const ClusterBackward& call, const Cluster
       before[n] = rate[n] = 0.0f;
       if (unfold < 0 || pair.post >= share.posts || pair.b >= B) continue;
       const int64_t at = unfold * count + (share.first + pair.post) * B + pair.b;
-      before[n] = call.states[at];
+      before[n] = call.grad.states[at];
       rate[n] = call.rates[at];
     }
   };
@@ -418,12 +376,9 @@ __device__ void cluster_backward_tile(const ClusterBackward& call, const Cluster
     g[n] = after[n] = 0.0f;
     if (pair.post >= share.posts || pair.b >= B) continue;
     const int j = share.first + pair.post;
-    const SequenceView<const float>& gh = call.grad_hn;
-    if (gh.data != nullptr) g[n] = gh.data[pair.b * gh.stride_b + j * gh.stride_c];
-    if (call.grad_output.data != nullptr && !call.return_sequences && j < outputs) {
-      g[n] += output_gradient(pair.b, 0, j);
-    }
-    after[n] = call.states[longest * unfolds * count + j * B + pair.b];
+    g[n] = state_or_zero(call.grad.grad_hn, pair.b, j);
+    if (call.grad.of_last() && j < outputs) g[n] += call.output_gradient(pair.b, 0, j);
+    after[n] = call.grad.states[longest * unfolds * count + j * B + pair.b];
     for (int64_t t = longest; t < rows.steps; ++t) {
       const int64_t row = j * rows.count + t * B + pair.b;
       call.grad_num[row] = call.grad_den[row] = call.grad_capacity[row] = 0.0f;
@@ -444,9 +399,7 @@ __device__ void cluster_backward_tile(const ClusterBackward& call, const Cluster
       const int j = share.first + pair.post;
       dt[n] = rows.step(pair.b, t, j);
       capacity[n] = call.net.capacity[j];
-      if (call.grad_output.data != nullptr && call.return_sequences && j < outputs) {
-        g[n] += output_gradient(pair.b, t, j);
-      }
+      if (call.grad.of_steps() && j < outputs) g[n] += call.output_gradient(pair.b, t, j);
     }
     for (int u = unfolds - 1; u >= 0; --u, --unfold) {
       FASTLTC_UNROLL
@@ -523,12 +476,12 @@ __device__ void cluster_backward_tile(const ClusterBackward& call, const Cluster
       call.grad_capacity[row] = sum_c[n];
     }
   }
-  if (call.grad_h0 == nullptr) return;
+  if (call.grad.grad_h0 == nullptr) return;
   FASTLTC_UNROLL
   for (int n = 0; n < Pair::each; ++n) {
     const Pair pair(rows, n, tile);
     if (pair.post >= share.posts || pair.b >= B) continue;
-    call.grad_h0[pair.b * neurons + share.first + pair.post] = g[n];
+    call.grad.grad_h0[pair.b * neurons + share.first + pair.post] = g[n];
   }
 }
 
@@ -579,13 +532,9 @@ template <typename T>
 __global__ void ltc_cluster_timespans_kernel(const Network<T> net, const Rows<T> rows, const T* num,
                                              const T* den, const T* states, const T* gt,
                                              T* grad_dt) {
-  const int64_t r = static_cast<int64_t>(blockIdx.x) * kWarp + threadIdx.x % kWarp;
-  if (r >= rows.count) return;
-  const int64_t t = r / rows.B, b = r % rows.B, unfolds = net.size.U;
-  const int warps = static_cast<int>(blockDim.x) / kWarp;
-  const int64_t count = net.size.N * rows.B;
-  for (int j = blockIdx.y * warps + threadIdx.x / kWarp; j < net.recurrent.neurons;
-       j += gridDim.y * warps) {
+  const int64_t unfolds = net.size.U, count = net.size.N * rows.B;
+  each_row(rows.count, net.recurrent.neurons, [&](int64_t r, int j) {
+    const int64_t t = r / rows.B, b = r % rows.B;
     T total = 0;
     for (int64_t u = 0; u < unfolds && t < rows.length(b); ++u) {
       const int64_t unfold = (t * unfolds + u) * count;
@@ -596,7 +545,7 @@ __global__ void ltc_cluster_timespans_kernel(const Network<T> net, const Rows<T>
     }
     if (is_held(rows.step(b, t, j), net.capacity[j])) total = 0;
     grad_dt[j * rows.count + r] = total;
-  }
+  });
 }
 
 }  // namespace fastltc::cuda

@@ -21,7 +21,7 @@
 // memory to the lanes that add up that neuron's, in the order of its list. No atomics; each block
 // leaves its own sums, which ltc_synapse_gradients_kernel adds in order.
 // Layers beside each other have blocks of their own: x of the grid is the layer, y shares out the
-// samples. With mixed memory (memory_cell.cuh) a step begins with its product and gates, which take
+// samples. With mixed memory (memory.cuh) a step begins with its product and gates, which take
 // one barrier more forward and two backward.
 //
 // Bound by the chain of an unfold (shared memory, 2^t, reciprocal, log2(G) shuffles, reciprocal,
@@ -30,7 +30,7 @@
 #pragma once
 
 #include "cuda/ltc_network.h"
-#include "cuda/memory_cell.cuh"
+#include "cuda/memory.cuh"
 
 namespace fastltc::cuda {
 
@@ -159,34 +159,14 @@ struct StepSums {
 };
 
 template <typename T>
-struct PersistentForward {
-  Network<T> net;
-  Rows<T> rows;
-  const T* num = nullptr;  // [N][rows]
-  const T* den = nullptr;
-  SequenceView<const T> h0;
-  const T* output_w = nullptr;  // [M]; null: 1
-  const T* output_b = nullptr;  // [M]; null: 0
-  SequenceView<T> output;
-  bool return_sequences = true;
-  T* hn = nullptr;
-  T* states = nullptr;  // null: not kept
-  int most = 0;         // synapses of any layer
+struct PersistentForward : LtcForward<T> {
+  int most = 0;  // synapses of any layer
   SampleMemory<T> memory;
 };
 
 template <typename T>
 size_t persistent_forward_shared(int64_t neurons) {
   return 2 * static_cast<size_t>(neurons + 1) * sizeof(T);
-}
-
-template <typename T>
-__device__ void write_output(const PersistentForward<T>& call, int64_t b, int64_t t, int64_t m,
-                             T v) {
-  if (call.output_w != nullptr) v *= call.output_w[m];
-  if (call.output_b != nullptr) v += call.output_b[m];
-  const SequenceView<T>& y = call.output;
-  y.data[b * y.stride_b + t * y.stride_t + m * y.stride_c] = v;
 }
 
 template <typename T, int slots, bool one_warp, int kind>
@@ -204,7 +184,8 @@ __device__ void persistent_forward_sample(const PersistentForward<T>& call,
   constexpr bool mixed = kind == kMixedMemory;
   const int64_t of_step = unfolds + (mixed ? 1 : 0), state_rows = net.size.T * of_step + 1;
   const int64_t history = (state_rows + (mixed ? kKeptRows * net.size.T : 0)) * neurons;
-  T* kept = call.states == nullptr ? nullptr : call.states + b * history + base;
+  const Results<T>& out = call.out;
+  T* kept = out.states == nullptr ? nullptr : out.states + b * history + base;
   T* gates = kept == nullptr ? nullptr : kept + state_rows * neurons;
   const int led = mixed && thread % call.memory.lanes == 0 ? thread / call.memory.lanes : -1;
   T c = 0;
@@ -215,9 +196,7 @@ __device__ void persistent_forward_sample(const PersistentForward<T>& call,
   T v[2] = {};
   FASTLTC_UNROLL
   for (int n = 0; n < 2; ++n) {
-    if (read[n] >= 0 && call.h0.data != nullptr) {
-      v[n] = call.h0.data[b * call.h0.stride_b + (base + read[n]) * call.h0.stride_c];
-    }
+    if (read[n] >= 0) v[n] = state_or_zero(call.h0, b, base + read[n]);
     if (own[n] < 0) continue;
     from[own[n]] = v[n];
     if (kept != nullptr) kept[own[n]] = v[n];
@@ -291,25 +270,25 @@ __device__ void persistent_forward_sample(const PersistentForward<T>& call,
     }
     FASTLTC_UNROLL
     for (int n = 0; n < 2; ++n) {
-      if (call.return_sequences && own[n] >= 0 && own[n] < outputs) {
-        write_output(call, b, t, first_output + own[n], v[n]);
+      if (out.return_sequences && own[n] >= 0 && own[n] < outputs) {
+        call.write_output(b, t, first_output + own[n], v[n]);
       }
     }
   }
   FASTLTC_UNROLL
   for (int n = 0; n < 2; ++n) {
     if (own[n] < 0) continue;
-    call.hn[b * (mixed ? 2 * neurons : neurons) + base + own[n]] = v[n];
-    if (!call.return_sequences && own[n] < outputs) {
-      write_output(call, b, 0, first_output + own[n], v[n]);
+    out.hn[b * (mixed ? 2 * neurons : neurons) + base + own[n]] = v[n];
+    if (!out.return_sequences && own[n] < outputs) {
+      call.write_output(b, 0, first_output + own[n], v[n]);
     }
   }
-  if (mixed && led >= 0 && led < neurons) call.hn[(2 * b + 1) * neurons + led] = c;
+  if (mixed && led >= 0 && led < neurons) out.hn[(2 * b + 1) * neurons + led] = c;
   // The rest is left to the first layer.
   if (base > 0) return;
   // Nobody reads these states, but outputs of an operator should not be left to chance.
   if (kept != nullptr) {
-    T* const states = call.states + b * history;
+    T* const states = out.states + b * history;
     const int64_t written = (length * of_step + 1) * neurons;
     for (int64_t k = written + thread; k < state_rows * neurons; k += threads) states[k] = T(0);
     for (int64_t k = (state_rows + kKeptRows * length) * neurons + thread; mixed && k < history;
@@ -317,12 +296,9 @@ __device__ void persistent_forward_sample(const PersistentForward<T>& call,
       states[k] = T(0);
     }
   }
-  if (call.return_sequences) {
-    const SequenceView<T>& y = call.output;
-    const int64_t all = net.size.M;
-    for (int64_t k = length * all + thread; k < net.size.T * all; k += threads) {
-      y.data[b * y.stride_b + k / all * y.stride_t + k % all * y.stride_c] = T(0);
-    }
+  const int64_t all = out.return_sequences ? net.size.M : 0;
+  for (int64_t k = length * all + thread; k < net.size.T * all; k += threads) {
+    element(out.output, b, k / all, k % all) = T(0);
   }
 }
 
@@ -342,23 +318,9 @@ __global__ void __launch_bounds__(max_threads, 1)
 }
 
 template <typename T>
-struct PersistentBackward {
-  Network<T> net;
-  Rows<T> rows;
-  const T* num = nullptr;  // [N][rows]
-  const T* den = nullptr;
-  const T* output_w = nullptr;  // [M]; null: 1
-  SequenceView<const T> grad_output;
-  bool return_sequences = true;
-  SequenceView<const T> grad_hn;
-  const T* states = nullptr;
-  // Written.
-  T* grad_num = nullptr;  // [N][rows]
-  T* grad_den = nullptr;
-  T* grad_capacity = nullptr;
+struct PersistentBackward : LtcBackward<T> {
   // null: not wanted. Where all neurons share a step, channels are layers.
   SequenceView<T> grad_timespans;
-  T* grad_h0 = nullptr;                    // null: not wanted
   SynapseSums<T>* synapse_sums = nullptr;  // [y of the grid][synapses]
   int most = 0;                            // synapses of any layer
   SampleMemory<T> memory;
@@ -451,15 +413,12 @@ __device__ void persistent_backward_sample(const PersistentBackward<T>& call,
   };
   // What the memory cell kept of step t.
   const auto gates_at = [&](int64_t t) {
-    return call.states + state_at(net.size.T, 0) + t * kKeptRows * list.neurons;
+    return call.grad.states + state_at(net.size.T, 0) + t * kKeptRows * list.neurons;
   };
   const auto grad_c = [&]() -> T& {
     return call.grad_c[int64_t{opaque(sample)} * neurons + opaque(thread)];
   };
   const SequenceView<T>& grad_dt = call.grad_timespans;
-  const auto write_grad_dt = [&](int64_t b, int64_t t, int64_t channel, T value) {
-    grad_dt.data[b * grad_dt.stride_b + t * grad_dt.stride_t + channel * grad_dt.stride_c] = value;
-  };
   const auto parameters = [&](int n) {
     Synapse<T> p = role.p[n];
     if constexpr (short_of_registers<slots, max_threads>) {
@@ -469,27 +428,18 @@ __device__ void persistent_backward_sample(const PersistentBackward<T>& call,
     return p;
   };
   const auto output_gradient = [&](int64_t b, int64_t t, int own) {
-    const SequenceView<const T>& gy = call.grad_output;
-    const int64_t m = int64_t{layer.index()} * outputs + own;
-    T value = gy.data[b * gy.stride_b + t * gy.stride_t + m * gy.stride_c];
-    if (call.output_w != nullptr) value *= call.output_w[m];
-    return value;
+    return call.output_gradient(b, t, int64_t{layer.index()} * outputs + own);
   };
+  const bool has_outputs = call.grad.grad_output.data != nullptr;
   // shared.g[j] is thread j's between two barriers.
   if (opaque(thread) < neurons) {
-    T g = 0;
-    if (call.grad_hn.data != nullptr) {
-      const int64_t j = layer.first_neuron() + thread;
-      g = call.grad_hn.data[sample * call.grad_hn.stride_b + j * call.grad_hn.stride_c];
-    }
-    if (call.grad_output.data != nullptr && !call.return_sequences && opaque(thread) < outputs) {
+    T g = state_or_zero(call.grad.grad_hn, sample, layer.first_neuron() + thread);
+    if (has_outputs && !call.grad.return_sequences && opaque(thread) < outputs) {
       g += output_gradient(sample, 0, thread);
     }
     shared.g[thread] = g;
     if constexpr (mixed) {
-      const SequenceView<const T>& last = call.memory.grad_c_last;
-      grad_c() =
-          last.data == nullptr ? T(0) : last.data[sample * last.stride_b + thread * last.stride_c];
+      grad_c() = state_or_zero(call.memory.grad_c_last, sample, thread);
     }
   }
   for (int t = length; t < net.size.T; ++t) {
@@ -501,10 +451,11 @@ __device__ void persistent_backward_sample(const PersistentBackward<T>& call,
       const int64_t j = layer.first_neuron() + own[n];
       const int64_t at = j * call.rows.count + t * call.rows.B + b;
       call.grad_num[at] = call.grad_den[at] = call.grad_capacity[at] = T(0);
-      if (grad_dt.data != nullptr && call.rows.timespans_per_neuron) write_grad_dt(b, t, j, T(0));
+      if (grad_dt.data != nullptr && call.rows.timespans_per_neuron)
+        element(grad_dt, b, t, j) = T(0);
     }
     if (grad_dt.data != nullptr && !call.rows.timespans_per_neuron && opaque(thread) == 0) {
-      write_grad_dt(b, t, layer.index(), T(0));
+      element(grad_dt, b, t, layer.index()) = T(0);
     }
   }
   for (int t = length - 1; t >= 0; --t) {
@@ -527,15 +478,15 @@ __device__ void persistent_backward_sample(const PersistentBackward<T>& call,
     }
     FASTLTC_UNROLL
     for (int n = 0; n < 2; ++n) {
-      if (read[n] >= 0) after[n] = call.states[state_at(t, unfolds) + read[n]];
+      if (read[n] >= 0) after[n] = call.grad.states[state_at(t, unfolds) + read[n]];
     }
-    if (call.grad_output.data != nullptr && call.return_sequences) {
+    if (has_outputs && call.grad.return_sequences) {
       // The last unfold's gradients are written by the threads that collect them.
       barrier<one_warp>();
       if (opaque(thread) < outputs) shared.g[thread] += output_gradient(b, t, thread);
     }
     for (int u = unfolds - 1; u >= 0; --u) {
-      if (opaque(thread) < neurons) shared.v[thread] = call.states[state_at(t, u) + thread];
+      if (opaque(thread) < neurons) shared.v[thread] = call.grad.states[state_at(t, u) + thread];
       barrier<one_warp>();
       T s[slots];
       T num = 0, den = 0;
@@ -635,7 +586,8 @@ __device__ void persistent_backward_sample(const PersistentBackward<T>& call,
         if (capacity == kLeastCapacity<T>) gdt = 0;
       }
       all_gdt += gdt;
-      if (grad_dt.data != nullptr && call.rows.timespans_per_neuron) write_grad_dt(b, t, j, gdt);
+      if (grad_dt.data != nullptr && call.rows.timespans_per_neuron)
+        element(grad_dt, b, t, j) = gdt;
     }
     if (grad_dt.data != nullptr && !call.rows.timespans_per_neuron) {
       T total = all_gdt;
@@ -644,7 +596,7 @@ __device__ void persistent_backward_sample(const PersistentBackward<T>& call,
       } else {
         total = sum_block(total, warp_sums, threads / kWarp);
       }
-      if (opaque(thread) == 0) write_grad_dt(b, t, layer.index(), total);
+      if (opaque(thread) == 0) element(grad_dt, b, t, layer.index()) = total;
     }
     if constexpr (mixed) {
       Gates<T>* const gz = reinterpret_cast<Gates<T>*>(shared.shares);
@@ -668,9 +620,9 @@ __device__ void persistent_backward_sample(const PersistentBackward<T>& call,
     }
   }
   barrier<one_warp>();
-  if (call.grad_h0 != nullptr && opaque(thread) < neurons) {
+  if (call.grad.grad_h0 != nullptr && opaque(thread) < neurons) {
     const int64_t width = mixed ? 2 * list.neurons : list.neurons;
-    T* const to = call.grad_h0 + int64_t{sample} * width + layer.first_neuron() + thread;
+    T* const to = call.grad.grad_h0 + int64_t{sample} * width + layer.first_neuron() + thread;
     *to = shared.g[thread];
     if constexpr (mixed) to[neurons] = grad_c();
   }

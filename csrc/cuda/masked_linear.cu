@@ -20,9 +20,9 @@
 #include <stdexcept>
 #include <type_traits>
 
-#include "cuda/device.h"
-#include "cuda/launch.h"
-#include "cuda/scratch.h"
+#include "cuda/frame/device.h"
+#include "cuda/frame/launch.h"
+#include "cuda/frame/scratch.h"
 
 namespace fastltc::cuda {
 
