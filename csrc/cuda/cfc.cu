@@ -49,7 +49,7 @@ struct Pass {
 
   void take(Scratch& scratch, T* states, bool backward) {
     const LayerSizes& size = in.size;
-    const Rows<T> rows = Rows<T>::of(in);
+    const SequenceRows<T> rows = SequenceRows<T>::of(in);
     layer.size = size;
     layer.rows = rows;
     layer.mode = in.mode;
@@ -155,14 +155,24 @@ struct Pass {
     });
   }
 
-  CfcWarpCall<T> warp_call() const {
+  // The recurrence by the plans that run whole sequences; fill(call) gives the call what its pass
+  // reads and writes.
+  template <bool backward, typename Fill>
+  void run_warp(const Fill& fill) const {
     CfcWarpCall<T> call;
     call.layer = layer;
     call.cells = static_cast<int>(count());
     std::copy_n(stages().begin(), count(), call.stages);
-    return call;
+    fill(call);
+    with_slots([&](auto slots, auto gates) {
+      const auto kernel = backward ? cfc_warp_backward_kernel<T, slots(), gates()>
+                                   : cfc_warp_forward_kernel<T, slots(), gates()>;
+      launch(backward ? "cfc_warp_backward" : "cfc_warp_forward", kernel, grid(schedule.blocks),
+             schedule.threads, 0, stream, call);
+    });
   }
-  CfcBlockCall<T> block_call() const {
+  template <bool backward, typename Fill>
+  void run_block(const Fill& fill) const {
     CfcBlockCall<T> call;
     call.layer = layer;
     call.count = static_cast<int>(count());
@@ -172,11 +182,18 @@ struct Pass {
       call.most_units = std::max(call.most_units, stage.units);
       call.most_values = std::max(call.most_values, stage.units * stage.gates);
     }
-    return call;
-  }
-  size_t block_shared(const CfcBlockCall<T>& call, int64_t quads) const {
+    fill(call);
+    const int64_t quads = backward
+                              ? block_backward_quads(in.size.N, call.most_units, call.most_values)
+                              : block_forward_quads(in.size.N, call.most_units);
     const int64_t weights = schedule.weights_in_shared ? step_weights(call) : 0;
-    return static_cast<size_t>(weights + 4 * quads) * sizeof(T);
+    const size_t shared = static_cast<size_t>(weights + 4 * quads) * sizeof(T);
+    with_place_of_weights([&](auto gates, auto in_shared) {
+      const auto kernel = backward ? cfc_block_backward_kernel<T, gates(), in_shared()>
+                                   : cfc_block_forward_kernel<T, gates(), in_shared()>;
+      launch(backward ? "cfc_block_backward" : "cfc_block_forward", kernel, grid(schedule.blocks),
+             schedule.threads, shared, stream, call);
+    });
   }
 };
 
@@ -217,22 +234,11 @@ struct ForwardPass : Pass<T> {
     products.products_with_x(stages()[0], given);
     if (this->remembers()) products.products_with_x(stages().back(), given_memory);
     const Results<T> results = Results<T>::of(out);
+    const auto fill = [&](auto& call) { call.out = results; };
     if (schedule.plan == CfcPlan::warp_per_sample) {
-      CfcWarpCall<T> call = this->warp_call();
-      call.out = results;
-      this->with_slots([&](auto slots, auto gates) {
-        launch("cfc_warp_forward", cfc_warp_forward_kernel<T, slots(), gates()>,
-               grid(schedule.blocks), schedule.threads, 0, stream, call);
-      });
+      this->template run_warp<false>(fill);
     } else if (schedule.plan == CfcPlan::block_per_tile) {
-      CfcBlockCall<T> call = this->block_call();
-      call.out = results;
-      const size_t shared =
-          this->block_shared(call, block_forward_quads(in.size.N, call.most_units));
-      this->with_place_of_weights([&](auto gates, auto in_shared) {
-        launch("cfc_block_forward", cfc_block_forward_kernel<T, gates(), in_shared()>,
-               grid(schedule.blocks), schedule.threads, shared, stream, call);
-      });
+      this->template run_block<false>(fill);
     } else {
       run_tiled(results);
     }
@@ -327,22 +333,11 @@ struct BackwardPass : Pass<T> {
   }
 
   void run_recurrence(const CfcWanted<T>& wanted) const {
+    const auto fill = [&](auto& call) { call.grad = wanted; };
     if (schedule.plan == CfcPlan::warp_per_sample) {
-      CfcWarpCall<T> call = this->warp_call();
-      call.grad = wanted;
-      this->with_slots([&](auto slots, auto gates) {
-        launch("cfc_warp_backward", cfc_warp_backward_kernel<T, slots(), gates()>,
-               grid(schedule.blocks), schedule.threads, 0, stream, call);
-      });
+      this->template run_warp<true>(fill);
     } else if (schedule.plan == CfcPlan::block_per_tile) {
-      CfcBlockCall<T> call = this->block_call();
-      call.grad = wanted;
-      const size_t shared = this->block_shared(
-          call, block_backward_quads(in.size.N, call.most_units, call.most_values));
-      this->with_place_of_weights([&](auto gates, auto in_shared) {
-        launch("cfc_block_backward", cfc_block_backward_kernel<T, gates(), in_shared()>,
-               grid(schedule.blocks), schedule.threads, shared, stream, call);
-      });
+      this->template run_block<true>(fill);
     } else {
       run_tiled(wanted);
     }

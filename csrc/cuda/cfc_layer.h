@@ -1,8 +1,9 @@
 // A CfC layer as its kernels read it, and the maths of its cells.
 //
 // A layer is a chain of stages (stage.h), each a product of a packed weight with what the stage
-// before it gives and, for a cell or the first of a backbone, with the cell's own state; before the chain
-// there may be the memory cell of mixed memory, whose output then takes the place of that state.
+// before it gives and, for a cell or the first of a backbone, with the cell's own state; before the
+// chain there may be the memory cell of mixed memory, whose output then takes the place of that
+// state.
 //   z = [from, own] W + b        cell: z are the gates of its neurons, and
 //   gated:    h' = tanh z1 (1 - r) + r tanh z2       r = sigmoid(z3 dt + z4)
 //   no_gate:  h' = tanh z1 + r tanh z2
@@ -25,7 +26,7 @@ namespace fastltc::cuda {
 template <typename T>
 struct CfcLayer {
   LayerSizes size;
-  Rows<T> rows;
+  SequenceRows<T> rows;
   CfcMode mode = CfcMode::gated;
   Activation activation = Activation::lecun_tanh;
   const T* given = nullptr;         // [rows][units][stride]: bias and x's share of the first stage
@@ -190,8 +191,8 @@ FASTLTC_DEVICE T finish_cell(const CfcLayer<T>& layer, const Results<T>& out, co
   return state;
 }
 
-// The gradient of those sums from that of the state. Writes the gradients of the neuron's time step,
-// w_tau and A.
+// The gradient of those sums from that of the state. Writes the gradients of the neuron's time
+// step, w_tau and A.
 template <typename T, int gates>
 FASTLTC_DEVICE CellGradient<T, gates> finish_cell_backward(const CfcLayer<T>& layer,
                                                            const CfcWanted<T>& grad,

@@ -9,7 +9,7 @@ namespace fastltc::cuda {
 
 // The activations of a backbone layer in all rows, [rows][units]. A thread for each.
 template <typename T>
-__global__ void cfc_activations_kernel(const Stage<T> stage, const Rows<T> rows,
+__global__ void cfc_activations_kernel(const Stage<T> stage, const SequenceRows<T> rows,
                                        Activation activation, T* to) {
   const int64_t k = thread_index();
   if (k >= rows.count * stage.units) return;
@@ -50,7 +50,7 @@ __global__ void cfc_pure_sums_kernel(const T* from, int64_t pitch, int64_t rows,
 
 // The gradient of the time steps from that of each neuron's, [rows][N]. A warp for each row.
 template <typename T>
-__global__ void cfc_timespans_kernel(const Rows<T> rows, int64_t neurons, const T* from,
+__global__ void cfc_timespans_kernel(const SequenceRows<T> rows, int64_t neurons, const T* from,
                                      const SequenceView<T> to) {
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
   const int64_t r = thread_index() / kWarp;

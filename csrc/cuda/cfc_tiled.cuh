@@ -77,9 +77,7 @@ __global__ void __launch_bounds__(kBlockThreads)
   const ProductSize size{B, width, 0, stage.columns()};
   const StepInputs<T> inputs{call, stage.reads_x ? 0 : stage.inputs};
   const PackedColumns<T> weight{stage.step_weight(), width};
-  for (int64_t tile = blockIdx.y; tile * kTileSide < width; tile += gridDim.y) {
-    const TileSums<T> sums =
-        tile_product<T>(inputs, weight, static_cast<int64_t>(blockIdx.x), tile, size);
+  each_tile<T>(inputs, weight, size, [&](const TileSums<T>& sums) {
     FASTLTC_UNROLL
     for (int p = 0; p < 4; ++p) {
       const int64_t b = sums.m + p;
@@ -99,7 +97,7 @@ __global__ void __launch_bounds__(kBlockThreads)
         finish_unit<T, 4>(call, b, sums.n / 4, z, active);
       }
     }
-  }
+  });
 }
 
 // A stage of a step backwards.
@@ -160,9 +158,7 @@ __global__ void __launch_bounds__(kBlockThreads)
   const ProductSize size{B, columns, 0, width};
   const PackedRows<T> dz{stage.dz + call.layer.row(0, call.t) * width, width};
   const PackedRows<T> weight{stage.step_weight(), width};
-  for (int64_t tile = blockIdx.y; tile * kTileSide < columns; tile += gridDim.y) {
-    const TileSums<T> sums =
-        tile_product<T>(dz, weight, static_cast<int64_t>(blockIdx.x), tile, size);
+  each_tile<T>(dz, weight, size, [&](const TileSums<T>& sums) {
     FASTLTC_UNROLL
     for (int p = 0; p < 4; ++p) {
       const int64_t b = sums.m + p;
@@ -182,7 +178,7 @@ __global__ void __launch_bounds__(kBlockThreads)
         }
       }
     }
-  }
+  });
 }
 
 // The gradient of the state after the last step. A thread for each neuron and sample.

@@ -10,14 +10,13 @@
 
 #include "cuda/frame/launch.h"
 #include "cuda/frame/scratch.h"
-#include "cuda/frame/state_copy.cuh"
 #include "cuda/frame/static_switch.h"
-#include "cuda/ltc_cluster.cuh"
-#include "cuda/ltc_gather.cuh"
-#include "cuda/ltc_persistent.cuh"
-#include "cuda/ltc_rows.cuh"
+#include "cuda/ltc_cluster_backward.cuh"
+#include "cuda/ltc_cluster_forward.cuh"
+#include "cuda/ltc_pass.h"
+#include "cuda/ltc_persistent_backward.cuh"
+#include "cuda/ltc_persistent_forward.cuh"
 #include "cuda/ltc_tiled.cuh"
-#include "cuda/memory_pass.h"
 
 namespace fastltc::cuda {
 
@@ -31,149 +30,16 @@ int64_t sum_parts(int64_t synapses, int64_t rows) {
   return std::max<int64_t>(1, std::min(wanted, ceil_div(rows, 256)));
 }
 
-// What both passes need, and where it lies in the scratch memory.
 template <typename T>
-struct Pass {
-  const LtcSchedule& schedule;
-  const LtcInputs<T>& in;
-  const LtcCounts& counts;
-  cudaStream_t stream;
-
-  Network<T> net{};
-  Rows<T> rows{};
-  InputMap<T> map{};
-  T* num = nullptr;
-  T* den = nullptr;
-  MemoryPass<T> memory{};
-
-  bool tiled() const { return schedule.plan == LtcPlan::tiled; }
-  bool clusters() const { return schedule.plan == LtcPlan::cluster_per_tile; }
-  // States that a step adds; with mixed memory the first goes into the memory cell.
-  int64_t of_step() const { return in.size.U + (memory.present() ? 1 : 0); }
-  int64_t state_width() const { return (memory.present() ? 2 : 1) * in.size.N; }
-  LtcKind kind() const {
-    return memory.present() ? kMixedMemory : in.nets > 1 ? kLayers : kOneLayer;
-  }
-
-  void take(Scratch& scratch, bool backward) {
-    const LayerSizes& size = in.size;
-    const LtcParameters<T>& p = in.parameters;
-    rows = Rows<T>::of(in);
-    net.size = size;
-    net.recurrent.sigma = p.sigma;
-    net.recurrent.mu = p.mu;
-    net.recurrent.weight = p.w;
-    net.recurrent.erev = p.erev;
-    net.nets = static_cast<int>(in.nets);
-    net.outputs_each = static_cast<int>(size.M / in.nets);
-    take(scratch, net.recurrent, in.synapses, counts.synapses, size.N, backward);
-    net.sensory.sigma = p.sensory_sigma;
-    net.sensory.mu = p.sensory_mu;
-    net.sensory.weight = p.sensory_w;
-    net.sensory.erev = p.sensory_erev;
-    take(scratch, net.sensory, in.sensory_synapses, counts.sensory_synapses, size.I, backward);
-    net.gleak = scratch.take<T>(size.N);
-    net.capacity = scratch.take<T>(size.N);
-    net.leak_numerator = scratch.take<T>(size.N);
-    net.leak_denominator = scratch.take<T>(size.N);
-    if (!tiled() && !clusters()) {
-      net.order = scratch.take<int32_t>(size.N);
-      net.driven_count = scratch.take<int32_t>(in.nets);
-    }
-    map.x = in.x;
-    map.w = p.input_w;
-    map.b = p.input_b;
-    map.I = static_cast<int>(size.I);
-    map.u = scratch.take<T>(size.I * rows.count);
-    num = scratch.take<T>(size.N * rows.count);
-    den = scratch.take<T>(size.N * rows.count);
-    memory.steps.stream = stream;
-    memory.take(scratch, in, rows, tiled() ? 0 : schedule.threads, backward);
-  }
-  void take(Scratch& scratch, Synapses<T>& list, const SynapseList& given, int64_t count,
-            int64_t pre, bool backward) {
-    const int64_t N = in.size.N;
-    list.given_column = given.column;
-    list.given_row = given.row;
-    list.count = count;
-    list.rows = static_cast<int>(pre);
-    list.neurons = static_cast<int>(N);
-    list.rows_each = static_cast<int>(pre / in.nets);
-    list.neurons_each = static_cast<int>(N / in.nets);
-    list.column = scratch.take<int32_t>(N + 1);
-    list.parameters = scratch.take<Synapse<T>>(count);
-    // What clear_positions clears, in one piece.
-    if (backward) list.position = scratch.take<int32_t>(N * list.rows_each);
-    list.pre = scratch.take<int32_t>(count);
-    list.post = scratch.take<int32_t>(count);
-    if (!backward) return;
-    list.out_count = scratch.take<int32_t>(pre);
-    list.out = scratch.take<int32_t>(pre * list.neurons_each);
-  }
-
-  // Of the tiled plan: [N][B] as a view, and such a state with the memory's as one of the caller's.
-  template <typename V>
-  SequenceView<V> by_neuron(V* state) const {
-    return {state, 1, 0, in.size.B};
-  }
-  void write_state(const T* state, T* to) const {
-    const SequenceView<T> view{to, state_width(), 0, 1};
-    copy_state(by_neuron(state), view, in.size.B, in.size.N, stream);
-    if (memory.present()) memory.steps.end(memory_half(view, in.size.N));
-  }
-
-  void gather(bool backward) const {
-    const int64_t N = in.size.N;
-    if (backward) {
-      clear_positions(net.recurrent);
-      clear_positions(net.sensory);
-    }
-    launch("ltc_gather", ltc_gather_kernel<T>, grid(ceil_div(N, 4), 3), 4 * kWarp, 0, stream, net,
-           in.parameters);
-    if (!backward) return;
-    const int64_t most = std::max(N, in.size.I);
-    launch("ltc_gather_out", ltc_gather_out_kernel<T>, grid(ceil_div(most, kBlockThreads), 2),
-           kBlockThreads, 0, stream, net);
-  }
-  // To -1. A list that is not well formed may leave out any of its synapses.
-  void clear_positions(const Synapses<T>& list) const {
-    const size_t bytes = reinterpret_cast<unsigned char*>(list.post + list.count) -
-                         reinterpret_cast<unsigned char*>(list.position);
-    if (bytes > 0) check(cudaMemsetAsync(list.position, 0xff, bytes, stream), "memset");
-  }
-  void sensory_sums() const {
-    launch("ltc_input_map", ltc_input_map_kernel<T>,
-           grid(ceil_div(rows.count, kBlockThreads), map.I), kBlockThreads, 0, stream, rows, map);
-    launch_rows("ltc_sensory_sums", ltc_sensory_sums_kernel<T>, rows.count, in.size.N, stream, net,
-                rows.count, map.u, num, den);
-  }
-
-  // Calls run(slots, threads, kind), all compile-time constants, for the plans by sample.
-  template <typename Run>
-  void with_instance(const Run& run) const {
-    static_switch<kMixedMemory, kLayers, kOneLayer>(kind(), [&](auto kind) {
-      if (schedule.plan == LtcPlan::block_per_sample) {
-        run(Constant<sizeof(T) == 8 ? 2 : 8>(), Constant<512>(), kind);
-      } else if constexpr (sizeof(T) == 8) {
-        run(Constant<4>(), Constant<kWarp>(), kind);
-      } else {
-        static_switch<12, 8, 4>(schedule.slots,
-                                [&](auto slots) { run(slots, Constant<kWarp>(), kind); });
-      }
-    });
-  }
-};
-
-template <typename T>
-struct ForwardPass : Pass<T> {
-  using Pass<T>::in;
-  using Pass<T>::memory;
-  using Pass<T>::stream;
+struct ForwardPass : LtcPass<T> {
+  using LtcPass<T>::in;
+  using LtcPass<T>::memory;
+  using LtcPass<T>::stream;
 
   T* turn[2] = {};  // [N][B], where the tiled plan keeps no states
 
   void take(Scratch& scratch, bool keeps_states) {
-    Pass<T>::take(scratch, false);
+    LtcPass<T>::take(scratch, false);
     if (!this->tiled() || keeps_states) return;
     for (T*& state : turn) state = scratch.take<T>(in.size.N * in.size.B);
   }
@@ -194,7 +60,7 @@ struct ForwardPass : Pass<T> {
   }
 
   void run_persistent(const LtcOutputs<T>& out) const {
-    PersistentForward<T> call{common(out), {}, {}};
+    PersistentForward<T> call{common(out)};
     call.most = static_cast<int>(ltc_layer_synapses(in.size, this->counts, in.nets));
     call.memory = memory.of_sample({});
     this->with_instance([&](auto slots, auto threads, auto kind) {
@@ -249,26 +115,19 @@ struct ForwardPass : Pass<T> {
   }
 
   LtcForward<T> common(const LtcOutputs<T>& out) const {
-    return {this->net,
-            this->rows,
-            this->num,
-            this->den,
-            in.h0,
-            in.parameters.output_w,
-            in.parameters.output_b,
-            Results<T>::of(out)};
+    return {this->call(), in.parameters.output_b, in.h0, Results<T>::of(out)};
   }
 };
 
 template <typename T>
-struct BackwardPass : Pass<T> {
-  using Pass<T>::in;
-  using Pass<T>::memory;
-  using Pass<T>::counts;
-  using Pass<T>::net;
-  using Pass<T>::rows;
-  using Pass<T>::schedule;
-  using Pass<T>::stream;
+struct BackwardPass : LtcPass<T> {
+  using LtcPass<T>::in;
+  using LtcPass<T>::memory;
+  using LtcPass<T>::counts;
+  using LtcPass<T>::net;
+  using LtcPass<T>::rows;
+  using LtcPass<T>::schedule;
+  using LtcPass<T>::stream;
 
   T* grad_num = nullptr;  // [N][rows], as the next two
   T* grad_den = nullptr;
@@ -287,7 +146,7 @@ struct BackwardPass : Pass<T> {
   T* grad_c = nullptr;  // [B][N]
 
   void take(Scratch& scratch) {
-    Pass<T>::take(scratch, true);
+    LtcPass<T>::take(scratch, true);
     const LayerSizes& size = in.size;
     grad_num = scratch.take<T>(size.N * rows.count);
     grad_den = scratch.take<T>(size.N * rows.count);
@@ -317,14 +176,11 @@ struct BackwardPass : Pass<T> {
     const LayerSizes& size = in.size;
     if (size.N == 0) return;
     // Entries that are no synapse.
-    clear(grad.sigma, size.N);
-    clear(grad.mu, size.N);
-    clear(grad.w, size.N);
-    clear(grad.erev, size.N);
-    clear(grad.sensory_sigma, size.I);
-    clear(grad.sensory_mu, size.I);
-    clear(grad.sensory_w, size.I);
-    clear(grad.sensory_erev, size.I);
+    for (T* const dense : {grad.sigma, grad.mu, grad.w, grad.erev}) clear(dense, size.N);
+    for (T* const dense :
+         {grad.sensory_sigma, grad.sensory_mu, grad.sensory_w, grad.sensory_erev}) {
+      clear(dense, size.I);
+    }
     this->gather(true);
     this->sensory_sums();
     if (size.B > 0) {
@@ -353,7 +209,7 @@ struct BackwardPass : Pass<T> {
   }
 
   void run_persistent(const LtcGradients<T>& grad) const {
-    PersistentBackward<T> call{common(grad), {}, {}, {}, {}, {}};
+    PersistentBackward<T> call{common(grad)};
     call.grad_timespans = grad.timespans;
     call.synapse_sums = sums;
     call.most = static_cast<int>(ltc_layer_synapses(in.size, counts, in.nets));
@@ -491,9 +347,7 @@ struct BackwardPass : Pass<T> {
   }
 
   LtcBackward<T> common(const LtcGradients<T>& grad) const {
-    return {
-        net,      rows,     this->num,    this->den, in.parameters.output_w, Wanted<T>::of(grad),
-        grad_num, grad_den, grad_capacity};
+    return {this->call(), Wanted<T>::of(grad), grad_num, grad_den, grad_capacity};
   }
 };
 

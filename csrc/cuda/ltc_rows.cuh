@@ -31,7 +31,7 @@ struct InputMap {
 
 // u is 0 in rows past the end of their sample, whose x is not read.
 template <typename T>
-__global__ void ltc_input_map_kernel(const Rows<T> rows, const InputMap<T> map) {
+__global__ void ltc_input_map_kernel(const SequenceRows<T> rows, const InputMap<T> map) {
   const int64_t r = thread_index();
   if (r >= rows.count) return;
   const int64_t t = r / rows.B, b = r % rows.B;
@@ -77,8 +77,8 @@ struct InputGradients {
   T* b = nullptr;
 };
 template <typename T>
-__global__ void ltc_input_gradient_kernel(const Rows<T> rows, const InputMap<T> map, const T* gu,
-                                          const InputGradients<T> grad) {
+__global__ void ltc_input_gradient_kernel(const SequenceRows<T> rows, const InputMap<T> map,
+                                          const T* gu, const InputGradients<T> grad) {
   const int64_t k = blockIdx.x;
   T sums[2] = {};
   for (int64_t r = threadIdx.x; r < rows.count; r += kBlockThreads) {
@@ -153,8 +153,7 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
   }
   FASTLTC_UNROLL
   for (int n = 0; n < kSynapsesPerWarp; ++n) {
-    const SynapseSums<T> total{sum_lanes(sums[n].P), sum_lanes(sums[n].Q), sum_lanes(sums[n].H),
-                               sum_lanes(sums[n].HV)};
+    const SynapseSums<T> total = sum_lanes(sums[n]);
     if (lane == 0 && first + n < list.count) parts[blockIdx.y * list.count + first + n] = total;
   }
 }
@@ -175,16 +174,9 @@ __device__ void write_synapse_gradient(const Synapses<T>& list, const SynapseGra
                                        int64_t k, int lane, bool softplus_weights) {
   SynapseSums<T> sum;
   for (int part = lane; part < grad.parts; part += kWarp) {
-    const SynapseSums<T> other = grad.sums[part * list.count + k];
-    sum.P += other.P;
-    sum.Q += other.Q;
-    sum.H += other.H;
-    sum.HV += other.HV;
+    sum.add(grad.sums[part * list.count + k]);
   }
-  sum.P = sum_lanes(sum.P);
-  sum.Q = sum_lanes(sum.Q);
-  sum.H = sum_lanes(sum.H);
-  sum.HV = sum_lanes(sum.HV);
+  sum = sum_lanes(sum);
   if (lane != 0 || list.pre[k] < 0) return;
   const int64_t at = list.dense(list.pre[k], list.post[k]);
   const T slope = softplus_weights ? softplus_slope(list.weight[at]) : T(1);
@@ -248,7 +240,7 @@ struct OutputGradients {
 
 // A block for each output.
 template <typename T>
-__global__ void ltc_output_gradients_kernel(const Network<T> net, const Rows<T> rows,
+__global__ void ltc_output_gradients_kernel(const Network<T> net, const SequenceRows<T> rows,
                                             const OutputGradients<T> call) {
   const int64_t m = blockIdx.x, j = net.motor(m);
   const Wanted<T>& grad = call.grad;
@@ -270,7 +262,7 @@ __global__ void ltc_output_gradients_kernel(const Network<T> net, const Rows<T> 
 
 // The gradient of the time steps, from those of neurons or layers: added up where they share one.
 template <typename T>
-__global__ void ltc_timespans_kernel(const Rows<T> rows, int channels, const T* grad_dt,
+__global__ void ltc_timespans_kernel(const SequenceRows<T> rows, int channels, const T* grad_dt,
                                      const SequenceView<T> grad) {
   const int64_t r = thread_index();
   if (r >= rows.count) return;

@@ -184,7 +184,7 @@ FASTLTC_DEVICE int64_t state_index(int64_t b, int64_t j, int64_t samples, int64_
 template <typename T>
 struct MemoryStep {
   Stage<T> stage;
-  Rows<T> rows;
+  SequenceRows<T> rows;
   const T* given = nullptr;  // [rows][N][4]: W x + b
   SequenceView<const T> c0;  // [B, N]; null: zeros
   T* c = nullptr;            // [B][N] the memory; backward its gradient
@@ -210,10 +210,8 @@ __global__ void __launch_bounds__(kBlockThreads)
   const ProductSize size{B, width, 0, N};
   const StateColumns<T, by_neuron> states{h, B, N};
   const PackedColumns<T> weight{stage.step_weight(), width};
-  for (int64_t tile = blockIdx.y; tile * kTileSide < width; tile += gridDim.y) {
-    const TileSums<T> sums =
-        tile_product<T>(states, weight, static_cast<int64_t>(blockIdx.x), tile, size);
-    if (sums.n >= width) continue;
+  each_tile<T>(states, weight, size, [&](const TileSums<T>& sums) {
+    if (sums.n >= width) return;
     const int64_t j = sums.n / 4;
     FASTLTC_UNROLL
     for (int p = 0; p < 4; ++p) {
@@ -231,7 +229,7 @@ __global__ void __launch_bounds__(kBlockThreads)
       if (stage.kept == nullptr) continue;
       keep_memory(stage.kept + r * stage.kept_pitch + j * kKeptRows, z, c, active);
     }
-  }
+  });
 }
 
 // gz of a step and the gradient of the memory before it, from those of v, `g`, and of the memory
@@ -262,9 +260,7 @@ __global__ void __launch_bounds__(kBlockThreads, 2)
   const int64_t B = step.rows.B, N = stage.units, width = stage.width();
   const ProductSize size{B, N, 0, width};
   const PackedRows<T> dz{stage.dz + t * B * width, width}, weight{stage.step_weight(), width};
-  for (int64_t tile = blockIdx.y; tile * kTileSide < N; tile += gridDim.y) {
-    const TileSums<T> sums =
-        tile_product<T>(dz, weight, static_cast<int64_t>(blockIdx.x), tile, size);
+  each_tile<T>(dz, weight, size, [&](const TileSums<T>& sums) {
     FASTLTC_UNROLL
     for (int p = 0; p < 4; ++p) {
       const int64_t b = sums.m + p;
@@ -276,7 +272,7 @@ __global__ void __launch_bounds__(kBlockThreads, 2)
         if (sums.n + q < N) to[q * (by_neuron ? B : 1)] = sums.value[p][q];
       }
     }
-  }
+  });
 }
 
 }  // namespace fastltc::cuda

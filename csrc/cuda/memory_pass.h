@@ -65,8 +65,8 @@ struct MemoryPass {
   }
 
   // Does nothing without mixed memory.
-  void take(Scratch& scratch, const SequenceInputs<T>& in, const Rows<T>& rows, int block_threads,
-            bool with_backward) {
+  void take(Scratch& scratch, const SequenceInputs<T>& in, const SequenceRows<T>& rows,
+            int block_threads, bool with_backward) {
     recurrent_weight = in.memory.recurrent_weight;
     if (!present()) return;
     N = in.size.N;

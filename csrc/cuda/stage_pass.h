@@ -119,9 +119,10 @@ struct StagePass {
     int n = 0;
     for (const Stage<T>& stage : stages) {
       if (!stage.reads_x) continue;
-      through.dz[n] = stage.dz;
-      through.weight[n] = stage.weight;
-      through.width[n++] = stage.width();
+      through.dz.values[n] = stage.dz;
+      through.weight.values[n] = stage.weight;
+      through.dz.width[n] = through.weight.width[n] = stage.width();
+      ++n;
     }
     launch_tiles("stage_input_gradient", stage_input_gradient_kernel<T>, x.rows.count,
                  stages[0].inputs, stream, through, x.rows, stages[0].inputs, adds, to);

@@ -79,7 +79,7 @@ __global__ void stage_pack_kernel(const PackBatch<T> batch) {
 template <typename T>
 struct InputsOfRows {
   SequenceView<const T> x;
-  Rows<T> rows;
+  SequenceRows<T> rows;
   FASTLTC_DEVICE T operator()(int64_t r, int64_t i) const {
     const auto [b, t] = rows.place(r);
     if (t >= rows.length(b)) return T(0);
@@ -115,10 +115,9 @@ __global__ void __launch_bounds__(kBlockThreads)
     stage_given_kernel(const Stage<T> stage, const InputsOfRows<T> x, T* given) {
   const int64_t width = stage.width();
   const ProductSize size{x.rows.count, width, 0, stage.inputs};
-  for (int64_t tile = blockIdx.y; tile * kTileSide < width; tile += gridDim.y) {
-    const TileSums<T> sums =
-        tile_product<T>(RowsOfX<T>{x, x.x.stride_c == 1}, PackedColumns<T>{stage.weight, width},
-                        static_cast<int64_t>(blockIdx.x), tile, size);
+  const RowsOfX<T> rows{x, x.x.stride_c == 1};
+  const PackedColumns<T> weight{stage.weight, width};
+  each_tile<T>(rows, weight, size, [&](const TileSums<T>& sums) {
     FASTLTC_UNROLL
     for (int p = 0; p < 4; ++p) {
       FASTLTC_UNROLL
@@ -127,44 +126,33 @@ __global__ void __launch_bounds__(kBlockThreads)
         if (r < size.m && n < size.n) given[r * width + n] = sums.value[p][q] + stage.bias[n];
       }
     }
-  }
+  });
 }
 
-// The gradient of x, through one stage or two: the columns of both stand behind each other.
+// The gradient of x is through one stage or two: the columns of both stand behind each other.
+template <typename T>
+struct RowsOfTwo {          // (row or input, unit and gate)
+  const T* values[2] = {};  // [rows or inputs][width]
+  int64_t width[2] = {};
+  static constexpr bool along_k = true;
+  __device__ T operator()(int64_t row, int64_t n) const {
+    if (n < width[0]) return values[0][row * width[0] + n];
+    return values[1][row * width[1] + n - width[0]];
+  }
+};
 template <typename T>
 struct InputGradientStages {
-  const T* dz[2] = {};      // [rows][width]
-  const T* weight[2] = {};  // [inputs][width]
-  int64_t width[2] = {};
-};
-template <typename T>
-struct GradientRows {  // (row, unit and gate)
-  const InputGradientStages<T>& stages;
-  static constexpr bool along_k = true;
-  __device__ T operator()(int64_t r, int64_t n) const {
-    if (n < stages.width[0]) return stages.dz[0][r * stages.width[0] + n];
-    return stages.dz[1][r * stages.width[1] + n - stages.width[0]];
-  }
-};
-template <typename T>
-struct WeightRows {  // (input, unit and gate)
-  const InputGradientStages<T>& stages;
-  static constexpr bool along_k = true;
-  __device__ T operator()(int64_t i, int64_t n) const {
-    if (n < stages.width[0]) return stages.weight[0][i * stages.width[0] + n];
-    return stages.weight[1][i * stages.width[1] + n - stages.width[0]];
-  }
+  RowsOfTwo<T> dz;
+  RowsOfTwo<T> weight;
 };
 
 // Written in full, or added. Blocks: x over rows, y over inputs.
 template <typename T>
 __global__ void __launch_bounds__(kBlockThreads)
-    stage_input_gradient_kernel(const InputGradientStages<T> stages, const Rows<T> rows,
+    stage_input_gradient_kernel(const InputGradientStages<T> stages, const SequenceRows<T> rows,
                                 int64_t inputs, bool adds, const SequenceView<T> grad_x) {
-  const ProductSize size{rows.count, inputs, 0, stages.width[0] + stages.width[1]};
-  for (int64_t tile = blockIdx.y; tile * kTileSide < inputs; tile += gridDim.y) {
-    const TileSums<T> sums = tile_product<T>(GradientRows<T>{stages}, WeightRows<T>{stages},
-                                             static_cast<int64_t>(blockIdx.x), tile, size);
+  const ProductSize size{rows.count, inputs, 0, stages.dz.width[0] + stages.dz.width[1]};
+  each_tile<T>(stages.dz, stages.weight, size, [&](const TileSums<T>& sums) {
     FASTLTC_UNROLL
     for (int p = 0; p < 4; ++p) {
       if (sums.m + p >= size.m) break;
@@ -177,7 +165,7 @@ __global__ void __launch_bounds__(kBlockThreads)
         to = (adds ? to : T(0)) + (active ? sums.value[p][q] : T(0));
       }
     }
-  }
+  });
 }
 
 // What a stage was given in all rows, and the parts of its weight's gradient.

@@ -14,8 +14,8 @@ namespace {
 
 using fastltc::SequenceView;
 using fastltc::cuda::MemoryPass;
-using fastltc::cuda::Rows;
 using fastltc::cuda::Scratch;
+using fastltc::cuda::SequenceRows;
 
 using Values = std::vector<double>;
 
@@ -73,7 +73,7 @@ void check(const Case& c) {
   in.size = {c.B, c.T, c.I, c.N, 1, 1};
   in.x = {x.data(), xs.stride_b, xs.stride_t, 1};
   in.memory = {w.data(), b.data(), r.data()};
-  Rows<double> of;
+  SequenceRows<double> of;
   of.B = c.B;
   of.steps = c.T;
   of.count = rows;

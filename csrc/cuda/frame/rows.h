@@ -10,7 +10,7 @@ namespace fastltc::cuda {
 
 // Inputs that any kernel may need, by row.
 template <typename T>
-struct Rows {
+struct SequenceRows {
   int64_t B = 0;
   int64_t steps = 0;
   int64_t count = 0;  // B * steps
@@ -19,7 +19,7 @@ struct Rows {
   const int64_t* lengths = nullptr;
   int64_t lengths_stride = 0;
 
-  static Rows of(const SequenceInputs<T>& in) {
+  static SequenceRows of(const SequenceInputs<T>& in) {
     return {
         in.size.B,  in.size.T,        in.size.B * in.size.T, in.timespans, in.timespans_per_neuron,
         in.lengths, in.lengths_stride};

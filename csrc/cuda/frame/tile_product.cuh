@@ -4,10 +4,10 @@
 // `along_k` says which of the two has its neighbours next to each other in memory, so that
 // neighbouring threads ask for them. What becomes of C is the caller's.
 //
-// Plan: kBlockThreads threads take a tile of 64 x 64, each of them 4 x 4 in registers, rows and columns next
-// to each other; 16 values of k at a time stand in shared memory, each read 64 times. One thread
-// adds up an element, k ascending: the same sizes give the same bits. Bound by the multiply-adds
-// once k has some hundred values; two barriers for each 16 of them.
+// Plan: kBlockThreads threads take a tile of 64 x 64, each of them 4 x 4 in registers, rows and
+// columns next to each other; 16 values of k at a time stand in shared memory, each read 64 times.
+// One thread adds up an element, k ascending: the same sizes give the same bits. Bound by the
+// multiply-adds once k has some hundred values; two barriers for each 16 of them.
 #pragma once
 
 #include "cuda/frame/device.h"
@@ -83,6 +83,16 @@ __device__ TileSums<T> tile_product(const A& a, const B& b, int64_t tile_m, int6
     __syncthreads();
   }
   return sums;
+}
+
+// Calls body(sums) for each of the block's tiles: those of m are blocks in x, those of n in y, of
+// which a block takes further ones where the grid ends.
+template <typename T, typename A, typename B, typename Body>
+__device__ __forceinline__ void each_tile(const A& a, const B& b, const ProductSize& size,
+                                          const Body& body) {
+  for (int64_t tile = blockIdx.y; tile * kTileSide < size.n; tile += gridDim.y) {
+    body(tile_product<T>(a, b, static_cast<int64_t>(blockIdx.x), tile, size));
+  }
 }
 
 }  // namespace fastltc::cuda
