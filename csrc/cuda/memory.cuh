@@ -149,7 +149,9 @@ struct SampleMemory {
   Gates<T>* gz = nullptr;             // [rows][N]
   SequenceView<const T> grad_c_last;  // [B, N]; null: zeros
 
-  FASTLTC_DEVICE T initial(int64_t b, int64_t j) const { return state_or_zero(c0, b, j); }
+  FASTLTC_DEVICE T initial(int64_t b, int64_t j) const {
+    return c0.data == nullptr ? T(0) : c0.data[b * c0.stride_b + j * c0.stride_c];
+  }
 };
 
 // A step: from h [N] to v [N], both the same for the block and not the same place; a barrier has to
@@ -254,7 +256,7 @@ __global__ void memory_step_gradient_kernel(const MemoryStep<T> step, int64_t t,
 // gh = R^T gz of a step, into g; samples that do not run keep theirs. Blocks: x over samples, y
 // over neurons.
 template <typename T, bool by_neuron>
-__global__ void __launch_bounds__(kBlockThreads, 2)
+__global__ void __launch_bounds__(kBlockThreads, sizeof(T) == 4 ? 3 : 2)
     memory_state_gradient_kernel(const MemoryStep<T> step, int64_t t, T* g) {
   const Stage<T>& stage = step.stage;
   const int64_t B = step.rows.B, N = stage.units, width = stage.width();
