@@ -16,6 +16,26 @@ from interleave import Contestant
 COUNT, INPUTS = 10, 16
 
 
+class Networks:
+    """Ten networks with an input and a state of one sample each, and both ways of calling them."""
+
+    def __init__(self, steps: int) -> None:
+        torch.manual_seed(0)
+        self.layers = [fastltc.LTC(INPUTS, AutoNCP(19, 2)) for _ in range(COUNT)]
+        self.parallel = fastltc.ParallelLTC(self.layers)
+        self.x, self.hx = torch.randn(COUNT, 1, steps, INPUTS), torch.randn(COUNT, 1, 19)
+        self.inputs, self.states = list(self.x), list(self.hx)
+
+    def together(self) -> torch.Tensor:
+        return self.parallel(self.x, self.hx)[0]
+
+    def one_by_one(self) -> list[torch.Tensor]:
+        return [
+            layer(sample, state)[0]
+            for layer, sample, state in zip(self.layers, self.inputs, self.states, strict=True)
+        ]
+
+
 @pytest.mark.parametrize(("steps", "asked"), [(1, 5), (32, None)])
 def test_ten_networks(
     steps: int,
@@ -24,25 +44,14 @@ def test_ten_networks(
     record_times: Callable[..., None],
     threads: int,
 ) -> None:
-    torch.manual_seed(0)
-    layers = [fastltc.LTC(INPUTS, AutoNCP(19, 2)) for _ in range(COUNT)]
-    nets = fastltc.ParallelLTC(layers)
-    x, hx = torch.randn(COUNT, 1, steps, INPUTS), torch.randn(COUNT, 1, 19)
-    inputs, states = list(x), list(hx)
-
-    def one_by_one() -> list[torch.Tensor]:
-        return [
-            layer(sample, state)[0]
-            for layer, sample, state in zip(layers, inputs, states, strict=True)
-        ]
-
+    networks = Networks(steps)
     with torch.no_grad():
-        error = float((nets(x, hx)[0] - torch.stack(one_by_one())).abs().max())
+        error = float((networks.together() - torch.stack(networks.one_by_one())).abs().max())
         assert error <= 1e-5
         times = interleave(
             [
-                Contestant("fastltc", lambda: nets(x, hx), threads),
-                Contestant("ten calls", one_by_one, threads),
+                Contestant("fastltc", networks.together, threads),
+                Contestant("ten calls", networks.one_by_one, threads),
             ]
         )
     time = Spread.of([1e6 * seconds for seconds in times.seconds["fastltc"]])

@@ -1,10 +1,11 @@
 """Runs one layer in a process of its own, where a whole process is what must be measured.
 
     python worker.py memory CASE LAYER THREADS    peak memory of one training step, in bytes
-    python worker.py steps CASE LAYER THREADS     for each line "N" on stdin, N training steps
+    python worker.py calls NAME THREADS           for each line "N" on stdin, the seconds of N calls
+    python worker.py instructions NAME...         under callgrind: instructions of one call of each
 
-CASE is a key of CASES and LAYER is fastltc or ncps. Both print one line of JSON when ready and one
-for each result.
+CASE is a key of CASES, LAYER is fastltc or ncps, NAME is a key of CALLS. The first two print one
+line of JSON when ready, and all print one for each result. ``Worker`` runs the second.
 """
 
 from __future__ import annotations
@@ -12,12 +13,16 @@ from __future__ import annotations
 import ctypes
 import gc
 import json
+import os
 import re
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import torch
 
+from calls import CALLS
 from cases import CASES, Layer, Layers
 
 PR_SET_THP_DISABLE = 41
@@ -66,20 +71,95 @@ def make_memory_exact() -> None:
     libc.mallopt(M_MMAP_THRESHOLD, 64 * 1024)
 
 
+class Worker:
+    """A process that calls one thing; ``with`` waits until it is ready, and ends it.
+
+    Args:
+        name: a key of ``CALLS``.
+        threads: that torch may use.
+        instruction_set: forced by ``FASTLTC_CPU``; the strongest by default.
+        python: the interpreter of the environment whose fastltc is called.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        threads: int = 1,
+        instruction_set: str = "",
+        python: str = sys.executable,
+    ) -> None:
+        self.instruction_set = instruction_set
+        self._process = subprocess.Popen(
+            [python, __file__, "calls", name, str(threads)],
+            env={**os.environ, "FASTLTC_CPU": instruction_set},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def __enter__(self) -> Worker:
+        self._result()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._process.communicate()
+
+    def seconds(self, calls: int) -> float:
+        """Return how long so many calls take."""
+        print(calls, file=self._process.stdin, flush=True)
+        return float(self._result())
+
+    def _result(self) -> str | float:
+        line = self._process.stdout.readline()  # type: ignore[union-attr]
+        if not line:
+            raise RuntimeError(f"{' '.join(map(str, self._process.args))} ended")  # type: ignore[arg-type]
+        result: str | float = json.loads(line)
+        return result
+
+
+def instructions(name: str) -> int:
+    """Count the instructions of a call, in a process that runs under callgrind."""
+    call, calls = CALLS[name](), 5
+    for _ in range(3):
+        call()
+    control = ["callgrind_control", str(os.getpid())]
+    subprocess.run([*control, "--zero"], check=True, stdout=subprocess.DEVNULL)
+    for _ in range(calls):
+        call()
+    subprocess.run([*control, "--dump"], check=True, stdout=subprocess.DEVNULL)
+    dump = max(Path().glob(f"callgrind.out.{os.getpid()}.*"), key=lambda p: int(p.suffix[1:]))
+    found = re.search(r"^totals: (\d+)", dump.read_text(), re.MULTILINE)
+    if found is None:
+        raise RuntimeError(f"{dump} has no totals")
+    return int(found.group(1)) // calls
+
+
 def main() -> None:
-    task, case, which, threads = sys.argv[1:]
+    task, *arguments = sys.argv[1:]
     if task == "memory":
+        case, which, threads = arguments
         make_memory_exact()
-    torch.set_num_threads(int(threads))
-    layer: Layer = getattr(Layers(CASES[case]), which)
-    print(json.dumps("ready"), flush=True)
-    if task == "memory":
+        torch.set_num_threads(int(threads))
+        layer: Layer = getattr(Layers(CASES[case]), which)
+        print(json.dumps("ready"), flush=True)
         print(json.dumps(peak_memory(layer)), flush=True)
-        return
-    for line in sys.stdin:
-        for _ in range(int(line)):
-            layer.training_step()
-        print(json.dumps("done"), flush=True)
+    elif task == "calls":
+        name, threads = arguments
+        torch.set_num_threads(int(threads))
+        call = CALLS[name]()
+        call()
+        print(json.dumps("ready"), flush=True)
+        gc.disable()
+        for line in sys.stdin:
+            count = int(line)
+            start = time.perf_counter()
+            for _ in range(count):
+                call()
+            print(json.dumps(time.perf_counter() - start), flush=True)
+    else:
+        torch.set_num_threads(1)
+        for name in arguments:
+            print(json.dumps([name, instructions(name)]), flush=True)
 
 
 if __name__ == "__main__":
