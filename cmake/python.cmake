@@ -57,8 +57,9 @@ if(FASTLTC_CUDA_BUILT)
 endif()
 
 pybind11_add_module(_runtime MODULE NO_EXTRAS
+  csrc/runtime/arrays.cpp
+  csrc/runtime/model.cpp
   csrc/runtime/module.cpp
-  csrc/runtime/network.cpp
   csrc/runtime/session.cpp
   csrc/runtime/unchanged.cpp)
 target_include_directories(_runtime PRIVATE ${PROJECT_BINARY_DIR}/generated)

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from fastltc.nn.changes import Watch, change, own_forward
-from fastltc.nn.checks import check_input_kind, check_state
-from fastltc.nn.timespans import cell_timespans
-from fastltc.nn.wiring import build_wiring
-from fastltc.ops.errors import check_timespan_values
-from fastltc.ops.ltc import LTC_PARAMETERS, LTC_POSITIVE, LTC_TABLE, ltc
+from fastltc.nn.checks import check_input_kind
+from fastltc.nn.steps import run_step
+from fastltc.nn.wiring import WiringSizes, build_wiring
+from fastltc.ops.ltc import LTC_PARAMETERS, LTC_POSITIVE, LTC_TABLE, run_ltc
+from fastltc.ops.sequence import Sequences
 from fastltc.ops.synapses import THOROUGH_FROM, SynapseCache, synapse_list
 
 __all__ = ["LTCCell"]
@@ -25,7 +25,7 @@ _NO_MAP = (None, False, "", "none", "identity")
 
 
 @own_forward
-class LTCCell(nn.Module):
+class LTCCell(WiringSizes, nn.Module):
     r"""A liquid time-constant (LTC) cell, which runs one time step.
 
     The equation is that of :func:`fastltc.reference.ltc`. The class takes the place of
@@ -156,26 +156,6 @@ class LTCCell(nn.Module):
                 constant(f"{side}_b", np.zeros(size))
 
     @property
-    def state_size(self) -> int:
-        """Number of neurons, N."""
-        return self._wiring.units
-
-    @property
-    def sensory_size(self) -> int:
-        """Number of inputs, I."""
-        return self._wiring.input_dim
-
-    @property
-    def motor_size(self) -> int:
-        """Number of motor neurons, M."""
-        return self._wiring.output_dim
-
-    @property
-    def output_size(self) -> int:
-        """Number of outputs, M."""
-        return self.motor_size
-
-    @property
     def synapse_count(self) -> int:
         """Number of synapses between neurons, by the mask."""
         return self._synapse_lists(thorough=True)[0].shape[0] - (self.state_size + 1)
@@ -247,34 +227,13 @@ class LTCCell(nn.Module):
                 (``RuntimeError`` in compiled code).
             TypeError: if a dtype or a device is wrong.
         """
-        if not isinstance(inputs, Tensor):
-            raise TypeError(f"inputs: expected a tensor, got {type(inputs).__name__}")
-        neurons = self._wiring.units
-        if inputs.dim() != 2 or inputs.shape[1] != self._wiring.input_dim:
-            raise ValueError(
-                f"inputs: expected shape [B, I] with I = {self.sensory_size}, got "
-                f"{list(inputs.shape)}"
-            )
-        batch = inputs.shape[0]
-        states = check_state("states", states, (batch, neurons), inputs)
-        timespans = cell_timespans(elapsed_time, batch, neurons, inputs)
-        try:
-            return self._run(inputs.unsqueeze(1), states, timespans, return_sequences=False)
-        except ValueError:
-            if isinstance(elapsed_time, Tensor):
-                check_timespan_values("elapsed_time", elapsed_time)
-            raise
+        return run_step(self, inputs, states, elapsed_time, ("inputs", "states", "elapsed_time"))
 
-    def _run(
-        self,
-        x: Tensor,
-        h0: Tensor | None,
-        timespans: Tensor | None,
-        lengths: Tensor | None = None,
-        return_sequences: bool = True,
-        time_major: bool = False,
-        memory: Sequence[Tensor] | None = None,
-    ) -> tuple[Tensor, Tensor]:
+    def _inputs_and_neurons(self) -> tuple[int, int]:
+        wiring = self._wiring
+        return wiring.input_dim, wiring.units
+
+    def _run(self, sequences: Sequences) -> tuple[Tensor, Tensor]:
         """Run ``[B, T, I]`` inputs of the right shape through the operator."""
         compiling = torch.compiler.is_compiling()
         parameters = self._operator_parameters(compiling)
@@ -285,7 +244,7 @@ class LTCCell(nn.Module):
             softplus = self._look_for_softplus(compiling)
         if softplus is None:
             parameters, softplus = self._made_positive(parameters), False
-        weight = parameters[0]
+        weight, x = parameters[0], sequences.x
         assert weight is not None
         if x.dtype != weight.dtype or x.device != weight.device:
             check_input_kind(x, weight)
@@ -293,11 +252,8 @@ class LTCCell(nn.Module):
         synapses, sensory_synapses = self._synapse_lists(
             x.numel() >= THOROUGH_FROM * wiring.input_dim, compiling
         )
-        return ltc(
-            x,
-            h0,
-            timespans,
-            lengths,
+        return run_ltc(
+            sequences,
             parameters,
             synapses,
             sensory_synapses,
@@ -305,9 +261,6 @@ class LTCCell(nn.Module):
             self._ode_unfolds,
             self._epsilon,
             softplus,
-            return_sequences,
-            time_major,
-            memory,
         )
 
     def _operator_parameters(self, compiling: bool = False) -> tuple[Tensor | None, ...]:
@@ -363,7 +316,7 @@ class LTCCell(nn.Module):
     def _readout(self, h: Tensor) -> Tensor:
         """Return the output that goes with a state."""
         x = h.new_empty(h.shape[0], 0, self._wiring.input_dim)
-        return self._run(x, h, None, return_sequences=False)[0]
+        return self._run(Sequences(x, h, return_sequences=False))[0]
 
     def _synapse_lists(self, thorough: bool, compiling: bool = False) -> tuple[Tensor, Tensor]:
         if compiling:

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from fastltc.ops.sequence import HALF_DTYPES, SequenceOperator
+from fastltc.ops.sequence import HALF_DTYPES, SequenceOperator, Sequences
 
-__all__ = ["CFC_ACTIVATIONS", "CFC_MODES", "cfc"]
+__all__ = ["CFC_ACTIVATIONS", "CFC_MODES", "cfc", "run_cfc"]
 
 CFC_MODES = ("default", "no_gate", "pure")
 """Names of the modes; the operators take the position."""
@@ -118,26 +118,41 @@ def cfc(
     Source: Hasani et al., Closed-form continuous-time neural networks, Nature Machine
     Intelligence 2022 (arXiv:2106.13898).
     """
+    return run_cfc(
+        Sequences(x, h0, timespans, lengths, memory or (), return_sequences, time_major),
+        parameters,
+        masks,
+        layer_sizes,
+        backbone_layers,
+        mode,
+        activation,
+        dropout,
+    )
+
+
+def run_cfc(
+    sequences: Sequences,
+    parameters: Sequence[Tensor],
+    masks: Sequence[Tensor],
+    layer_sizes: Sequence[int],
+    backbone_layers: int,
+    mode: str,
+    activation: str,
+    dropout: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Do what :func:`cfc` does, for modules."""
     if mode not in _MODES:
         raise ValueError(f"mode: expected one of {', '.join(_MODES)}, got {mode!r}")
     if activation not in _ACTIVATIONS:
         raise ValueError(
             f"activation: expected one of {', '.join(_ACTIVATIONS)}, got {activation!r}"
         )
-    dtype = torch.float32 if x.dtype in HALF_DTYPES else x.dtype
+    dtype = sequences.x.dtype
+    if dtype in HALF_DTYPES:
+        dtype = torch.float32
     for mask in masks:
         if mask.dtype != dtype:
             masks = [m.to(dtype) for m in masks]
             break
-    return _run(
-        x,
-        h0,
-        timespans,
-        lengths,
-        parameters,
-        memory,
-        (masks, dropout),
-        (layer_sizes, backbone_layers, _MODES[mode], _ACTIVATIONS[activation]),
-        return_sequences,
-        time_major,
-    )
+    options = layer_sizes, backbone_layers, _MODES[mode], _ACTIVATIONS[activation]
+    return _run(sequences, parameters, (masks, dropout), options)

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from fastltc.ops.sequence import SequenceOperator
+from fastltc.ops.sequence import SequenceOperator, Sequences
 
-__all__ = ["LTC_PARAMETERS", "LTC_POSITIVE", "LTC_TABLE", "LTCParameter", "ltc"]
+__all__ = ["LTC_PARAMETERS", "LTC_POSITIVE", "LTC_TABLE", "LTCParameter", "ltc", "run_ltc"]
 
 
 class LTCParameter(NamedTuple):
@@ -167,6 +167,29 @@ def ltc(
 
     Source: Hasani et al., Liquid Time-constant Networks, AAAI 2021, algorithm 1.
     """
+    return run_ltc(
+        Sequences(x, h0, timespans, lengths, memory or (), return_sequences, time_major),
+        parameters,
+        synapses,
+        sensory_synapses,
+        output_size,
+        ode_unfolds,
+        epsilon,
+        softplus,
+    )
+
+
+def run_ltc(
+    sequences: Sequences,
+    parameters: Sequence[Tensor | None],
+    synapses: Tensor,
+    sensory_synapses: Tensor,
+    output_size: int,
+    ode_unfolds: int,
+    epsilon: float,
+    softplus: bool,
+) -> tuple[Tensor, Tensor]:
+    """Do what :func:`ltc` does, for modules."""
     input_w, input_b, output_w, output_b = parameters[_FIRST_MAP:]
     present: Any = parameters
     maps = _ALL_MAPS
@@ -174,15 +197,6 @@ def ltc(
         given = parameters[_FIRST_MAP:]
         maps = sum(1 << m for m, tensor in enumerate(given) if tensor is not None)
         present = [*parameters[:_FIRST_MAP], *(tensor for tensor in given if tensor is not None)]
-    return _run(
-        x,
-        h0,
-        timespans,
-        lengths,
-        present,
-        memory,
-        (synapses, sensory_synapses),
-        (maps, output_size, ode_unfolds, epsilon, softplus),
-        return_sequences,
-        time_major,
-    )
+    connections = synapses, sensory_synapses
+    options = maps, output_size, ode_unfolds, epsilon, softplus
+    return _run(sequences, present, connections, options)

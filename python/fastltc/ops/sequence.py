@@ -14,7 +14,7 @@ and ``ops/cfc.py`` say what is special.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,6 +26,7 @@ from fastltc.ops.errors import check_same_device, no_second_derivative, reraise
 __all__ = [
     "HALF_DTYPES",
     "SequenceOperator",
+    "Sequences",
     "below_autograd",
     "compute_in_float32_under_autocast",
 ]
@@ -94,6 +95,21 @@ def _new_sequence(x: Tensor, channels: int, time_major: bool) -> Tensor:
     if time_major:
         return x.new_empty(time, batch, channels).transpose(0, 1)
     return x.new_empty(batch, time, channels)
+
+
+class Sequences(NamedTuple):
+    """A batch of sequences, and how the results are laid out: what every layer is run over.
+
+    See :func:`fastltc.ops.ltc` for all of it. A new argument of a sequence is a field here.
+    """
+
+    x: Tensor
+    h0: Any = None
+    timespans: Tensor | None = None
+    lengths: Tensor | None = None
+    memory: Sequence[Tensor] = ()
+    return_sequences: bool = True
+    time_major: bool = False
 
 
 class SequenceOperator:
@@ -168,43 +184,30 @@ class SequenceOperator:
 
     def run(
         self,
-        x: Tensor,
-        h0: Tensor | None,
-        timespans: Tensor | None,
-        lengths: Tensor | None,
+        sequences: Sequences,
         parameters: Sequence[Tensor],
-        memory: Sequence[Tensor] | None,
         connections: tuple[Any, Any],
         options: tuple[Any, ...],
-        return_sequences: bool,
-        time_major: bool,
     ) -> tuple[Tensor, Tensor]:
         """Run the layer.
 
         Args:
-            x: see :func:`fastltc.ops.ltc`, as for all that it takes, too.
-            h0: the same.
-            timespans: the same.
-            lengths: the same.
+            sequences: what it is run over.
             parameters: those that there are.
-            memory: see :func:`fastltc.ops.ltc`.
             connections: the operator's arguments behind ``memory`` that are tensors.
             options: those that are none.
-            return_sequences: see :func:`fastltc.ops.ltc`.
-            time_major: the same.
 
         Returns:
             The output and the last state.
         """
+        x, h0, timespans, lengths, memory, return_sequences, time_major = sequences
         dtype, weight_dtype = x.dtype, parameters[0].dtype
         if dtype in HALF_DTYPES or (weight_dtype != dtype and weight_dtype in HALF_DTYPES):
-            given = x, h0, timespans, lengths, parameters, memory, connections
-            widened: list[Any] = [*map(_widened, given), options, return_sequences, time_major]
-            output, hn = self.run(*widened)
+            widened = Sequences(*map(_widened, sequences))
+            output, hn = self.run(widened, _widened(parameters), _widened(connections), options)
             if torch.is_autocast_enabled(x.device.type):
                 return output, hn
             return output.to(dtype), hn.to(dtype)
-        memory = () if memory is None else memory
         tracing = torch._C._get_tracing_state() is not None  # by torch.jit.trace
         # The check of a trace, which runs without gradients, must see the same call.
         needs_grad = (tracing or torch.is_grad_enabled()) and (

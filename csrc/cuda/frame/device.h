@@ -1,0 +1,206 @@
+// What kernels use of the device, and their scalar maths. Compiled by nvcc for the device, and by
+// any C++ compiler for the emulator in tests/emulator, whose cuda_runtime.h takes CUDA's place.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cmath>
+#include <cstdint>
+
+#define FASTLTC_DEVICE __host__ __device__ __forceinline__
+
+// Before a loop over registers, before one of which `count` turns should be under way at once, and
+// before one whose copies would not fit into the instruction cache.
+#if defined(__CUDACC__)
+#define FASTLTC_UNROLL _Pragma("unroll")
+#define FASTLTC_PRAGMA(text) _Pragma(#text)
+#define FASTLTC_UNROLL_BY(count) FASTLTC_PRAGMA(unroll(count))
+#define FASTLTC_NO_UNROLL _Pragma("unroll 1")
+#else
+#define FASTLTC_UNROLL
+#define FASTLTC_UNROLL_BY(count)
+#define FASTLTC_NO_UNROLL
+#endif
+
+// Shared memory of the block: as many bytes as the launch says, or an array of its own.
+#if defined(__CUDACC__)
+#define FASTLTC_SHARED_ARRAY(type, name, count) __shared__ type name[count]
+#else
+#define FASTLTC_SHARED_ARRAY(type, name, count) \
+  static const char name##_key = 0;             \
+  type* const name =                            \
+      static_cast<type*>(fastltc::emulator::static_shared(&name##_key, sizeof(type) * (count)))
+#endif
+
+namespace fastltc::cuda {
+
+inline constexpr int kWarp = 32;
+inline constexpr unsigned kFullMask = 0xffffffffu;
+// Of blocks whose size has no other reason.
+inline constexpr int kBlockThreads = 256;
+inline constexpr int kBlockWarps = kBlockThreads / kWarp;
+
+#if defined(__CUDACC__)
+__device__ __forceinline__ unsigned char* dynamic_shared() {
+  extern __shared__ __align__(16) unsigned char fastltc_dynamic_shared[];
+  return fastltc_dynamic_shared;
+}
+#else
+inline unsigned char* dynamic_shared() {
+  return static_cast<unsigned char*>(fastltc::emulator::dynamic_shared());
+}
+#endif
+
+// Thread-block clusters, of compute capability 9.0 and later. Everything that a thread does before
+// it arrives is seen by the others of the cluster after their wait.
+#if defined(__CUDACC__)
+// What is written where kernels for clusters are compiled, but never run, is left out.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+#define FASTLTC_CLUSTER_ASM(...) asm volatile(__VA_ARGS__)
+#else
+#define FASTLTC_CLUSTER_ASM(...)
+#endif
+__device__ __forceinline__ unsigned cluster_rank() {
+  unsigned rank = 0;
+  FASTLTC_CLUSTER_ASM("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+  return rank;
+}
+__device__ __forceinline__ unsigned cluster_size() {
+  unsigned size = 1;
+  FASTLTC_CLUSTER_ASM("mov.u32 %0, %%cluster_nctarank;" : "=r"(size));
+  return size;
+}
+__device__ __forceinline__ void cluster_arrive() {
+  FASTLTC_CLUSTER_ASM("barrier.cluster.arrive.release.aligned;" :: : "memory");
+}
+__device__ __forceinline__ void cluster_wait() {
+  FASTLTC_CLUSTER_ASM("barrier.cluster.wait.acquire.aligned;" :: : "memory");
+}
+// The address of what stands at `at` in this block's shared memory, in that of another block.
+__device__ __forceinline__ uint32_t remote_address(const void* at, [[maybe_unused]] unsigned rank) {
+  uint32_t address = static_cast<uint32_t>(__cvta_generic_to_shared(at));
+  FASTLTC_CLUSTER_ASM("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(address) : "r"(address),
+                      "r"(rank));
+  return address;
+}
+__device__ __forceinline__ void store_remote(float* at, unsigned rank, float value) {
+  FASTLTC_CLUSTER_ASM("st.shared::cluster.f32 [%0], %1;" ::"r"(remote_address(at, rank)),
+                      "f"(value) : "memory");
+}
+__device__ __forceinline__ void store_remote(float4* at, unsigned rank, const float4& value) {
+  FASTLTC_CLUSTER_ASM(
+      "st.shared::cluster.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(remote_address(at, rank)),
+      "f"(value.x), "f"(value.y), "f"(value.z), "f"(value.w) : "memory");
+}
+#undef FASTLTC_CLUSTER_ASM
+#else
+using fastltc::emulator::cluster_arrive;
+using fastltc::emulator::cluster_rank;
+using fastltc::emulator::cluster_size;
+using fastltc::emulator::cluster_wait;
+template <typename V>
+void store_remote(V* at, unsigned rank, const V& value) {
+  *static_cast<V*>(fastltc::emulator::map_shared_rank(at, rank)) = value;
+}
+#endif
+__device__ __forceinline__ void cluster_barrier() {
+  cluster_arrive();
+  cluster_wait();
+}
+
+// 1 / (1 + 2^t). float: two special-function operations, error under 3 ULP; 0 where 2^t overflows.
+FASTLTC_DEVICE float sigmoid_exp2(float t) {
+#if defined(__CUDA_ARCH__)
+  float power, result;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(t));
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(power + 1.0f));
+  return result;
+#else
+  return 1.0f / (1.0f + std::exp2(t));
+#endif
+}
+FASTLTC_DEVICE double sigmoid_exp2(double t) { return 1.0 / (1.0 + ::exp2(t)); }
+
+// 1 / x, of a neuron's denominator. float: error of 1 ULP.
+FASTLTC_DEVICE float reciprocal(float x) {
+#if defined(__CUDA_ARCH__)
+  float result;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
+  return result;
+#else
+  return 1.0f / x;
+#endif
+}
+FASTLTC_DEVICE double reciprocal(double x) { return 1.0 / x; }
+
+// Once per parameter and call: plain and accurate.
+FASTLTC_DEVICE float softplus(float x) { return x > 20.0f ? x : ::log1pf(::expf(x)); }
+FASTLTC_DEVICE double softplus(double x) { return x > 20.0 ? x : ::log1p(::exp(x)); }
+FASTLTC_DEVICE float softplus_slope(float x) { return 1.0f / (1.0f + ::expf(-x)); }
+FASTLTC_DEVICE double softplus_slope(double x) { return 1.0 / (1.0 + ::exp(-x)); }
+
+template <typename T>
+inline constexpr T kLog2E = T(1.4426950408889634074);
+
+// float: errors of 2e-7, not relative.
+template <typename T>
+FASTLTC_DEVICE T sigmoid(T x) {
+  return sigmoid_exp2(x * -kLog2E<T>);
+}
+template <typename T>
+FASTLTC_DEVICE T tanh_exp2(T x) {
+  return sigmoid_exp2(x * (T(-2) * kLog2E<T>)) * T(2) - T(1);
+}
+
+// Of this thread among all of the grid.
+__device__ __forceinline__ int64_t thread_index() {
+  return static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+}
+
+// Calls body(row, channel) with lanes for rows (lane_row), in x, and warps for channels, in y, of
+// which a block takes further ones where the grid ends.
+__device__ __forceinline__ int64_t lane_row() {
+  return static_cast<int64_t>(blockIdx.x) * kWarp + threadIdx.x % kWarp;
+}
+template <typename Body>
+__device__ __forceinline__ void each_row(int64_t rows, int channels, const Body& body) {
+  const int64_t r = lane_row();
+  if (r >= rows) return;
+  for (int j = blockIdx.y * kBlockWarps + threadIdx.x / kWarp; j < channels;
+       j += gridDim.y * kBlockWarps) {
+    body(r, j);
+  }
+}
+
+// The sum over groups of `width` lanes, a power of two, in every lane of the group.
+template <typename T>
+__device__ __forceinline__ T sum_lanes(T value, int width = kWarp) {
+  for (int bits = width / 2; bits > 0; bits /= 2) {
+    value += __shfl_xor_sync(kFullMask, value, bits);
+  }
+  return value;
+}
+
+// The sum over a block of `warps` whole warps, in every thread. `shared` has a place for each warp,
+// and may be used again after the next barrier.
+template <typename T>
+__device__ __forceinline__ T sum_block(T value, T* shared, int warps) {
+  value = sum_lanes(value);
+  if (threadIdx.x % kWarp == 0) shared[threadIdx.x / kWarp] = value;
+  __syncthreads();
+  T total = 0;
+  for (int w = 0; w < warps; ++w) total += shared[w];
+  return total;
+}
+
+// Of each value, over a block of kBlockWarps warps.
+template <typename T, int count>
+__device__ __forceinline__ void sum_block(T (&values)[count]) {
+  FASTLTC_SHARED_ARRAY(T, shared, count * kBlockWarps);
+  FASTLTC_UNROLL
+  for (int n = 0; n < count; ++n) {
+    values[n] = sum_block(values[n], shared + n * kBlockWarps, kBlockWarps);
+  }
+}
+
+}  // namespace fastltc::cuda
