@@ -26,7 +26,8 @@ add_library(fastltc_kernels STATIC
   csrc/cpu/ltc.cpp
   csrc/cpu/masked_linear.cpp
   csrc/cpu/sigmoid.cpp
-  csrc/cpu/stream.cpp)
+  csrc/cpu/stream.cpp
+  csrc/cpu/stream/lowering.cpp)
 target_link_libraries(fastltc_kernels PUBLIC fastltc_flags)
 
 # Each kernel source is compiled once per instruction set, into a namespace of that name. -O3: GCC

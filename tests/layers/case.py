@@ -235,14 +235,11 @@ def run_operator(case: Case) -> tuple[Tensor, Tensor]:
 
 def by_schema(op: Any, case: Case, **values: Any) -> tuple[Any, ...]:
     """Return the arguments of a raw operator in its order, out of a case and values by name."""
-    memory = list(case.memory.values())
-    names = ("memory_w", "memory_b", "memory_recurrent_w")
     values = {
         **case.data,
         "lengths": case.lengths,
         "parameters": list(case.parameters.values()),
-        "memory": memory,
-        **dict(zip(names, memory or [None] * 3, strict=True)),
+        "memory": list(case.memory.values()),
         "time_major": False,
         **case.options,
         **case.raw(),

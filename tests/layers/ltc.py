@@ -16,7 +16,7 @@ from fastltc.nn import synapse_list
 from fastltc.ops import LTC_PARAMETERS, ltc
 from layers.case import Case, poisoned, random_data, random_memory
 
-RECURRENT, SENSORY = LTC_PARAMETERS[3:7], LTC_PARAMETERS[7:11]
+RECURRENT, SENSORY, MAPS = LTC_PARAMETERS[3:7], LTC_PARAMETERS[7:11], LTC_PARAMETERS[11:]
 
 
 class LtcCase(Case):
@@ -154,5 +154,10 @@ class LtcCase(Case):
 
     def raw(self) -> dict[str, Any]:
         *_, synapses, sensory_synapses = self.arguments()
-        lists = {"synapses": synapses, "sensory_synapses": sensory_synapses}
-        return {**self.parameters, **lists}
+        maps = [self.parameters[name] is not None for name in MAPS]
+        return {
+            "parameters": [t for t in self.parameters.values() if t is not None],
+            "maps": sum(there << bit for bit, there in enumerate(maps)),
+            "synapses": synapses,
+            "sensory_synapses": sensory_synapses,
+        }

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from fastltc.ops import cfc, ltc
-from fastltc.ops.checks import check_cfc_arguments, check_ltc_arguments
-from layers import CELLS, Case, CfcCase, LtcCase, change_tensors, run_operator, run_raw
+from fastltc.ops.errors import check_has_kernels
+from layers import CELLS, Case, CfcCase, Draw, LtcCase, plainly, run_operator, run_raw
 
 Bad = dict[str, tuple[dict[str, Any], type[Exception], str]]
 
@@ -200,23 +200,11 @@ def test_bad_synapse_lists() -> None:
             call(synapses, broken)
 
 
-CHECKS: dict[str, tuple[Any, Case, tuple[Any, ...]]] = {
-    "LTC": (check_ltc_arguments, LtcCase.random(poison=False), (2, 6)),
-    "CfC": (
-        check_cfc_arguments,
-        CfcCase.random(density=None),
-        ([5, 3, 2], 0, "default", "lecun_tanh", None),
-    ),
-}
-
-
-@pytest.mark.parametrize("name", CHECKS)
-def test_tensors_on_another_device_say_what_to_do(name: str) -> None:
-    check, case, options = CHECKS[name]
-    x, *rest = case.arguments()
+@plainly
+def test_tensors_on_another_device_say_what_to_do(draw: Draw) -> None:
+    case = draw(poison=False)
+    meta_x = case.with_(x=case.data["x"].to("meta"))
     with pytest.raises(TypeError, match="expected a tensor on meta"):
-        check(x.to("meta"), *rest, *options)
-    arguments = (x, None, None, None, *(list(r) if isinstance(r, tuple) else r for r in rest[3:]))
-    meta = change_tensors(arguments, lambda t: t.to("meta"))
+        run_operator(meta_x)
     with pytest.raises(NotImplementedError, match=r"no meta kernels.*FASTLTC_CUDA"):
-        check(*meta, *options)
+        check_has_kernels(f"{case.operator}_forward", meta_x.data["x"])

@@ -123,5 +123,5 @@ def test_what_does_not_fit_is_named() -> None:
     memory = list(other.memory.values())
     with pytest.raises(ValueError, match=re.escape("memory[0]: expected shape [4 N, I]")):
         cfc(*other.arguments(), **other.options, memory=[memory[2], *memory[1:]])
-    with pytest.raises(RuntimeError, match="memory_b: expected a tensor or None as for memory_w"):
-        run_raw(other, save_states=False, memory_b=None)
+    with pytest.raises(RuntimeError, match="memory: expected three tensors, got 2"):
+        run_raw(other, save_states=False, memory=memory[:2])
