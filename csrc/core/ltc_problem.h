@@ -112,27 +112,11 @@ struct LtcInputs : SequenceInputs<T> {
 // (T * (U + 6) + 1) * N * B. CUDA devices have layouts of their own (cuda/ltc.h) of the same size,
 // but for the problems of ltc_keeps_rates, whose rates [T * U, N, B] are added.
 template <typename T>
-struct LtcOutputs {
-  SequenceView<T> output;  // [B, T, M], or [B, M] (stride_t unused) when not return_sequences
-  bool return_sequences = true;
-  T* hn = nullptr;      // [B, state]
-  T* states = nullptr;  // null: not kept
-};
+using LtcOutputs = SequenceOutputs<T>;
 
+// The parameters' gradients are written in full but the dense [N, N] and [I, N] ones, which the
+// caller has zeroed and of which only synapses are written.
 template <typename T>
-struct LtcGradients : LtcTensors<T*> {
-  // Given.
-  SequenceView<const T> grad_output;  // as LtcOutputs::output; null: zeros
-  bool return_sequences = true;
-  SequenceView<const T> grad_hn;  // [B, state]; null: zeros
-  const T* states = nullptr;
-  // Written, each as large as what it is the gradient of, as are the base's pointers, null where the
-  // parameter is null. All are written in full but the dense [N, N] and [I, N] ones, which the
-  // caller has zeroed and of which only synapses are written.
-  SequenceView<T> x;
-  T* h0 = nullptr;            // [B, state]; null: not wanted
-  SequenceView<T> timespans;  // contiguous; null: not wanted
-  MemoryGradients<T> memory;  // null where the parameters are
-};
+struct LtcGradients : SequenceGradients<T>, LtcTensors<T*> {};
 
 }  // namespace fastltc

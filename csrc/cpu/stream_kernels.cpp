@@ -1,8 +1,8 @@
 // Prepared networks and their sessions, compiled once for each instruction set.
 #include "core/network.h"
-#include "cpu/lane_rows.h"
-#include "cpu/partition.h"
-#include "cpu/simd.h"
+#include "cpu/frame/partition.h"
+#include "cpu/frame/rows.h"
+#include "cpu/frame/simd.h"
 #include "cpu/stream.h"
 #include "cpu/stream/batch_lanes.h"
 #include "cpu/stream/lowering.h"

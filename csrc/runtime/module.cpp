@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "build_info.h"
-#include "cpu/isa.h"
+#include "cpu/frame/isa.h"
 #include "cpu/sigmoid.h"
 #include "runtime/model.h"
 #include "runtime/session.h"

@@ -5,7 +5,7 @@
 #include <random>
 #include <stdexcept>
 
-#include "cuda/launch.h"
+#include "cuda/frame/launch.h"
 #include "cuda/ltc_checks.h"
 
 using namespace fastltc::test;

@@ -3,7 +3,7 @@
 // Maths as in post_lanes.h.
 //
 // Layout: a tile is W registers of streams, and everything of it is rows of lanes,
-// [W][rows][lanes], as in ltc_batch_lanes.h: the values that pass from stage to stage, the state,
+// [W][rows][lanes], as in cells/ltc.h: the values that pass from stage to stage, the state,
 // scratch. A stage knows the rows it reads and writes. The state stays in that layout between
 // steps; only inputs and outputs are transposed.
 //
@@ -11,14 +11,15 @@
 // the sigmoids of LTC and the multiply-adds of the rest.
 #pragma once
 
-#include "cpu/arena.h"
-#include "cpu/dense_rows.h"
-#include "cpu/lane_rows.h"
-#include "cpu/ltc_batch_lanes.h"
-#include "cpu/ltc_plan.h"
-#include "cpu/partition.h"
-#include "cpu/pool.h"
-#include "cpu/simd.h"
+#include "cpu/cells/dense.h"
+#include "cpu/cells/ltc.h"
+#include "cpu/cells/ltc_packed.h"
+#include "cpu/frame/arena.h"
+#include "cpu/frame/partition.h"
+#include "cpu/frame/pool.h"
+#include "cpu/frame/rows.h"
+#include "cpu/frame/simd.h"
+#include "cpu/frame/step.h"
 #include "cpu/stream/cells.h"
 #include "cpu/stream/layout.h"
 #include "cpu/stream/lowering.h"
@@ -34,7 +35,7 @@ struct BatchStage : StreamStage {
 // An LTC layer's part of a tile.
 struct BatchLtc {
   LtcInputs<float> in;  // its maps point to copies, its other parameters nowhere
-  LtcPlan<float> plan;
+  PackedLtc<float> packed;
 };
 
 class BatchLanesNetwork : public StreamLayout<BatchStage> {
@@ -147,7 +148,7 @@ class BatchLanesNetwork : public StreamLayout<BatchStage> {
     size_t scratch = 0;
     for (int64_t n = 0; n < ltc_count_; ++n) {
       Arena counting;
-      LtcTile<W>(ltc_[n], Arena()).tile.take(counting);
+      LtcTile<W>(ltc_[n], counting);
       if (counting.used() > scratch) scratch = counting.used();
     }
     return W * rows_ * L + static_cast<int64_t>(scratch / sizeof(float));
@@ -322,7 +323,7 @@ class BatchLanesNetwork : public StreamLayout<BatchStage> {
     const LtcInputs<float>& given = stage.layer->ltc;
     BatchLtc& ltc = ltc_[stage.ltc];
     ltc = BatchLtc();
-    fill_plan(ltc.plan, given);
+    pack(ltc.packed, given);
     LtcParameters<float>& p = ltc.in.parameters;
     ltc.in.size = given.size;
     p.input_w = copy_of(given.parameters.input_w, stage.inputs);
@@ -334,7 +335,7 @@ class BatchLanesNetwork : public StreamLayout<BatchStage> {
     ltc.in.timespans.data = &some;
     const int64_t N = given.size.N;
     cycles += kSigmoidCycles *
-              (given.size.U * (ltc.plan.recurrent.count + N) + ltc.plan.sensory.count + N);
+              (given.size.U * (ltc.packed.recurrent.count + N) + ltc.packed.sensory.count + N);
   }
 
   const float* copy_of(const float* values, int64_t count) {
@@ -345,12 +346,12 @@ class BatchLanesNetwork : public StreamLayout<BatchStage> {
   }
 
   // With the columns of the synapse lists copied.
-  void fill_plan(LtcPlan<float>& plan, const LtcInputs<float>& given) {
+  void pack(PackedLtc<float>& packed, const LtcInputs<float>& given) {
     LtcInputs<float> in = given;
     in.synapses.column = copy_columns(given.synapses.column, given.size.N);
     in.sensory_synapses.column = copy_columns(given.sensory_synapses.column, given.size.N);
-    take_from(pool_, [&](Arena& arena) { plan.take(arena, in, false); });
-    plan.fill(in, false, 0.0f);
+    take_from(pool_, [&](Arena& arena) { packed.take(arena, in, false); });
+    packed.fill(in, false, 0.0f);
   }
   const int32_t* copy_columns(const int32_t* column, int64_t neurons) {
     int32_t* const result = pool_.take<int32_t>(neurons + 1);
@@ -358,19 +359,26 @@ class BatchLanesNetwork : public StreamLayout<BatchStage> {
     return result;
   }
 
-  // A tile of a sequence of one step, fed with the rows of this one.
+  // The cell of a sequence, fed with the rows of this one.
   template <int W>
   struct LtcTile {
-    LtcOutputs<float> out;
-    ForwardTile<float, W> tile;
-    LtcTile(const BatchLtc& ltc, Arena arena) : tile(ltc.in, out, ltc.plan, arena) {}
+    StepInputs<float, W> step;
+    LtcForward<float, W> cell;
+    Rows<float> ping;
+    Rows<float> pong;
+    LtcTile(const BatchLtc& ltc, Arena& arena) : cell(ltc.in, ltc.packed) {
+      step.take(arena, ltc.in, ltc.packed);
+      cell.take(arena);
+      ping.take(arena, W, ltc.in.size.N);
+      pong.take(arena, W, ltc.in.size.N);
+    }
   };
 
   template <int W>
   void run_ltc(const BatchLtc& ltc, const BatchStage& stage, Rows<float> rows,
                float* scratch) const {
-    LtcTile<W> ltc_tile(ltc, Arena(reinterpret_cast<char*>(scratch)));
-    ForwardTile<float, W>& tile = ltc_tile.tile;
+    Arena arena(reinterpret_cast<char*>(scratch));
+    LtcTile<W> tile(ltc, arena);
     const LtcParameters<float>& p = ltc.in.parameters;
     for (int r = 0; r < W; ++r) {
       const vec dt = S::at_least(S::load(rows.at(r, dt_)), kLeastStep);
@@ -382,11 +390,11 @@ class BatchLanesNetwork : public StreamLayout<BatchStage> {
         S::store(tile.step.u.at(r, k), value);
       }
     }
-    tile.template sensory_sums<Timespans::given>();
+    tile.cell.template sensory_sums<Timespans::given>(tile.step);
     Rows<float> v = at(rows, stage.own.at);
     for (int64_t u = 0; u < ltc.in.size.U; ++u) {
       const Rows<float> next = u % 2 == 0 ? tile.ping : tile.pong;
-      tile.template unfold<Timespans::given>(v, next);
+      tile.cell.template unfold<Timespans::given>(tile.step, constant(v), next);
       v = next;
     }
     for (int r = 0; r < W; ++r) {

@@ -2,9 +2,9 @@
 #pragma once
 
 #include "core/network.h"
-#include "cpu/activations.h"
-#include "cpu/pool.h"
-#include "cpu/simd.h"
+#include "cpu/cells/activations.h"
+#include "cpu/frame/pool.h"
+#include "cpu/frame/simd.h"
 #include "cpu/stream/lowering.h"
 
 namespace fastltc::cpu::FASTLTC_ISA {

@@ -4,8 +4,8 @@
 
 #include <new>
 
-#include "cpu/arena.h"
-#include "cpu/pool.h"
+#include "cpu/frame/arena.h"
+#include "cpu/frame/pool.h"
 #include "cpu/stream/lowering.h"
 
 namespace fastltc::cpu::FASTLTC_ISA {

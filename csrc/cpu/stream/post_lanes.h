@@ -1,6 +1,6 @@
 // One step of a network for one stream at a time: lanes over the neurons of a layer.
 //
-// Maths: LTC as in ltc_batch_lanes.h, CfC as in cfc_batch_lanes.h, the memory cell
+// Maths: LTC as in cells/ltc.h, CfC as in cells/cfc.h, the memory cell
 //   c' = c sigmoid(f + 1) + tanh(a) sigmoid(i)    h' = tanh(c') sigmoid(o)
 // with [a i f o] = Wx x + b + Wh h (fastltc.nn.LSTMCell).
 //
@@ -13,12 +13,12 @@
 // cycles for a cell's functions, 120 to 150 for an unfold), by reading the weights in large ones.
 #pragma once
 
-#include "cpu/arena.h"
-#include "cpu/ltc_plan.h"
-#include "cpu/ltc_post_lanes.h"
-#include "cpu/partition.h"
-#include "cpu/pool.h"
-#include "cpu/simd.h"
+#include "cpu/cells/ltc_packed.h"
+#include "cpu/cells/ltc_post_lanes.h"
+#include "cpu/frame/arena.h"
+#include "cpu/frame/partition.h"
+#include "cpu/frame/pool.h"
+#include "cpu/frame/simd.h"
 #include "cpu/stream/cells.h"
 #include "cpu/stream/layout.h"
 #include "cpu/stream/lowering.h"
@@ -325,19 +325,19 @@ class PostLanesNetwork : public StreamLayout<PostStage> {
   }
 
   void fill_lanes(PostLanes<float>& lanes, const LtcInputs<float>& in) {
-    LtcPlan<float> plan;
+    PackedLtc<float> packed;
     Arena counting;
-    plan.take(counting, in, false);
+    packed.take(counting, in, false);
     counting.take<int32_t>(in.size.N + 2);
     const Block block(counting.used());
     Arena arena(block.data());
-    plan.take(arena, in, false);
-    plan.fill(in, false, 0.0f);
+    packed.take(arena, in, false);
+    packed.fill(in, false, 0.0f);
     int32_t* const bins = arena.take<int32_t>(in.size.N + 2);
     take_from(pool_, [&](Arena& to) { lanes.take(to, in); });
     lanes.deal(in, bins);
     take_from(pool_, [&](Arena& to) { lanes.take_slots(to); });
-    lanes.fill(in, plan);
+    lanes.fill(in, packed);
   }
 
   void run_ltc(const PostLtc& ltc, const PostStage& stage, float* memory, float dt) const {

@@ -1,8 +1,8 @@
-// Activations of lanes, by the sigmoid of simd.h.
+// Activations of lanes, by the sigmoid of frame/simd.h.
 #pragma once
 
 #include "core/cfc_problem.h"
-#include "cpu/simd.h"
+#include "cpu/frame/simd.h"
 
 namespace fastltc::cpu::FASTLTC_ISA {
 

@@ -1,6 +1,6 @@
 // LTC over a sequence, one postsynaptic neuron per lane: inference on few samples.
 //
-// Maths as in ltc_batch_lanes.h. One sample fills one lane of that plan; here its neurons fill the
+// Maths as in cells/ltc.h. One sample fills one lane of that plan; here its neurons fill the
 // lanes.
 //
 // Layout: neurons are dealt to lanes of whole registers, driven ones first (most synapses first, so
@@ -17,9 +17,9 @@
 #pragma once
 
 #include "core/ltc_problem.h"
-#include "cpu/arena.h"
-#include "cpu/ltc_plan.h"
-#include "cpu/simd.h"
+#include "cpu/cells/ltc_packed.h"
+#include "cpu/frame/arena.h"
+#include "cpu/frame/simd.h"
 
 namespace fastltc::cpu::FASTLTC_ISA {
 
@@ -77,8 +77,8 @@ struct PostLanes {
 
   static int64_t registers_of(int64_t neurons) { return (neurons + L - 1) / L; }
 
-  // Lanes and slots, from the wiring alone. `counting` finds how much memory that takes; the plan's
-  // lists of driven and leaky neurons need not be filled for it.
+  // Lanes and slots, from the wiring alone. `counting` finds how much memory that takes; the packed
+  // layer's lists of driven and leaky neurons need not be filled for it.
   void take(Arena& arena, const LtcInputs<T>& in) {
     const int64_t N = neurons = in.size.N;
     int64_t driven = 0;
@@ -150,8 +150,8 @@ struct PostLanes {
     take_slots(arena, sensory);
   }
 
-  void fill(const LtcInputs<T>& in, const LtcPlan<T>& plan) {
-    motor = plan.motor;
+  void fill(const LtcInputs<T>& in, const PackedLtc<T>& layer) {
+    motor = layer.motor;
     for (int64_t k = 0; k < registers * L; ++k) {
       // Lanes without a neuron hold v = 0.
       capacity[k] = T(1);
@@ -162,13 +162,13 @@ struct PostLanes {
       const int64_t q = position[j] / L;
       for (int part = 0; part < split[q]; ++part) {
         const int64_t at = position[j] + part * (L / split[q]);
-        capacity[at] = plan.capacity[j];
-        leak_numerator[at] = plan.leak_numerator[j];
-        leak_denominator[at] = plan.leak_denominator[j];
+        capacity[at] = layer.capacity[j];
+        leak_numerator[at] = layer.leak_numerator[j];
+        leak_denominator[at] = layer.leak_denominator[j];
       }
     }
-    fill_slots(in, recurrent, plan.recurrent, in.synapses, position);
-    fill_slots(in, sensory, plan.sensory, in.sensory_synapses, nullptr);
+    fill_slots(in, recurrent, layer.recurrent, in.synapses, position);
+    fill_slots(in, sensory, layer.sensory, in.sensory_synapses, nullptr);
   }
 
  private:
@@ -324,26 +324,21 @@ struct PostLanesStep {
   template <typename Source>
   FASTLTC_INLINE void sum(const Slots<T>& slots, int64_t q, const Source& source, vec& n,
                           vec& d) const {
+    const auto add = [&](int64_t slot, vec& num, vec& den) {
+      const T* const p = slots.parameters + slot * 4 * L;
+      const vec s = S::sigmoid_exp2(source(slots, slot) * S::load(p) + S::load(p + L));
+      num += s * S::load(p + 2 * L);
+      den += s * S::load(p + 3 * L);
+    };
     // Two chains of additions: one would be as long as the slots' sigmoids.
     vec n0{}, n1{}, d0{}, d1{};
     int64_t k = slots.begin[q];
     const int64_t end = slots.begin[q + 1];
     for (; k + 1 < end; k += 2) {
-      const T* const p = slots.parameters + k * 4 * L;
-      const vec s0 = S::sigmoid_exp2(source(slots, k) * S::load(p) + S::load(p + L));
-      const vec s1 =
-          S::sigmoid_exp2(source(slots, k + 1) * S::load(p + 4 * L) + S::load(p + 5 * L));
-      n0 += s0 * S::load(p + 2 * L);
-      d0 += s0 * S::load(p + 3 * L);
-      n1 += s1 * S::load(p + 6 * L);
-      d1 += s1 * S::load(p + 7 * L);
+      add(k, n0, d0);
+      add(k + 1, n1, d1);
     }
-    if (k < end) {
-      const T* const p = slots.parameters + k * 4 * L;
-      const vec s0 = S::sigmoid_exp2(source(slots, k) * S::load(p) + S::load(p + L));
-      n0 += s0 * S::load(p + 2 * L);
-      d0 += s0 * S::load(p + 3 * L);
-    }
+    if (k < end) add(k, n0, d0);
     n = sum_parts<T>(n0 + n1, lanes.split[q]);
     d = sum_parts<T>(d0 + d1, lanes.split[q]);
   }

@@ -21,6 +21,8 @@
 #endif
 
 #define FASTLTC_INLINE inline __attribute__((always_inline))
+// A loop that needs all registers: inlined, it would share them with what is around it.
+#define FASTLTC_APART __attribute__((noinline))
 
 namespace fastltc::cpu::FASTLTC_ISA {
 

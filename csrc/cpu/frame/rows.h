@@ -2,13 +2,10 @@
 #pragma once
 
 #include "core/sequence.h"
-#include "cpu/arena.h"
-#include "cpu/simd.h"
+#include "cpu/frame/arena.h"
+#include "cpu/frame/simd.h"
 
 namespace fastltc::cpu::FASTLTC_ISA {
-
-// How time steps come in: not at all, as data, or as data whose gradient is wanted.
-enum class Timespans { unit, given, differentiated };
 
 // W parts of rows of lanes; part r starts r * stride after the first.
 template <typename T>
@@ -22,6 +19,8 @@ struct Rows {
     data = arena.take<T>(width * stride);
   }
   FASTLTC_INLINE T* at(int r, int64_t row) const { return data + r * stride + row * lanes; }
+  // The rows from one on.
+  FASTLTC_INLINE Rows from(int64_t row) const { return {data + row * lanes, stride}; }
 };
 
 // A small square of a matrix, transposed in 16-byte registers: 4 x 4 floats or 2 x 2 doubles.
@@ -197,6 +196,7 @@ struct TileGroups {
   int64_t last[W] = {};  // the group's own steps
   int64_t steps = 0;     // of the longest
 
+  TileGroups() = default;
   TileGroups(const SequenceInputs<T>& in, int64_t first, int valid) {
     constexpr int L = Simd<T>::lanes;
     for (int r = 0; r < W; ++r) {
@@ -259,6 +259,39 @@ FASTLTC_INLINE void copy_rows(const T* from, int64_t count, T* to, int64_t padde
   using S = Simd<T>;
   for (int64_t k = 0; k < count; ++k) S::store(to + k * S::lanes, S::load(from + k * S::lanes));
   clear_rows(to + count * S::lanes, padded - count);
+}
+
+template <typename T, int W>
+FASTLTC_INLINE void copy_tile(Rows<const T> from, int64_t count, Rows<T> to) {
+  for (int r = 0; r < W; ++r) copy_rows<T>(from.at(r, 0), count, to.at(r, 0), count);
+}
+
+// Channels [begin, begin + count) of the states of a tile's samples, [B, state]. Zeros where there
+// is no view.
+template <typename T, int W>
+void load_state(SequenceView<const T> view, int64_t begin, int64_t count,
+                const LaneGroup (&group)[W], Rows<T> rows) {
+  if (view.data != nullptr) view.data += begin * view.stride_c;
+  for (int r = 0; r < W; ++r) {
+    if (view.data != nullptr) {
+      load_rows(view, 0, count, group[r], rows.at(r, 0));
+    } else {
+      clear_rows(rows.at(r, 0), count);
+    }
+  }
+}
+template <typename T, int W>
+void store_state(SequenceView<T> view, int64_t begin, int64_t count, const LaneGroup (&group)[W],
+                 Rows<T> rows) {
+  view.data += begin * view.stride_c;
+  for (int r = 0; r < W; ++r) store_rows(view, 0, count, group[r], rows.at(r, 0));
+}
+// The same of gradients, of which lanes without a sample have none.
+template <typename T, int W>
+void load_state_gradient(const SequenceView<const T>& view, int64_t begin, int64_t count,
+                         const LaneGroup (&group)[W], Rows<T> rows) {
+  load_state(view, begin, count, group, rows);
+  for (int r = 0; r < W; ++r) clear_lanes_past(group[r], count, rows.at(r, 0));
 }
 
 }  // namespace fastltc::cpu::FASTLTC_ISA
