@@ -182,9 +182,9 @@ def raw_arguments(case: CfcCase, save_states: bool) -> tuple[Any, ...]:
     o = case.options
     codes = CFC_MODES.index(o["mode"]), CFC_ACTIVATIONS.index(o["activation"])
     return (
-        *operator_arguments(case),
-        *(o["layer_sizes"], o["backbone_layers"], *codes, case.dropout),
-        *(case.memory.values() if case.memory else (None, None, None)),
+        *case.data.values(),
+        *(case.lengths, list(case.parameters.values()), list(case.memory.values()), case.masks),
+        *(case.dropout, o["layer_sizes"], o["backbone_layers"], *codes),
         *(o["return_sequences"], o.get("time_major", False), save_states),
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -185,9 +186,29 @@ def raw_arguments(case: Case, save_states: bool) -> tuple[Any, ...]:
     names = ("output_size", "ode_unfolds", "epsilon", "softplus", "return_sequences")
     options = [case.options[name] for name in names]
     time_major = case.options.get("time_major", False)
-    memory = case.memory.values() if case.memory else (None, None, None)
+    maps = sum(1 << m for m, tensor in enumerate(parameters[11:]) if tensor is not None)
+    present = [tensor for tensor in parameters if tensor is not None]
     lists = synapses, sensory_synapses
-    return (*data, *parameters, *memory, *lists, *options, time_major, save_states)
+    learned = present, list(case.memory.values())
+    return (*data, *learned, *lists, maps, *options, time_major, save_states)
+
+
+def change_tensors(arguments: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """Change all tensors among the arguments of an operator, also those in lists."""
+
+    def each(value: Any) -> Any:
+        if isinstance(value, list):
+            return [each(v) for v in value]
+        return change(value) if isinstance(value, Tensor) else value
+
+    return tuple(each(value) for value in arguments)
+
+
+def leaves_of(arguments: Any) -> Any:
+    """Detach the floating-point tensors among arguments, and have them require gradients."""
+    return change_tensors(
+        arguments, lambda t: t.detach().requires_grad_() if t.is_floating_point() else t
+    )
 
 
 def run_operator(case: Case) -> tuple[Tensor, Tensor]:

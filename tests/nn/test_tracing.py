@@ -143,7 +143,7 @@ def test_compiled_code_follows_a_loaded_checkpoint() -> None:
 def test_negative_time_steps_in_compiled_code() -> None:
     layer = LTC(I, AutoNCP(N, 2))
     compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
-    with pytest.raises(RuntimeError, match=r"timespans: expected finite values >= 0, got -1"):
+    with pytest.raises(RuntimeError, match=r"timespans: expected finite time steps of 0 or more, got -1"):
         compiled(torch.randn(2, 3, I), timespans=-torch.ones(2, 3))
 
 

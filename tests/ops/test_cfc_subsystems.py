@@ -20,8 +20,8 @@ from cfc_cases import (
     run_reference,
 )
 from fastltc.ops import cfc
-from fastltc.ops.checks import check_cfc_arguments
-from ltc_cases import assert_all_close, with_gradients
+from fastltc.ops.errors import check_has_kernels
+from ltc_cases import assert_all_close, change_tensors, leaves_of, with_gradients
 
 CASES: dict[str, dict[str, Any]] = {
     "one cell": {"h0": False, "timespans": None, "density": None, "layer_sizes": (5,)},
@@ -45,21 +45,6 @@ def plain_case(name: str) -> CfcCase:
     return case
 
 
-def change_tensors(arguments: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    def each(value: Any) -> Any:
-        if isinstance(value, list):
-            return [each(v) for v in value]
-        return change(value) if isinstance(value, Tensor) else value
-
-    return tuple(each(value) for value in arguments)
-
-
-def leaves_of(arguments: Any) -> Any:
-    return change_tensors(
-        arguments, lambda t: t.detach().requires_grad_() if t.is_floating_point() else t
-    )
-
-
 @pytest.mark.parametrize("name", CASES)
 def test_opcheck_of_the_forward(name: str) -> None:
     case = plain_case(name)
@@ -77,10 +62,9 @@ def test_opcheck_of_the_backward(name: str, timespans_grad: bool) -> None:
     arguments = raw_arguments(plain_case(name), save_states=True)
     output, hn, states = torch.ops.fastltc.cfc_forward(*arguments)
     grads = torch.randn_like(output), torch.randn_like(hn)
-    *layout, _ = arguments[-3:]
     torch.library.opcheck(
         torch.ops.fastltc.cfc_backward.default,
-        (*grads, *arguments[:-3], states, *layout, timespans_grad),
+        (*grads, states, *arguments[:-1], timespans_grad),
     )
 
 
@@ -102,7 +86,7 @@ def test_meta_tensors_have_the_shapes_and_strides_of_real_ones(name: str) -> Non
     arguments = raw_arguments(random_cfc(**CASES[name]), True)
     output, hn, states = torch.ops.fastltc.cfc_forward(*arguments)
     for timespans_grad in (True, False):
-        backward = (output, hn, *arguments[:-3], states, *arguments[-3:-1], timespans_grad)
+        backward = (output, hn, states, *arguments[:-1], timespans_grad)
         meta = change_tensors(backward, lambda t: t.to("meta"))
         check(torch.ops.fastltc.cfc_backward(*backward), torch.ops.fastltc.cfc_backward(*meta))
 
@@ -404,10 +388,8 @@ def test_unknown_names() -> None:
 
 def test_tensors_on_another_device_say_what_to_do() -> None:
     case = random_cfc()
-    options = (case.options["layer_sizes"], 0, "default", "lecun_tanh", None)
-    arguments = operator_arguments(case)
+    meta_x = case.with_(x=case.data["x"].to("meta"))
     with pytest.raises(TypeError, match="expected a tensor on meta"):
-        check_cfc_arguments(arguments[0].to("meta"), *arguments[1:], *options)
-    meta = change_tensors((arguments[0], None, None, None, arguments[4]), lambda t: t.to("meta"))
+        run_operator(meta_x)
     with pytest.raises(NotImplementedError, match=r"no meta kernels.*FASTLTC_CUDA"):
-        check_cfc_arguments(*meta, [], *options)
+        check_has_kernels("cfc_forward", meta_x.data["x"])

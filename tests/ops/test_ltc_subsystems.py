@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 
 from fastltc.ops import ltc
-from fastltc.ops.checks import check_ltc_arguments
+from fastltc.ops.errors import check_has_kernels
 from ltc_cases import (
     Case,
     assert_all_close,
+    change_tensors,
+    leaves_of,
     operator_arguments,
     random_case,
     random_weights,
@@ -32,13 +34,6 @@ CASES = {
     "empty sequence": {"time": 0},
     "float32": {"dtype": torch.float32, "batch": 20},
 }
-
-
-def leaves_of(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-    return tuple(
-        a.detach().requires_grad_() if isinstance(a, Tensor) and a.is_floating_point() else a
-        for a in arguments
-    )
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -64,10 +59,9 @@ def test_opcheck_of_the_backward(name: str, timespans_grad: bool) -> None:
     arguments = raw_arguments(case, save_states=True)
     output, hn, states = torch.ops.fastltc.ltc_forward(*arguments)
     grads = torch.randn_like(output), torch.randn_like(hn)
-    *options, _ = arguments[-7:]
     torch.library.opcheck(
         torch.ops.fastltc.ltc_backward.default,
-        (*grads, *arguments[:-7], states, *options, timespans_grad),
+        (*grads, states, *arguments[:-1], timespans_grad),
     )
 
 
@@ -75,7 +69,7 @@ def test_opcheck_of_the_backward(name: str, timespans_grad: bool) -> None:
 def test_meta_tensors_have_the_shapes_and_strides_of_real_ones(name: str) -> None:
     for save_states in (True, False):
         arguments = raw_arguments(random_case(**CASES[name]), save_states)
-        meta = tuple(a.to("meta") if isinstance(a, Tensor) else a for a in arguments)
+        meta = change_tensors(arguments, lambda t: t.to("meta"))
         real = torch.ops.fastltc.ltc_forward(*arguments)
         fake = torch.ops.fastltc.ltc_forward(*meta)
         for r, f in zip(real, fake, strict=True):
@@ -90,11 +84,12 @@ def test_meta_gradients_have_the_shapes_and_strides_of_real_ones(
 ) -> None:
     arguments = raw_arguments(random_case(**CASES[name]), save_states=True)
     output, hn, states = torch.ops.fastltc.ltc_forward(*arguments)
-    *options, _ = arguments[-7:]
-    arguments = (output, hn, *arguments[:-7], states, *options, timespans_grad)
-    meta = tuple(a.to("meta") if isinstance(a, Tensor) else a for a in arguments)
-    real = torch.ops.fastltc.ltc_backward(*arguments)
-    for r, f in zip(real, torch.ops.fastltc.ltc_backward(*meta), strict=True):
+    arguments = (output, hn, states, *arguments[:-1], timespans_grad)
+    meta = change_tensors(arguments, lambda t: t.to("meta"))
+    *data, parameters, memory = torch.ops.fastltc.ltc_backward(*arguments)
+    real = *data, *parameters, *memory
+    *data, parameters, memory = torch.ops.fastltc.ltc_backward(*meta)
+    for r, f in zip(real, (*data, *parameters, *memory), strict=True):
         assert f.is_meta
         assert (f.shape, f.stride(), f.dtype) == (r.shape, r.stride(), r.dtype)
 
@@ -399,13 +394,6 @@ def test_tensors_on_another_device_say_what_to_do() -> None:
     case = random_case(poison=False)
     meta_x = case.with_(x=case.data["x"].to("meta"))
     with pytest.raises(TypeError, match="expected a tensor on meta"):
-        check_ltc_arguments(*operator_arguments(meta_x), output_size=2, ode_unfolds=6)
-    arguments = [
-        *(None if t is None else t.to("meta") for t in case.data.values()),
-        None,
-        [t.to("meta") for t in case.parameters.values()],
-        *(t.to("meta") for t in operator_arguments(case)[-2:]),
-    ]
-    arguments[2] = None
+        run_operator(meta_x)
     with pytest.raises(NotImplementedError, match=r"no meta kernels.*FASTLTC_CUDA"):
-        check_ltc_arguments(*arguments, output_size=2, ode_unfolds=6)
+        check_has_kernels("ltc_forward", meta_x.data["x"])

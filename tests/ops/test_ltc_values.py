@@ -322,11 +322,10 @@ def test_gradcheck() -> None:
     synapses = synapse_list(case.mask), synapse_list(case.sensory_mask)
 
     def registered(*values: Tensor) -> tuple[Tensor, Tensor]:
-        options = raw_arguments(case, save_states=True)[-7:]
+        options = raw_arguments(case, save_states=True)[-8:]
         x, h0, timespans, *parameters = values
-        memory = None, None, None
         return torch.ops.fastltc.ltc_forward(
-            x, h0, timespans, None, *parameters, *memory, *synapses, *options
+            x, h0, timespans, None, parameters, [], *synapses, *options
         )[:2]
 
     assert torch.autograd.gradcheck(registered, tuple(leaves.values()))

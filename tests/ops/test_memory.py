@@ -126,6 +126,6 @@ def test_what_does_not_fit_is_named() -> None:
     with pytest.raises(ValueError, match=re.escape("memory[0]: expected shape [4 N, I]")):
         cfc(*cfc_cases.operator_arguments(other), **other.options, memory=[memory[2], *memory[1:]])
     arguments = list(cfc_cases.raw_arguments(other, save_states=False))
-    arguments[12] = None
-    with pytest.raises(RuntimeError, match="memory_b: expected a tensor or None as for memory_w"):
+    arguments[5] = memory[:2]
+    with pytest.raises(RuntimeError, match="memory: expected three tensors, got 2"):
         torch.ops.fastltc.cfc_forward(*arguments)

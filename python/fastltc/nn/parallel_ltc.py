@@ -13,8 +13,8 @@ from fastltc.nn.changes import compute_parameters, has_own_forward
 from fastltc.nn.checks import check_input_kind, check_state
 from fastltc.nn.ltc import LTC
 from fastltc.nn.timespans import layer_lengths, layer_timespans, timespans_like
-from fastltc.ops.checks import check_timespan_values
-from fastltc.ops.ltc import LTC_PARAMETERS, ltc
+from fastltc.ops.errors import check_timespan_values
+from fastltc.ops.ltc import LTC_PARAMETERS, LTC_POSITIVE, ltc
 from fastltc.ops.synapses import SynapseCache, stacked_synapse_list
 
 __all__ = ["ParallelLTC"]
@@ -167,7 +167,7 @@ class ParallelLTC(nn.Module):
     def apply_weight_constraints(self) -> None:
         """Clip ``w``, ``sensory_w``, ``cm`` and ``gleak`` at 0, where no softplus does it."""
         if not self._options[2]:
-            for name in ("w", "sensory_w", "cm", "gleak"):
+            for name in LTC_POSITIVE:
                 getattr(self, name).data.clamp_(min=0)
 
     def forward(

@@ -145,11 +145,11 @@ def _epsilon(value: Any) -> str | None:
 
 
 _BOOL = _one_of(True, False)
+_ENDS = {"input_size": _size(), "output_size": _size()}
+_LAYER = {"input_size": _size(), "units": _size(), "output_size": _size()}
 _KEYS: dict[str, dict[str, _Check]] = {
     "ltc": {
-        "input_size": _size(),
-        "units": _size(),
-        "output_size": _size(),
+        **_LAYER,
         "ode_unfolds": _size(most=_MAX_UNFOLDS),
         "epsilon": _epsilon,
         "implicit_param_constraints": _BOOL,
@@ -158,18 +158,14 @@ _KEYS: dict[str, dict[str, _Check]] = {
         "mixed_memory": _BOOL,
     },
     "wired_cfc": {
-        "input_size": _size(),
-        "units": _size(),
-        "output_size": _size(),
+        **_LAYER,
         "cells": _cells,
         "mode": _one_of(*CFC_MODES),
         "mixed_memory": _BOOL,
         "proj_size": _optional(_size()),
     },
     "cfc": {
-        "input_size": _size(),
-        "units": _size(),
-        "output_size": _size(),
+        **_LAYER,
         "mode": _one_of(*CFC_MODES),
         "activation": _one_of(*CFC_ACTIVATIONS),
         "backbone_layers": _size(0, _MAX_CELLS),
@@ -177,7 +173,7 @@ _KEYS: dict[str, dict[str, _Check]] = {
         "mixed_memory": _BOOL,
         "proj_size": _optional(_size()),
     },
-    "linear": {"input_size": _size(), "output_size": _size(), "bias": _BOOL},
+    "linear": {**_ENDS, "bias": _BOOL},
     "activation": {"function": _one_of(*ACTIVATIONS)},
 }
 
