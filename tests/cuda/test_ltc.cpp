@@ -5,7 +5,7 @@
 #include <random>
 #include <vector>
 
-#include "cuda/launch.h"
+#include "cuda/frame/launch.h"
 #include "cuda/ltc_case.h"
 
 namespace {
