@@ -114,8 +114,8 @@ struct LtcInputs : SequenceInputs<T> {
 template <typename T>
 using LtcOutputs = SequenceOutputs<T>;
 
-// The parameters' gradients are written in full but the dense [N, N] and [I, N] ones, which the
-// caller has zeroed and of which only synapses are written.
+// The parameters' gradients, null where the parameter is null, are written in full but the dense
+// [N, N] and [I, N] ones, which the caller has zeroed and of which only synapses are written.
 template <typename T>
 struct LtcGradients : SequenceGradients<T>, LtcTensors<T*> {};
 

@@ -495,27 +495,33 @@ struct BlockBackward {
   }
 };
 
-template <template <typename> typename Run, typename T, int gates, bool in_shared>
-__device__ __forceinline__ void block_run(const CfcBlockCall<T>& call, bool transposed) {
+// The loop over tiles stands in both kernels: in a function that is given the call by reference it
+// takes up to 20 registers more.
+template <typename T, int gates, bool in_shared>
+__global__ void __launch_bounds__(kBlockMaxThreads, 1)
+    cfc_block_forward_kernel(const __grid_constant__ CfcBlockCall<T> call) {
   Four<T>* const shared = reinterpret_cast<Four<T>*>(dynamic_shared());
   const int64_t weights = in_shared ? step_weights(call) / 4 : 0;
-  if constexpr (in_shared) take_weights(call, transposed, shared);
-  Run<T> pass(call, shared + weights);
+  if constexpr (in_shared) take_weights(call, false, shared);
+  BlockForward<T> pass(call, shared + weights);
   const int64_t tiles = (call.layer.rows.B + kBlockSamples - 1) / kBlockSamples;
   // A thread begins a tile with what was its own at the end of the one before.
   for (int64_t tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
     pass.template run<gates>(in_shared ? reinterpret_cast<const T*>(shared) : nullptr, tile);
   }
 }
-template <typename T, int gates, bool in_shared>
-__global__ void __launch_bounds__(kBlockMaxThreads, 1)
-    cfc_block_forward_kernel(const __grid_constant__ CfcBlockCall<T> call) {
-  block_run<BlockForward, T, gates, in_shared>(call, false);
-}
+
 template <typename T, int gates, bool in_shared>
 __global__ void __launch_bounds__(kBlockMaxThreads, 1)
     cfc_block_backward_kernel(const __grid_constant__ CfcBlockCall<T> call) {
-  block_run<BlockBackward, T, gates, in_shared>(call, true);
+  Four<T>* const shared = reinterpret_cast<Four<T>*>(dynamic_shared());
+  const int64_t weights = in_shared ? step_weights(call) / 4 : 0;
+  if constexpr (in_shared) take_weights(call, true, shared);
+  BlockBackward<T> pass(call, shared + weights);
+  const int64_t tiles = (call.layer.rows.B + kBlockSamples - 1) / kBlockSamples;
+  for (int64_t tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
+    pass.template run<gates>(in_shared ? reinterpret_cast<const T*>(shared) : nullptr, tile);
+  }
 }
 
 }  // namespace fastltc::cuda

@@ -40,10 +40,6 @@ struct BatchLtc {
 
 class BatchLanesNetwork : public StreamLayout<BatchStage> {
  public:
-  using S = Simd<float>;
-  using vec = S::vec;
-  static constexpr int L = S::lanes;
-
   explicit BatchLanesNetwork(const LoweredNetwork& network) {
     ltc_ = pool_.take<BatchLtc>(network.ltc_count);
     ltc_count_ = network.ltc_count;

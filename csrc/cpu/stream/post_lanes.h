@@ -91,10 +91,6 @@ FASTLTC_INLINE void product(const PostStage& stage, int64_t block, const float* 
 
 class PostLanesNetwork : public StreamLayout<PostStage> {
  public:
-  using S = Simd<float>;
-  using vec = S::vec;
-  static constexpr int L = S::lanes;
-
   explicit PostLanesNetwork(const LoweredNetwork& network) {
     ltc_ = pool_.take<PostLtc>(network.ltc_count);
     lay_out(
