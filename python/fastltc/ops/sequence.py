@@ -244,7 +244,8 @@ class SequenceOperator:
         try:
             # In forward mode a tangent would be lost silently; autograd functions refuse it.
             if not needs_grad and forward_ad._current_level < 0:
-                output, hn, _ = below_autograd(self.forward, *arguments)
+                with torch._C._AutoDispatchBelowAutograd():
+                    output, hn, _ = self.forward._op(*arguments)
             else:
                 functorch = torch._C._are_functorch_transforms_active()
                 function: Any = _Transformable if functorch else _Eager
