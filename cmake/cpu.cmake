@@ -21,12 +21,9 @@ endif()
 
 add_library(fastltc_kernels STATIC
   csrc/core/synapse_check.cpp
-  csrc/cpu/cfc.cpp
-  csrc/cpu/isa.cpp
-  csrc/cpu/ltc.cpp
-  csrc/cpu/masked_linear.cpp
-  csrc/cpu/sigmoid.cpp
-  csrc/cpu/stream.cpp)
+  csrc/cpu/exports.cpp
+  csrc/cpu/frame/isa.cpp
+  csrc/cpu/stream/lowering.cpp)
 target_link_libraries(fastltc_kernels PUBLIC fastltc_flags)
 
 # Each kernel source is compiled once per instruction set, into a namespace of that name. -O3: GCC

@@ -22,10 +22,8 @@ configure_file(${PROJECT_SOURCE_DIR}/csrc/runtime/build_info.h.in
   ${PROJECT_BINARY_DIR}/generated/build_info.h @ONLY)
 
 add_library(_C MODULE
-  csrc/torch/cfc.cpp
-  csrc/torch/library.cpp
-  csrc/torch/ltc.cpp
-  csrc/torch/masked_linear.cpp)
+  csrc/torch/cpu.cpp
+  csrc/torch/library.cpp)
 set_target_properties(_C PROPERTIES PREFIX "" SUFFIX ".so")
 # The stable ABI of torch 2.10: the library runs on that version and every later one.
 target_compile_definitions(_C PRIVATE TORCH_TARGET_VERSION=0x020a000000000000ULL)
@@ -42,9 +40,7 @@ if(FASTLTC_CUDA_BUILT)
   add_library(_C_cuda MODULE
     ${FASTLTC_CUDA_KERNELS}
     csrc/cuda/set_device.cpp
-    csrc/torch/cfc_cuda.cpp
-    csrc/torch/ltc_cuda.cpp
-    csrc/torch/masked_linear_cuda.cpp
+    csrc/torch/cuda.cpp
     csrc/torch/special_function_limit_cuda.cpp)
   set_target_properties(_C_cuda PROPERTIES
     PREFIX "" SUFFIX ".so" CUDA_RUNTIME_LIBRARY Static CUDA_VISIBILITY_PRESET hidden)
@@ -61,8 +57,9 @@ if(FASTLTC_CUDA_BUILT)
 endif()
 
 pybind11_add_module(_runtime MODULE NO_EXTRAS
+  csrc/runtime/arrays.cpp
+  csrc/runtime/model.cpp
   csrc/runtime/module.cpp
-  csrc/runtime/network.cpp
   csrc/runtime/session.cpp
   csrc/runtime/unchanged.cpp)
 target_include_directories(_runtime PRIVATE ${PROJECT_BINARY_DIR}/generated)

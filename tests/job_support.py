@@ -12,11 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fastltc import plots
-from fastltc.data import SPLITS, medmnist
-from fastltc.training import TrainConfig
+from fastltc.jobs import TrainConfig, plots
+from fastltc.jobs.data import SPLITS, medmnist
 
-# Functions of fastltc.plots that training calls.
+# Functions of fastltc.jobs.plots that training calls.
 PLOTS = ("training_curve", "confusion_matrix", "wiring_diagram", "wiring_graph", "montage")
 
 # Small and quick, but a full run: every part of the training is passed through.

@@ -36,25 +36,11 @@ struct CfcInputs : SequenceInputs<T> {
 // Groups follow each other; the last may be narrower. Behind the last step of a group's longest
 // sample stand zeros.
 template <typename T>
-struct CfcOutputs {
-  SequenceView<T> output;  // [B, T, M], or [B, M] (stride_t unused) when not return_sequences
-  bool return_sequences = true;
-  T* hn = nullptr;      // [B, state]
-  T* states = nullptr;  // null: not kept
-};
+using CfcOutputs = SequenceOutputs<T>;
 
 template <typename T>
-struct CfcGradients {
-  SequenceView<const T> grad_output;  // null: zeros
-  bool return_sequences = true;
-  SequenceView<const T> grad_hn;  // [B, state]; null: zeros
-  const T* states = nullptr;
-  // Written in full.
-  SequenceView<T> x;
-  T* h0 = nullptr;            // null: not wanted
-  SequenceView<T> timespans;  // contiguous; null: not wanted
+struct CfcGradients : SequenceGradients<T> {
   T* const* parameters = nullptr;
-  MemoryGradients<T> memory;  // null where the parameters are
 };
 
 }  // namespace fastltc

@@ -10,27 +10,61 @@
 
 namespace fastltc {
 
-// The layer's parameters, dense and contiguous as ncps keeps them. Entries outside the synapse
-// lists are never read.
+// The shape of a parameter, and with it what it belongs to.
+enum class LtcShape : int {
+  neuron,     // [N]
+  recurrent,  // [N, N], synapses, presynaptic neuron first
+  sensory,    // [I, N], synapses of the inputs
+  input,      // [I], of the input map, which need not be there
+  output      // [M], of the output map, which need not be there
+};
+
+// The table of the parameters, in the order of the operators: name, shape, what it is. Everything
+// else that goes through all of them is made from it.
+// clang-format off
+#define FASTLTC_LTC_PARAMETERS(row)                                          \
+  row(gleak, neuron)              /* leak conductance; positive */           \
+  row(vleak, neuron)              /* leak potential */                       \
+  row(cm, neuron)                 /* membrane capacitance; positive */       \
+  row(sigma, recurrent)           /* slope of the sigmoid */                 \
+  row(mu, recurrent)              /* its midpoint */                         \
+  row(w, recurrent)               /* conductance; positive */                \
+  row(erev, recurrent)            /* reversal potential */                   \
+  row(sensory_sigma, sensory)     /* the same four of the inputs */          \
+  row(sensory_mu, sensory)                                                   \
+  row(sensory_w, sensory)         /* positive */                             \
+  row(sensory_erev, sensory)                                                 \
+  row(input_w, input)             /* null: the inputs are not scaled */      \
+  row(input_b, input)             /* null: nothing is added */               \
+  row(output_w, output)           /* null: the outputs are not scaled */     \
+  row(output_b, output)           /* null: nothing is added */
+// clang-format on
+
+// One pointer for each, dense and contiguous as ncps keeps them.
+template <typename Pointer>
+struct LtcTensors {
+#define FASTLTC_LTC_POINTER(name, shape) Pointer name = nullptr;
+  FASTLTC_LTC_PARAMETERS(FASTLTC_LTC_POINTER)
+#undef FASTLTC_LTC_POINTER
+};
+
+template <typename Pointer>
+struct LtcParameter {
+  const char* name;
+  LtcShape shape;
+  Pointer LtcTensors<Pointer>::* pointer;
+};
+
+#define FASTLTC_LTC_ROW(name, shape) {#name, LtcShape::shape, &LtcTensors<Pointer>::name},
+template <typename Pointer>
+inline constexpr LtcParameter<Pointer> kLtcParameters[] = {FASTLTC_LTC_PARAMETERS(FASTLTC_LTC_ROW)};
+#undef FASTLTC_LTC_ROW
+
+// Entries outside the synapse lists are never read.
 template <typename T>
-struct LtcParameters {
-  const T* gleak = nullptr;          // [N]
-  const T* vleak = nullptr;          // [N]
-  const T* cm = nullptr;             // [N]
-  const T* sigma = nullptr;          // [N, N], presynaptic first
-  const T* mu = nullptr;             // [N, N]
-  const T* w = nullptr;              // [N, N]
-  const T* erev = nullptr;           // [N, N]
-  const T* sensory_sigma = nullptr;  // [I, N]
-  const T* sensory_mu = nullptr;     // [I, N]
-  const T* sensory_w = nullptr;      // [I, N]
-  const T* sensory_erev = nullptr;   // [I, N]
-  const T* input_w = nullptr;        // [I]; null: the inputs are not scaled
-  const T* input_b = nullptr;        // [I]; null: nothing is added
-  const T* output_w = nullptr;       // [M]; null: the outputs are not scaled
-  const T* output_b = nullptr;       // [M]; null: nothing is added
-  double epsilon = 0;                // added to the denominator
-  bool softplus = false;             // w, sensory_w, cm and gleak pass through softplus
+struct LtcParameters : LtcTensors<const T*> {
+  double epsilon = 0;     // added to the denominator
+  bool softplus = false;  // what is positive passes through softplus
 };
 
 // A smaller membrane capacitance counts as this one, whose effect in any time step of more than
@@ -78,41 +112,11 @@ struct LtcInputs : SequenceInputs<T> {
 // (T * (U + 6) + 1) * N * B. CUDA devices have layouts of their own (cuda/ltc.h) of the same size,
 // but for the problems of ltc_keeps_rates, whose rates [T * U, N, B] are added.
 template <typename T>
-struct LtcOutputs {
-  SequenceView<T> output;  // [B, T, M], or [B, M] (stride_t unused) when not return_sequences
-  bool return_sequences = true;
-  T* hn = nullptr;      // [B, state]
-  T* states = nullptr;  // null: not kept
-};
+using LtcOutputs = SequenceOutputs<T>;
 
+// The parameters' gradients, null where the parameter is null, are written in full but the dense
+// [N, N] and [I, N] ones, which the caller has zeroed and of which only synapses are written.
 template <typename T>
-struct LtcGradients {
-  // Given.
-  SequenceView<const T> grad_output;  // as LtcOutputs::output; null: zeros
-  bool return_sequences = true;
-  SequenceView<const T> grad_hn;  // [B, state]; null: zeros
-  const T* states = nullptr;
-  // Written, each as large as what it is the gradient of. All are written in full but the dense
-  // [N, N] and [I, N] ones, which the caller has zeroed and of which only synapses are written.
-  SequenceView<T> x;
-  T* h0 = nullptr;            // [B, state]; null: not wanted
-  SequenceView<T> timespans;  // contiguous; null: not wanted
-  T* gleak = nullptr;
-  T* vleak = nullptr;
-  T* cm = nullptr;
-  T* sigma = nullptr;
-  T* mu = nullptr;
-  T* w = nullptr;
-  T* erev = nullptr;
-  T* sensory_sigma = nullptr;
-  T* sensory_mu = nullptr;
-  T* sensory_w = nullptr;
-  T* sensory_erev = nullptr;
-  T* input_w = nullptr;  // null where the parameter is null
-  T* input_b = nullptr;
-  T* output_w = nullptr;
-  T* output_b = nullptr;
-  MemoryGradients<T> memory;  // null where the parameters are
-};
+struct LtcGradients : SequenceGradients<T>, LtcTensors<T*> {};
 
 }  // namespace fastltc

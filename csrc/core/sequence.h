@@ -61,6 +61,28 @@ struct SequenceInputs {
   MemoryParameters<T> memory;
 };
 
+template <typename T>
+struct SequenceOutputs {
+  SequenceView<T> output;  // [B, T, M], or [B, M] (stride_t unused) when not return_sequences
+  bool return_sequences = true;
+  T* hn = nullptr;      // [B, state]
+  T* states = nullptr;  // what the backward pass needs of the forward one; null: not kept
+};
+
+template <typename T>
+struct SequenceGradients {
+  // Given.
+  SequenceView<const T> grad_output;  // as SequenceOutputs::output; null: zeros
+  bool return_sequences = true;
+  SequenceView<const T> grad_hn;  // [B, state]; null: zeros
+  const T* states = nullptr;
+  // Written in full, each as large as what it is the gradient of.
+  SequenceView<T> x;
+  T* h0 = nullptr;            // [B, state]; null: not wanted
+  SequenceView<T> timespans;  // contiguous; null: not wanted
+  MemoryGradients<T> memory;  // null where the parameters are
+};
+
 // Longer time steps count as this one, the root of the largest value: products of a step with what
 // a layer computes stay finite, and what is left out of the limit is below rounding.
 template <typename T>

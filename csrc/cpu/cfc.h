@@ -1,4 +1,4 @@
-// CfC on the CPU: whole sequences forward and backward, in the instruction set of cpu/isa.h.
+// CfC on the CPU: whole sequences forward and backward, in the instruction set of cpu/frame/isa.h.
 #pragma once
 
 #include "core/cfc_problem.h"

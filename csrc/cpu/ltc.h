@@ -1,4 +1,4 @@
-// LTC on the CPU: whole sequences forward and backward, in the instruction set of cpu/isa.h.
+// LTC on the CPU: whole sequences forward and backward, in the instruction set of cpu/frame/isa.h.
 #pragma once
 
 #include "core/ltc_problem.h"

@@ -1,4 +1,4 @@
-// The sparse masked product on the CPU, in the instruction set of cpu/isa.h.
+// The sparse masked product on the CPU, in the instruction set of cpu/frame/isa.h.
 #pragma once
 
 #include "core/masked_linear_problem.h"

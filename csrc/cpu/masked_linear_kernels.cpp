@@ -12,10 +12,11 @@
 // stand together. Bound by the second cache, which a block of samples fits into: two cycles a
 // register.
 #include "core/masked_linear_problem.h"
-#include "cpu/arena.h"
-#include "cpu/lane_rows.h"
-#include "cpu/partition.h"
-#include "cpu/simd.h"
+#include "cpu/frame/arena.h"
+#include "cpu/frame/dispatch.h"
+#include "cpu/frame/partition.h"
+#include "cpu/frame/rows.h"
+#include "cpu/frame/simd.h"
 
 namespace fastltc::cpu::FASTLTC_ISA {
 namespace {
@@ -50,10 +51,10 @@ struct Blocks {
   }
 };
 
-// To and from rows of samples; part p of n takes its share of the registers. Samples of wide layers
+// To and from rows of samples, each part its share of the registers. Samples of wide layers
 // are a multiple of 4 KiB apart, where they share the few places of a cache set: a handful of them
 // at a time go through a few cache lines of theirs.
-template <typename T>
+template <bool into_blocks, typename T>
 struct Transposition {
   using Row = typename TransposeBlock<T>::row;
   static constexpr int size = TransposeBlock<T>::size;
@@ -66,33 +67,29 @@ struct Transposition {
   Blocks<T> blocks;
   int64_t parts;
 
-  template <bool into_blocks>
-  static void run(void* context, int64_t part) {
+  void operator()(int64_t part) const {
     constexpr int L = Simd<T>::lanes;
-    const auto& job = *static_cast<const Transposition*>(context);
-    const Blocks<T>& blocks = job.blocks;
     const int64_t step = blocks.width * L;  // between rows
-    for (int64_t q = blocks.registers() * part / job.parts;
-         q < blocks.registers() * (part + 1) / job.parts; ++q) {
+    for (int64_t q = blocks.registers() * part / parts; q < blocks.registers() * (part + 1) / parts;
+         ++q) {
       const int64_t first = q * L;
       T* const at = blocks.row(q / blocks.width, 0) + q % blocks.width * L;
       for (int64_t begin = 0; begin < blocks.rows; begin += chunk) {
         const int64_t end = begin + chunk < blocks.rows ? begin + chunk : blocks.rows;
         for (int l = 0; l < L; l += size) {
           int64_t r = begin;
-          if (first + l + size <= job.batch) {
-            for (; r + size <= end; r += size)
-              job.template square<into_blocks>(at, step, first, l, r);
+          if (first + l + size <= batch) {
+            for (; r + size <= end; r += size) square(at, step, first, l, r);
           }
           for (; r < end; ++r) {
             for (int k = l; k < l + size; ++k) {
               T* const value = at + r * step + k;
-              if (first + k >= job.batch) {
+              if (first + k >= batch) {
                 if constexpr (into_blocks) *value = T(0);
               } else if constexpr (into_blocks) {
-                *value = job.from[(first + k) * job.stride + r];
+                *value = from[(first + k) * stride + r];
               } else {
-                job.to[(first + k) * job.stride + r] = *value;
+                to[(first + k) * stride + r] = *value;
               }
             }
           }
@@ -102,7 +99,6 @@ struct Transposition {
   }
 
   // `size` samples from l on, `size` rows from r on.
-  template <bool into_blocks>
   FASTLTC_INLINE void square(T* at, int64_t step, int64_t first, int l, int64_t r) const {
     Row m[size];
     for (int k = 0; k < size; ++k) {
@@ -114,43 +110,6 @@ struct Transposition {
     for (int k = 0; k < size; ++k) {
       T* const target = into_blocks ? at + (r + k) * step + l : to + (first + l + k) * stride + r;
       *reinterpret_cast<Row*>(target) = m[k];
-    }
-  }
-};
-
-// values[e] = weight of the list's entry e; part p of n takes its share of the outputs.
-template <typename T>
-struct Packing {
-  const MaskedLinear<T>& in;
-  T* values;
-  int64_t parts;
-
-  static void run(void* context, int64_t part) {
-    const auto& job = *static_cast<const Packing*>(context);
-    const MaskedLinear<T>& in = job.in;
-    const MaskEntries& list = in.entries;
-    for (int64_t o = in.O * part / job.parts; o < in.O * (part + 1) / job.parts; ++o) {
-      const T* const weight = in.weight + o * in.I;
-      for (int64_t e = list.first[o]; e < list.first[o + 1]; ++e) {
-        job.values[e] = weight[list.input[e]];
-      }
-    }
-  }
-};
-
-// to[k] = from[place[k]]
-template <typename T>
-struct Reordering {
-  const int32_t* place;
-  const T* from;
-  T* to;
-  int64_t count;
-  int64_t parts;
-
-  static void run(void* context, int64_t part) {
-    const auto& job = *static_cast<const Reordering*>(context);
-    for (int64_t k = job.count * part / job.parts; k < job.count * (part + 1) / job.parts; ++k) {
-      job.to[k] = job.from[job.place[k]];
     }
   }
 };
@@ -167,7 +126,7 @@ struct Product {
   int64_t parts;
 
   template <int W>
-  void rows(int64_t begin, int64_t end) const {
+  void add_rows(int64_t begin, int64_t end) const {
     using S = Simd<T>;
     for (int64_t block = 0; block < in.count; ++block) {
       const T* const x = in.row(block, 0);
@@ -184,17 +143,11 @@ struct Product {
     }
   }
 
-  static void run(void* context, int64_t part) {
-    const auto& job = *static_cast<const Product*>(context);
-    const int64_t begin = job.out.rows * part / job.parts;
-    const int64_t end = job.out.rows * (part + 1) / job.parts;
-    if (job.in.width == 4) {
-      if constexpr (kMaxWidth >= 4) job.template rows<4>(begin, end);
-    } else if (job.in.width == 2) {
-      job.template rows<2>(begin, end);
-    } else {
-      job.template rows<1>(begin, end);
-    }
+  void operator()(int64_t part) const {
+    with_width(in.width, [&](auto width) {
+      this->template add_rows<decltype(width)::value>(out.rows * part / parts,
+                                                      out.rows * (part + 1) / parts);
+    });
   }
 };
 
@@ -209,7 +162,7 @@ struct WeightGradient {
   // Four entries at a time, whose sums fold into one register (Simd::add_four) and then into one
   // value each. An output's gradients are cleared here, just before some of them are written.
   template <int W>
-  void rows(int64_t begin, int64_t end) const {
+  void add_rows(int64_t begin, int64_t end) const {
     using S = Simd<T>;
     using vec = typename S::vec;
     using Row = typename TransposeBlock<T>::row;
@@ -260,16 +213,11 @@ struct WeightGradient {
     }
   }
 
-  static void run(void* context, int64_t part) {
-    const auto& job = *static_cast<const WeightGradient*>(context);
-    const int64_t begin = job.in.O * part / job.parts, end = job.in.O * (part + 1) / job.parts;
-    if (job.x.width == 4) {
-      if constexpr (kMaxWidth >= 4) job.template rows<4>(begin, end);
-    } else if (job.x.width == 2) {
-      job.template rows<2>(begin, end);
-    } else {
-      job.template rows<1>(begin, end);
-    }
+  void operator()(int64_t part) const {
+    with_width(x.width, [&](auto width) {
+      this->template add_rows<decltype(width)::value>(in.O * part / parts,
+                                                      in.O * (part + 1) / parts);
+    });
   }
 };
 
@@ -279,8 +227,21 @@ void transpose(const T* from, T* to, int64_t stride, int64_t batch, Blocks<T> bl
                const Parallel& parallel) {
   const int64_t parts =
       parts_of(blocks.registers() * blocks.rows * 4, blocks.registers(), parallel.threads);
-  Transposition<T> job{from, to, stride, batch, blocks, parts};
-  parallel.run(parts, &Transposition<T>::template run<into_blocks>, &job);
+  run_parts(parallel, parts, Transposition<into_blocks, T>{from, to, stride, batch, blocks, parts});
+}
+
+// values[e] = weight of the list's entry e.
+template <typename T>
+void pack(const MaskedLinear<T>& in, T* values, int64_t parts, const Parallel& parallel) {
+  run_parts(parallel, parts, [&](int64_t part) {
+    const MaskEntries& list = in.entries;
+    for (int64_t o = in.O * part / parts; o < in.O * (part + 1) / parts; ++o) {
+      const T* const weight = in.weight + o * in.I;
+      for (int64_t e = list.first[o]; e < list.first[o + 1]; ++e) {
+        values[e] = weight[list.input[e]];
+      }
+    }
+  });
 }
 
 }  // namespace
@@ -301,10 +262,8 @@ void masked_linear(const MaskedLinear<T>& in, T* y, const Parallel& parallel) {
   T* const values = take(arena);
   transpose<true>(in.x, static_cast<T*>(nullptr), in.stride_x, in.B, x, parallel);
   const int64_t parts = parts_of(list.first[in.O] * x.registers(), in.O, parallel.threads);
-  Packing<T> packing{in, values, parts};
-  parallel.run(parts, &Packing<T>::run, &packing);
-  Product<T> product{list.first, list.input, values, in.bias, x, out, parts};
-  parallel.run(parts, &Product<T>::run, &product);
+  pack(in, values, parts, parallel);
+  run_parts(parallel, parts, Product<T>{list.first, list.input, values, in.bias, x, out, parts});
   transpose<false>(static_cast<const T*>(nullptr), y, in.O, in.B, out, parallel);
 }
 
@@ -332,22 +291,20 @@ void masked_linear_backward(const MaskedLinear<T>& in, const MaskedLinearGradien
   const int64_t work = entries * x.registers();
   const int64_t output_parts = parts_of(work, in.O, parallel.threads);
   const int64_t input_parts = parts_of(work, in.I, parallel.threads);
-  Packing<T> packing{in, by_output, output_parts};
-  parallel.run(output_parts, &Packing<T>::run, &packing);
-  Reordering<T> reordering{list.place, by_output, by_input, entries, input_parts};
-  parallel.run(input_parts, &Reordering<T>::run, &reordering);
-  Product<T> product{list.first_of_input, list.output, by_input, nullptr, g, grad_x, input_parts};
-  parallel.run(input_parts, &Product<T>::run, &product);
+  pack(in, by_output, output_parts, parallel);
+  run_parts(parallel, input_parts, [&](int64_t part) {
+    for (int64_t k = entries * part / input_parts; k < entries * (part + 1) / input_parts; ++k) {
+      by_input[k] = by_output[list.place[k]];
+    }
+  });
+  run_parts(
+      parallel, input_parts,
+      Product<T>{list.first_of_input, list.output, by_input, nullptr, g, grad_x, input_parts});
   transpose<false>(static_cast<const T*>(nullptr), grad.x, in.I, in.B, grad_x, parallel);
-  WeightGradient<T> weights{in, grad, x, g, output_parts};
-  parallel.run(output_parts, &WeightGradient<T>::run, &weights);
+  run_parts(parallel, output_parts, WeightGradient<T>{in, grad, x, g, output_parts});
 }
 
-template void masked_linear(const MaskedLinear<float>&, float*, const Parallel&);
-template void masked_linear(const MaskedLinear<double>&, double*, const Parallel&);
-template void masked_linear_backward(const MaskedLinear<float>&,
-                                     const MaskedLinearGradients<float>&, const Parallel&);
-template void masked_linear_backward(const MaskedLinear<double>&,
-                                     const MaskedLinearGradients<double>&, const Parallel&);
+FASTLTC_INSTANTIATE(masked_linear)
+FASTLTC_INSTANTIATE(masked_linear_backward)
 
 }  // namespace fastltc::cpu::FASTLTC_ISA

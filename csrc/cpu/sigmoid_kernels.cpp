@@ -1,6 +1,7 @@
 // The functions of sigmoid.h, compiled once for each instruction set.
-#include "cpu/ltc_batch_lanes.h"
-#include "cpu/simd.h"
+#include "cpu/cells/ltc.h"
+#include "cpu/frame/dispatch.h"
+#include "cpu/frame/simd.h"
 
 namespace fastltc::cpu::FASTLTC_ISA {
 
@@ -43,7 +44,6 @@ int64_t sigmoid_limit(int64_t repeats) {
   return repeats * synapse_count * kMaxWidth * S::lanes;
 }
 
-template void sigmoid_exp2(const float*, float*, int64_t);
-template void sigmoid_exp2(const double*, double*, int64_t);
+FASTLTC_INSTANTIATE(sigmoid_exp2)
 
 }  // namespace fastltc::cpu::FASTLTC_ISA

@@ -1,7 +1,7 @@
 // The recurrent part of LTC, a whole sequence of one sample in one block: the plans warp_per_sample
 // (a block is one warp) and block_per_sample.
 //
-// Maths (csrc/cpu/ltc_batch_lanes.h says where it is from), num and den being the sensory sums:
+// Maths (csrc/cpu/cells/ltc.h says where it is from), num and den being the sensory sums:
 //   v'_j = (C_j v_j + dt (num_j + sum_i we_ij s_ij)) / (C_j + dt (den_j + sum_i w'_ij s_ij))
 // Backward of one unfold, g the gradient of v':
 //   gt = g / (C + dt den)   gn = dt gt   gd = -gn v'   h = (we gn + w' gd)(s - s^2)

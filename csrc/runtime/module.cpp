@@ -6,9 +6,9 @@
 #include <vector>
 
 #include "build_info.h"
-#include "cpu/isa.h"
+#include "cpu/frame/isa.h"
 #include "cpu/sigmoid.h"
-#include "runtime/network.h"
+#include "runtime/model.h"
 #include "runtime/session.h"
 #include "runtime/unchanged.h"
 #include "runtime/unlocked.h"
@@ -70,8 +70,8 @@ PYBIND11_MODULE(_runtime, m) {
   m.add_object("unchanged", fastltc::runtime::unchanged_function());
 
   using fastltc::runtime::network_of;
-  using fastltc::runtime::PreparedNetwork;
-  py::class_<PreparedNetwork>(m, "Network")
+  using fastltc::runtime::NetworkObject;
+  py::class_<NetworkObject>(m, "Network")
       .def(py::init<int64_t, const py::list&, const py::dict&, double>(), py::arg("input_size"),
            py::arg("layers"), py::arg("tensors"), py::arg("time_unit") = 1.0)
       .def_property_readonly(

@@ -1,19 +1,14 @@
 // The Python type of a session, by Python's own C interface: a step takes less than a microsecond,
-// of which the general dispatch of pybind11 would be the larger part.
-//
-// Arrays that are float32, C-contiguous and of the right shape are read where they are; whatever
-// else numpy makes real numbers of is converted first, unless it says more than its numbers (a
-// mask, a unit). Everything is checked before the state changes.
+// of which the general dispatch of pybind11 would be the larger part. Everything is checked before
+// the state changes.
 #include "runtime/session.h"
 
 #include <pybind11/numpy.h>
 
 #include <atomic>
-#include <cmath>
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
-#include <initializer_list>
 #include <limits>
 #include <memory>
 #include <new>
@@ -22,7 +17,10 @@
 #include <vector>
 
 #include "cpu/stream.h"
-#include "runtime/network.h"
+#include "runtime/arrays.h"
+#include "runtime/calls.h"
+#include "runtime/model.h"
+#include "runtime/session_text.h"
 #include "runtime/unlocked.h"
 
 namespace py = pybind11;
@@ -30,8 +28,6 @@ namespace py = pybind11;
 namespace fastltc::runtime {
 
 namespace {
-
-using Shape = std::initializer_list<int64_t>;
 
 // Work from which on other threads may run Python meanwhile, in cycles: some 3 us. Giving the
 // interpreter lock away for less gains nothing, and getting it back can take as long as another
@@ -70,252 +66,6 @@ class InUse {
  private:
   Session& session_;
 };
-
-// Runs a method's body; what it throws becomes Python's exception.
-template <typename Body>
-PyObject* guarded(Body body) {
-  try {
-    return body();
-  } catch (py::error_already_set& error) {
-    error.restore();
-  } catch (const py::type_error& error) {
-    PyErr_SetString(PyExc_TypeError, error.what());
-  } catch (const py::value_error& error) {
-    PyErr_SetString(PyExc_ValueError, error.what());
-  } catch (const py::index_error& error) {
-    PyErr_SetString(PyExc_IndexError, error.what());
-  } catch (const std::bad_alloc&) {
-    PyErr_NoMemory();
-  } catch (const std::exception& error) {
-    PyErr_SetString(PyExc_RuntimeError, error.what());
-  }
-  return nullptr;
-}
-
-// --- arguments ---
-
-// The names of a method's arguments, which is also their order, and how many must be there.
-template <size_t n>
-struct Signature {
-  const char* method;
-  const char* names[n];
-  size_t required;
-
-  // Writes borrowed references, null for what was not given.
-  void parse(PyObject* const* given, Py_ssize_t count, PyObject* keywords,
-             PyObject* (&values)[n]) const {
-    if (count > static_cast<Py_ssize_t>(n)) {
-      throw py::type_error(std::string(method) + "() takes at most " + std::to_string(n) +
-                           " arguments, got " + std::to_string(count));
-    }
-    for (Py_ssize_t k = 0; k < count; ++k) values[k] = given[k];
-    const Py_ssize_t named = keywords == nullptr ? 0 : PyTuple_GET_SIZE(keywords);
-    for (Py_ssize_t k = 0; k < named; ++k) {
-      PyObject* const keyword = PyTuple_GET_ITEM(keywords, k);
-      size_t at = 0;
-      while (at < n && PyUnicode_CompareWithASCIIString(keyword, names[at]) != 0) ++at;
-      const std::string name = py::cast<std::string>(py::handle(keyword));
-      if (at == n) {
-        throw py::type_error(std::string(method) + "() has no argument '" + name + "'");
-      }
-      if (values[at] != nullptr) {
-        throw py::type_error(std::string(method) + "() got '" + name + "' twice");
-      }
-      values[at] = given[count + k];
-    }
-    for (size_t k = 0; k < required; ++k) {
-      if (values[k] == nullptr) {
-        throw py::type_error(std::string(method) + "() lacks the argument '" + names[k] + "'");
-      }
-    }
-  }
-};
-
-// --- arrays ---
-
-const py::detail::npy_api& numpy() { return py::detail::npy_api::get(); }
-
-// The one descriptor of native float32.
-PyObject* float32() {
-  static PyObject* const descriptor =
-      numpy().PyArray_DescrFromType_(py::detail::npy_api::NPY_FLOAT_);
-  return descriptor;
-}
-
-struct ArrayView {
-  float* data = nullptr;
-  int dimensions = 0;
-  const Py_intptr_t* shape = nullptr;
-
-  explicit ArrayView(PyObject* array) {
-    const py::detail::PyArray_Proxy* const proxy = py::detail::array_proxy(array);
-    data = reinterpret_cast<float*>(proxy->data);
-    dimensions = proxy->nd;
-    shape = proxy->dimensions;
-  }
-  bool has_shape(Shape wanted) const {
-    if (dimensions != static_cast<int>(wanted.size())) return false;
-    const Py_intptr_t* at = shape;
-    for (const int64_t size : wanted) {
-      if (*at++ != size) return false;
-    }
-    return true;
-  }
-  int64_t size() const {
-    int64_t total = 1;
-    for (int k = 0; k < dimensions; ++k) total *= shape[k];
-    return total;
-  }
-  std::string shape_text() const {
-    std::string text = "[";
-    for (int k = 0; k < dimensions; ++k) text += (k ? ", " : "") + std::to_string(shape[k]);
-    return text + "]";
-  }
-};
-
-// Of an array, whether its memory is that of a plain one.
-bool has_plain_memory(PyObject* array) {
-  constexpr int wanted =
-      py::detail::npy_api::NPY_ARRAY_C_CONTIGUOUS_ | py::detail::npy_api::NPY_ARRAY_ALIGNED_;
-  const py::detail::PyArray_Proxy* const proxy = py::detail::array_proxy(array);
-  return proxy->descr == float32() && (proxy->flags & wanted) == wanted;
-}
-
-// Not so for subclasses, which may mean something else than their numbers.
-bool is_array(PyObject* object) { return Py_TYPE(object) == numpy().PyArray_Type_; }
-bool is_plain(PyObject* object) { return is_array(object) && has_plain_memory(object); }
-
-// Throws where a class says more than its numbers, which would be lost: masked arrays, quantities
-// with a unit; also in lists.
-void refuse_more_than_numbers(const char* name, py::handle object) {
-  if (is_array(object.ptr())) return;
-  for (const char* part : {"mask", "unit", "units"}) {
-    // pandas has a method of that name.
-    const py::object attribute = py::getattr(py::type::handle_of(object), part, py::none());
-    if (PyObject_TypeCheck(attribute.ptr(), &PyProperty_Type)) {
-      throw py::type_error(std::string(name) + ": expected numbers alone, got " +
-                           Py_TYPE(object.ptr())->tp_name + ", whose " + part +
-                           " would be ignored; pass an array of plain numbers");
-    }
-  }
-  if (!PyList_Check(object.ptr()) && !PyTuple_Check(object.ptr())) return;
-  for (const py::handle item : py::reinterpret_borrow<py::sequence>(object)) {
-    if (!PyFloat_CheckExact(item.ptr()) && !PyLong_CheckExact(item.ptr())) {
-      refuse_more_than_numbers(name, item);
-    }
-  }
-}
-
-// Whatever numpy makes real numbers of, as a plain array.
-py::object convert(const char* name, PyObject* object) {
-  const auto from_any = [](PyObject* from, PyObject* descriptor, int flags) {
-    Py_XINCREF(descriptor);  // which the call takes
-    return py::reinterpret_steal<py::object>(
-        numpy().PyArray_FromAny_(from, descriptor, 0, 0, flags, nullptr));
-  };
-  const py::object array = from_any(object, nullptr, 0);
-  if (!array) throw py::error_already_set();
-  const auto dtype = py::reinterpret_borrow<py::array>(array).dtype();
-  if (std::strchr("biuf", dtype.kind()) == nullptr) {
-    throw py::type_error(std::string(name) + ": expected real numbers, got " +
-                         Py_TYPE(object)->tp_name + " of dtype " +
-                         py::str(dtype).cast<std::string>());
-  }
-  // Both: what is no array may give one that is masked. Only here, where lists are known to end.
-  refuse_more_than_numbers(name, array);
-  refuse_more_than_numbers(name, object);
-  py::object result = from_any(
-      array.ptr(), float32(),
-      py::detail::npy_api::NPY_ARRAY_C_CONTIGUOUS_ | py::detail::npy_api::NPY_ARRAY_ALIGNED_ |
-          py::detail::npy_api::NPY_ARRAY_ENSUREARRAY_ | py::detail::npy_api::NPY_ARRAY_FORCECAST_);
-  if (!result) throw py::error_already_set();
-  return result;
-}
-
-// An array to read: the argument itself where it is plain, else a copy that lives as long as this.
-class Input {
- public:
-  Input(const char* name, PyObject* object)
-      : copy_(is_plain(object) ? py::object() : convert(name, object)),
-        view(copy_ ? copy_.ptr() : object),
-        given(object) {}
-
- private:
-  py::object copy_;
-
- public:
-  ArrayView view;
-  PyObject* given;  // the argument
-};
-
-constexpr const char* kLargest = "3.40282e+38";  // of a float, for people
-
-// A number of an argument as it was given: converted to float32, a finite one may be infinite.
-std::string given_text(PyObject* object, int64_t at) {
-  const py::object array = py::module_::import("numpy").attr("asarray")(py::handle(object));
-  return py::str(array.attr("reshape")(-1)[py::int_(at)]).cast<std::string>();
-}
-
-void check_finite(const char* name, const Input& input) {
-  const ArrayView& array = input.view;
-  const int64_t count = array.size();
-  if (cpu::all_finite(array.data, count)) return;
-  int64_t at = 0;
-  while (std::isfinite(array.data[at])) ++at;
-  std::string index;
-  int64_t rest = at;
-  for (int k = array.dimensions - 1; k >= 0; --k) {
-    index = std::to_string(rest % array.shape[k]) + (index.empty() ? "" : ", ") + index;
-    rest /= array.shape[k];
-  }
-  const std::string found = given_text(input.given, at);
-  const bool large = found.find_first_of("0123456789") != std::string::npos;
-  throw py::value_error(std::string(name) + ": expected finite numbers" +
-                        (large ? std::string(" of at most ") + kLargest : "") + ", got " + found +
-                        " at [" + index + "]");
-}
-
-py::object new_array(const ArrayView& like, int64_t last) {
-  constexpr int most = 3;
-  Py_intptr_t shape[most];
-  for (int k = 0; k < like.dimensions; ++k) shape[k] = like.shape[k];
-  shape[like.dimensions - 1] = last;
-  Py_INCREF(float32());  // which the call takes
-  PyObject* const array = numpy().PyArray_NewFromDescr_(
-      numpy().PyArray_Type_, float32(), like.dimensions, shape, nullptr, nullptr, 0, nullptr);
-  if (array == nullptr) throw py::error_already_set();
-  return py::reinterpret_steal<py::object>(array);
-}
-
-// `out`, or a new array: of the shape of `like`, but for its last dimension.
-py::object output_array(PyObject* out, const ArrayView& like, int64_t last) {
-  if (out == nullptr || out == Py_None) return new_array(like, last);
-  if (!numpy().PyArray_Check_(out)) {
-    throw py::type_error(std::string("out: expected a numpy array, got ") + Py_TYPE(out)->tp_name);
-  }
-  if (!is_array(out)) refuse_more_than_numbers("out", out);
-  if (!has_plain_memory(out)) {
-    const auto dtype = py::reinterpret_borrow<py::array>(out).dtype();
-    if (!dtype.is(py::handle(float32()))) {
-      throw py::type_error("out: expected dtype float32, got " +
-                           py::str(dtype).cast<std::string>());
-    }
-    throw py::value_error("out: expected a C-contiguous array");
-  }
-  const ArrayView view(out);
-  bool fits = view.dimensions == like.dimensions && view.shape[view.dimensions - 1] == last;
-  for (int k = 0; fits && k + 1 < like.dimensions; ++k) fits = view.shape[k] == like.shape[k];
-  if (!fits) {
-    std::string wanted;
-    for (int k = 0; k + 1 < like.dimensions; ++k) wanted += std::to_string(like.shape[k]) + ", ";
-    throw py::value_error("out: expected shape [" + wanted + std::to_string(last) + "], got " +
-                          view.shape_text());
-  }
-  if (!(py::detail::array_proxy(out)->flags & py::detail::npy_api::NPY_ARRAY_WRITEABLE_)) {
-    throw py::value_error("out: expected a writeable array");
-  }
-  return py::reinterpret_borrow<py::object>(out);
-}
 
 std::string streams_text(int64_t streams) {
   return std::to_string(streams) + (streams == 1 ? " stream" : " streams");
@@ -458,95 +208,70 @@ PyObject* finish(Session& self, Steps steps, const ArrayView& x, const TimeSteps
   return out.release().ptr();
 }
 
-constexpr Signature<3> kStep = {"step", {"x", "dt", "out"}, 1};
-
-PyObject* step(PyObject* object, PyObject* const* arguments, Py_ssize_t count, PyObject* keywords) {
+// One time step, or a sequence of them: x [T, S, I], where `sequence` is set, else [S, I]; without
+// S for one stream.
+PyObject* advance(PyObject* object, PyObject* const* arguments, Py_ssize_t count,
+                  PyObject* keywords, const Signature<3>& signature, bool sequence) {
   return guarded([&]() -> PyObject* {
     Session& self = self_of(object);
     PyObject* values[3] = {};
-    kStep.parse(arguments, count, keywords, values);
-    const Input input("x", values[0]);
+    signature.parse(arguments, count, keywords, values);
+    const char *const x_name = signature.names[0], *const dt_name = signature.names[1];
+    const Input input(x_name, values[0]);
     const ArrayView& x = input.view;
-    if (!x.has_shape({self.streams, self.inputs}) &&
-        !(self.streams == 1 && x.has_shape({self.inputs}))) {
-      const std::string inputs = std::to_string(self.inputs);
-      throw py::value_error("x: expected shape [" +
-                            (self.streams == 1
-                                 ? inputs + "] or [1, " + inputs + "]"
-                                 : std::to_string(self.streams) + ", " + inputs + "]") +
-                            " for " + streams_text(self.streams) + ", got " + x.shape_text());
-    }
-    check_finite("x", input);
-    const TimeSteps dt(self, "dt", values[1]);
     Steps steps;
+    if (sequence) steps.steps = x.dimensions > 0 ? x.shape[0] : 0;
+    const auto has_shape = [&](const ArrayView& array, Shape shape) {
+      return sequence ? array.has_shape_after(steps.steps, shape) : array.has_shape(shape);
+    };
+    if (!has_shape(x, {self.streams, self.inputs}) &&
+        !(self.streams == 1 && has_shape(x, {self.inputs}))) {
+      const std::string streams = std::to_string(self.streams);
+      const std::string inputs = std::to_string(self.inputs), before = sequence ? "T, " : "";
+      throw py::value_error(std::string(x_name) + ": expected shape [" + before +
+                            (self.streams == 1 ? inputs + "] or [" + before + "1, " + inputs
+                                               : streams + ", " + inputs) +
+                            "] for " + streams_text(self.streams) + ", got " + x.shape_text());
+    }
+    check_finite(x_name, input);
+    const TimeSteps dt(self, dt_name, sequence && values[1] == Py_None ? nullptr : values[1]);
     steps.dt = dt.one();
     if (dt.is_array()) {
       const ArrayView view = dt.view();
-      if (!view.has_shape({self.streams})) {
-        throw py::value_error("dt: expected a number or shape [" + std::to_string(self.streams) +
-                              "], got " + view.shape_text());
-      }
-      steps.dt = view.data;
-      steps.dt_stride = 1;
-    }
-    return finish(self, steps, x, dt, output_array(values[2], x, self.outputs));
-  });
-}
-
-constexpr Signature<3> kRun = {"run", {"xs", "timespans", "out"}, 1};
-
-PyObject* run(PyObject* object, PyObject* const* arguments, Py_ssize_t count, PyObject* keywords) {
-  return guarded([&]() -> PyObject* {
-    Session& self = self_of(object);
-    PyObject* values[3] = {};
-    kRun.parse(arguments, count, keywords, values);
-    const Input input("xs", values[0]);
-    const ArrayView& x = input.view;
-    Steps steps;
-    steps.steps = x.dimensions > 0 ? x.shape[0] : 0;
-    if (!x.has_shape({steps.steps, self.streams, self.inputs}) &&
-        !(self.streams == 1 && x.has_shape({steps.steps, self.inputs}))) {
-      const std::string inputs = std::to_string(self.inputs);
-      throw py::value_error("xs: expected shape [T, " +
-                            (self.streams == 1
-                                 ? inputs + "] or [T, 1, " + inputs + "]"
-                                 : std::to_string(self.streams) + ", " + inputs + "]") +
-                            " for " + streams_text(self.streams) + ", got " + x.shape_text());
-    }
-    check_finite("xs", input);
-    const TimeSteps dt(self, "timespans", values[1] == Py_None ? nullptr : values[1]);
-    steps.dt = dt.one();
-    if (dt.is_array()) {
-      const ArrayView view = dt.view();
-      const bool each = view.has_shape({steps.steps, self.streams});
-      if (!each && !view.has_shape({steps.steps})) {
+      const bool each = has_shape(view, {self.streams});
+      if (!each && !(sequence && has_shape(view, {}))) {
+        const std::string streams = std::to_string(self.streams);
         throw py::value_error(
-            "timespans: expected a number, shape [T] or [T, " + std::to_string(self.streams) +
-            "], T = " + std::to_string(steps.steps) + ", got " + view.shape_text());
+            std::string(dt_name) + ": expected a number" +
+            (sequence ? ", shape [T] or [T, " + streams + "], T = " + std::to_string(steps.steps)
+                      : " or shape [" + streams + "]") +
+            ", got " + view.shape_text());
       }
       steps.dt = view.data;
-      steps.dt_step = each ? self.streams : 1;
+      if (sequence) steps.dt_step = each ? self.streams : 1;
       steps.dt_stride = each ? 1 : 0;
     }
     return finish(self, steps, x, dt, output_array(values[2], x, self.outputs));
   });
 }
 
-// --- state ---
+constexpr Signature<3> kStep = {"step", {"x", "dt", "out"}, 1};
+constexpr Signature<3> kRun = {"run", {"xs", "timespans", "out"}, 1};
 
-py::object new_matrix(int64_t rows, int64_t columns) {
-  Py_intptr_t shape[2] = {rows, columns};
-  Py_INCREF(float32());
-  PyObject* const array = numpy().PyArray_NewFromDescr_(numpy().PyArray_Type_, float32(), 2, shape,
-                                                        nullptr, nullptr, 0, nullptr);
-  if (array == nullptr) throw py::error_already_set();
-  return py::reinterpret_steal<py::object>(array);
+PyObject* step(PyObject* object, PyObject* const* arguments, Py_ssize_t count, PyObject* keywords) {
+  return advance(object, arguments, count, keywords, kStep, false);
 }
+PyObject* run(PyObject* object, PyObject* const* arguments, Py_ssize_t count, PyObject* keywords) {
+  return advance(object, arguments, count, keywords, kRun, true);
+}
+
+// --- state ---
 
 PyObject* get_state(PyObject* object, PyObject*) {
   return guarded([&]() -> PyObject* {
     Session& self = self_of(object);
-    py::object state = new_matrix(self.streams, self.state_size);
+    const Py_intptr_t shape[2] = {self.streams, self.state_size};
+    py::object state = new_array(2, shape);
     const InUse in_use(self);
     self.cpp->get_state(ArrayView(state.ptr()).data);
     return state.release().ptr();
@@ -618,88 +343,6 @@ PyObject* reset(PyObject* object, PyObject* const* arguments, Py_ssize_t count,
 }
 
 // --- the type ---
-
-// Shown by help(); the first line of each tells Python the signature.
-constexpr const char* kStepText =
-    R"(step($self, x, dt=1.0, out=None)
---
-
-Run one time step of every stream.
-
-Args:
-    x: observations, ``[S, I]``, or ``[I]`` for one stream; finite. float32, C-contiguous arrays
-        are read in place, whatever else numpy makes real numbers of is converted first.
-    dt: time since the last step in units of ``time_unit`` seconds, finite, not negative: a number,
-        or one for each stream, ``[S]``.
-    out: float32, C-contiguous array of the shape of the result, to write it to. It may share
-        memory with ``x`` and ``dt``.
-
-Returns:
-    Outputs, float32, ``[S, M]``, or ``[M]`` for an ``x`` of ``[I]``; ``out`` if it is given.
-
-Raises:
-    ValueError: if a shape is wrong, or a number is not finite or a time step negative. The state
-        is then as it was before.
-    TypeError: if an argument holds no real numbers, or more than numbers (a masked array, one with
-        a unit), or ``out`` is no array of float32.
-    RuntimeError: if another thread is using the session.)";
-
-constexpr const char* kRunText =
-    R"(run($self, xs, timespans=None, out=None)
---
-
-Run a sequence of time steps; the state carries over from and to other calls.
-
-The same as calling ``step`` for each ``xs[t]``, without the way through Python in between.
-Ctrl-C ends it between two steps, with the state where it then is.
-
-Args:
-    xs: observations, ``[T, S, I]``, or ``[T, I]`` for one stream; finite; T may be 0.
-    timespans: time since the step before in units of ``time_unit`` seconds, finite, not negative:
-        a number, ``[T]`` or ``[T, S]``; 1 by default.
-    out: float32, C-contiguous array of the shape of the result, to write it to. It may share
-        memory with ``xs`` and ``timespans``.
-
-Returns:
-    Outputs, float32, ``[T, S, M]``, or ``[T, M]`` for ``xs`` of ``[T, I]``; ``out`` if it is given.
-
-Raises:
-    As ``step``; everything is checked before the first step.)";
-
-constexpr const char* kResetText =
-    R"(reset($self, streams=None)
---
-
-Set the state to zeros.
-
-Args:
-    streams: index or indices of the streams to reset; all by default.
-
-Raises:
-    IndexError: if there is no such stream.
-    TypeError: if an index is no integer.)";
-
-constexpr const char* kGetStateText =
-    R"(get_state($self)
---
-
-Return a copy of the state, float32, ``[S, state_size]``.
-
-For each recurrent layer, in order, its h ``[N]`` (of an LTC the membrane potentials) and, with
-mixed memory, the c ``[N]`` of its memory cell.)";
-
-constexpr const char* kSetStateText =
-    R"(set_state($self, state)
---
-
-Set the state.
-
-Args:
-    state: as ``get_state`` returns it, ``[S, state_size]``, or ``[state_size]`` for one stream;
-        finite.
-
-Raises:
-    ValueError: if its shape is wrong or a number is not finite; the state is then as it was.)";
 
 PyObject* create(PyTypeObject* type, PyObject* arguments, PyObject* keywords) {
   return guarded([&]() -> PyObject* {

@@ -1,12 +1,9 @@
 // The masked product's operators for any device: checks, allocates, calls the device's kernels.
-// `Device` has
-//   static ArgumentCheck check(const char* op, const Tensor& x)
-//   static void forward(const Tensor& x, const MaskedLinear<T>&, int64_t entries, T* y)
-//   static void backward(..., const MaskedLinearGradients<T>&)
+// `Device` (cpu.cpp, cuda.cpp) has
+//   static void forward(const MaskedLinearArguments&, const MaskedLinear<T>&, T* y)
+//   static void backward(const MaskedLinearArguments&, const MaskedLinear<T>&,
+//                        const MaskedLinearGradients<T>&)
 #pragma once
-
-#include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
 
 #include <cstdint>
 #include <optional>
@@ -16,7 +13,7 @@
 #include "core/masked_linear_problem.h"
 #include "core/synapse_check.h"
 #include "torch/checks.h"
-#include "torch/sequence_arguments.h"
+#include "torch/tensors.h"
 
 namespace fastltc {
 
@@ -35,34 +32,30 @@ struct MaskedLinearArguments {
   std::optional<Tensor> list{};
 
   void check(const ArgumentCheck& check) {
-    const ScalarType dtype = x.scalar_type();
-    check.that(dtype == ScalarType::Float || dtype == ScalarType::Double, "x", [&] {
-      return std::string("expected dtype float32 or float64, got ") + dtype_text(dtype);
-    });
-    check.device("x", x);
+    check.first("x");
     check.that(x.dim() == 2, "x", [&] { return "expected shape [B, I], got " + shape_text(x); });
     check.that(weight.dim() == 2, "weight",
                [&] { return "expected shape [O, I], got " + shape_text(weight); });
     B = x.size(0);
     I = x.size(1);
     O = weight.size(0);
-    check.value("weight", weight, {O, I});
-    check.value("bias", bias, {O});
-    check.device("entries", entries);
-    check.dtype("entries", entries, ScalarType::Int);
-    check.that(entries.dim() == 1, "entries",
-               [&] { return "expected one dimension, got " + shape_text(entries); });
+    check.value("weight", weight, "[O, I]", {O, I});
+    check.value("bias", bias, "[O]", {O});
+    check.indices("entries", entries, "fastltc.ops.mask_entries");
     list = as_contiguous(entries);
     // Kernels for other devices hold a list that is not well formed inside its bounds.
-    const std::string problem =
-        check.can_read_values()
-            ? mask_entries_error(list->const_data_ptr<int32_t>(), list->numel(), O, I)
-            : mask_entries_count_error(list->numel(), O, I);
-    check.that(problem.empty(), "entries", [&] { return problem; });
+    const auto* const values = list->const_data_ptr<int32_t>();
+    // Kernels for other devices hold a list that is not well formed inside its bounds.
+    check_list(check, check.can_read_values() ? mask_entries_error(values, list->numel(), O, I)
+                                              : mask_entries_count_error(list->numel(), O, I));
     count = (list->numel() - (O + 1) - (I + 1)) / 3;
     rows = inner_contiguous(x);
     dense = as_contiguous(weight);
     if (bias.has_value()) offset = as_contiguous(*bias);
+  }
+
+  static void check_list(const ArgumentCheck& check, const std::string& problem) {
+    check.that(problem.empty(), "entries", [&] { return problem; }, Fault::broken);
   }
 
   static Tensor inner_contiguous(const Tensor& tensor) {
@@ -92,11 +85,11 @@ template <typename Device>
 Tensor masked_linear(const Tensor& x, const Tensor& weight, const OptionalTensor& bias,
                      const Tensor& entries) {
   MaskedLinearArguments arguments{x, weight, bias, entries};
-  arguments.check(Device::check("fastltc::masked_linear", x));
-  Tensor y = new_tensor(x, arguments.B, arguments.O);
+  arguments.check(ArgumentCheck("fastltc::masked_linear", x));
+  Tensor y = new_tensor(x, {arguments.B, arguments.O});
   with_dtype(x.scalar_type(), [&](auto zero) {
     using T = decltype(zero);
-    Device::forward(x, arguments.problem<T>(), arguments.count, y.mutable_data_ptr<T>());
+    Device::forward(arguments, arguments.problem<T>(), y.mutable_data_ptr<T>());
   });
   return y;
 }
@@ -107,19 +100,19 @@ std::tuple<Tensor, Tensor, Tensor> masked_linear_backward(const Tensor& grad_out
                                                           const Tensor& entries, bool bias_grad) {
   const OptionalTensor no_bias;
   MaskedLinearArguments arguments{x, weight, no_bias, entries};
-  const ArgumentCheck check = Device::check("fastltc::masked_linear_backward", x);
+  const ArgumentCheck check("fastltc::masked_linear_backward", x);
   arguments.check(check);
   if (check.can_read_values()) {
     const Tensor& list = *arguments.list;
-    const std::string problem =
-        mask_places_error(list.const_data_ptr<int32_t>(), list.numel(), arguments.O, arguments.I);
-    check.that(problem.empty(), "entries", [&] { return problem; });
+    MaskedLinearArguments::check_list(
+        check,
+        mask_places_error(list.const_data_ptr<int32_t>(), list.numel(), arguments.O, arguments.I));
   }
-  check.value("grad_output", grad_output, {arguments.B, arguments.O});
+  check.value("grad_output", grad_output, "[B, O]", {arguments.B, arguments.O});
   const Tensor grad_rows = MaskedLinearArguments::inner_contiguous(grad_output);
-  Tensor grad_x = new_tensor(x, arguments.B, arguments.I);
-  Tensor grad_weight = new_tensor(x, arguments.O, arguments.I);
-  Tensor grad_bias = new_tensor(x, bias_grad ? arguments.O : 0);
+  Tensor grad_x = new_like(x);
+  Tensor grad_weight = new_like(weight);
+  Tensor grad_bias = new_tensor(x, {bias_grad ? arguments.O : 0});
   with_dtype(x.scalar_type(), [&](auto zero) {
     using T = decltype(zero);
     MaskedLinearGradients<T> grad;
@@ -128,7 +121,7 @@ std::tuple<Tensor, Tensor, Tensor> masked_linear_backward(const Tensor& grad_out
     grad.x = grad_x.mutable_data_ptr<T>();
     grad.weight = grad_weight.mutable_data_ptr<T>();
     if (bias_grad) grad.bias = grad_bias.mutable_data_ptr<T>();
-    Device::backward(x, arguments.problem<T>(), arguments.count, grad);
+    Device::backward(arguments, arguments.problem<T>(), grad);
   });
   return {grad_x, grad_weight, grad_bias};
 }

@@ -7,8 +7,8 @@ from importlib.metadata import version as _version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fastltc.compat import accelerate as accelerate
-    from fastltc.compat import patch_ncps as patch_ncps
+    from fastltc.dropin.accelerate import accelerate as accelerate
+    from fastltc.dropin.patch import patch_ncps as patch_ncps
     from fastltc.exporting import export as export
     from fastltc.nn import LTC as LTC
     from fastltc.nn import Bidirectional as Bidirectional
@@ -32,11 +32,11 @@ _EXPORTS: dict[str, str] = {
     "ParallelLTC": "fastltc.nn",
     "Bidirectional": "fastltc.nn",
     "Sequential": "fastltc.nn",
-    "accelerate": "fastltc.compat",
-    "patch_ncps": "fastltc.compat",
+    "accelerate": "fastltc.dropin.accelerate",
+    "patch_ncps": "fastltc.dropin.patch",
     "export": "fastltc.exporting",
 }
-_SUBMODULES = ("compat", "exporting", "info", "nn", "ops", "reference", "runtime", "wirings")
+_SUBMODULES = ("dropin", "exporting", "info", "nn", "ops", "reference", "runtime", "wirings")
 
 __all__ = ["__version__", *_EXPORTS, *_SUBMODULES]
 

@@ -1,4 +1,4 @@
-#include "cpu/isa.h"
+#include "cpu/frame/isa.h"
 
 #include <algorithm>
 #include <cstdlib>

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastltc.ops import mask_entries, masked_linear
-from fastltc.ops.checks import check_has_kernels
+from fastltc.ops.errors import check_has_kernels
 from fastltc.ops.masked_linear import prefers_entries
 
 ON_CUDA = types.SimpleNamespace(device=torch.device("cuda:0"))
@@ -164,7 +164,7 @@ def test_bad_masks_and_lists_are_named():
         mask_entries(torch.full((5, 6), 0.5))
     good = mask_entries(torch.ones(5, 6))
     call = torch.ops.fastltc.masked_linear
-    with pytest.raises(RuntimeError, match="entries: expected dtype int32"):
+    with pytest.raises(RuntimeError, match="entries: expected the int32 list"):
         call(x, weight, None, good.long())
     with pytest.raises(RuntimeError, match="entries: expected 13 pointers and three integers"):
         call(x, weight, None, good[:-1])
@@ -247,7 +247,7 @@ def test_the_way_asked_for_is_compiled():
 
 
 def test_going_by_entries_where_there_is_no_kernel_says_so(monkeypatch):
-    monkeypatch.setattr("fastltc.ops.checks.load_cuda_operators", lambda: (None, "not built"))
+    monkeypatch.setattr("fastltc.ops.errors.load_cuda_operators", lambda: (None, "not built"))
     x, weight = torch.zeros(3, 6), torch.zeros(5, 6)
     module = sys.modules["fastltc.ops.masked_linear"]
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from fastltc import _extension, info
-from fastltc.ops.checks import check_has_kernels
+from fastltc.ops.errors import check_has_kernels
 
 BUILT = info.collect()["build"].get("cuda")
 built_with_cuda = pytest.mark.skipif(not BUILT, reason="this build has no CUDA kernels")
@@ -48,7 +48,7 @@ def test_cuda_tensors_without_kernels_get_one_error_with_a_remedy(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(
-        "fastltc.ops.checks.load_cuda_operators", lambda: (None, "no _C_cuda.so here")
+        "fastltc.ops.errors.load_cuda_operators", lambda: (None, "no _C_cuda.so here")
     )
     expected = r"cuda:0, .*not loaded: no _C_cuda.so here.*toolkit.*\.to\(\"cpu\"\)"
     with pytest.raises(RuntimeError, match=expected):

@@ -20,23 +20,48 @@ CXX_LAYERS = {
     "runtime": {"core", "cpu", "cuda", "runtime"},
     "torch": {"core", "cpu", "cuda", "torch"},
 }
-# The modules of the Python package in levels, lowest first: each imports of lower levels only.
-PYTHON_LAYERS = [
-    {"_C", "_extension", "_files", "_runtime", "__version__", "reference", "wirings"},
-    {"ops", "runtime"},
-    {"nn"},
-    {"verified"},
-    {"compat", "data", "models"},
-    {"info", "plots", "script"},
-    {"training"},
-    {"exporting"},
-    {"cli_options"},
-    {"cli_data", "cli_evaluate", "cli_export"},
-    {"cli_train"},
-    {"cli"},
-    {"__init__"},
-]
-RANK = {name: level for level, names in enumerate(PYTHON_LAYERS) for name in names}
+# The modules of a package in levels, lowest first: each imports of lower levels only.
+PYTHON_LAYERS = {
+    "fastltc": [
+        {"_C", "_extension", "_files", "_runtime", "__version__", "reference", "wirings"},
+        {"info", "ops", "runtime"},
+        {"nn"},
+        {"dropin"},
+        {"exporting"},
+        {"jobs"},
+        {"cli"},
+        {"__init__"},
+    ],
+    "fastltc.dropin": [
+        {"verified"},
+        {"conversions"},
+        {"accelerate", "patch"},
+        {"script"},
+        {"__init__"},
+    ],
+    "fastltc.jobs": [
+        {"defaults", "errors", "files", "interrupts", "options"},
+        {"device", "models", "reading"},
+        {"data"},
+        {"config", "plots", "unchanged"},
+        {"recipes", "run"},
+        {"evaluation"},
+        {"training"},
+        {"export"},
+        {"__init__"},
+    ],
+    "fastltc.cli": [
+        {"options"},
+        {"data", "evaluate", "export"},
+        {"train"},
+        {"main"},
+        {"__init__", "__main__"},
+    ],
+}
+RANKS = {
+    package: {name: level for level, names in enumerate(levels) for name in names}
+    for package, levels in PYTHON_LAYERS.items()
+}
 
 
 def included(text: str) -> list[str]:
@@ -73,7 +98,7 @@ def includes_outside_the_layers(path: Path, folder: str, text: str) -> set[str]:
 
 
 def imported(path: Path, package: Path = PACKAGE) -> set[str]:
-    """Return the full names of the modules that a file of the package imports."""
+    """Return the full names of the modules that a file of fastltc imports."""
     parts = ("fastltc", *path.relative_to(package).with_suffix("").parts)
     parent = parts[:-1]
     names: set[str] = set()
@@ -87,21 +112,29 @@ def imported(path: Path, package: Path = PACKAGE) -> set[str]:
     return names
 
 
-def python_layer(name: str) -> str | None:
-    parts = name.split(".")
-    if parts[0] != "fastltc":
-        return None
-    return parts[1] if len(parts) > 1 else "__init__"
+def python_layer(name: str, package: str = "fastltc") -> str | None:
+    """Return the module of a package that a name is in; None where it is of another package."""
+    if name == package:
+        return "__init__"
+    return name[len(package) + 1 :].split(".")[0] if name.startswith(f"{package}.") else None
 
 
-def imports_against_the_layers(path: Path, package: Path = PACKAGE) -> set[str]:
-    own = path.relative_to(package).with_suffix("").parts[0]
-    layers = {name: python_layer(name) for name in imported(path, package)}
+def folder_of(package: str, root: Path = PACKAGE) -> Path:
+    return root.joinpath(*package.split(".")[1:])
+
+
+def imports_against_the_layers(
+    path: Path, root: Path = PACKAGE, package: str = "fastltc"
+) -> set[str]:
+    """Return what a file of a package imports that is of this package, but not below the file."""
+    own = path.relative_to(folder_of(package, root)).with_suffix("").parts[0]
+    rank = RANKS[package]
+    layers = {name: python_layer(name, package) for name in imported(path, root)}
     # What has no rank, or is a name that the package itself exports, is above everything.
     return {
         name
         for name, layer in layers.items()
-        if layer not in (None, own) and RANK.get(layer, len(RANK)) >= RANK[own]
+        if layer not in (None, own) and rank.get(layer, len(rank)) >= rank[own]
     }
 
 
@@ -135,9 +168,11 @@ def test_cxx_includes_follow_the_layers(folder: str) -> None:
 
 @pytest.mark.parametrize("header", ["torch/checks.h", "../torch/checks.h"])
 def test_an_include_of_a_layer_above_is_found(header: str) -> None:
-    path = cxx_files("cpu")[0]
+    path = ROOT / "csrc" / "cpu" / "ltc.h"
     assert includes_outside_the_layers(path, "cpu", f'#include "{header}"\n')
-    assert not includes_outside_the_layers(path, "cpu", '#include "simd.h"\n#include "cpu/simd.h"')
+    assert not includes_outside_the_layers(
+        path, "cpu", '#include "cells/memory.h"\n#include "cpu/frame/simd.h"'
+    )
 
 
 def test_every_folder_of_csrc_is_in_a_layer() -> None:
@@ -173,25 +208,29 @@ def test_the_reference_does_not_use_the_extension() -> None:
         assert "torch.ops" not in text, f"{path.relative_to(ROOT)} calls torch.ops"
 
 
-def test_every_module_is_in_a_layer() -> None:
-    modules = {path.relative_to(PACKAGE).with_suffix("").parts[0] for path in PACKAGE.rglob("*.py")}
-    assert not modules - RANK.keys()
+@pytest.mark.parametrize("package", PYTHON_LAYERS)
+def test_every_module_is_in_a_layer(package: str) -> None:
+    folder = folder_of(package)
+    modules = {path.relative_to(folder).with_suffix("").parts[0] for path in folder.rglob("*.py")}
+    assert not modules - RANKS[package].keys()
 
 
-def test_python_imports_follow_the_layers() -> None:
-    for path in sorted(PACKAGE.rglob("*.py")):
-        above = imports_against_the_layers(path)
+@pytest.mark.parametrize("package", PYTHON_LAYERS)
+def test_python_imports_follow_the_layers(package: str) -> None:
+    for path in sorted(folder_of(package).rglob("*.py")):
+        above = imports_against_the_layers(path, package=package)
         assert not above, f"{path.relative_to(ROOT)} imports {above}"
 
 
 @pytest.mark.parametrize(
     ("own", "text"),
     [
-        ("nn", "def late():\n    from .. import plots\n"),
+        ("nn", "def late():\n    from ..jobs import plots\n"),
         ("nn", "from fastltc.unranked import x\n"),
         ("nn", "from fastltc import LTC\n"),
         ("nn", "import fastltc\n"),
-        ("models", "from ..exporting.errors import ExportError\n"),
+        ("exporting", "from ..jobs.run import Run\n"),
+        ("jobs", "from ..cli.options import JSON\n"),
         ("runtime", "from fastltc.ops import ltc\n"),
     ],
 )
@@ -200,6 +239,14 @@ def test_an_import_of_a_layer_above_is_found(own: str, text: str, tmp_path: Path
     path.parent.mkdir()
     path.write_text(text)
     assert imports_against_the_layers(path, tmp_path)
+
+
+def test_an_import_against_the_layers_of_a_folder_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "jobs" / "plots" / "module.py"
+    path.parent.mkdir(parents=True)
+    path.write_text("from ..training.loop import train\nfrom .figure import to_png\n")
+    found = imports_against_the_layers(path, tmp_path, "fastltc.jobs")
+    assert found == {"fastltc.jobs.training.loop.train"}
 
 
 def test_the_runtime_needs_no_torch() -> None:

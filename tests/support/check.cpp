@@ -7,7 +7,7 @@
 #include <stdexcept>
 #include <vector>
 
-#include "cpu/isa.h"
+#include "cpu/frame/isa.h"
 
 namespace fastltc::test {
 

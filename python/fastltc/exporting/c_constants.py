@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from .errors import ExportError
 
-__all__ = ["FLOAT_BYTES", "Constants", "floats", "integers", "number", "records", "texts"]
+__all__ = ["FLOAT_BYTES", "Constants", "number", "texts"]
 
 FLOAT_BYTES = 4
 
@@ -25,44 +25,16 @@ def number(value: float) -> str:
     return f"{min(plain, power, key=len)}f"
 
 
-def _wrapped(items: Sequence[str], indent: str = "    ") -> str:
-    return textwrap.fill(
+def _wrapped(items: Sequence[str]) -> str:
+    text = textwrap.fill(
         ", ".join(items),
         98,
-        initial_indent=indent,
-        subsequent_indent=indent,
+        initial_indent="    ",
+        subsequent_indent="    ",
         break_long_words=False,
         break_on_hyphens=False,
     )
-
-
-def floats(name: str, values: np.ndarray, what: str) -> tuple[str, int]:
-    """Return the text of an array of floats, and its bytes."""
-    flat = np.asarray(values).reshape(-1)
-    numbers = _wrapped([number(value) for value in flat])
-    return f"/* {what} */\nstatic const float {name}[{flat.size}] = {{\n{numbers}\n}};\n", (
-        FLOAT_BYTES * flat.size
-    )
-
-
-def integers(name: str, values: Sequence[int], what: str) -> tuple[str, int]:
-    """Return the text of an array of integers of the smallest type that holds them."""
-    bits = next(bits for bits in (8, 16, 32) if max(values) < 1 << bits)
-    numbers = _wrapped([str(value) for value in values])
-    return (
-        f"/* {what} */\nstatic const uint{bits}_t {name}[{len(values)}] = {{\n{numbers}\n}};\n",
-        bits // 8 * len(values),
-    )
-
-
-def records(kind: str, name: str, rows: np.ndarray, what: str) -> tuple[str, int]:
-    """Return the text of an array of structs of floats, one for each row."""
-    lines = [", ".join(number(value) for value in row) for row in rows]
-    body = _wrapped([f"{{{line}}}".replace(", ", ",~") for line in lines]).replace("~", " ")
-    return (
-        f"/* {what} */\nstatic const {kind} {name}[{len(rows)}] = {{\n{body}\n}};\n",
-        FLOAT_BYTES * rows.size,
-    )
+    return text.replace("~", " ")  # spaces at which no line may end
 
 
 def texts(values: Sequence[str]) -> str:
@@ -81,12 +53,30 @@ def texts(values: Sequence[str]) -> str:
 
 
 class Constants:
-    """Collects the constants of a layer."""
+    """Collects the constants of a layer: C text, and bytes."""
 
     def __init__(self) -> None:
         self.text: list[str] = []
-        self.bytes = 0
+        self.table_bytes = 0
 
-    def add(self, made: tuple[str, int]) -> None:
-        self.text.append(made[0])
-        self.bytes += made[1]
+    def _add(self, kind: str, name: str, items: Sequence[str], what: str, size: int) -> None:
+        self.text.append(
+            f"/* {what} */\nstatic const {kind} {name}[{len(items)}] = {{\n{_wrapped(items)}\n}};\n"
+        )
+        self.table_bytes += size * len(items)
+
+    def floats(self, name: str, values: np.ndarray, what: str) -> None:
+        """Add an array of floats."""
+        numbers = [number(value) for value in np.asarray(values).reshape(-1)]
+        self._add("float", name, numbers, what, FLOAT_BYTES)
+
+    def integers(self, name: str, values: Iterable[int], what: str) -> None:
+        """Add an array of integers of the smallest type that holds them."""
+        numbers = [int(value) for value in values]
+        bits = next(bits for bits in (8, 16, 32) if max(numbers) < 1 << bits)
+        self._add(f"uint{bits}_t", name, [str(value) for value in numbers], what, bits // 8)
+
+    def records(self, kind: str, name: str, rows: np.ndarray, what: str) -> None:
+        """Add an array of structs of floats, one for each row."""
+        items = ["{" + ",~".join(number(value) for value in row) + "}" for row in rows]
+        self._add(kind, name, items, what, FLOAT_BYTES * rows.shape[1])

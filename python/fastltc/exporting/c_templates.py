@@ -7,17 +7,21 @@ from string import Template
 
 __all__ = [
     "BLEND",
+    "CELL",
     "CFC",
-    "DENSE_CELL",
-    "DENSE_PURE",
+    "CLOCK_LOOP",
+    "DENSE_LOOP",
+    "DENSE_PURE_LOOP",
+    "GATED_END",
+    "GATED_START",
     "HEADER",
     "HELPERS",
     "LSTM",
     "LTC",
-    "MASKED_CELL",
     "PAIR_LOOP",
-    "PURE_CELL",
+    "PURE_END",
     "PURE_LOOP",
+    "PURE_START",
     "SOURCE",
     "STEP",
     "SYNAPSE_LOOP",
@@ -30,6 +34,11 @@ class Helper:
 
     text: str
     needs: tuple[str, ...] = ()
+
+
+def _struct(name: str, *members: str) -> Helper:
+    lines = "".join(f"    float {member};\n" for member in members)
+    return Helper(f"\ntypedef struct {{\n{lines}}} {name};\n")
 
 
 def _each(name: str, expression: str, *needs: str) -> Helper:
@@ -69,32 +78,9 @@ typedef struct {
 } synapse;
 """
     ),
-    "synapse_pair": Helper(
-        """
-typedef struct {
-    float ff1;
-    float ff2;
-} synapse_pair;
-"""
-    ),
-    "clock": Helper(
-        """
-typedef struct {
-    float a;
-    float b;
-} clock_weight;
-"""
-    ),
-    "heads": Helper(
-        """
-typedef struct {
-    float ff1;
-    float ff2;
-    float time_a;
-    float time_b;
-} heads;
-"""
-    ),
+    "synapse_pair": _struct("synapse_pair", "ff1", "ff2"),
+    "clock": _struct("clock_weight", "a", "b"),
+    "heads": _struct("heads", "ff1", "ff2", "time_a", "time_b"),
     "absolute": Helper(
         """
 static float absolute(float x)
@@ -384,102 +370,75 @@ BLEND = {
     "no_gate": "h[j] = f1 + r * f2;",
 }
 
-PAIR_LOOP = Template("""\
-        for (; s < ${cell}_ends[j]; ++s) {
-            const float signal = z[${cell}_from[s]];
-            f1 += ${cell}_synapses[s].ff1 * signal;
-            f2 += ${cell}_synapses[s].ff2 * signal;
-        }
-""")
-
-MASKED_CELL = Template("""\
+# A cell of a CfC: what goes into its heads, the sums of each neuron, its state.
+CELL = Template("""\
 /* x: $inputs inputs. h: $size neurons, changed. */
-static void $cell(const float *x, float dt, float *h)
+static void $function(const float *x, float dt, float *h)
 {
-    float z[$width];
-    const clock_weight *clock = ${cell}_clocks;
-    size_t j, k$s;
+    float z[$all]$buffers;
+$weight    size_t j$counters;
     memcpy(z, x, $inputs * sizeof *z);
     memcpy(z + $inputs, h, $size * sizeof *z);
-    for (j = 0; j < $size; ++j) {
-        float f1 = ${cell}_bias[j].ff1, f2 = ${cell}_bias[j].ff2, r;
-        float a = ${cell}_bias[j].time_a, b = ${cell}_bias[j].time_b;
-$loop        for (k = 0; k < $width; ++k, ++clock) {
-            a += clock->a * z[k];
-            b += clock->b * z[k];
-        }
+$before    for (j = 0; j < $size; ++j) {
+$start$loop$end    }
+}
+""")
+
+GATED_START = Template("""\
+        float f1 = ${prefix}_bias[j].ff1, f2 = ${prefix}_bias[j].ff2, r;
+        float a = ${prefix}_bias[j].time_a, b = ${prefix}_bias[j].time_b;
+""")
+
+GATED_END = Template("""\
         f1 = hyptan(f1);
         f2 = hyptan(f2);
         r = sigmoid(a * dt + b);
         $blend
-    }
-}
 """)
 
-PURE_LOOP = Template("""\
-        for (; s < ${cell}_ends[j]; ++s) {
-            f += ${cell}_weight[s] * z[${cell}_from[s]];
+PURE_START = Template("""\
+        float f = ${prefix}_bias[j];
+""")
+
+PURE_END = Template("""\
+        h[j] = ${prefix}_a[j]
+            - ${prefix}_a[j] * expf(-dt * (${prefix}_rate[j] + absolute(f))) * f;
+""")
+
+PAIR_LOOP = Template("""\
+        for (; s < ${prefix}_ends[j]; ++s) {
+            const float signal = z[${prefix}_from[s]];
+            f1 += ${prefix}_synapses[s].ff1 * signal;
+            f2 += ${prefix}_synapses[s].ff2 * signal;
         }
 """)
 
-PURE_CELL = Template("""\
-/* x: $inputs inputs. h: $size neurons, changed. */
-static void $cell(const float *x, float dt, float *h)
-{
-    float z[$width];
-    size_t j$s;
-    memcpy(z, x, $inputs * sizeof *z);
-    memcpy(z + $inputs, h, $size * sizeof *z);
-    for (j = 0; j < $size; ++j) {
-        float f = ${cell}_bias[j];
-$loop        h[j] = ${cell}_a[j]
-            - ${cell}_a[j] * expf(-dt * (${cell}_rate[j] + absolute(f))) * f;
-    }
-}
+CLOCK_LOOP = Template("""\
+        for (k = 0; k < $all; ++k, ++clock) {
+            a += clock->a * z[k];
+            b += clock->b * z[k];
+        }
 """)
 
-DENSE_CELL = Template("""\
-/* x: $inputs inputs. h: $neurons neurons, changed. */
-static void ${name}_cell(const float *x, float dt, float *h)
-{
-    float z[$all]$buffers;
-    const heads *weight = ${name}_heads;
-    size_t j, k;
-$before
-    for (j = 0; j < $neurons; ++j) {
-        float f1 = ${name}_bias[j].ff1, f2 = ${name}_bias[j].ff2, r;
-        float a = ${name}_bias[j].time_a, b = ${name}_bias[j].time_b;
+PURE_LOOP = Template("""\
+        for (; s < ${prefix}_ends[j]; ++s) {
+            f += ${prefix}_weight[s] * z[${prefix}_from[s]];
+        }
+""")
+
+DENSE_LOOP = Template("""\
         for (k = 0; k < $width; ++k, ++weight) {
             f1 += weight->ff1 * $read[k];
             f2 += weight->ff2 * $read[k];
             a += weight->time_a * $read[k];
             b += weight->time_b * $read[k];
         }
-        f1 = hyptan(f1);
-        f2 = hyptan(f2);
-        r = sigmoid(a * dt + b);
-        $blend
-    }
-}
 """)
 
-DENSE_PURE = Template("""\
-/* x: $inputs inputs. h: $neurons neurons, changed. */
-static void ${name}_cell(const float *x, float dt, float *h)
-{
-    float z[$all]$buffers;
-    const float *weight = ${name}_weight;
-    size_t j, k;
-$before
-    for (j = 0; j < $neurons; ++j) {
-        float f = ${name}_bias[j];
+DENSE_PURE_LOOP = Template("""\
         for (k = 0; k < $width; ++k, ++weight) {
             f += *weight * $read[k];
         }
-        h[j] = ${name}_a[j]
-            - ${name}_a[j] * expf(-dt * (${name}_rate[j] + absolute(f))) * f;
-    }
-}
 """)
 
 CFC = Template("""\

@@ -20,6 +20,7 @@ from .._files import write_bytes
 from ..runtime.model import RECURRENT, Model, check_model, unit_in_words
 from ..runtime.model_file import model_digest
 from .errors import ExportError
+from .prepared import memory_gates, neurons, positive, under
 
 __all__ = ["OPSET", "build_onnx", "write_onnx"]
 
@@ -230,12 +231,9 @@ class _Body:
         return self.add(simple[function], x)
 
     def memory(self, parameters: dict[str, np.ndarray], x: str, h: str, c: str) -> tuple[str, str]:
-        bias = parameters["lstm.input_map.bias"].astype(np.float64)
-        units = len(bias) // 4
-        bias[2 * units : 3 * units] += 1.0  # the forget gate's constant offset
-        weights = parameters["lstm.input_map.weight"], parameters["lstm.recurrent_map.weight"]
-        gates = self.dense(self.concat([x, h]), np.concatenate(weights, 1), bias)
-        activation, write, keep, read = self.split(gates, [units] * 4)
+        weight, bias = memory_gates(parameters)
+        gates = self.dense(self.concat([x, h]), weight, bias)
+        activation, write, keep, read = self.split(gates, [len(bias) // 4] * 4)
         kept = self.add("Mul", c, self.add("Sigmoid", keep))
         added = self.add("Mul", self.add("Tanh", activation), self.add("Sigmoid", write))
         c = self.add("Add", kept, added)
@@ -244,29 +242,24 @@ class _Body:
     def ltc(
         self, layer: dict[str, Any], p: dict[str, np.ndarray], x: str, v: str, dt: str
     ) -> tuple[str, str]:
-        p = {key.removeprefix("rnn_cell."): value.astype(np.float64) for key, value in p.items()}
+        p = under(p, "rnn_cell.")
         if layer["ode_unfolds"] > _MAX_UNFOLDS:
             raise ExportError(
                 f"ode_unfolds: expected at most {_MAX_UNFOLDS} for ONNX, got {layer['ode_unfolds']}"
             )
 
-        def positive(values: np.ndarray) -> np.ndarray:
-            if not layer["implicit_param_constraints"]:
-                return values
-            return np.where(values > 20, values, np.log1p(np.exp(np.minimum(values, 20))))
-
-        leak = positive(p["gleak"])
-        current = self.constant(leak * p["vleak"], "leak_current")
-        conductance = self.constant(leak + layer["epsilon"], "leak")
-        capacitance = self.constant(positive(p["cm"]) * layer["ode_unfolds"], "capacitance")
+        capacitances, leaks, leak_currents = neurons(layer, p).T
+        current = self.constant(leak_currents, "leak_current")
+        conductance = self.constant(leaks, "leak")
+        capacitance = self.constant(capacitances, "capacitance")
         if layer["input_mapping"] is not None:
             x = self.add("Mul", x, self.constant(p["input_w"], "input_w"))
         if layer["input_mapping"] == "affine":
             x = self.add("Add", x, self.constant(p["input_b"], "input_b"))
-        sensory = self.synapses(p, "sensory_", positive)
+        sensory = self.synapses(layer, p, "sensory_")
         if sensory is not None:
             current, conductance = sensory(x, current, conductance)
-        recurrent = self.synapses(p, "", positive)
+        recurrent = self.synapses(layer, p, "")
         held, moves = v, self.add("Greater", dt, self.constant(0))
         # Past these the potentials are at their limits to rounding, and products with dt overflow.
         dt = self.add("Clip", dt, self.constant(1e-29), self.constant(1e24))
@@ -288,7 +281,7 @@ class _Body:
             y = self.add("Add", y, self.constant(p["output_b"], "output_b"))
         return y, v
 
-    def synapses(self, p: dict[str, np.ndarray], prefix: str, positive: Any) -> Any:
+    def synapses(self, layer: dict[str, Any], p: dict[str, np.ndarray], prefix: str) -> Any:
         """Add the constants of the synapses; return what adds their sums to currents."""
         mask = p[f"{prefix}sparsity_mask"]
         neurons = mask.shape[1]
@@ -305,7 +298,7 @@ class _Body:
         def gathered(values: np.ndarray) -> np.ndarray:
             return np.where(exists == 1, np.take_along_axis(values.T, sources, 1), 0)
 
-        weight = gathered(positive(p[f"{prefix}w"]))
+        weight = gathered(positive(layer, p[f"{prefix}w"]))
         pick = self.integers(list(sources.reshape(-1)))
         shape = self.integers([0, neurons, degree])
         slope = self.constant(gathered(p[f"{prefix}sigma"]), "slope")
@@ -331,8 +324,7 @@ class _Body:
     ) -> tuple[str, str]:
         after = []
         for index, own in enumerate(self.split(h, layer["cells"])):
-            prefix = f"rnn_cell.layer_{index}."
-            cell = {k.removeprefix(prefix): v for k, v in p.items() if k.startswith(prefix)}
+            cell = under(p, f"rnn_cell.layer_{index}.")
             x = self.heads(layer["mode"], cell, self.concat([x, own]), dt)
             after.append(x)
         return self.project(p, x), (after[0] if len(after) == 1 else self.concat(after))
@@ -340,7 +332,7 @@ class _Body:
     def cfc(
         self, layer: dict[str, Any], p: dict[str, np.ndarray], x: str, h: str, dt: str
     ) -> tuple[str, str]:
-        cell = {key.removeprefix("rnn_cell."): value for key, value in p.items()}
+        cell = under(p, "rnn_cell.")
         z = self.concat([x, h])
         for index in range(layer["backbone_layers"]):
             key = f"backbone.{2 * index}"

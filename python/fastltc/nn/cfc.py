@@ -16,6 +16,7 @@ from fastltc.nn.changes import GLOBAL_HOOKS, has_hooks
 from fastltc.nn.lstm_cell import LSTMCell
 from fastltc.nn.sequence_layer import SequenceLayer
 from fastltc.nn.wired_cfc_cell import WiredCfCCell
+from fastltc.ops.sequence import Sequences
 
 __all__ = ["CfC"]
 
@@ -140,15 +141,9 @@ class CfC(SequenceLayer):
     def _inputs_and_neurons(self) -> tuple[int, int]:
         return self._sizes
 
-    def _run(
-        self,
-        x: Tensor,
-        state: Any,
-        timespans: Tensor | None,
-        lengths: Tensor | None,
-        time_major: bool,
-    ) -> tuple[Tensor, Any]:
-        output, hn = super()._run(x, state, timespans, lengths, time_major)
+    def _run(self, sequences: Sequences) -> tuple[Tensor, Any]:
+        output, hn = super()._run(sequences)
+        lengths, time_major = sequences.lengths, sequences.time_major
         fc: Any = self._modules["fc"]
         kind = type(fc)
         plain = kind is nn.Identity or kind is nn.Linear

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,12 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fastltc.nn.changes import Watch, change, compute_parameters, own_forward, watched
-from fastltc.nn.checks import check_input_kind, check_state
-from fastltc.nn.steps import run_steps, some_weight
-from fastltc.nn.timespans import cell_timespans
-from fastltc.ops.cfc import CFC_ACTIVATIONS, CFC_MODES, cfc
-from fastltc.ops.checks import check_timespan_values
+from fastltc.nn.changes import change, compute_parameters, own_forward
+from fastltc.nn.closed_form import CellParts, ClosedForm, read_linears
+from fastltc.nn.steps import run_step
+from fastltc.ops.cfc import CFC_ACTIVATIONS, CFC_MODES, run_cfc
+from fastltc.ops.sequence import Sequences
 from fastltc.ops.synapses import THOROUGH_FROM, RoundedMask, mask_ones
 
 __all__ = ["CfCCell", "LeCun"]
@@ -44,19 +41,8 @@ ACTIVATION_MODULES: dict[str, tuple[type[nn.Module], ...]] = {
 """Classes of each activation: the first is that of a new cell."""
 
 
-@dataclass(frozen=True)
-class CellParts:
-    """The modules of a :class:`CfCCell`, as the operator reads them."""
-
-    linears: tuple[Any, ...]
-    """The dense layers of the backbone, then the heads."""
-    dropouts: tuple[Any, ...]
-    """Those of the backbone layers after the first: one each, or none."""
-    activation: str
-
-
 @own_forward
-class CfCCell(nn.Module):
+class CfCCell(ClosedForm):
     r"""A closed-form continuous-time (CfC) cell, which runs one time step.
 
     The equation is that of :func:`fastltc.reference.cfc`. The class takes the place of
@@ -135,7 +121,6 @@ class CfCCell(nn.Module):
         self.hidden_size = hidden_size
         self.mode = mode
         self.backbone_layers = backbone_layers
-        self._watch: Watch[CellParts] | None = None
         inputs = backbone_units if backbone_layers > 0 else input_size + hidden_size
         self._rounded = RoundedMask("sparsity_mask")
         self.sparsity_mask = self._mask_parameter(sparsity_mask, (inputs, hidden_size))
@@ -213,34 +198,16 @@ class CfCCell(nn.Module):
                 (``RuntimeError`` in compiled code).
             TypeError: if a dtype or a device is wrong.
         """
-        _, state = run_step(self, input, hx, ts, "ts", self.input_size, self.hidden_size)
+        _, state = run_step(self, input, hx, ts, ("input", "hx", "ts"))
         return state, state
 
-    def _run(
-        self,
-        x: Tensor,
-        h0: Tensor | None,
-        timespans: Tensor | None,
-        lengths: Tensor | None = None,
-        return_sequences: bool = True,
-        time_major: bool = False,
-        memory: Sequence[Tensor] | None = None,
-    ) -> Any:
-        """Run ``[B, T, I]`` inputs of the right shape through the operator.
+    def _inputs_and_neurons(self) -> tuple[int, int]:
+        return self.input_size, self.hidden_size
 
-        Returns None where a memory cell would have to be run with it step by step.
-        """
-        made = as_made(self)
-        if made is None:
-            if memory is not None:
-                return None
-            return run_through_modules(
-                *(self, x, h0, timespans, lengths, return_sequences, time_major, self.hidden_size)
-            )
-        parts, parameters = made
-        weight = parameters[0]
-        if x.dtype != weight.dtype or x.device != weight.device:
-            check_input_kind(x, weight)
+    def _run_operator(
+        self, sequences: Sequences, parts: CellParts, parameters: list[Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        x = sequences.x
         # Compiled code does not use the comparison, which therefore is no guard of it.
         mask = self._mask(x.numel() >= THOROUGH_FROM * self.input_size)
         masks = []
@@ -250,11 +217,15 @@ class CfCCell(nn.Module):
                 parameters[i] = torch.where(mask != 0, parameters[i], 0)
         elif mask is not None:
             masks = [mask]
-        return cfc(
-            *(x, h0, timespans, lengths, parameters, masks, [self.hidden_size]),
-            *(self.backbone_layers, self.mode, parts.activation),
+        return run_cfc(
+            sequences,
+            parameters,
+            masks,
+            [self.hidden_size],
+            self.backbone_layers,
+            self.mode,
+            parts.activation,
             self._dropout_factors(x, parts) if parts.dropouts else None,
-            *(return_sequences, time_major, memory),
         )
 
     def _find_parts(self, computed: bool = False) -> CellParts | str:
@@ -347,9 +318,6 @@ class CfCCell(nn.Module):
             )
         return F.linear(z, torch.where(mask != 0, weight, 0), head.bias)
 
-    def _readout(self, h: Tensor) -> Tensor:
-        return h
-
     def _mask(self, thorough: bool = True) -> Tensor | None:
         """Return the mask, if there is one, whose entries are 0 and 1; see SynapseCache.current."""
         mask: Tensor | None = self._parameters.get("sparsity_mask")
@@ -393,41 +361,6 @@ class CfCCell(nn.Module):
                 own.copy_(mask)
 
 
-def as_made(cell: Any) -> tuple[CellParts, list[Tensor]] | None:
-    """Return what the operator reads of the modules of a cell; None if they have to be called.
-
-    Args:
-        cell: has ``_watch``, ``_find_parts`` and ``_operator_parameters``.
-    """
-    if not torch.compiler.is_compiling():
-        watch = cell._watch
-        if watch is not None and watch.holds(cell):
-            parameters = cell._operator_parameters(watch.value)
-            if parameters is not None:
-                return watch.value, parameters
-    parts = watched(cell, cell._find_parts())
-    parameters = None if parts is None else cell._operator_parameters(parts)
-    return None if parts is None or parameters is None else (parts, parameters)
-
-
-def read_linears(linears: Sequence[Any]) -> list[Any] | None:
-    """Return the weight and bias of each linear layer; None if one is not there any more."""
-    # nn.Module looks attributes up in three dictionaries, which for all parameters together takes
-    # as long as the operator takes for one step.
-    found: list[Any] = []
-    for linear in linears:
-        p = linear._parameters
-        weight, bias = p.get("weight"), p.get("bias")
-        if weight is None or bias is None:
-            # Replicas of DataParallel, and some that compute weights, have them as attributes.
-            own = vars(linear)
-            weight, bias = own.get("weight", weight), own.get("bias", bias)
-            if weight is None or bias is None:
-                return None
-        found += weight, bias
-    return found
-
-
 def _make_backbone(
     inputs: int, units: int, layers: int, activation: type[nn.Module], dropout: float
 ) -> nn.Sequential:
@@ -438,79 +371,3 @@ def _make_backbone(
         if layer and dropout > 0.0:
             modules.append(nn.Dropout(dropout))
     return nn.Sequential(*modules)
-
-
-def run_through_modules(
-    cell: Any,
-    x: Tensor,
-    h0: Tensor | None,
-    timespans: Tensor | None,
-    lengths: Tensor | None,
-    return_sequences: bool,
-    time_major: bool,
-    neurons: int,
-) -> tuple[Tensor, Tensor]:
-    """Run a cell as :func:`fastltc.ops.cfc` would, but by its ``_step``.
-
-    Args:
-        cell: has ``_step`` and ``_readout``.
-        x: ``[B, T, I]``.
-        h0: ``[B, N]`` or None.
-        timespans: ``[B, T]`` or ``[B, T, N]`` or None.
-        lengths: ``[B]`` or None.
-        return_sequences: whether to return all outputs.
-        time_major: layout of the output.
-        neurons: N.
-    """
-
-    def step(x: Tensor, state: Any, dt: Tensor | None) -> tuple[Tensor, tuple[Tensor]]:
-        output, h = cell._step(x, state[0], dt)
-        return output, (h,)
-
-    h0 = x.new_zeros(x.shape[0], neurons) if h0 is None else h0
-    output, (h,) = run_steps(
-        *(step, x, (h0,), timespans, lengths, return_sequences, time_major),
-        *(cell._readout, some_weight(cell)),
-    )
-    return output, h
-
-
-def run_step(
-    cell: Any,
-    input: Tensor,
-    hx: Tensor,
-    ts: Tensor | float,
-    ts_name: str,
-    inputs: int,
-    neurons: int,
-) -> tuple[Tensor, Tensor]:
-    """Check the arguments of a cell and run one time step.
-
-    Args:
-        cell: has ``_run``.
-        input: ``[B, I]``.
-        hx: ``[B, N]``.
-        ts: see :meth:`CfCCell.forward`.
-        ts_name: what the caller calls it.
-        inputs: I.
-        neurons: N.
-
-    Returns:
-        ``(output, state)``: ``[B, M]`` and the next state, ``[B, N]``.
-    """
-    if not isinstance(input, Tensor):
-        raise TypeError(f"input: expected a tensor, got {type(input).__name__}")
-    if input.dim() != 2 or input.shape[1] != inputs:
-        raise ValueError(f"input: expected shape [B, I] with I = {inputs}, got {list(input.shape)}")
-    batch = input.shape[0]
-    state = check_state("hx", hx, (batch, neurons), input)
-    timespans = cell_timespans(ts, batch, neurons, input, ts_name)
-    try:
-        result: tuple[Tensor, Tensor] = cell._run(
-            input.unsqueeze(1), state, timespans, return_sequences=False
-        )
-    except ValueError:
-        if isinstance(ts, Tensor):
-            check_timespan_values(ts_name, ts)
-        raise
-    return result

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastltc.ops.ltc import HALF_DTYPES
+from fastltc.ops.sequence import HALF_DTYPES
 
 __all__ = ["check_input_kind", "check_state"]
 

@@ -9,11 +9,12 @@ from ncps.wirings import FullyConnected, Wiring
 from fastltc.nn.lstm_cell import LSTMCell
 from fastltc.nn.ltc_cell import LTCCell
 from fastltc.nn.sequence_layer import SequenceLayer
+from fastltc.nn.wiring import WiringSizes
 
 __all__ = ["LTC"]
 
 
-class LTC(SequenceLayer):
+class LTC(WiringSizes, SequenceLayer):
     r"""A liquid time-constant (LTC) layer, which runs whole sequences.
 
     The equation is that of :func:`fastltc.reference.ltc`. The class takes the place of
@@ -95,26 +96,6 @@ class LTC(SequenceLayer):
         self.use_mixed = mixed_memory
         if self.use_mixed:
             self.lstm = LSTMCell(input_size, self.state_size)
-
-    @property
-    def state_size(self) -> int:
-        """Number of neurons, N."""
-        return self._wiring.units
-
-    @property
-    def sensory_size(self) -> int:
-        """Number of inputs, I."""
-        return self._wiring.input_dim
-
-    @property
-    def motor_size(self) -> int:
-        """Number of motor neurons, M."""
-        return self._wiring.output_dim
-
-    @property
-    def output_size(self) -> int:
-        """Number of outputs, M."""
-        return self.motor_size
 
     @property
     def synapse_count(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from operator import itemgetter
 from typing import Any
 
@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from fastltc.nn.changes import Watch, change, own_forward
-from fastltc.nn.checks import check_input_kind, check_state
-from fastltc.nn.timespans import cell_timespans
-from fastltc.nn.wiring import build_wiring
-from fastltc.ops.checks import check_timespan_values
-from fastltc.ops.ltc import LTC_PARAMETERS, ltc
+from fastltc.nn.checks import check_input_kind
+from fastltc.nn.ltc_weights import LTCWeights
+from fastltc.nn.steps import run_step
+from fastltc.nn.wiring import WiringSizes, build_wiring
+from fastltc.ops.ltc import LTC_PARAMETERS, LTC_POSITIVE, LTC_TABLE, run_ltc
+from fastltc.ops.sequence import Sequences
 from fastltc.ops.synapses import THOROUGH_FROM, SynapseCache, synapse_list
 
 __all__ = ["LTCCell"]
@@ -25,7 +26,7 @@ _NO_MAP = (None, False, "", "none", "identity")
 
 
 @own_forward
-class LTCCell(nn.Module):
+class LTCCell(WiringSizes, LTCWeights):
     r"""A liquid time-constant (LTC) cell, which runs one time step.
 
     The equation is that of :func:`fastltc.reference.ltc`. The class takes the place of
@@ -75,8 +76,6 @@ class LTCCell(nn.Module):
     """
 
     gleak: Tensor
-    sparsity_mask: Tensor
-    sensory_sparsity_mask: Tensor
 
     def __init__(
         self,
@@ -118,7 +117,12 @@ class LTCCell(nn.Module):
     def _allocate_parameters(self) -> None:
         # The order of the draws is that of ncps, so that the same seed gives the same values.
         neurons, inputs = self.state_size, self.sensory_size
-        recurrent, sensory = (neurons, neurons), (inputs, neurons)
+        shapes = {"N": (neurons,), "NN": (neurons, neurons), "IN": (inputs, neurons)}
+        wiring = self._wiring
+        reversal = {
+            "erev": wiring.erev_initializer,
+            "sensory_erev": wiring.sensory_erev_initializer,
+        }
 
         def draw(name: str, shape: tuple[int, ...]) -> None:
             low, high = self._init_ranges[name]
@@ -128,16 +132,13 @@ class LTCCell(nn.Module):
             tensor = torch.tensor(values, dtype=torch.get_default_dtype())
             self.register_parameter(name, nn.Parameter(tensor, requires_grad=requires_grad))
 
-        for name in ("gleak", "vleak", "cm"):
-            draw(name, (neurons,))
-        for name in ("sigma", "mu", "w"):
-            draw(name, recurrent)
-        constant("erev", self._wiring.erev_initializer())
-        for name in ("sensory_sigma", "sensory_mu", "sensory_w"):
-            draw(name, sensory)
-        constant("sensory_erev", self._wiring.sensory_erev_initializer())
-        mask = np.abs(self._wiring.adjacency_matrix)
-        sensory_mask = np.abs(self._wiring.sensory_adjacency_matrix)
+        for row in LTC_TABLE:
+            if row.name in reversal:
+                constant(row.name, reversal[row.name]())
+            elif row.shape in shapes:
+                draw(row.name, shapes[row.shape])
+        mask = np.abs(wiring.adjacency_matrix)
+        sensory_mask = np.abs(wiring.sensory_adjacency_matrix)
         constant("sparsity_mask", mask, requires_grad=False)
         constant("sensory_sparsity_mask", sensory_mask, requires_grad=False)
         self._synapses = SynapseCache(synapse_list(mask, "sparsity_mask"), "sparsity_mask")
@@ -152,26 +153,6 @@ class LTCCell(nn.Module):
                 constant(f"{side}_w", np.ones(size))
             if mapping == "affine":
                 constant(f"{side}_b", np.zeros(size))
-
-    @property
-    def state_size(self) -> int:
-        """Number of neurons, N."""
-        return self._wiring.units
-
-    @property
-    def sensory_size(self) -> int:
-        """Number of inputs, I."""
-        return self._wiring.input_dim
-
-    @property
-    def motor_size(self) -> int:
-        """Number of motor neurons, M."""
-        return self._wiring.output_dim
-
-    @property
-    def output_size(self) -> int:
-        """Number of outputs, M."""
-        return self.motor_size
 
     @property
     def synapse_count(self) -> int:
@@ -206,24 +187,6 @@ class LTCCell(nn.Module):
             *(self._ode_unfolds, self._implicit_param_constraints),
         )
 
-    def apply_weight_constraints(self) -> None:
-        """Clip ``w``, ``sensory_w``, ``cm`` and ``gleak`` at 0; nothing where a softplus does it.
-
-        Call it after each step of the optimizer if ``implicit_param_constraints`` is False.
-        """
-        if not self._implicit_param_constraints:
-            for name in ("w", "sensory_w", "cm", "gleak"):
-                getattr(self, name).data.clamp_(min=0)
-
-    def refresh_synapses(self) -> None:
-        """Read the masks again; see the class on when that is needed.
-
-        Raises:
-            ValueError: if an entry of a mask is neither 0 nor 1.
-        """
-        self._synapses.refresh(self.sparsity_mask)
-        self._sensory_synapses.refresh(self.sensory_sparsity_mask)
-
     def forward(
         self, inputs: Tensor, states: Tensor, elapsed_time: Tensor | float = 1.0
     ) -> tuple[Tensor, Tensor]:
@@ -245,34 +208,13 @@ class LTCCell(nn.Module):
                 (``RuntimeError`` in compiled code).
             TypeError: if a dtype or a device is wrong.
         """
-        if not isinstance(inputs, Tensor):
-            raise TypeError(f"inputs: expected a tensor, got {type(inputs).__name__}")
-        neurons = self._wiring.units
-        if inputs.dim() != 2 or inputs.shape[1] != self._wiring.input_dim:
-            raise ValueError(
-                f"inputs: expected shape [B, I] with I = {self.sensory_size}, got "
-                f"{list(inputs.shape)}"
-            )
-        batch = inputs.shape[0]
-        states = check_state("states", states, (batch, neurons), inputs)
-        timespans = cell_timespans(elapsed_time, batch, neurons, inputs)
-        try:
-            return self._run(inputs.unsqueeze(1), states, timespans, return_sequences=False)
-        except ValueError:
-            if isinstance(elapsed_time, Tensor):
-                check_timespan_values("elapsed_time", elapsed_time)
-            raise
+        return run_step(self, inputs, states, elapsed_time, ("inputs", "states", "elapsed_time"))
 
-    def _run(
-        self,
-        x: Tensor,
-        h0: Tensor | None,
-        timespans: Tensor | None,
-        lengths: Tensor | None = None,
-        return_sequences: bool = True,
-        time_major: bool = False,
-        memory: Sequence[Tensor] | None = None,
-    ) -> tuple[Tensor, Tensor]:
+    def _inputs_and_neurons(self) -> tuple[int, int]:
+        wiring = self._wiring
+        return wiring.input_dim, wiring.units
+
+    def _run(self, sequences: Sequences) -> tuple[Tensor, Tensor]:
         """Run ``[B, T, I]`` inputs of the right shape through the operator."""
         compiling = torch.compiler.is_compiling()
         parameters = self._operator_parameters(compiling)
@@ -283,7 +225,7 @@ class LTCCell(nn.Module):
             softplus = self._look_for_softplus(compiling)
         if softplus is None:
             parameters, softplus = self._made_positive(parameters), False
-        weight = parameters[0]
+        weight, x = parameters[0], sequences.x
         assert weight is not None
         if x.dtype != weight.dtype or x.device != weight.device:
             check_input_kind(x, weight)
@@ -291,11 +233,8 @@ class LTCCell(nn.Module):
         synapses, sensory_synapses = self._synapse_lists(
             x.numel() >= THOROUGH_FROM * wiring.input_dim, compiling
         )
-        return ltc(
-            x,
-            h0,
-            timespans,
-            lengths,
+        return run_ltc(
+            sequences,
             parameters,
             synapses,
             sensory_synapses,
@@ -303,9 +242,6 @@ class LTCCell(nn.Module):
             self._ode_unfolds,
             self._epsilon,
             softplus,
-            return_sequences,
-            time_major,
-            memory,
         )
 
     def _operator_parameters(self, compiling: bool = False) -> tuple[Tensor | None, ...]:
@@ -354,14 +290,14 @@ class LTCCell(nn.Module):
     def _made_positive(self, parameters: Sequence[Tensor | None]) -> tuple[Tensor | None, ...]:
         """Return the parameters as the equation has them, by another ``make_positive_fn``."""
         return tuple(
-            self.make_positive_fn(value) if name in ("gleak", "cm", "w", "sensory_w") else value
+            self.make_positive_fn(value) if name in LTC_POSITIVE else value
             for name, value in zip(LTC_PARAMETERS, parameters, strict=True)
         )
 
     def _readout(self, h: Tensor) -> Tensor:
         """Return the output that goes with a state."""
         x = h.new_empty(h.shape[0], 0, self._wiring.input_dim)
-        return self._run(x, h, None, return_sequences=False)[0]
+        return self._run(Sequences(x, h, return_sequences=False))[0]
 
     def _synapse_lists(self, thorough: bool, compiling: bool = False) -> tuple[Tensor, Tensor]:
         if compiling:
@@ -376,13 +312,3 @@ class LTCCell(nn.Module):
                 self.sensory_sparsity_mask if sensory_mask is None else sensory_mask, thorough
             ),
         )
-
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        super()._load_from_state_dict(*args, **kwargs)
-        self.refresh_synapses()
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> LTCCell:
-        super()._apply(fn, recurse)
-        self._synapses.move(self.sparsity_mask.device)
-        self._sensory_synapses.move(self.sensory_sparsity_mask.device)
-        return self

@@ -14,6 +14,7 @@ from fastltc.nn.checks import check_state
 from fastltc.nn.lstm_cell import memory_parameters
 from fastltc.nn.steps import run_steps, some_weight
 from fastltc.nn.timespans import check_packed_timespans, layer_lengths, layer_timespans
+from fastltc.ops.sequence import Sequences
 
 __all__ = ["SequenceLayer"]
 
@@ -118,7 +119,10 @@ class SequenceLayer(nn.Module):
             timespans = layer_timespans(timespans, batch, time, neurons, batch_first, batched, x)
         if lengths is not None:
             lengths = layer_lengths(lengths, batch, batched, x.device)
-        output, hn = self._run(x, state, timespans, lengths, batched and not batch_first)
+        time_major = batched and not batch_first
+        output, hn = self._run(
+            Sequences(x, state, timespans, lengths, (), self.return_sequences, time_major)
+        )
         if not batched:
             return output.squeeze(0), _each(hn, lambda h: h.squeeze(0))
         if self.return_sequences and not batch_first:
@@ -144,41 +148,28 @@ class SequenceLayer(nn.Module):
         state = check_state("hx", hx, shape, like)
         return state if batched else state.unsqueeze(0)
 
-    def _run(
-        self,
-        x: Tensor,
-        state: Any,
-        timespans: Tensor | None,
-        lengths: Tensor | None,
-        time_major: bool,
-    ) -> tuple[Tensor, Any]:
+    def _run(self, sequences: Sequences) -> tuple[Tensor, Any]:
+        """Run the layer; with mixed memory ``h0`` is a pair."""
         cell: Any = self._modules["rnn_cell"]
         if cell._forward_pre_hooks:
             # The cell is not called, in ncps neither.
             compute_parameters(cell)
         own = has_own_forward(cell)
         if not self.use_mixed and own:
-            return cell._run(x, state, timespans, lengths, self.return_sequences, time_major)
+            return cell._run(sequences)
         memory = memory_parameters(self._modules["lstm"]) if self.use_mixed and own else None
         result = None
         if memory is not None:
-            h0 = None if state is None else torch.cat(state, 1)
-            result = cell._run(x, h0, timespans, lengths, self.return_sequences, time_major, memory)
+            h0 = None if sequences.h0 is None else torch.cat(sequences.h0, 1)
+            result = cell._run(sequences._replace(h0=h0, memory=memory))
         if result is None:
-            return self._run_steps(x, state, timespans, lengths, time_major)
+            return self._run_steps(sequences)
         output, hn = result
         neurons = hn.shape[1] // 2
         # Copies: views could not be changed in place, as states are where sequences are cut.
         return output, (hn[:, :neurons].clone(), hn[:, neurons:].clone())
 
-    def _run_steps(
-        self,
-        x: Tensor,
-        state: Any,
-        timespans: Tensor | None,
-        lengths: Tensor | None,
-        time_major: bool,
-    ) -> tuple[Tensor, Any]:
+    def _run_steps(self, sequences: Sequences) -> tuple[Tensor, Any]:
         """Run step by step what the operators do not know: a memory cell or cell of one's own."""
         cell, own = self.rnn_cell, has_own_forward(self.rnn_cell)
         if not torch.compiler.is_compiling():
@@ -193,21 +184,20 @@ class SequenceLayer(nn.Module):
             if own:
                 # Of one step: [B, T] where it is that of a sample, else [B, T, N].
                 spans = dt if dt is None or dt.shape[1] == 1 else dt.unsqueeze(1)
-                y, h = cell._run(x.unsqueeze(1), h, spans, return_sequences=False)
+                y, h = cell._run(Sequences(x.unsqueeze(1), h, spans, return_sequences=False))
             else:
                 y, h = cell.forward(x, h, 1.0 if dt is None else dt)
             return y, (h, *rest)
 
+        x, state = sequences.x, sequences.h0
         if state is None:
             _, neurons = self._inputs_and_neurons()
             state = (x.new_zeros(x.shape[0], neurons),) * (2 if self.use_mixed else 1)
         elif not self.use_mixed:
             state = (state,)
         part = self.lstm if self.use_mixed else cell
-        output, hn = run_steps(
-            *(step, x, state, timespans, lengths, self.return_sequences, time_major),
-            *(cell._readout if own else None, some_weight(part)),
-        )
+        readout = cell._readout if own else None
+        output, hn = run_steps(step, sequences, state, readout, some_weight(part))
         return output, hn if self.use_mixed else hn[0]
 
     def _forward_packed(
@@ -242,8 +232,9 @@ class SequenceLayer(nn.Module):
                 timespans, batch, time, neurons, self.batch_first, True, data
             )
             timespans = None if timespans is None else sort(timespans)
+        valid = lengths.to(data.device)
         output, hn = self._run(
-            x.transpose(0, 1), state, timespans, lengths.to(data.device), time_major=True
+            Sequences(x.transpose(0, 1), state, timespans, valid, (), self.return_sequences, True)
         )
         hn = _each(hn, unsort)
         if not self.return_sequences:

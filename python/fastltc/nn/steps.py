@@ -1,4 +1,4 @@
-"""A sequence step by step, where no operator runs all of it at once."""
+"""One step of a cell, and a sequence step by step where no operator runs all of it at once."""
 
 from __future__ import annotations
 
@@ -8,10 +8,49 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastltc.nn.checks import check_input_kind
-from fastltc.ops.checks import check_lengths_and_timespans
+from fastltc.nn.checks import check_input_kind, check_state
+from fastltc.nn.timespans import cell_timespans
+from fastltc.ops.errors import check_lengths_and_timespans, check_timespan_values
+from fastltc.ops.sequence import Sequences
 
-__all__ = ["run_steps", "some_weight"]
+__all__ = ["run_step", "run_steps", "some_weight"]
+
+
+def run_step(
+    cell: Any, input: Any, state: Any, elapsed_time: Any, names: tuple[str, str, str]
+) -> tuple[Tensor, Tensor]:
+    """Check the arguments of a cell and run one time step.
+
+    Args:
+        cell: has ``_run`` and ``_inputs_and_neurons``.
+        input: ``[B, I]``.
+        state: ``[B, N]``.
+        elapsed_time: see :func:`cell_timespans`.
+        names: what the caller calls these three.
+
+    Returns:
+        ``(output, state)``: ``[B, M]`` and the next state, ``[B, N]``.
+    """
+    input_name, state_name, time_name = names
+    if not isinstance(input, Tensor):
+        raise TypeError(f"{input_name}: expected a tensor, got {type(input).__name__}")
+    inputs, neurons = cell._inputs_and_neurons()
+    if input.dim() != 2 or input.shape[1] != inputs:
+        raise ValueError(
+            f"{input_name}: expected shape [B, I] with I = {inputs}, got {list(input.shape)}"
+        )
+    batch = input.shape[0]
+    h0 = check_state(state_name, state, (batch, neurons), input)
+    timespans = cell_timespans(elapsed_time, batch, neurons, input, time_name)
+    try:
+        result: tuple[Tensor, Tensor] = cell._run(
+            Sequences(input.unsqueeze(1), h0, timespans, return_sequences=False)
+        )
+    except ValueError:
+        if isinstance(elapsed_time, Tensor):
+            check_timespan_values(time_name, elapsed_time)
+        raise
+    return result
 
 
 def some_weight(module: nn.Module) -> Tensor | None:
@@ -28,12 +67,8 @@ def some_weight(module: nn.Module) -> Tensor | None:
 
 def run_steps(
     step: Callable[[Tensor, Any, Tensor | None], tuple[Tensor, Any]],
-    x: Tensor,
+    sequences: Sequences,
     state: tuple[Tensor, ...],
-    timespans: Tensor | None,
-    lengths: Tensor | None,
-    return_sequences: bool,
-    time_major: bool,
     readout: Callable[[Tensor], Tensor] | None,
     weight: Tensor | None,
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -42,13 +77,9 @@ def run_steps(
     Args:
         step: runs one step: takes ``[B, I]``, the state and the time steps, ``[B, 1]`` or
             ``[B, N]`` or None, and returns the output, ``[B, M]``, and the next state.
-        x: inputs, ``[B, T, I]``.
+        sequences: those that are run; ``h0`` and ``memory`` are left to ``state`` and ``step``.
         state: initial state, one or more tensors with the samples in front, that of the liquid
             cell first.
-        timespans: ``[B, T]`` or ``[B, T, N]``, or None.
-        lengths: ``[B]``, or None.
-        return_sequences: return the outputs of all steps, or that of the last valid one.
-        time_major: lay the outputs out as ``[T, B, M]``.
         readout: the output that goes with a state of the liquid cell; None if it is not known,
             in which case there must be a step, and samples without one have an output of 0.
         weight: one of the parameters of what is run, if it has any: steps are run in its dtype.
@@ -60,13 +91,12 @@ def run_steps(
         ValueError: if a length or a time step is out of its range, or a step is missing.
         TypeError: if the input does not fit the parameters.
     """
+    x, _, timespans, lengths, _, return_sequences, time_major = sequences
     if weight is not None and (x.dtype != weight.dtype or x.device != weight.device):
         check_input_kind(x, weight)
         dtype, own = x.dtype, weight.dtype
-        x, state = x.to(own), tuple(h.to(own) for h in state)
-        output, state = run_steps(
-            *(step, x, state, timespans, lengths, return_sequences, time_major, readout, None)
-        )
+        state = tuple(h.to(own) for h in state)
+        output, state = run_steps(step, sequences._replace(x=x.to(own)), state, readout, None)
         if torch.is_autocast_enabled(x.device.type):
             return output, state
         return output.to(dtype), tuple(h.to(dtype) for h in state)

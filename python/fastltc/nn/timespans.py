@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-from fastltc.ops.ltc import HALF_DTYPES
+from fastltc.ops.sequence import HALF_DTYPES
 
 __all__ = [
     "cell_timespans",

@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from fastltc.nn.cfc_cell import (
-    CellParts,
-    CfCCell,
-    as_made,
-    read_linears,
-    run_step,
-    run_through_modules,
-)
-from fastltc.nn.changes import Watch, has_own_forward, own_forward
-from fastltc.nn.checks import check_input_kind
-from fastltc.nn.wiring import build_wiring
-from fastltc.ops.cfc import cfc
+from fastltc.nn.cfc_cell import CfCCell
+from fastltc.nn.changes import has_own_forward, own_forward
+from fastltc.nn.closed_form import CellParts, ClosedForm, read_linears
+from fastltc.nn.steps import run_step
+from fastltc.nn.wiring import WiringSizes, build_wiring
+from fastltc.ops.cfc import run_cfc
+from fastltc.ops.sequence import Sequences
 from fastltc.ops.synapses import THOROUGH_FROM
 
 __all__ = ["WiredCfCCell"]
 
 
 @own_forward
-class WiredCfCCell(nn.Module):
+class WiredCfCCell(WiringSizes, ClosedForm):
     r"""A closed-form continuous-time (CfC) cell along a wiring, which runs one time step.
 
     The equation is that of :func:`fastltc.reference.cfc`: one cell per layer of the wiring (of an
@@ -70,7 +64,6 @@ class WiredCfCCell(nn.Module):
         self._wiring = wiring = build_wiring(wiring, input_size, "input_size", motors=False)
         neurons = [wiring.get_neurons_of_layer(layer) for layer in range(wiring.num_layers)]
         self._sizes = [len(layer) for layer in neurons]
-        self._watch: Watch[CellParts] | None = None
         self._names = [f"layer_{layer}" for layer in range(len(neurons))]
         features = wiring.input_dim
         for index, (name, layer) in enumerate(zip(self._names, neurons, strict=True)):
@@ -98,11 +91,6 @@ class WiredCfCCell(nn.Module):
         return [getattr(self, name) for name in self._names]
 
     @property
-    def state_size(self) -> int:
-        """Number of neurons, N."""
-        return self._wiring.units
-
-    @property
     def layer_sizes(self) -> list[int]:
         """Number of neurons of each layer."""
         return list(self._sizes)
@@ -111,21 +99,6 @@ class WiredCfCCell(nn.Module):
     def num_layers(self) -> int:
         """Number of layers of the wiring."""
         return self._wiring.num_layers
-
-    @property
-    def sensory_size(self) -> int:
-        """Number of inputs, I."""
-        return self._wiring.input_dim
-
-    @property
-    def motor_size(self) -> int:
-        """Number of motor neurons of the wiring."""
-        return self._wiring.output_dim
-
-    @property
-    def output_size(self) -> int:
-        """Number of motor neurons of the wiring."""
-        return self.motor_size
 
     @property
     def synapse_count(self) -> int:
@@ -163,54 +136,31 @@ class WiredCfCCell(nn.Module):
                 (``RuntimeError`` in compiled code).
             TypeError: if a dtype or a device is wrong.
         """
+        return run_step(self, input, hx, timespans, ("input", "hx", "timespans"))
+
+    def _inputs_and_neurons(self) -> tuple[int, int]:
         wiring = self._wiring
-        return run_step(*(self, input, hx, timespans, "timespans", wiring.input_dim, wiring.units))
+        return wiring.input_dim, wiring.units
 
-    def _run(
-        self,
-        x: Tensor,
-        h0: Tensor | None,
-        timespans: Tensor | None,
-        lengths: Tensor | None = None,
-        return_sequences: bool = True,
-        time_major: bool = False,
-        memory: Sequence[Tensor] | None = None,
-    ) -> Any:
-        """Run ``[B, T, I]`` inputs of the right shape through the operator.
-
-        Returns None where a memory cell would have to be run with it step by step.
-        """
-        made = as_made(self)
+    def _run_operator(
+        self, sequences: Sequences, parts: CellParts, parameters: list[Tensor]
+    ) -> tuple[Tensor, Tensor] | None:
+        compiling = torch.compiler.is_compiling()
+        x = sequences.x
+        # A comparison of sizes would be a guard of compiled code.
+        thorough = not compiling and x.numel() >= THOROUGH_FROM * x.shape[2]
         masks: list[Tensor] = []
-        if made is not None:
-            compiling = torch.compiler.is_compiling()
-            # A comparison of sizes would be a guard of compiled code.
-            thorough = not compiling and x.numel() >= THOROUGH_FROM * x.shape[2]
-            for name in self._names:
-                cell: Any = self._modules[name]
-                mask = cell._parameters.get("sparsity_mask")
-                if mask is None:
-                    mask = cell._mask()
-                elif not compiling:
-                    mask = cell._rounded.current(mask, thorough or None)
-                if mask is None:  # taken away since
-                    made = None
-                    break
-                masks.append(mask)
-        if made is None:
-            if memory is not None:
+        for name in self._names:
+            cell: Any = self._modules[name]
+            mask = cell._parameters.get("sparsity_mask")
+            if mask is None:
+                mask = cell._mask()
+            elif not compiling:
+                mask = cell._rounded.current(mask, thorough or None)
+            if mask is None:  # taken away since
                 return None
-            return run_through_modules(
-                *(self, x, h0, timespans, lengths, return_sequences, time_major, self.state_size)
-            )
-        _, parameters = made
-        weight = parameters[0]
-        if x.dtype != weight.dtype or x.device != weight.device:
-            check_input_kind(x, weight)
-        return cfc(
-            *(x, h0, timespans, lengths, parameters, masks, self._sizes),
-            *(0, cell.mode, "lecun_tanh", None, return_sequences, time_major, memory),
-        )
+            masks.append(mask)
+        return run_cfc(sequences, parameters, masks, self._sizes, 0, cell.mode, parts.activation)
 
     def _operator_parameters(self, parts: CellParts) -> list[Tensor] | None:
         found = read_linears(parts.linears)
@@ -242,7 +192,6 @@ class WiredCfCCell(nn.Module):
         return CellParts(tuple(linears), (), "lecun_tanh")
 
     def _step(self, x: Tensor, h: Tensor, dt: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Run one step by the cells, as ncps does; ``dt`` is ``[B, 1]`` or ``[B, N]``."""
         per_neuron = dt is not None and dt.shape[1] != 1
         new = []
         first = 0

@@ -1,4 +1,4 @@
-"""Wirings, built for the number of inputs of a layer."""
+"""Wirings, built for the number of inputs of a layer, and the sizes that come of them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,33 @@ from typing import Any
 
 from ncps.wirings import Wiring
 
-__all__ = ["build_wiring"]
+__all__ = ["WiringSizes", "build_wiring"]
+
+
+class WiringSizes:
+    """The sizes of modules that run one wiring, ``_wiring``."""
+
+    _wiring: Wiring
+
+    @property
+    def state_size(self) -> int:
+        """Number of neurons, N."""
+        return self._wiring.units
+
+    @property
+    def sensory_size(self) -> int:
+        """Number of inputs, I."""
+        return self._wiring.input_dim
+
+    @property
+    def motor_size(self) -> int:
+        """Number of motor neurons, M."""
+        return self._wiring.output_dim
+
+    @property
+    def output_size(self) -> int:
+        """Number of outputs, M."""
+        return self.motor_size
 
 
 def build_wiring(

@@ -1,50 +1,58 @@
-"""The LTC operators: fake kernels, autograd, autocast, and the function that modules call."""
+"""The LTC operators: their parameters, what they keep, and the function that modules call."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
-from fastltc._extension import load_operators
-from fastltc.ops.checks import check_has_kernels, check_ltc_arguments, check_same_device
+from fastltc.ops.sequence import SequenceOperator, Sequences
 
-__all__ = ["HALF_DTYPES", "LTC_PARAMETERS", "NO_MEMORY", "ltc", "widen"]
+__all__ = ["LTC_PARAMETERS", "LTC_POSITIVE", "LTC_TABLE", "LTCParameter", "ltc", "run_ltc"]
 
-load_operators()
-_forward = torch.ops.fastltc.ltc_forward.default
-_backward = torch.ops.fastltc.ltc_backward.default
 
-LTC_PARAMETERS = (
-    "gleak",
-    "vleak",
-    "cm",
-    "sigma",
-    "mu",
-    "w",
-    "erev",
-    "sensory_sigma",
-    "sensory_mu",
-    "sensory_w",
-    "sensory_erev",
-    "input_w",
-    "input_b",
-    "output_w",
-    "output_b",
+class LTCParameter(NamedTuple):
+    """A row of the table of LTC's parameters."""
+
+    name: str
+    shape: str
+    """``"N"``; of synapses ``"NN"`` and ``"IN"``; of the maps, which need not be there, ``"I"`` and
+    ``"M"``."""
+    positive: bool = False
+    """Whether it passes through the softplus."""
+
+
+# As FASTLTC_LTC_PARAMETERS in csrc/core/ltc_problem.h.
+LTC_TABLE = (
+    LTCParameter("gleak", "N", positive=True),
+    LTCParameter("vleak", "N"),
+    LTCParameter("cm", "N", positive=True),
+    LTCParameter("sigma", "NN"),
+    LTCParameter("mu", "NN"),
+    LTCParameter("w", "NN", positive=True),
+    LTCParameter("erev", "NN"),
+    LTCParameter("sensory_sigma", "IN"),
+    LTCParameter("sensory_mu", "IN"),
+    LTCParameter("sensory_w", "IN", positive=True),
+    LTCParameter("sensory_erev", "IN"),
+    LTCParameter("input_w", "I"),
+    LTCParameter("input_b", "I"),
+    LTCParameter("output_w", "M"),
+    LTCParameter("output_b", "M"),
 )
-"""Names of the parameters, in the order in which the operators take them."""
+"""The parameters, in the order in which the operators take them."""
 
-_TENSORS = 4 + len(LTC_PARAMETERS) + 3 + 2
-"""The leading tensor arguments of ``ltc_forward``: data, parameters, memory and synapse lists."""
+LTC_PARAMETERS = tuple(row.name for row in LTC_TABLE)
+"""Their names."""
 
-NO_MEMORY = (None, None, None)
-"""What the operators take for the memory cell where there is none."""
+LTC_POSITIVE = tuple(row.name for row in LTC_TABLE if row.positive)
+"""Names of those that pass through the softplus."""
 
-HALF_DTYPES = (torch.float16, torch.bfloat16)
-"""Dtypes that are stored only; what they take part in is computed in float32."""
+_CM = LTC_PARAMETERS.index("cm")
+_FIRST_MAP = LTC_PARAMETERS.index("input_w")
+_ALL_MAPS = (1 << len(LTC_PARAMETERS) - _FIRST_MAP) - 1
 
 
 def _keeps_rates(x: Tensor, neurons: int, synapses: Tensor) -> bool:
@@ -55,262 +63,31 @@ def _keeps_rates(x: Tensor, neurons: int, synapses: Tensor) -> bool:
     return count > 4096 and 4 * count >= neurons * neurons
 
 
-@torch.library.register_fake("fastltc::ltc_forward")
-def _forward_fake(
+def _sizes(
     x: Tensor,
-    h0: Tensor | None,
     timespans: Tensor | None,
-    lengths: Tensor | None,
-    gleak: Tensor,
-    vleak: Tensor,
-    cm: Tensor,
-    sigma: Tensor,
-    mu: Tensor,
-    w: Tensor,
-    erev: Tensor,
-    sensory_sigma: Tensor,
-    sensory_mu: Tensor,
-    sensory_w: Tensor,
-    sensory_erev: Tensor,
-    input_w: Tensor | None,
-    input_b: Tensor | None,
-    output_w: Tensor | None,
-    output_b: Tensor | None,
-    memory_w: Tensor | None,
-    memory_b: Tensor | None,
-    memory_recurrent_w: Tensor | None,
+    parameters: Sequence[Tensor],
+    memory: Sequence[Tensor],
     synapses: Tensor,
     sensory_synapses: Tensor,
+    maps: int,
     output_size: int,
     ode_unfolds: int,
-    epsilon: float,
-    softplus: bool,
-    return_sequences: bool,
-    time_major: bool,
-    save_states: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    check_same_device(
-        "fastltc::ltc_forward",
-        x,
-        *(h0, timespans, lengths, gleak, vleak, cm, sigma, mu, w, erev),
-        *(sensory_sigma, sensory_mu, sensory_w, sensory_erev),
-        *(input_w, input_b, output_w, output_b, memory_w, memory_b, memory_recurrent_w),
-        *(synapses, sensory_synapses),
-    )
-    batch, time, _ = x.shape
+    *rest: Any,
+) -> tuple[int, int, int]:
     # Stacked parameters are those of several layers beside each other.
-    neurons = cm.numel()
-    output_size = output_size * cm.shape[0] if cm.dim() == 2 else output_size
-    if not return_sequences:
-        output = x.new_empty(batch, output_size)
-    elif time_major:
-        output = x.new_empty(time, batch, output_size).transpose(0, 1)
-    else:
-        output = x.new_empty(batch, time, output_size)
+    cm = parameters[_CM]
+    neurons, stacked = cm.numel(), cm.dim() == 2
     # Before every unfold and after the last one; what a memory cell keeps.
-    of_step = ode_unfolds if memory_w is None else ode_unfolds + 6
-    if memory_w is None and cm.dim() == 1 and _keeps_rates(x, neurons, synapses):
-        of_step = 2 * ode_unfolds
-    states = x.new_empty((time * of_step + 1) * neurons * batch if save_states else 0)
-    return output, x.new_empty(batch, neurons if memory_w is None else 2 * neurons), states
+    states = ode_unfolds
+    if memory:
+        states = ode_unfolds + 6
+    elif not stacked and _keeps_rates(x, neurons, synapses):
+        states = 2 * ode_unfolds
+    return neurons, output_size * cm.shape[0] if stacked else output_size, states * neurons
 
 
-@torch.library.register_fake("fastltc::ltc_backward")
-def _backward_fake(
-    grad_output: Tensor | None,
-    grad_hn: Tensor | None,
-    x: Tensor,
-    h0: Tensor | None,
-    timespans: Tensor | None,
-    lengths: Tensor | None,
-    gleak: Tensor,
-    vleak: Tensor,
-    cm: Tensor,
-    sigma: Tensor,
-    mu: Tensor,
-    w: Tensor,
-    erev: Tensor,
-    sensory_sigma: Tensor,
-    sensory_mu: Tensor,
-    sensory_w: Tensor,
-    sensory_erev: Tensor,
-    input_w: Tensor | None,
-    input_b: Tensor | None,
-    output_w: Tensor | None,
-    output_b: Tensor | None,
-    memory_w: Tensor | None,
-    memory_b: Tensor | None,
-    memory_recurrent_w: Tensor | None,
-    synapses: Tensor,
-    sensory_synapses: Tensor,
-    states: Tensor,
-    output_size: int,
-    ode_unfolds: int,
-    epsilon: float,
-    softplus: bool,
-    return_sequences: bool,
-    time_major: bool,
-    timespans_grad: bool,
-) -> tuple[Tensor, ...]:
-    check_same_device(
-        "fastltc::ltc_backward",
-        x,
-        *(grad_output, grad_hn, h0, timespans, lengths, gleak, vleak, cm, sigma, mu, w, erev),
-        *(sensory_sigma, sensory_mu, sensory_w, sensory_erev),
-        *(input_w, input_b, output_w, output_b, memory_w, memory_b, memory_recurrent_w),
-        *(synapses, sensory_synapses, states),
-    )
-    batch, time, inputs = x.shape
-    if time_major:
-        grad_x = x.new_empty(time, batch, inputs).transpose(0, 1)
-    else:
-        grad_x = x.new_empty(batch, time, inputs)
-
-    def like(tensor: Tensor | None) -> Tensor:
-        return x.new_empty(0 if tensor is None else tensor.shape)
-
-    parameters = (
-        *(gleak, vleak, cm, sigma, mu, w, erev),
-        *(sensory_sigma, sensory_mu, sensory_w, sensory_erev),
-        *(input_w, input_b, output_w, output_b, memory_w, memory_b, memory_recurrent_w),
-    )
-    return (
-        grad_x,
-        like(h0),
-        like(timespans if timespans_grad else None),
-        *(like(parameter) for parameter in parameters),
-    )
-
-
-# The autograd kernel, which register_autograd puts in Python, costs as much as the rest of a call.
-def _forward_without_autograd(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
-    with torch._C._AutoDispatchBelowAutograd():
-        return _forward(*arguments)
-
-
-def _backward_without_autograd(*arguments: Any) -> tuple[Tensor, ...]:
-    with torch._C._AutoDispatchBelowAutograd():
-        return _backward(*arguments)
-
-
-def _save(ctx: Any, tensors: Sequence[Tensor | None], states: Tensor, options: Any) -> None:
-    ctx.save_for_backward(*tensors, states)
-    ctx.options = options
-    ctx.set_materialize_grads(False)
-
-
-def _gradients(
-    ctx: Any, grad_output: Tensor | None, grad_hn: Tensor | None
-) -> tuple[Tensor | None, ...]:
-    """Return the gradient of every argument of ``ltc_forward``."""
-    *tensors, states = ctx.saved_tensors
-    *options, save_states = ctx.options
-    if not save_states:
-        raise RuntimeError(
-            "fastltc::ltc_forward: expected save_states=True where a gradient is asked for, "
-            "got save_states=False"
-        )
-    if grad_output is None and grad_hn is None:
-        return (None,) * (_TENSORS + len(ctx.options))
-    _, h0, timespans, _, *parameters = tensors[:-2]
-    timespans_grad = timespans is not None and ctx.needs_input_grad[2]
-    if not torch.is_grad_enabled():
-        backward = _backward_without_autograd
-    elif torch._C._are_functorch_transforms_active():
-        backward = _TransformableBackward.apply
-    else:
-        backward = _backward
-    grad_x, grad_h0, grad_timespans, *grads = backward(
-        grad_output, grad_hn, *tensors, states, *options, timespans_grad
-    )
-    return (
-        grad_x,
-        None if h0 is None else grad_h0,
-        grad_timespans if timespans_grad else None,
-        None,
-        *(None if p is None else g for p, g in zip(parameters, grads, strict=True)),
-        *(None,) * (2 + len(ctx.options)),
-    )
-
-
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    states = output[2]
-    _save(ctx, inputs[:_TENSORS], states, inputs[_TENSORS:])
-    ctx.mark_non_differentiable(states)
-
-
-def _operator_gradients(
-    ctx: Any, grad_output: Tensor | None, grad_hn: Tensor | None, grad_states: Tensor | None
-) -> tuple[Tensor | None, ...]:
-    return _gradients(ctx, grad_output, grad_hn)
-
-
-def _no_second_derivative(ctx: Any, *grads: Tensor | None) -> None:
-    raise NotImplementedError(
-        "fastltc: the second derivative of the LTC layer is not implemented (the backward of "
-        "fastltc::ltc_backward was asked for, as by create_graph=True); use fastltc.reference.ltc "
-        "where it is needed"
-    )
-
-
-torch.library.register_autograd(
-    "fastltc::ltc_forward", _operator_gradients, setup_context=_setup_context
-)
-torch.library.register_autograd("fastltc::ltc_backward", _no_second_derivative)
-# Under autocast the layer runs, and returns, float32: a rounding to half in every solver step
-# would add up.
-for _device in ("cpu", "cuda"):
-    torch.library.register_autocast("fastltc::ltc_forward", _device, torch.float32)
-
-
-class _EagerLTC(torch.autograd.Function):
-    """``ltc_forward`` with gradients, for eager mode.
-
-    What ``register_autograd`` makes does the same in some 150 us more.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, Tensor]:
-        output, hn, states = _forward_without_autograd(*arguments)
-        _save(ctx, arguments[:_TENSORS], states, arguments[_TENSORS:])
-        return output, hn
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        return _gradients(ctx, *grads)
-
-
-class _TransformableLTC(torch.autograd.Function):
-    """``ltc_forward`` inside ``torch.func.grad`` and its like, which takes 20 us more."""
-
-    @staticmethod
-    def forward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
-        return _forward_without_autograd(*arguments)
-
-    setup_context = staticmethod(_setup_context)
-    backward = staticmethod(_operator_gradients)
-
-
-class _TransformableBackward(torch.autograd.Function):
-    """``ltc_backward`` there."""
-
-    @staticmethod
-    def forward(*arguments: Any) -> tuple[Tensor, ...]:
-        return _backward_without_autograd(*arguments)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        pass
-
-    backward = staticmethod(_no_second_derivative)
-
-
-def widen(tensor: Tensor | None) -> Any:
-    """Return float32 for half types, and anything else as it is.
-
-    Nothing is lost in the way back: autograd rounds the gradients where it casts.
-    """
-    return tensor.float() if tensor is not None and tensor.dtype in HALF_DTYPES else tensor
+_run = SequenceOperator("ltc", "LTC", _sizes).run
 
 
 def ltc(
@@ -390,68 +167,36 @@ def ltc(
 
     Source: Hasani et al., Liquid Time-constant Networks, AAAI 2021, algorithm 1.
     """
-    dtype = x.dtype
-    weight_dtype = parameters[0].dtype  # type: ignore[union-attr]  # gleak is never None
-    if dtype in HALF_DTYPES or weight_dtype in HALF_DTYPES:
-        output, hn = ltc(
-            *(widen(x), widen(h0), widen(timespans), lengths, [widen(p) for p in parameters]),
-            synapses,
-            sensory_synapses,
-            output_size,
-            ode_unfolds,
-            epsilon,
-            softplus,
-            return_sequences,
-            time_major,
-            memory and [widen(p) for p in memory],
-        )
-        if torch.is_autocast_enabled(x.device.type):
-            return output, hn
-        return output.to(dtype), hn.to(dtype)
-
-    cell = NO_MEMORY if memory is None else memory
-    tracing = torch._C._get_tracing_state() is not None  # by torch.jit.trace
-    # The check of a trace, which runs without gradients, must see the same call.
-    needs_grad = (tracing or torch.is_grad_enabled()) and (
-        x.requires_grad
-        or any(p.requires_grad for p in (h0, timespans, *parameters, *cell) if p is not None)
-    )
-    arguments = (
-        x,
-        h0,
-        timespans,
-        lengths,
-        *parameters,
-        *cell,
+    return run_ltc(
+        Sequences(x, h0, timespans, lengths, memory or (), return_sequences, time_major),
+        parameters,
         synapses,
         sensory_synapses,
         output_size,
         ode_unfolds,
         epsilon,
         softplus,
-        return_sequences,
-        time_major,
-        needs_grad,
     )
-    if tracing or torch.compiler.is_compiling():
-        output, hn, _ = _forward(*arguments)
-        return output, hn
-    try:
-        # In forward mode a tangent would be lost silently; autograd functions refuse it.
-        if not needs_grad and forward_ad._current_level < 0:
-            output, hn, _ = _forward_without_autograd(*arguments)
-        elif torch._C._are_functorch_transforms_active():
-            output, hn, _ = _TransformableLTC.apply(*arguments)
-        else:
-            output, hn = _EagerLTC.apply(*arguments)
-    except RuntimeError:
-        # The operator has refused its arguments. Only now is it worth finding out why, in the
-        # words of this function.
-        check_has_kernels("ltc_forward", x)
-        check_ltc_arguments(
-            *(x, h0, timespans, lengths, parameters, synapses, sensory_synapses, output_size),
-            ode_unfolds=ode_unfolds,
-            memory=memory,
-        )
-        raise
-    return output, hn
+
+
+def run_ltc(
+    sequences: Sequences,
+    parameters: Sequence[Tensor | None],
+    synapses: Tensor,
+    sensory_synapses: Tensor,
+    output_size: int,
+    ode_unfolds: int,
+    epsilon: float,
+    softplus: bool,
+) -> tuple[Tensor, Tensor]:
+    """Do what :func:`ltc` does, for modules."""
+    input_w, input_b, output_w, output_b = parameters[_FIRST_MAP:]
+    present: Any = parameters
+    maps = _ALL_MAPS
+    if input_w is None or input_b is None or output_w is None or output_b is None:
+        given = parameters[_FIRST_MAP:]
+        maps = sum(1 << m for m, tensor in enumerate(given) if tensor is not None)
+        present = [*parameters[:_FIRST_MAP], *(tensor for tensor in given if tensor is not None)]
+    connections = synapses, sensory_synapses
+    options = maps, output_size, ode_unfolds, epsilon, softplus
+    return _run(sequences, present, connections, options)

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from fastltc._extension import load_operators, load_runtime
-from fastltc.ops.checks import check_has_kernels, check_same_device
-from fastltc.ops.ltc import HALF_DTYPES
+from fastltc.ops.errors import check_has_kernels, check_same_device, no_second_derivative
+from fastltc.ops.sequence import HALF_DTYPES, below_autograd, compute_in_float32_under_autocast
 from fastltc.ops.synapses import check_entries, mask_entries
 
 __all__ = ["masked_linear", "prefers_entries"]
@@ -34,7 +34,7 @@ _VECTOR_BYTES = _vector_bytes()
 
 @torch.library.register_fake("fastltc::masked_linear")
 def _forward_fake(x: Tensor, weight: Tensor, bias: Tensor | None, entries: Tensor) -> Tensor:
-    check_same_device("fastltc::masked_linear", x, weight, bias, entries)
+    check_same_device(_forward, x, (x, weight, bias, entries))
     return x.new_empty(x.shape[0], weight.shape[0])
 
 
@@ -42,7 +42,7 @@ def _forward_fake(x: Tensor, weight: Tensor, bias: Tensor | None, entries: Tenso
 def _backward_fake(
     grad_output: Tensor, x: Tensor, weight: Tensor, entries: Tensor, bias_grad: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    check_same_device("fastltc::masked_linear_backward", x, grad_output, weight, entries)
+    check_same_device(_backward, x, (grad_output, x, weight, entries))
     return (
         x.new_empty(x.shape),
         weight.new_empty(weight.shape),
@@ -62,23 +62,20 @@ def _gradients(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
     if torch.is_grad_enabled():
         grad_x, grad_weight, grad_bias = _backward(*arguments)
     else:
-        with torch._C._AutoDispatchBelowAutograd():
-            grad_x, grad_weight, grad_bias = _backward(*arguments)
+        grad_x, grad_weight, grad_bias = below_autograd(_backward, *arguments)
     return grad_x, grad_weight, grad_bias if ctx.has_bias else None, None
 
 
-def _no_second_derivative(ctx: Any, *grads: Tensor | None) -> None:
-    raise NotImplementedError(
-        "fastltc: the second derivative of masked_linear is not implemented (the backward of "
-        "fastltc::masked_linear_backward was asked for, as by create_graph=True); use "
-        "torch.nn.functional.linear(x, weight * mask, bias) where it is needed"
-    )
-
-
 torch.library.register_autograd("fastltc::masked_linear", _gradients, setup_context=_setup_context)
-torch.library.register_autograd("fastltc::masked_linear_backward", _no_second_derivative)
-for _device in ("cpu", "cuda"):
-    torch.library.register_autocast("fastltc::masked_linear", _device, torch.float32)
+torch.library.register_autograd(
+    "fastltc::masked_linear_backward",
+    no_second_derivative(
+        "masked_linear",
+        "fastltc::masked_linear_backward",
+        "torch.nn.functional.linear(x, weight * mask, bias)",
+    ),
+)
+compute_in_float32_under_autocast("fastltc::masked_linear")
 
 
 class _Eager(torch.autograd.Function):
@@ -86,8 +83,7 @@ class _Eager(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> Tensor:
-        with torch._C._AutoDispatchBelowAutograd():
-            y: Tensor = _forward(*arguments)
+        y: Tensor = below_autograd(_forward, *arguments)
         _setup_context(ctx, arguments, y)
         return y
 
@@ -102,8 +98,7 @@ def _by_entries(x: Tensor, weight: Tensor, bias: Tensor | None, entries: Tensor)
         x.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad)
     ):
         return _Eager.apply(x, weight, bias, entries)
-    with torch._C._AutoDispatchBelowAutograd():
-        return _forward(x, weight, bias, entries)
+    return below_autograd(_forward, x, weight, bias, entries)
 
 
 # Nanoseconds on one core of Zen 4, fitted to the times of both ways for 32 to 1024 inputs and as

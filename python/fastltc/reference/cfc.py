@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fastltc.reference.memory import memory_cell
-from fastltc.reference.timespans import bounded
+from fastltc.reference.sequence import run_sequence
 
 __all__ = ["cfc"]
 
@@ -97,7 +96,6 @@ def cfc(
     Source: Hasani et al., Closed-form continuous-time neural networks, Nature Machine
     Intelligence 2022 (arXiv:2106.13898).
     """
-    batch, time, _ = x.shape
     neurons, motors = sum(layer_sizes), layer_sizes[-1]
     act = _ACTIVATIONS[activation]
     backbone = parameters[: 2 * backbone_layers]
@@ -112,19 +110,6 @@ def cfc(
         for weight in (0,) if mode == "pure" else (0, 2):
             cell[weight] = torch.where(mask != 0, cell[weight], 0)
 
-    if timespans is None:
-        timespans = x.new_ones(batch, time)
-    timespans = bounded(timespans)
-    if timespans.dim() == 2:
-        timespans = timespans.unsqueeze(-1)
-    timespans = timespans.expand(batch, time, neurons)
-    if lengths is None:
-        valid = torch.ones(batch, time, 1, dtype=torch.bool, device=x.device)
-    else:
-        steps = torch.arange(time, device=x.device)
-        valid = (steps < lengths.to(x.device).unsqueeze(-1)).unsqueeze(-1)
-        x, timespans = torch.where(valid, x, 0), torch.where(valid, timespans, 0)
-
     def run_cell(cell: list[Tensor], z: Tensor, dt: Tensor) -> Tensor:
         if mode == "pure":
             weight, bias, w_tau, a = cell
@@ -135,34 +120,21 @@ def cfc(
         r = torch.sigmoid(rate * dt + offset)
         return f1 + r * f2 if mode == "no_gate" else f1 * (1 - r) + r * f2
 
-    width = neurons if memory is None else 2 * neurons
-    h, c = (x.new_zeros(batch, width) if h0 is None else h0).tensor_split([neurons], 1)
-    outputs = []
-    for t in range(time):
-        signal = x[:, t]
+    def step(t: int, signal: Tensor, v: Tensor, dt: Tensor) -> Tensor:
         after = []
-        v = h
-        if memory is not None:
-            v, remembered = memory_cell(x[:, t], h, c, *memory)
-            c = torch.where(valid[:, t], remembered, c)
-        for cell, own, dt in zip(
-            cells,
-            v.split(list(layer_sizes), 1),
-            timespans[:, t].split(list(layer_sizes), 1),
-            strict=True,
-        ):
+        sizes = list(layer_sizes)
+        spans = dt.expand(-1, neurons).split(sizes, 1)
+        for cell, own, span in zip(cells, v.split(sizes, 1), spans, strict=True):
             z = torch.cat([signal, own], 1)
             for layer in range(backbone_layers):
                 z = act(F.linear(z, *backbone[2 * layer : 2 * layer + 2]))
                 if dropout is not None and layer > 0:
                     z = z * dropout[layer - 1, :, t]
-            signal = run_cell(cell, z, dt)
+            signal = run_cell(cell, z, span)
             after.append(signal)
-        h = torch.where(valid[:, t], torch.cat(after, 1), h)
-        if return_sequences:
-            outputs.append(torch.where(valid[:, t], h[:, neurons - motors :], 0))
+        return torch.cat(after, 1)
 
-    hn = torch.cat([h, c], 1)
-    if not return_sequences:
-        return h[:, neurons - motors :], hn
-    return (torch.stack(outputs, 1) if outputs else x.new_zeros(batch, 0, motors)), hn
+    return run_sequence(
+        *(step, lambda h: h[:, neurons - motors :], x, h0, timespans, lengths, memory),
+        *(return_sequences, neurons),
+    )

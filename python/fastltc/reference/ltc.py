@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus as torch_softplus
 
-from fastltc.reference.memory import memory_cell
-from fastltc.reference.timespans import bounded
+from fastltc.reference.sequence import run_sequence
 
 __all__ = ["ltc"]
 
@@ -115,7 +114,6 @@ def ltc(
     Source: Hasani et al., Liquid Time-constant Networks, AAAI 2021, algorithm 1; Lechner et al.,
     Neural circuit policies, Nature Machine Intelligence 2020.
     """
-    batch, time, _ = x.shape
     neurons = cm.shape[0]
     motors = neurons if output_size is None else output_size
 
@@ -135,39 +133,17 @@ def ltc(
     sensory_w = on_synapses(positive(on_synapses(sensory_w, sensory_mask)), sensory_mask)
     leak, capacitance = positive(gleak), positive(cm) * ode_unfolds
 
-    if timespans is None:
-        timespans = x.new_ones(batch, time)
-    timespans = bounded(timespans)
-    if timespans.dim() == 2:
-        timespans = timespans.unsqueeze(-1)
-    if lengths is None:
-        valid = torch.ones(batch, time, 1, dtype=torch.bool, device=x.device)
-    else:
-        steps = torch.arange(time, device=x.device)
-        valid = (steps < lengths.to(x.device).unsqueeze(-1)).unsqueeze(-1)
-        x, timespans = torch.where(valid, x, 0), torch.where(valid, timespans, 0)
-
     def read_out(v: Tensor) -> Tensor:
         y = v[:, :motors]
         y = y if output_w is None else y * output_w
         return y if output_b is None else y + output_b
 
-    width = neurons if memory is None else 2 * neurons
-    v, c = (x.new_zeros(batch, width) if h0 is None else h0).tensor_split([neurons], 1)
-    outputs = []
-    for t in range(time):
-        u = x[:, t]
+    def step(t: int, u: Tensor, v: Tensor, dt: Tensor) -> Tensor:
         u = u if input_w is None else u * input_w
         u = u if input_b is None else u + input_b
-        dt = timespans[:, t]
-
         s = torch.sigmoid(sensory_sigma * (u.unsqueeze(-1) - sensory_mu))
         sensory_current = (sensory_w * sensory_erev * s).sum(1)
         sensory_conductance = (sensory_w * s).sum(1)
-        start = v
-        if memory is not None:
-            v, remembered = memory_cell(x[:, t], v, c, *memory)
-            c = torch.where(valid[:, t], remembered, c)
         for _ in range(ode_unfolds):
             s = torch.sigmoid(sigma * (v.unsqueeze(-1) - mu))
             current = leak * vleak + (w * erev * s).sum(1) + sensory_current
@@ -176,11 +152,8 @@ def ltc(
             held = total.abs() < torch.finfo(total.dtype).tiny
             ends = (capacitance * v + dt * current) / torch.where(held, 1, total)
             v = torch.where(held, v, ends)
-        v = torch.where(valid[:, t], v, start)
-        if return_sequences:
-            outputs.append(torch.where(valid[:, t], read_out(v), 0))
+        return v
 
-    hn = torch.cat([v, c], 1)
-    if not return_sequences:
-        return read_out(v), hn
-    return (torch.stack(outputs, 1) if outputs else x.new_zeros(batch, 0, motors)), hn
+    return run_sequence(
+        *(step, read_out, x, h0, timespans, lengths, memory, return_sequences, neurons)
+    )

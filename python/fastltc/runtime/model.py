@@ -20,7 +20,6 @@ __all__ = [
     "check_model",
     "check_names",
     "check_shape",
-    "check_values",
     "shown",
     "tensor_shapes",
     "unit_in_words",
@@ -145,11 +144,11 @@ def _epsilon(value: Any) -> str | None:
 
 
 _BOOL = _one_of(True, False)
+_ENDS = {"input_size": _size(), "output_size": _size()}
+_LAYER = {"input_size": _size(), "units": _size(), "output_size": _size()}
 _KEYS: dict[str, dict[str, _Check]] = {
     "ltc": {
-        "input_size": _size(),
-        "units": _size(),
-        "output_size": _size(),
+        **_LAYER,
         "ode_unfolds": _size(most=_MAX_UNFOLDS),
         "epsilon": _epsilon,
         "implicit_param_constraints": _BOOL,
@@ -158,18 +157,14 @@ _KEYS: dict[str, dict[str, _Check]] = {
         "mixed_memory": _BOOL,
     },
     "wired_cfc": {
-        "input_size": _size(),
-        "units": _size(),
-        "output_size": _size(),
+        **_LAYER,
         "cells": _cells,
         "mode": _one_of(*CFC_MODES),
         "mixed_memory": _BOOL,
         "proj_size": _optional(_size()),
     },
     "cfc": {
-        "input_size": _size(),
-        "units": _size(),
-        "output_size": _size(),
+        **_LAYER,
         "mode": _one_of(*CFC_MODES),
         "activation": _one_of(*CFC_ACTIVATIONS),
         "backbone_layers": _size(0, _MAX_CELLS),
@@ -177,7 +172,7 @@ _KEYS: dict[str, dict[str, _Check]] = {
         "mixed_memory": _BOOL,
         "proj_size": _optional(_size()),
     },
-    "linear": {"input_size": _size(), "output_size": _size(), "bias": _BOOL},
+    "linear": {**_ENDS, "bias": _BOOL},
     "activation": {"function": _one_of(*ACTIVATIONS)},
 }
 
@@ -268,7 +263,7 @@ def check_model(model: Model) -> None:
     check_names(shapes, model.tensors)
     for name, shape in shapes.items():
         _check_tensor(name, model.tensors[name], shape)
-    check_denominators(model)
+    _check_denominators(model)
 
 
 def check_facts(model: Model) -> None:
@@ -300,7 +295,7 @@ def _is_text(name: str) -> bool:
     return True
 
 
-def check_denominators(model: Model) -> None:
+def _check_denominators(model: Model) -> None:
     """Check that the equation of an LTC has no neuron whose potential is 0 / 0.
 
     Its denominator is ``cm / dt + gleak + epsilon`` and what synapses add, which can be 0.
@@ -419,7 +414,7 @@ def _check_tensor(name: str, tensor: Any, shape: tuple[int, ...]) -> None:
     check_shape(name, tensor.shape, shape)
     if not tensor.flags.c_contiguous:
         raise ModelFileError(f"{name}: expected a C-contiguous array")
-    check_values(name, tensor)
+    _check_values(name, tensor)
 
 
 def check_shape(name: str, found: tuple[int, ...], wanted: tuple[int, ...]) -> None:
@@ -428,7 +423,7 @@ def check_shape(name: str, found: tuple[int, ...], wanted: tuple[int, ...]) -> N
         raise ModelFileError(f"{name}: expected shape {list(wanted)}, got {list(found)}")
 
 
-def check_values(name: str, tensor: np.ndarray) -> None:
+def _check_values(name: str, tensor: np.ndarray) -> None:
     """Check that numbers are finite, and those of masks 0 or 1."""
     finite = np.isfinite(tensor)
     if not finite.all():

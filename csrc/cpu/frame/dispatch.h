@@ -1,0 +1,48 @@
+// One line exports a kernel: it declares the copies compiled for each instruction set, and defines
+// the function that calls the one for the set in use.
+//
+// Macros alone, so that kernels may include this too. cmake/cpu.cmake defines FASTLTC_HAVE_AVX2 and
+// FASTLTC_HAVE_AVX512 together, on x86-64.
+#pragma once
+
+// Instantiates a function template over the type of values.
+#define FASTLTC_INSTANTIATE(name)             \
+  template decltype(name<float>) name<float>; \
+  template decltype(name<double>) name<double>;
+
+#define FASTLTC_DECLARE_IN(isa, ...) \
+  namespace isa {                    \
+  __VA_ARGS__;                       \
+  }
+
+#ifdef FASTLTC_HAVE_AVX2
+#define FASTLTC_DECLARE(...)                \
+  FASTLTC_DECLARE_IN(baseline, __VA_ARGS__) \
+  FASTLTC_DECLARE_IN(avx2, __VA_ARGS__)     \
+  FASTLTC_DECLARE_IN(avx512, __VA_ARGS__)
+#define FASTLTC_CALL(...)                 \
+  switch (::fastltc::cpu::active_isa()) { \
+    case ::fastltc::cpu::Isa::avx512:     \
+      return avx512::__VA_ARGS__;         \
+    case ::fastltc::cpu::Isa::avx2:       \
+      return avx2::__VA_ARGS__;           \
+    default:                              \
+      return baseline::__VA_ARGS__;       \
+  }
+#else
+#define FASTLTC_DECLARE(...) FASTLTC_DECLARE_IN(baseline, __VA_ARGS__)
+#define FASTLTC_CALL(...)                                       \
+  ::fastltc::cpu::active_isa(); /* an impossible wish throws */ \
+  return baseline::__VA_ARGS__;
+#endif
+
+// `parameters` and `arguments` in parentheses.
+#define FASTLTC_EXPORT(result, name, parameters, arguments) \
+  FASTLTC_DECLARE(result name parameters)                   \
+  result name parameters { FASTLTC_CALL(name arguments) }
+
+// A template over the type T of values, for float and double.
+#define FASTLTC_EXPORT_TYPED(name, parameters, arguments)     \
+  FASTLTC_DECLARE(template <typename T> void name parameters) \
+  template <typename T>                                       \
+  void name parameters{FASTLTC_CALL(name<T> arguments)} FASTLTC_INSTANTIATE(name)

@@ -1,0 +1,284 @@
+// Vectors of one register and the functions of the kernels on them, for the instruction set that
+// this translation unit is compiled for.
+//
+// The width is the register's, because GCC splits wider generic vectors badly. Everything is in the
+// namespace of the instruction set, and nothing from the standard library's templates is used: an
+// inline function shared by two sets could be merged by the linker into the one that the processor
+// lacks. Arithmetic is the compiler's own vector extension, contracted to fused multiply-add where
+// there is one; intrinsics stand only where it has no equivalent.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+#ifndef FASTLTC_ISA
+#error "FASTLTC_ISA names the instruction set's namespace; see cmake/cpu.cmake"
+#endif
+
+#define FASTLTC_INLINE inline __attribute__((always_inline))
+// A loop that needs all registers: inlined, it would share them with what is around it.
+#define FASTLTC_APART __attribute__((noinline))
+
+namespace fastltc::cpu::FASTLTC_ISA {
+
+#if defined(__AVX512F__)
+inline constexpr int kVectorBytes = 64;
+// How many registers of samples a synapse is evaluated for at once, at most: they share the loads
+// of its parameters and the traffic of its gradient sums, and must leave registers for those.
+inline constexpr int kMaxWidth = 4;
+#elif defined(__AVX2__)
+inline constexpr int kVectorBytes = 32;
+inline constexpr int kMaxWidth = 2;
+#else
+inline constexpr int kVectorBytes = 16;
+inline constexpr int kMaxWidth = 2;
+#endif
+
+template <typename T>
+inline constexpr T kLog2E = T(1.4426950408889634073599);
+
+template <typename T>
+struct IntegerOf;
+template <>
+struct IntegerOf<float> {
+  using type = int32_t;
+  using unsigned_type = uint32_t;
+};
+template <>
+struct IntegerOf<double> {
+  using type = int64_t;
+  using unsigned_type = uint64_t;
+};
+
+// Polynomials for 2^f, f in [-1/2, 1/2], of least relative error (found with Remez exchange):
+// 7.5e-8 in float, 3.1e-18 in double.
+template <typename T>
+struct Exp2Constants;
+template <>
+struct Exp2Constants<float> {
+  static constexpr int degree = 5;
+  static constexpr float coefficient[] = {1.0000000716546848e+0f, 6.9314696706476011e-1f,
+                                          2.4022119723840391e-1f, 5.5507132734988059e-2f,
+                                          9.6755413344448374e-3f, 1.3276471992255869e-3f};
+  // Past these the power is so small or so large that the sigmoid is 1 to rounding or below 2^-125.
+  static constexpr float bound = 126.0f;
+  static constexpr float round_magic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
+  static constexpr int mantissa_bits = 23;
+  static constexpr int exponent_bias = 127;
+};
+template <>
+struct Exp2Constants<double> {
+  static constexpr int degree = 11;
+  static constexpr double coefficient[] = {
+      0.9999999999999999971,     0.69314718055994533046,    0.24022650695910156205,
+      0.055504108664819921475,   0.0096181291075883350392,  0.0013333558146789952573,
+      0.00015403530462514668492, 1.5252733489957518546e-05, 1.3215433089567187614e-06,
+      1.0178198034320938919e-07, 7.0741056308633289771e-09, 4.435280790456428021e-10};
+  static constexpr double bound = 1022.0;
+  static constexpr double round_magic = 6755399441055744.0;  // 1.5 * 2^52
+  static constexpr int mantissa_bits = 52;
+  static constexpr int exponent_bias = 1023;
+};
+
+template <typename T>
+struct Simd {
+  using I = typename IntegerOf<T>::type;
+  using C = Exp2Constants<T>;
+  static constexpr int lanes = kVectorBytes / static_cast<int>(sizeof(T));
+
+  typedef T vec __attribute__((vector_size(kVectorBytes), may_alias));
+  typedef I ivec __attribute__((vector_size(kVectorBytes), may_alias));
+  // Bits that may overflow, as those of a NaN do.
+  using U = typename IntegerOf<T>::unsigned_type;
+  typedef U bits_vec __attribute__((vector_size(kVectorBytes), may_alias));
+  typedef T unaligned_vec __attribute__((vector_size(kVectorBytes), may_alias, aligned(sizeof(T))));
+
+  static FASTLTC_INLINE vec load(const T* p) { return *reinterpret_cast<const unaligned_vec*>(p); }
+  static FASTLTC_INLINE void store(T* p, vec v) { *reinterpret_cast<unaligned_vec*>(p) = v; }
+  static FASTLTC_INLINE vec set(T x) { return vec{} + x; }
+
+  static FASTLTC_INLINE vec load_first(const T* p, int n) {
+    alignas(kVectorBytes) T buffer[lanes] = {};
+    for (int l = 0; l < n; ++l) buffer[l] = p[l];
+    return load(buffer);
+  }
+  static FASTLTC_INLINE void store_first(T* p, vec v, int n) {
+    for (int l = 0; l < n; ++l) p[l] = v[l];
+  }
+
+  // In the order of the lanes, so that the sum does not depend on the compiler.
+  static FASTLTC_INLINE T sum(vec v) {
+    T total = v[0];
+    for (int l = 1; l < lanes; ++l) total += v[l];
+    return total;
+  }
+
+  // 2^t as p * 2^n with p in [0.7, 1.42]: kept apart, so that 1 + 2^t is one fused multiply-add.
+  // NaN stays NaN: it fails both comparisons and goes on into p.
+  struct Power {
+    vec p;
+    vec n;      // the whole part of t
+    vec scale;  // 2^n
+  };
+
+#if defined(__AVX512F__)
+  static FASTLTC_INLINE vec round(vec t) {
+    if constexpr (sizeof(T) == 4) {
+      return (vec)_mm512_roundscale_ps((__m512)t, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    } else {
+      return (vec)_mm512_roundscale_pd((__m512d)t, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    }
+  }
+#endif
+
+  static FASTLTC_INLINE vec polynomial(vec f) {
+    vec p = set(C::coefficient[C::degree]);
+#pragma GCC unroll 12
+    for (int k = C::degree - 1; k >= 0; --k) p = p * f + C::coefficient[k];
+    return p;
+  }
+
+  // The lesser of t and a bound; NaN stays NaN. The instruction returns its second operand where
+  // one is NaN; compilers make a comparison and a blend of the same in C++.
+  static FASTLTC_INLINE vec at_most(vec t, T bound) {
+#if defined(__AVX512F__)
+    if constexpr (sizeof(T) == 4) return (vec)_mm512_min_ps((__m512)set(bound), (__m512)t);
+    if constexpr (sizeof(T) == 8) return (vec)_mm512_min_pd((__m512d)set(bound), (__m512d)t);
+#elif defined(__AVX2__)
+    if constexpr (sizeof(T) == 4) return (vec)_mm256_min_ps((__m256)set(bound), (__m256)t);
+    if constexpr (sizeof(T) == 8) return (vec)_mm256_min_pd((__m256d)set(bound), (__m256d)t);
+#else
+    return bound < t ? set(bound) : t;
+#endif
+  }
+  static FASTLTC_INLINE vec at_least(vec t, T bound) {
+#if defined(__AVX2__) && !defined(__AVX512F__)
+    if constexpr (sizeof(T) == 4) return (vec)_mm256_max_ps((__m256)set(bound), (__m256)t);
+    if constexpr (sizeof(T) == 8) return (vec)_mm256_max_pd((__m256d)set(bound), (__m256d)t);
+#else
+    return t < bound ? set(bound) : t;
+#endif
+  }
+
+  // 1 + 2^t, finite for every t that is not NaN.
+  static FASTLTC_INLINE vec one_plus_exp2(vec t) {
+    t = at_most(t, C::bound);
+#if defined(__AVX512F__)
+    const vec n = round(t);
+    const vec p = polynomial(t - n);
+    if constexpr (sizeof(T) == 4) {
+      return (vec)_mm512_scalef_ps((__m512)p, (__m512)n) + T(1);
+    } else {
+      return (vec)_mm512_scalef_pd((__m512d)p, (__m512d)n) + T(1);
+    }
+#else
+    t = at_least(t, -C::bound);
+    const vec shifted = t + C::round_magic;
+    const vec p = polynomial(t - (shifted - C::round_magic));
+    return p * exponent_of(shifted) + T(1);
+#endif
+  }
+
+  // 2^t for t in [-bound, bound].
+  static FASTLTC_INLINE vec exp2(vec t) {
+    const vec shifted = t + C::round_magic;
+    return polynomial(t - (shifted - C::round_magic)) * exponent_of(shifted);
+  }
+
+  // 2^n from n + round_magic, whose low bits are n.
+  static FASTLTC_INLINE vec exponent_of(vec shifted) {
+    const bits_vec bits = (bits_vec)shifted + static_cast<U>(C::exponent_bias);
+    return (vec)(bits << C::mantissa_bits);
+  }
+
+  // 1 / d for finite d in [1, 2^127); correctly rounded but for AVX-512 floats.
+  static FASTLTC_INLINE vec reciprocal(vec d) {
+#if defined(__AVX512F__)
+    // Division takes 16 cycles a register on Intel; an estimate and one Newton step take 4.
+    if constexpr (sizeof(T) == 4) {
+      const vec r = (vec)_mm512_rcp14_ps((__m512)d);
+      const vec error = T(1) - d * r;
+      return r + error * r;
+    }
+#endif
+    return T(1) / d;
+  }
+
+  // 1 / (1 + 2^t): the logistic sigmoid of -t / log2(e). Maximum error over every float t below
+  // 126: 4.5 ULP (kSigmoidMaxUlp in sigmoid.h, measured by tests/cpu/test_sigmoid.cpp). From
+  // `bound` on it stays at 2^-bound instead of falling further; NaN gives NaN.
+  static FASTLTC_INLINE vec sigmoid_exp2(vec t) { return reciprocal(one_plus_exp2(t)); }
+
+  // log(1 + z) for z in [0, 1], by 2 atanh(z / (2 + z)); y^2 <= 1/9, so the series is short.
+  static FASTLTC_INLINE vec log1p(vec z) {
+    constexpr int terms = sizeof(T) == 4 ? 9 : 18;
+    const vec y = z / (z + T(2));
+    const vec y2 = y * y;
+    vec s = set(T(1) / T(2 * terms + 1));
+    for (int k = terms - 1; k >= 0; --k) s = s * y2 + T(1) / T(2 * k + 1);
+    return y * s * T(2);
+  }
+
+  static FASTLTC_INLINE vec abs_negative(vec x) { return x < T(0) ? x : -x; }
+
+  // log(1 + e^x), and x itself past 20: torch.nn.functional.softplus with its defaults.
+  static FASTLTC_INLINE vec softplus(vec x) {
+    vec t = abs_negative(x) * kLog2E<T>;
+    t = at_least(t, -C::bound);
+    const vec soft = (x < T(0) ? vec{} : x) + log1p(exp2(t));
+    return x > T(20) ? x : soft;
+  }
+
+  // The derivative of softplus.
+  static FASTLTC_INLINE vec softplus_slope(vec x) {
+    return x > T(20) ? set(T(1)) : sigmoid_exp2(x * -kLog2E<T>);
+  }
+
+  // Four sums at once: adds up the registers' 16-byte blocks and gives one block for each of a, b,
+  // c and d, laid out one after another at `sums`, to which they are added. The lanes inside a
+  // block stay apart until the very end. A quarter of the memory traffic of four plain
+  // accumulators. Each pair is halved by a blend and a shuffle: blends run beside the
+  // multiply-adds, most shuffles do not.
+  static constexpr int block = 16 / static_cast<int>(sizeof(T));
+  static constexpr int sums_per_synapse = 4 * block;
+
+  static FASTLTC_INLINE void add_four(T* sums, vec a, vec b, vec c, vec d) {
+#if defined(__AVX512F__)
+    const vec ac = add_halves(a, c);  // blocks [a a' c c']
+    const vec bd = add_halves(b, d);
+    const __m512i crossed =
+        _mm512_setr_epi32(4, 5, 6, 7, 16, 17, 18, 19, 12, 13, 14, 15, 24, 25, 26, 27);
+    const vec kept = (vec)_mm512_mask_blend_ps(0xF0F0, (__m512)ac, (__m512)bd);      // [a b' c d']
+    const vec moved = (vec)_mm512_permutex2var_ps((__m512)ac, crossed, (__m512)bd);  // [a' b c' d]
+    store(sums, load(sums) + (kept + moved));
+#elif defined(__AVX2__)
+    store(sums, load(sums) + add_halves(a, b));
+    store(sums + lanes, load(sums + lanes) + add_halves(c, d));
+#else
+    store(sums, load(sums) + a);
+    store(sums + lanes, load(sums + lanes) + b);
+    store(sums + 2 * lanes, load(sums + 2 * lanes) + c);
+    store(sums + 3 * lanes, load(sums + 3 * lanes) + d);
+#endif
+  }
+
+  // The upper and lower half of a added up, then those of b.
+#if defined(__AVX512F__)
+  static FASTLTC_INLINE vec add_halves(vec a, vec b) {
+    return (vec)_mm512_mask_blend_ps(0xFF00, (__m512)a, (__m512)b) +
+           (vec)_mm512_shuffle_f32x4((__m512)a, (__m512)b, 0x4E);
+  }
+#elif defined(__AVX2__)
+  static FASTLTC_INLINE vec add_halves(vec a, vec b) {
+    return (vec)_mm256_blend_ps((__m256)a, (__m256)b, 0xF0) +
+           (vec)_mm256_permute2f128_ps((__m256)a, (__m256)b, 0x21);
+  }
+#endif
+};
+
+}  // namespace fastltc::cpu::FASTLTC_ISA

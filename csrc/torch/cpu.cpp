@@ -1,0 +1,57 @@
+// The operators on the CPU.
+#include <torch/csrc/stable/library.h>
+
+#include "cpu/cfc.h"
+#include "cpu/ltc.h"
+#include "cpu/masked_linear.h"
+#include "torch/cfc_operator.h"
+#include "torch/ltc_operator.h"
+#include "torch/masked_linear_operator.h"
+
+namespace fastltc {
+namespace {
+
+struct Cpu {
+  static constexpr bool wants_zeros = true;
+  static bool keeps_rates(const LayerSizes&, const LtcCounts&, bool) { return false; }
+
+  template <typename T>
+  static void forward(const LtcArguments&, const LtcInputs<T>& in, const LtcOutputs<T>& out) {
+    cpu::ltc_forward(in, out, torch_parallel());
+  }
+  template <typename T>
+  static void backward(const LtcArguments&, const LtcInputs<T>& in, const LtcGradients<T>& grad) {
+    cpu::ltc_backward(in, grad, torch_parallel());
+  }
+
+  template <typename T>
+  static void forward(const CfcArguments&, const CfcInputs<T>& in, const CfcOutputs<T>& out) {
+    cpu::cfc_forward(in, out, torch_parallel());
+  }
+  template <typename T>
+  static void backward(const CfcArguments&, const CfcInputs<T>& in, const CfcGradients<T>& grad) {
+    cpu::cfc_backward(in, grad, torch_parallel());
+  }
+
+  template <typename T>
+  static void forward(const MaskedLinearArguments&, const MaskedLinear<T>& in, T* y) {
+    cpu::masked_linear(in, y, torch_parallel());
+  }
+  template <typename T>
+  static void backward(const MaskedLinearArguments&, const MaskedLinear<T>& in,
+                       const MaskedLinearGradients<T>& grad) {
+    cpu::masked_linear_backward(in, grad, torch_parallel());
+  }
+};
+
+}  // namespace
+}  // namespace fastltc
+
+STABLE_TORCH_LIBRARY_IMPL(fastltc, CPU, m) {
+  m.impl("ltc_forward", TORCH_BOX(&fastltc::LtcOperator<fastltc::Cpu>::forward));
+  m.impl("ltc_backward", TORCH_BOX(&fastltc::LtcOperator<fastltc::Cpu>::backward));
+  m.impl("cfc_forward", TORCH_BOX(&fastltc::CfcOperator<fastltc::Cpu>::forward));
+  m.impl("cfc_backward", TORCH_BOX(&fastltc::CfcOperator<fastltc::Cpu>::backward));
+  m.impl("masked_linear", TORCH_BOX(&fastltc::masked_linear<fastltc::Cpu>));
+  m.impl("masked_linear_backward", TORCH_BOX(&fastltc::masked_linear_backward<fastltc::Cpu>));
+}

@@ -1,0 +1,1 @@
+"""The ``fastltc`` command: a module for each subject, `main` puts them together."""

@@ -1,0 +1,303 @@
+"""The commands around a finished run: ``fastltc evaluate``, ``predict`` and ``compare``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..jobs.defaults import RECALLS, RESAMPLES
+from .options import (
+    CHECKPOINT,
+    DATA_ROOT,
+    DEVICE,
+    JSON,
+    OFFLINE,
+    POSITIVE,
+    THREADS,
+    absolute,
+    make_console,
+    options,
+    path_option,
+    print_json,
+    set_threads,
+)
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ..jobs import Checkpoint
+
+
+def print_metrics(console: Console, split: str, metrics: dict[str, Any]) -> None:
+    """Prints the metrics of one split, with intervals where there are any."""
+    auc = "undefined (a class is missing)" if metrics["auc"] is None else f"{metrics['auc']:.4f}"
+    between = {
+        name: f"  [{low:.4f}, {high:.4f}]"
+        for name, (low, high) in metrics.get("intervals", {}).items()
+    }
+    lines = [
+        f"{split}: {metrics['n']} examples"
+        + ("; in [], 95 % intervals of the bootstrap" if between else ""),
+        f"  accuracy  {metrics['accuracy']:.4f}{between.get('accuracy', '')}",
+        f"  AUC       {auc}{between.get('auc', '')}",
+        f"  F1 macro  {metrics['f1_macro']:.4f}",
+    ]
+    positive = metrics["positive_class"]
+    if positive is not None:
+        lines.append(
+            f"  F1        {metrics['f1']:.4f}{between.get('f1', '')}  "
+            f"(positive class: {positive['name']}, label {positive['label']})"
+        )
+    if metrics["average_precision"] is not None:
+        lines.append(
+            f"  average precision  {metrics['average_precision']:.4f}"
+            f"{between.get('average_precision', '')}"
+        )
+        lines += [
+            f"  precision {found['precision']:.4f} at recall >= {found['recall']:g} "
+            f"(reaches {found['reached_recall']:.4f} at threshold {found['threshold']:.4g})"
+            for found in metrics["precision_at_recall"]
+        ]
+        lines.append(f"  calibration error  {metrics['calibration']['ece']:.4f}")
+    console.print("\n".join(lines), markup=False)
+
+
+@click.command()
+@click.argument("run", metavar="RUN", type=click.Path(path_type=Path))
+@options(
+    click.option(
+        "--split",
+        type=click.Choice(["train", "val", "test"]),
+        help="Part of the data.  [default: test; all of other data without splits]",
+    ),
+    POSITIVE,
+    CHECKPOINT,
+    click.option("--data", metavar="DATA", help="Other data with classes of the same names."),
+    DATA_ROOT,
+    OFFLINE,
+    click.option(
+        "--recall",
+        "recalls",
+        type=float,
+        multiple=True,
+        default=RECALLS,
+        show_default=True,
+        help="Recall at which the precision is reported; may be given several times.",
+    ),
+    click.option(
+        "--resamples",
+        type=int,
+        default=RESAMPLES,
+        show_default=True,
+        metavar="N",
+        help="Of the bootstrap for the 95 % intervals; 0 for none.",
+    ),
+    THREADS,
+    DEVICE,
+    path_option("--out", "DIR", "Folder for JSON, CSV and pictures.  [default: RUN]"),
+    JSON,
+)
+def evaluate(
+    run: Path,
+    split: str | None,
+    checkpoint: str,
+    threads: int | None,
+    out: Path | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Evaluate a RUN: AUC, accuracy, F1, precision at a recall, calibration, with intervals.
+
+    Writes evaluation-SPLIT.json, predictions-SPLIT.csv and pictures: confusion, roc,
+    precision-recall and calibration.
+    """
+    from rich.table import Column, Table
+    from rich.text import Text
+
+    from ..jobs import Run
+    from ..jobs import evaluate as evaluate_run
+
+    set_threads(threads)
+    if options["data"] is not None:
+        options["data"] = absolute(options["data"])
+    result = evaluate_run(Run.open(run), split, checkpoint=f"{checkpoint}.pt", out=out, **options)
+    if as_json:
+        print_json(result)
+        return
+    console = make_console()
+    console.print(
+        f"{run}, {checkpoint} checkpoint (epoch {result['epoch']}), digest {result['digest']}",
+        markup=False,
+    )
+    split = result["split"]
+    if options["data"] is not None:
+        for remark in result["remarks"]:
+            console.print(f"note: {remark}", markup=False)
+    print_metrics(console, f"{result['data']} {split}", result)
+    names = [entry["name"] for entry in result["per_class"]]
+    counts = result["confusion_matrix"]
+    if counts is None:
+        counts, names = [[] for _ in names], []
+    # A name is no markup, whatever brackets are in it.
+    heads = [Column(Text(name)) for name in names]
+    table = Table("true \\ predicted", *heads, "recall", "precision", "F1", box=None)
+    for entry, row in zip(result["per_class"], counts, strict=True):
+        scores = [f"{entry[name]:.3f}" for name in ("recall", "precision", "f1")]
+        table.add_row(Text(entry["name"]), *(str(count) for count in row), *scores)
+    console.print(table)
+    folder = run if out is None else out
+    console.print(f"written to {folder}: {', '.join(result['files'])}", markup=False)
+
+
+@click.command()
+@click.argument("run", metavar="RUN", type=click.Path(path_type=Path))
+@click.argument(
+    "images", metavar="IMAGE...", nargs=-1, required=True, type=click.Path(path_type=Path)
+)
+@options(
+    click.option(
+        "--invert", is_flag=True, help="Exchange dark and light (digits are light on dark)."
+    ),
+    click.option(
+        "--grey-as-colour",
+        is_flag=True,
+        help="Give grey images to all three channels of a model of colours.",
+    ),
+    CHECKPOINT,
+    THREADS,
+    DEVICE,
+    JSON,
+)
+def predict(
+    run: Path,
+    images: tuple[Path, ...],
+    invert: bool,
+    grey_as_colour: bool,
+    checkpoint: str,
+    threads: int | None,
+    device: str | None,
+    as_json: bool,
+) -> None:
+    """Classify IMAGE files (PNG, JPEG, ...), or all in a folder, with the model of a RUN.
+
+    With a model of time series, classify the rows of a CSV file, which needs no class; the
+    answer is a CSV table.
+
+    Each image is converted to the size and the channels of the training images: the whole picture
+    is resized, nothing is cropped, so another aspect ratio is squeezed; transparency becomes
+    black. The output says what was done.
+    """
+    from ..jobs import Run
+    from ..jobs import predict as predict_images
+
+    set_threads(threads)
+    loaded = Run.open(run).load_checkpoint(f"{checkpoint}.pt", device)
+    if len(loaded.image_shape) == 2:
+        _predict_rows(loaded, images, as_json)
+        return
+    predictions = predict_images(loaded, images, invert=invert, grey_as_colour=grey_as_colour)
+    if as_json:
+        records = [
+            {
+                "file": str(prediction.image.path),
+                "label": prediction.label,
+                "class": prediction.name,
+                "probabilities": prediction.probabilities,
+                "conversion": prediction.image.conversion,
+            }
+            for prediction in predictions
+        ]
+        print_json(records)
+        return
+    for prediction in predictions:
+        if loaded.multilabel:
+            listed = ", ".join(f"{name} {p:.3f}" for name, p in prediction.probabilities.items())
+            click.echo(f"{prediction.image.path}: {prediction.name or 'none'} ({listed})")
+            continue
+        probability = prediction.probabilities[prediction.name]
+        converted = prediction.image.conversion
+        click.echo(
+            f"{prediction.image.path}: {prediction.name} ({probability:.3f})"
+            + (f"  [{converted}]" if converted else "")
+        )
+
+
+def _predict_rows(loaded: Checkpoint, files: tuple[Path, ...], as_json: bool) -> None:
+    from ..jobs import predict_series
+    from ..jobs.data.tables import format_table
+
+    found = {str(path): predict_series(loaded, path) for path in files}
+    if as_json:
+        records = [
+            {
+                "file": file,
+                "time": row.time,
+                "class": row.name,
+                "probabilities": row.probabilities,
+            }
+            for file, rows in found.items()
+            for row in rows
+        ]
+        print_json(records)
+        return
+    table = [
+        [file, _plain(row.time), row.name, *(f"{p:.4f}" for p in row.probabilities.values())]
+        for file, rows in found.items()
+        for row in rows
+    ]
+    header = ["file", "time", "class", *loaded.classes]
+    click.echo(format_table(header, table).decode(), nl=False)
+
+
+def _plain(number: float) -> str:
+    """All digits that the number has, without an exponent."""
+    import numpy as np
+
+    return np.format_float_positional(number, trim="-")
+
+
+@click.command()
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@path_option("--out", "DIR", "Folder for compare.json and compare.png.")
+@JSON
+def compare(runs: tuple[Path, ...], out: Path | None, as_json: bool) -> None:
+    """One table (and figure) of the test metrics of RUN...: runs, or folders of --seeds."""
+    from rich.table import Column, Table
+    from rich.text import Text
+
+    from ..jobs import compare as compare_runs
+
+    rows = compare_runs(runs, out)
+    if as_json:
+        print_json(rows)
+        return
+    # F1 and average precision are those of a class, and of another class another metric.
+    positives = list(dict.fromkeys(row["positive"] for row in rows if row["positive"] is not None))
+    columns = [("auc", None), ("accuracy", None)]
+    columns += [(name, positive) for name in ("f1", "average_precision") for positive in positives]
+    shown = [column for column in columns if any(_cell(row, *column) is not None for row in rows)]
+    heads = [
+        Column(Text(name if positive is None else f"{name} ({positive})"))
+        for name, positive in shown
+    ]
+    table = Table("run", "model", "parameters", "runs", *heads, box=None)
+    for row in rows:
+        cells = [_cell(row, *column) or "-" for column in shown]
+        parameters = f"{row['trainable_parameters']:,}"
+        table.add_row(Text(row["name"]), row["model"], parameters, str(row["n"]), *cells)
+    console = make_console()
+    console.print(table)
+    for row in rows:
+        for remark in row["remarks"]:
+            console.print(f"note: {remark}", markup=False)
+
+
+def _cell(row: dict[str, Any], name: str, positive: str | None) -> str | None:
+    """A test metric; None where it is that of another class, or there is none."""
+    found = row["test"].get(name)
+    if found is None or (positive is not None and positive != row["positive"]):
+        return None
+    deviation = f" +- {found['std']:.4f}" if row["n"] > 1 else ""
+    return f"{found['mean']:.4f}{deviation}"

@@ -1,0 +1,104 @@
+"""Options that several commands share; those of training are the fields of `TrainConfig`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..jobs.config import OPTIONS
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_TYPES = {"str": str, "int": int, "float": float}
+
+
+def field_option(name: str) -> Callable[..., Any]:
+    """The click option of a field of `TrainConfig`; without a default, so that a recipe has one."""
+    declared = OPTIONS[name]
+    if declared.declared == "bool":
+        flags = f"{declared.flag}/--no-{declared.flag[2:]}"
+        return click.option(flags, name, default=None, help=declared.help)
+    return click.option(
+        declared.flag,
+        name,
+        type=_TYPES[declared.declared],
+        metavar=declared.metavar,
+        help=declared.help + (f"  [default: {declared.usual}]" if declared.usual else ""),
+    )
+
+
+def path_option(
+    flag: str, metavar: str, help: str, *names: str, required: bool = False
+) -> Callable[..., Any]:
+    """A click option that is a path."""
+    path = click.Path(path_type=Path)
+    return click.option(flag, *names, type=path, metavar=metavar, help=help, required=required)
+
+
+DATA_ROOT = field_option("data_root")
+POSITIVE = field_option("positive")
+THREADS = field_option("threads")
+DEVICE = field_option("device")
+# The other options of training. DATA is an argument.
+_SHARED = ("data", "data_root", "positive", "threads", "device")
+TRAIN_OPTIONS = tuple(field_option(name) for name in OPTIONS if name not in _SHARED)
+
+
+def absolute(data: str) -> str:
+    """The name of a data set, with the path in it made absolute, so that it holds anywhere."""
+    kind, colon, place = data.partition(":")
+    return f"{kind}:{Path(place).expanduser().resolve()}" if colon and place else data
+
+
+def options(*decorators: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """A decorator that applies several, the first on top."""
+
+    def decorate(command: Any) -> Any:
+        for decorator in reversed(decorators):
+            command = decorator(command)
+        return command
+
+    return decorate
+
+
+OFFLINE = click.option("--offline", is_flag=True, help="Never download.")
+CHECKPOINT = click.option(
+    "--checkpoint",
+    type=click.Choice(["best", "last"]),
+    default="best",
+    show_default=True,
+    help="The best epoch by validation, or the last.",
+)
+JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def print_json(content: Any) -> None:
+    """Prints what ``--json`` asks for."""
+    click.echo(json.dumps(content, indent=2))
+
+
+def make_console() -> Console:
+    """Where commands print: on a terminal in its width, else with lines as long as they are."""
+    from rich.console import Console
+
+    console = Console(soft_wrap=True, highlight=False)
+    if not console.is_terminal:
+        # In a file or a pipe nothing is too wide, and a table would be cut.
+        console.width = 10_000
+    return console
+
+
+def set_threads(threads: int | None) -> None:
+    """Sets torch's threads, where a number is given."""
+    if threads is None:
+        return
+    if threads < 1:
+        raise click.BadParameter(f"expected at least 1, got {threads}", param_hint="--threads")
+    import torch
+
+    torch.set_num_threads(threads)

@@ -1,0 +1,324 @@
+"""Everything that decides what a training run does, in one dataclass.
+
+Only the standard library is imported here, so that the command line has its options at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from .errors import ConfigError
+from .options import (
+    ABOVE_0,
+    COUNT,
+    FROM_0,
+    PROBABILITY,
+    SEED,
+    SHARE,
+    Range,
+    check_options,
+    one_of,
+    option,
+    options_of,
+)
+from .reading import ReadingOptions
+
+if TYPE_CHECKING:
+    from .data import DataOptions
+
+# The power of the inverse frequency that each is.
+CLASS_WEIGHTS = {"none": 0.0, "sqrt": 0.5, "balanced": 1.0}
+_SELECT = ("loss", "auc", "accuracy", "f1", "f1_macro", "average_precision", "last")
+_SHEAR = Range("a number from 0 below 90", lambda value: 0 <= value < 90)
+_BETWEEN_0_AND_1 = Range("a number between 0 and 1", lambda value: 0 < value < 1)
+
+# Options that may differ when a run is resumed.
+RESUMABLE = ("epochs", "threads", "device", "data_root")
+
+# What `TrainConfig.for_data` starts from where a data set wants other values than the dataclass;
+# the second for its usual model only.
+_DATA_DEFAULTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "digits": ({}, {"units": 40, "gain": 5.0}),
+    "breastmnist": (
+        {"epochs": 50, "batch_size": 128, "lr": 1e-3},
+        {"units": 19, "gain": 1.0},
+    ),
+}
+
+
+def _gradients(
+    default: Any, help: str, allowed: Range | None = None, *, metavar: str | None = None
+) -> Any:
+    """An option of training by gradients, which a model in closed form does not have."""
+    return option(default, help, allowed, metavar=metavar, by_gradient=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """The options of the models; each is one of some, see their classes. None for their default."""
+
+    model: str | None = option(None, "Model.", usual="conv-ncp; series-ltc; probe")
+    """None for the usual one for that kind of data."""
+    cell: str | None = option(None, "Recurrent cell of conv-ncp: ltc or cfc.", usual="ltc")
+    units: int | None = option(None, "Neurons.", COUNT)
+    gain: float | None = option(None, "Factor on the motor neurons' outputs.", ABOVE_0)
+    wiring: str | None = option(None, "Of rows-* and series-*: ncp, random or full.")
+    sparsity: float | None = option(None, "Share of the synapses that a random wiring lacks.")
+    timestep: float | None = option(None, "Of rows-*: time from one row to the next.")
+    encoder: int | None = option(None, "Of rows-*: features that a row is mapped to; 0 for pixels.")
+    wiring_seed: int | None = option(None, "Seed of the wiring.", SEED)
+    mixed_memory: bool | None = option(None, "An LSTM cell before the liquid one.")
+    spectral_radius: float | None = option(None, "Of the reservoir.")
+    leak: float | None = option(None, "Leak rate of the reservoir.")
+    input_scale: float | None = option(None, "Deviation of the reservoir's input weights.")
+    reads: int | None = option(None, "Of reservoir and rows-*: states that the readout sees.")
+    probe: str | None = option(None, "logistic or svm.")
+    c: float | None = option(None, "Inverse penalty of the probe.")
+    backbone: str | None = option(None, "torchvision model whose features are probed.")
+    pretrained: bool | None = option(None, "Take torchvision's pretrained weights.")
+    head: str | None = option(None, "Of a torchvision model: linear, ltc or cfc.")
+    members: int | None = option(
+        None, "Train N such models and ask them together.", COUNT, usual="1"
+    )
+    weights: str | None = option(None, "State dict that the model starts from.", metavar="FILE")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(ModelOptions, ReadingOptions):
+    """The configuration of a run; saved in its folder as ``config.json``.
+
+    A TOML file and the command line have the same names (``batch_size`` and ``--batch-size``).
+    docs/training.md has a table of all.
+    """
+
+    data: str = option("digits", "Data set.")
+    data_root: str | None = option(
+        None, "Folder to look for the data file in first (or the file itself).", metavar="DIR"
+    )
+    """None for the cache."""
+    epochs: int = _gradients(20, "Passes over the training split.", COUNT)
+    batch_size: int = _gradients(64, "Examples per step.", COUNT)
+    """Of the optimizer, over all processes."""
+    accumulate: int = _gradients(1, "Parts that a batch is computed in.", COUNT)
+    """One after the other, to save memory."""
+    optimizer: str = _gradients("adam", "adam, adamw or nadam.", one_of(("adam", "adamw", "nadam")))
+    lr: float = _gradients(3e-3, "Learning rate.", ABOVE_0)
+    """After the warm-up."""
+    weight_decay: float = _gradients(0.0, "Weight decay.", FROM_0)
+    schedule: str = _gradients(
+        "constant", "constant, cosine or plateau.", one_of(("constant", "cosine", "plateau"))
+    )
+    """``cosine`` goes to zero, per step; ``plateau`` multiplies the rate by ``plateau_factor``
+    after ``plateau_patience`` epochs without a smaller validation loss."""
+    warmup: float = _gradients(0.0, "Epochs in which the rate rises.", FROM_0, metavar="EPOCHS")
+    """Linearly, per step."""
+    plateau_factor: float = _gradients(0.1, "Of the plateau schedule.", _BETWEEN_0_AND_1)
+    plateau_patience: int = _gradients(5, "Of the plateau schedule.", COUNT, metavar="EPOCHS")
+    patience: int | None = _gradients(
+        None, "Stop after so many epochs without a better one.", COUNT, metavar="EPOCHS"
+    )
+    """Better by the ``select`` metric; None for never."""
+    clip_norm: float | None = _gradients(None, "Largest norm of the gradient.", ABOVE_0)
+    class_weights: str = _gradients("none", "none, sqrt or balanced.", one_of(CLASS_WEIGHTS))
+    """``balanced`` weighs the loss by the inverse frequency of the classes, ``sqrt`` by its square
+    root."""
+    label_smoothing: float = _gradients(
+        0.0, "Share of the target that goes to all classes alike.", SHARE
+    )
+    amp: str = _gradients(
+        "none", "Mixed precision: none, bf16 or fp16.", one_of(("none", "bf16", "fp16"))
+    )
+    augment_scale: float = _gradients(0.0, "Largest relative change of size.", SHARE)
+    augment_shift: float = _gradients(0.0, "Largest shift, as a share of the side.", SHARE)
+    augment_rotate: float = _gradients(0.0, "Largest rotation.", FROM_0, metavar="DEGREES")
+    augment_shear: float = _gradients(0.0, "Largest shear.", _SHEAR, metavar="DEGREES")
+    augment_affine_p: float = _gradients(1.0, "Probability of these four.", PROBABILITY)
+    augment_flip: bool = _gradients(False, "Mirror left and right.")
+    """With probability 0.5."""
+    augment_crop: int | None = option(None, "Side of a random square.", COUNT)
+    """The middle one in evaluation, and where a model in closed form is fitted."""
+    augment_colour: float = _gradients(0.0, "Largest shift of a colour.", SHARE)
+    augment_colour_p: float = _gradients(1.0, "Probability of it.", PROBABILITY)
+    augment_brightness: float = _gradients(0.0, "Largest relative change.", SHARE)
+    augment_contrast: float = _gradients(0.0, "Largest relative change.", SHARE)
+    augment_light_p: float = _gradients(1.0, "Probability of the two.", PROBABILITY)
+    mirror: bool = option(False, "Answer with the mean over an image and its mirror image.")
+    """In evaluation and prediction; where classes do not tell left from right."""
+    select: str = _gradients(
+        "loss",
+        f"What the best epoch is: {', '.join(_SELECT[:-1])}; or last.",
+        one_of(_SELECT),
+        metavar="METRIC",
+    )
+    """Of the validation split; ``last`` for the last epoch, whatever it is like: with few
+    validation images and a schedule that ends at a rate of 0 the better choice."""
+    positive: str | None = option(
+        None, "Class that F1 is about: its name or number.", metavar="CLASS"
+    )
+    """None for the data set's own."""
+    seed: int = option(0, "Seed of parameters, order and augmentation.", SEED)
+    threads: int | None = option(None, "CPU threads.", COUNT)
+    """None for torch's default."""
+    device: str = option("cpu", "Torch device, for example cpu or cuda.")
+    tensorboard: bool = option(False, "Write a TensorBoard log.")
+    """Into the run folder."""
+
+    def __post_init__(self) -> None:
+        check_options(self, ConfigError)
+        if self.select == "last" and self.patience is not None:
+            raise ConfigError(
+                "patience: select = last takes the last epoch, so that none is better; leave one "
+                "of the two out"
+            )
+        if self.model is not None:
+            # Late: models need torch, and a recipe that is printed does not.
+            from .models import find_model
+
+            try:
+                find_model(self.model)
+            except ValueError as error:
+                raise ConfigError(str(error)) from None
+
+    def data_options(
+        self,
+        data_root: str | None = None,
+        *,
+        offline: bool = False,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> DataOptions:
+        """How `fastltc.jobs.data.load_data` is to read the data.
+
+        Args:
+            data_root: where the data is now; None for where it was.
+            offline: never download.
+            progress: called with received and total bytes.
+        """
+        from .data import DataOptions
+
+        read: dict[str, Any] = {name: getattr(self, name) for name in options_of(ReadingOptions)}
+        root = self.data_root if data_root is None else data_root
+        return DataOptions(**read, data_root=root, offline=offline, progress=progress)
+
+    def model_options(self) -> dict[str, Any]:
+        """The options of the model, for `fastltc.jobs.models.build_model`."""
+        return {name: getattr(self, name) for name in MODEL_OPTIONS}
+
+    def model_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape that the model sees of inputs of ``shape``: images may be cropped.
+
+        Raises:
+            ConfigError: the crop is larger than the images, or there is nothing to crop.
+        """
+        if self.augment_crop is None:
+            return shape
+        if len(shape) != 3 or self.augment_crop > min(shape[1:]):
+            raise ConfigError(
+                f"augment_crop: expected at most the side of the images, got {self.augment_crop} "
+                f"for inputs of shape {shape}"
+            )
+        return (shape[0], self.augment_crop, self.augment_crop)
+
+    def check_closed_form(self) -> None:
+        """Makes sure that nothing is asked of a model in closed form that it does not do.
+
+        Raises:
+            ConfigError: an option of training by gradients is neither at its default nor at that
+                of the data set, or there is nothing that ``weights`` could start; the text names
+                it.
+        """
+        usual, _ = _DATA_DEFAULTS.get(self.data, ({}, {}))
+        for name in GRADIENT_OPTIONS:
+            value, default = getattr(self, name), OPTIONS[name].default
+            if value not in (default, usual.get(name, default)):
+                raise ConfigError(
+                    f"{name}: no option of the model {self.model}, which is fitted in closed form; "
+                    f"expected {default!r}, got {value!r}"
+                )
+        if self.model == "probe" and self.backbone is None and self.weights is not None:
+            raise ConfigError(
+                "weights: a probe without a backbone has none to start from; expected none, got "
+                f"{self.weights!r}"
+            )
+
+    @classmethod
+    def for_data(cls, data: str, **options: Any) -> TrainConfig:
+        """The defaults for a data set, with those ``options`` changed that are not None.
+
+        Raises:
+            ConfigError: an option is unknown or has an impossible value.
+            fastltc.jobs.data.DataError: the data set is unknown.
+        """
+        from .data import find_source
+
+        find_source(data)
+        given = {name: value for name, value in options.items() if value is not None}
+        usual, of_model = _DATA_DEFAULTS.get(data, ({}, {}))
+        if given.get("model", "conv-ncp") != "conv-ncp":
+            of_model = {}
+        return cls.from_dict({"data": data, **usual, **of_model, **given})
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TrainConfig:
+        """The configuration saved by `to_dict`.
+
+        Raises:
+            ConfigError: a name is unknown or a value impossible.
+        """
+        unknown = sorted(set(values) - OPTIONS.keys())
+        if unknown:
+            raise ConfigError(f"unknown configuration: {', '.join(unknown)}")
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return {"data": self.data, "data_root": self.data_root, **asdict(self)}
+
+
+OPTIONS = options_of(TrainConfig)
+# Those that the models have: which of them has which, `fastltc.jobs.models` knows.
+MODEL_OPTIONS = tuple(name for name in options_of(ModelOptions) if name not in ("model", "weights"))
+# What training by gradients alone uses. The crop is not among it: a model in closed form is fitted
+# on the middle square.
+GRADIENT_OPTIONS = tuple(name for name, one in OPTIONS.items() if one.by_gradient)
+
+
+def read_toml(path: Any) -> dict[str, Any]:
+    """The options in a TOML file, for `TrainConfig.for_data` or `TrainConfig.from_dict`.
+
+    Raises:
+        ConfigError: the file is missing or damaged, or has a name that is no option.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not a TOML file: {error}") from None
+    try:
+        values = parse_toml(text)
+    except ValueError as error:
+        raise ConfigError(f"{path}: not a TOML file: {error}") from None
+    # "about" describes a recipe.
+    unknown = sorted(set(values) - OPTIONS.keys() - {"about"})
+    if unknown:
+        raise ConfigError(
+            f"{path}: unknown option {unknown[0]!r}; known: {', '.join(sorted(OPTIONS))}"
+        )
+    return values
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """TOML as plain values.
+
+    Raises:
+        ValueError: it is no TOML.
+    """
+    import sys
+
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    return tomllib.loads(text)

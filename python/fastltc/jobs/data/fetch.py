@@ -1,0 +1,185 @@
+"""Published files: found, or downloaded into the cache folder and verified."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import DataError
+from .options import DataOptions, Progress
+
+OFFLINE_VARIABLE = "FASTLTC_OFFLINE"
+
+_CHUNK = 1 << 16
+
+
+@dataclass(frozen=True)
+class Published:
+    """A file that a data set is published as.
+
+    Args:
+        file_name: its name on disk.
+        url: where it is downloaded from.
+        checksum: ``md5:...`` or ``sha256:...`` of the download, None where its content is verified
+            after unpacking.
+        also: other names that it may have on disk (unpacked, say).
+    """
+
+    file_name: str
+    url: str
+    checksum: str | None
+    also: tuple[str, ...] = ()
+
+
+def cache_folder() -> Path:
+    """The folder downloads go to: ``FASTLTC_CACHE``, else the platform's cache folder."""
+    import pooch
+
+    return Path(os.environ.get("FASTLTC_CACHE") or pooch.os_cache("fastltc"))
+
+
+def is_offline(options: DataOptions) -> bool:
+    """Whether downloads are switched off, by option or by ``FASTLTC_OFFLINE=1``."""
+    return options.offline or os.environ.get(OFFLINE_VARIABLE, "0") not in ("", "0")
+
+
+def obtain(published: Published, options: DataOptions, suffixes: tuple[str, ...] = ()) -> Path:
+    """The path of a published file: in the data root, in the cache, or downloaded into it.
+
+    Args:
+        published: the file.
+        options: ``data_root``, ``offline`` and ``progress`` are used.
+        suffixes: endings with which the data root may be the file itself.
+
+    Returns:
+        The path. A download has the published checksum; files found on disk are verified by the
+        caller, who knows what is in them.
+
+    Raises:
+        DataError: the file is nowhere and cannot be downloaded; the text says where it was looked
+            for, where to get it and where to put it.
+    """
+    places = _places(published, options.data_root, suffixes)
+    found = next((place for place in places if place.is_file()), None)
+    return found if found is not None else _download(published, places, options)
+
+
+def _places(
+    published: Published, data_root: Path | str | None, suffixes: tuple[str, ...]
+) -> list[Path]:
+    names = (published.file_name, *published.also)
+    places = []
+    if data_root is not None:
+        root = Path(data_root).expanduser()
+        if not root.exists():
+            # A mistyped folder must not turn into a download.
+            raise DataError(
+                f"data root {root} does not exist; expected a folder that holds "
+                f"{published.file_name}" + (", or that file" if suffixes else "")
+            )
+        if root.is_file() and root.suffix not in suffixes:
+            expected = f" or an {' or '.join(suffixes)} file" if suffixes else ""
+            raise DataError(f"data root {root}: expected a folder{expected}")
+        places += [root] if root.is_file() else [root / name for name in names]
+    return places + [cache_folder() / name for name in names]
+
+
+def _download(published: Published, places: list[Path], options: DataOptions) -> Path:
+    import pooch
+    import requests
+
+    looked = "\n".join(f"  {place}" for place in places)
+    missing = f"{published.file_name} not found. Looked for:\n{looked}\n"
+    checksum = "" if published.checksum is None else f" ({published.checksum.replace(':', ' ')})"
+    remedy = (
+        f"Get it from {published.url}{checksum} and either put it there or name its folder "
+        "as the data root (--data-root DIR)."
+    )
+    if is_offline(options):
+        raise DataError(f"{missing}Downloading is switched off. {remedy}")
+    folder = cache_folder()
+    part = folder / f".{published.file_name}.part"
+    try:
+        # Pooch receives into a temporary file beside the target and renames it once the checksum
+        # holds.
+        path = pooch.retrieve(
+            published.url,
+            known_hash=published.checksum,
+            fname=published.file_name,
+            path=folder,
+            downloader=_Resuming(part, options.progress),
+        )
+    except (requests.RequestException, OSError) as error:
+        raise DataError(f"{missing}Downloading {published.url} failed: {error}\n{remedy}") from None
+    except ValueError as error:
+        part.unlink(missing_ok=True)
+        raise DataError(f"{missing}{published.url} gave another file: {error}\n{remedy}") from None
+    part.unlink(missing_ok=True)
+    return Path(path)
+
+
+class _Resuming:
+    """A downloader for pooch that goes on where an earlier one broke off.
+
+    Pooch's own starts again from the first byte. What has come so far stays in ``part``; the
+    checksum, which pooch takes over the whole file, tells whether the pieces fit.
+    """
+
+    def __init__(self, part: Path, progress: Progress | None) -> None:
+        self.part = part
+        self.progress = progress
+
+    def __call__(self, url: str, output_file: str, pooch: Any) -> None:
+        import requests
+
+        have = self.part.stat().st_size if self.part.is_file() else 0
+        headers = {"Range": f"bytes={have}-", "Accept-Encoding": "identity"} if have else {}
+        with requests.get(url, headers=headers, stream=True, timeout=30) as response:
+            if have and response.status_code == requests.codes.requested_range_not_satisfiable:
+                # All of it is there already; the checksum decides.
+                shutil.copyfile(self.part, output_file)
+                return
+            response.raise_for_status()
+            if response.status_code != requests.codes.partial_content:
+                have = 0
+            self.part.parent.mkdir(parents=True, exist_ok=True)
+            length = response.headers.get("content-length")
+            total = have + int(length) if length else 0
+            with open(self.part, "ab" if have else "wb") as file:
+                for chunk in response.iter_content(chunk_size=_CHUNK):
+                    file.write(chunk)
+                    have += len(chunk)
+                    if self.progress:
+                        self.progress(have, max(total, have))
+        if total and have < total:
+            raise requests.ConnectionError(f"broke off after {have:,} of {total:,} bytes")
+        shutil.copyfile(self.part, output_file)
+
+
+def verify(path: Path, checksum: str, url: str) -> bytes:
+    """The content of a file that must have a published checksum.
+
+    Args:
+        path: the file.
+        checksum: ``md5:...`` or ``sha256:...``.
+        url: where another copy can be had.
+
+    Raises:
+        DataError: it cannot be read, or is another file.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    kind, expected = checksum.split(":")
+    found = hashlib.new(kind, content, usedforsecurity=False).hexdigest()
+    if found != expected:
+        raise DataError(
+            f"{path}: damaged or another version: expected {kind} {expected}, got {found} "
+            f"({len(content):,} bytes). Remove it and get it again from {url}"
+        )
+    return content

@@ -1,0 +1,123 @@
+"""What a data set is to a model: arrays in three splits, and the names of the classes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import DataError
+
+SPLITS = ("train", "val", "test")
+
+# The remark on data that is whole.
+WHOLE = "without splits of its own: all of it is judged"
+
+# The label of a row that is in a sequence for its context only and is neither learned nor judged.
+IGNORED = -1
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split of a data set.
+
+    Args:
+        inputs: images ``[n, C, H, W]``, uint8 or float32 in ``[0, 1]``; time series
+            ``[n, T, I]`` or vectors ``[n, I]``, float32 in their own units.
+        labels: ``[n]``, int64, an index into the data set's ``classes``; for time series
+            ``[n, T]``, where -1 is not judged; for several labels at once ``[n, classes]`` of
+            0 and 1.
+        timespans: for time series ``[n, T]``, float32, the time since the row before, in units of
+            the data set's ``time_unit``.
+        names: what each input is called (a file, the place in a table); empty where nothing is.
+    """
+
+    inputs: NDArray[np.generic]
+    labels: NDArray[np.int64]
+    timespans: NDArray[np.float32] | None = None
+    names: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A classified data set with its train, validation and test splits.
+
+    Args:
+        name: what ``fastltc train NAME`` calls it.
+        classes: class names; the label is the index.
+        splits: ``train``, ``val`` and ``test``.
+        source: where the data came from, a path or a description.
+        positive: index of the class that F1 is about unless another is asked for; None where
+            no class stands out.
+        remarks: what a reader of the metrics must know about this data.
+        features: names of the I inputs of a time series or a vector.
+        time_unit: seconds that are one unit of ``timespans``; 0 without them.
+        multilabel: each input may have several of the classes, or none.
+        whole: the data has no splits of its own and none was made: each is all of it.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    splits: Mapping[str, Split]
+    source: str
+    positive: int | None = None
+    remarks: tuple[str, ...] = field(default=())
+    features: tuple[str, ...] = ()
+    time_unit: float = 0.0
+    multilabel: bool = False
+    whole: bool = False
+
+    @property
+    def kind(self) -> str:
+        """``"images"``, ``"series"`` or ``"vectors"``."""
+        return {4: "images", 3: "series", 2: "vectors"}[self.splits["train"].inputs.ndim]
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """``(C, H, W)`` of every image, ``(T, I)`` of every sequence or ``(I,)`` of a vector."""
+        return tuple(int(size) for size in self.splits["train"].inputs.shape[1:])
+
+
+def check_splits(data: DataSet) -> DataSet:
+    """The same data set, once it is sure that it can be learned from and judged by.
+
+    Raises:
+        DataError: a split is empty or has one class only, or a class has no training example;
+            the text names it.
+    """
+    for name in SPLITS:
+        split = data.splits[name]
+        if len(split) == 0:
+            raise DataError(f"{data.source}: the {name} split is empty")
+        # What is only judged may be of one class.
+        if data.multilabel or data.whole:
+            continue
+        labels = split.labels[split.labels != IGNORED]
+        found = np.unique(labels)
+        if len(found) < 2:
+            held = data.classes[int(found[0])] if len(found) else "none"
+            raise DataError(
+                f"{data.source}: the {name} split has one class only ({held}); "
+                "nothing can be judged by it"
+            )
+        if name == "train":
+            missing = [
+                known
+                for index, known in enumerate(data.classes)
+                if index not in set(found.tolist())
+            ]
+            if missing:
+                raise DataError(f"{data.source}: no training example of class {', '.join(missing)}")
+    return data
+
+
+def class_names(found: set[str]) -> tuple[str, ...]:
+    """Classes in the order of their names; numbers in the order of their values."""
+    if all(name.isdecimal() for name in found):
+        return tuple(sorted(found, key=lambda name: (int(name), name)))
+    return tuple(sorted(found))

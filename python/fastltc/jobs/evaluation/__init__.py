@@ -1,0 +1,1 @@
+"""What a model is judged by, what it answers, and what comes of comparing runs."""

@@ -1,0 +1,89 @@
+"""Examples of a split as the tensors that a model takes."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..data import Split
+
+# Rows or images that are evaluated at once.
+CHUNK = 512
+
+Augment = Callable[[Tensor], Tensor]
+
+
+class Feed:
+    """A split on a device.
+
+    Images are in ``[-1, 1]`` when a model sees them (``y = (x - 0.5) / 0.5``); whatever else is as
+    it was.
+
+    Args:
+        split: the examples.
+        device: where the model is.
+        crop: side of the square that is cut out of the middle of images; None for all.
+        mirror: whether the answer on an image is the mean over it and its mirror image.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        device: torch.device,
+        crop: int | None = None,
+        *,
+        mirror: bool = False,
+    ) -> None:
+        # Writable and in this byte order, whatever it was read from.
+        self.inputs = torch.from_numpy(np.array(split.inputs)).to(device)
+        self.labels = torch.from_numpy(np.array(split.labels)).to(device)
+        self.timespans = (
+            None
+            if split.timespans is None
+            else torch.from_numpy(np.array(split.timespans)).to(device)
+        )
+        self.crop = crop
+        self.mirror = mirror
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def take(self, index: Tensor | slice, augment: Augment | None = None) -> tuple[Tensor, ...]:
+        """What the model is called with: the inputs, and the timespans where there are any.
+
+        Args:
+            index: which examples.
+            augment: applied to images in ``[0, 1]``, in place of the crop of the middle.
+        """
+        inputs = self.inputs[index]
+        if inputs.ndim == 4:
+            images = inputs.float() / 255 if inputs.dtype == torch.uint8 else inputs
+            if augment is not None:
+                images = augment(images)
+            elif self.crop is not None:
+                images = _middle(images, self.crop)
+            inputs = (images - 0.5) / 0.5
+        return (inputs,) if self.timespans is None else (inputs, self.timespans[index])
+
+    def head(self, count: int) -> Feed:
+        """A feed of the first ``count`` examples."""
+        other = copy.copy(self)
+        other.inputs, other.labels = self.inputs[:count], self.labels[:count]
+        other.timespans = None if self.timespans is None else self.timespans[:count]
+        return other
+
+    def chunks(self, size: int = CHUNK) -> Iterator[tuple[tuple[Tensor, ...], Tensor]]:
+        """All examples in order, and their labels."""
+        for start in range(0, len(self), size):
+            part = slice(start, start + size)
+            yield self.take(part), self.labels[part]
+
+
+def _middle(images: Tensor, side: int) -> Tensor:
+    top = (images.shape[-2] - side) // 2
+    left = (images.shape[-1] - side) // 2
+    return images[..., top : top + side, left : left + side]

@@ -1,0 +1,106 @@
+"""What several classifiers are made of: a liquid layer on a wiring, and scales of inputs."""
+
+from __future__ import annotations
+
+import torch
+from ncps.wirings import AutoNCP, FullyConnected, Random, Wiring
+from torch import Tensor, nn
+
+from ...nn import LTC, CfC
+
+CELLS: dict[str, type[LTC] | type[CfC]] = {"ltc": LTC, "cfc": CfC}
+WIRINGS = ("ncp", "random", "full")
+WIRING_SEED = 22222  # that of ncps
+
+
+def make_wiring(kind: str, units: int, outputs: int, sparsity: float, seed: int) -> Wiring:
+    """A wiring by its name.
+
+    Args:
+        kind: ``ncp`` (sensory, inter, command and motor neurons, the last are the outputs),
+            ``random`` (a share ``sparsity`` of all synapses is missing) or ``full``; in the last
+            two the outputs are the first neurons.
+        units: neurons.
+        outputs: motor neurons.
+        sparsity: share of missing synapses, for ``random``.
+        seed: of the draw.
+
+    Raises:
+        ValueError: an unknown kind, or numbers that do not fit.
+    """
+    if kind not in WIRINGS:
+        raise ValueError(f"wiring: expected one of {', '.join(WIRINGS)}, got {kind!r}")
+    if kind == "ncp":
+        if units < outputs + 3:
+            raise ValueError(
+                f"units: expected at least {outputs + 3} for {outputs} classes "
+                f"(one motor neuron each, and inter and command neurons), got {units}"
+            )
+        return AutoNCP(units, outputs, seed=seed)
+    if units < outputs:
+        raise ValueError(f"units: expected at least {outputs}, got {units}")
+    if kind == "full":
+        return FullyConnected(units, outputs, erev_init_seed=seed)
+    if not 0 <= sparsity < 1:
+        raise ValueError(f"sparsity: expected 0 up to 1, got {sparsity}")
+    return Random(units, outputs, sparsity_level=sparsity, random_seed=seed)
+
+
+def liquid_layer(
+    cell: str, inputs: int, wiring: Wiring, *, return_sequences: bool, mixed_memory: bool = False
+) -> LTC | CfC:
+    """An LTC or CfC layer on a wiring.
+
+    Raises:
+        ValueError: an unknown cell.
+    """
+    if cell not in CELLS:
+        raise ValueError(f"cell: expected one of {', '.join(CELLS)}, got {cell!r}")
+    return CELLS[cell](inputs, wiring, return_sequences=return_sequences, mixed_memory=mixed_memory)
+
+
+class Standardise(nn.Module):
+    """``(x - mean) / deviation`` for every feature, with the values of the training data.
+
+    They are part of the state dict, so a checkpoint brings its own scales, and data that comes
+    later is judged by them.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(features))
+        self.register_buffer("deviation", torch.ones(features))
+
+    def fit(self, x: Tensor) -> None:
+        """Takes the values of ``x`` ``[..., features]``; a constant feature is only shifted."""
+        flat = x.reshape(-1, x.shape[-1]).double()
+        deviation = flat.std(dim=0, correction=0)
+        self.mean.copy_(flat.mean(dim=0))
+        self.deviation.copy_(torch.where(deviation > 0, deviation, 1.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - self.mean) / self.deviation
+
+    def export_layers(self) -> list[nn.Module]:
+        """The same as a linear layer, see `fastltc.exporting.describe`."""
+        factor = 1 / self.deviation.double()
+        return [diagonal(factor, -self.mean.double() * factor)]
+
+
+def diagonal(factor: Tensor, offset: Tensor | None = None) -> nn.Linear:
+    """``factor * x + offset`` for every feature, as a linear layer, which can be exported."""
+    layer = nn.Linear(len(factor), len(factor), bias=offset is not None)
+    with torch.no_grad():
+        layer.weight.copy_(torch.diag(factor))
+        if offset is not None:
+            layer.bias.copy_(offset)
+    return layer
+
+
+def check_classes(classes: int) -> None:
+    """Raises ValueError for fewer than two classes."""
+    if classes < 2:
+        raise ValueError(f"classes: expected at least 2, got {classes}")

@@ -1,0 +1,197 @@
+"""Liquid layers that read images row by row, or time series with their time steps."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+
+from .parts import (
+    CELLS,
+    WIRING_SEED,
+    Standardise,
+    check_classes,
+    diagonal,
+    liquid_layer,
+    make_wiring,
+)
+
+
+class _Layer(NamedTuple):
+    """What a liquid layer is; see `Rows`."""
+
+    cell: str
+    units: int
+    wiring: str
+    sparsity: float
+    wiring_seed: int
+    gain: float
+    mixed_memory: bool
+
+
+class _Sequence(nn.Module):
+    """A liquid layer and a readout: linear on all neurons, or the motor neurons of an NCP."""
+
+    def __init__(self, inputs: int, classes: int, layer: _Layer, reads: int = 1) -> None:
+        super().__init__()
+        check_classes(classes)
+        cell, units, wiring, sparsity, wiring_seed, gain, mixed_memory = layer
+        outputs = classes if wiring == "ncp" else units
+        self.wiring = make_wiring(wiring, units, outputs, sparsity, wiring_seed)
+        self.rnn = liquid_layer(
+            cell, inputs, self.wiring, return_sequences=True, mixed_memory=mixed_memory
+        )
+        self.gain = float(gain)
+        self.readout = nn.Identity() if wiring == "ncp" else nn.Linear(units * reads, classes)
+        self.about = f"{CELLS[cell].__name__} with {units} neurons, {wiring} wiring"
+
+    def logits(self, output: Tensor) -> Tensor:
+        """The readout of the layer's output; a trained one needs no gain."""
+        if isinstance(self.readout, nn.Linear):
+            return cast(Tensor, self.readout(output))
+        return self.gain * output
+
+    def export_layers(self) -> list[nn.Module]:
+        """What runs at every time step, see `fastltc.exporting.describe`."""
+        if isinstance(self.readout, nn.Linear):
+            return [self.rnn, self.readout]
+        return [self.rnn, diagonal(torch.full((self.rnn.output_size,), self.gain))]
+
+
+class Rows(_Sequence):
+    """Classifies images that a liquid layer reads as a sequence of rows, from the top.
+
+    ``logits = readout(liquid(tanh(A rows + b))[some rows])``; a row of a colour image has the
+    values of all channels. A linear readout sees all neurons after ``reads`` evenly spaced rows,
+    the last one among them; with an ``ncp`` wiring the motor neurons after the last row are the
+    logits (times ``gain``). A is the encoder: a sparse wiring gives a neuron only a few of its
+    inputs, which are then features of the whole row instead of pixels.
+
+    Args:
+        input_shape: ``(C, H, W)``.
+        classes: number of classes.
+        cell: ``"ltc"`` or ``"cfc"``.
+        units: neurons.
+        wiring: ``"random"``, ``"ncp"`` or ``"full"``.
+        sparsity: share of the synapses that a random wiring lacks.
+        timestep: time from one row to the next, in the units of the membrane's time constants.
+            At 1, the default of ncps, an LTC as it is initialised has mostly forgotten a row when
+            the next one comes; the shorter the time, the longer it remembers.
+        reads: states that the readout sees; 7 by default, and 1 for an ``ncp`` wiring.
+        encoder: features that a row is mapped to; 0 for the pixels themselves.
+        wiring_seed: seed of the wiring.
+        gain: factor on the motor neurons of an ``ncp`` wiring.
+        mixed_memory: an LSTM cell before the liquid one.
+
+    Returns:
+        ``forward(images)``: images ``[B, C, H, W]``; logits ``[B, classes]``.
+
+    Raises:
+        ValueError: sizes that do not fit.
+    """
+
+    KINDS = ("images",)
+
+    def __init__(
+        self,
+        input_shape: tuple[int, ...],
+        classes: int,
+        units: int = 64,
+        *,
+        cell: str = "ltc",
+        wiring: str = "random",
+        sparsity: float = 0.9,
+        timestep: float = 0.3,
+        reads: int | None = None,
+        encoder: int = 32,
+        wiring_seed: int = WIRING_SEED,
+        gain: float = 5.0,
+        mixed_memory: bool = False,
+    ) -> None:
+        channels, height, width = input_shape
+        if reads is None:
+            reads = 1 if wiring == "ncp" else min(7, height)
+        if not 1 <= reads <= height:
+            raise ValueError(f"reads: expected 1 to {height} for {height} rows, got {reads}")
+        if wiring == "ncp" and reads != 1:
+            raise ValueError(f"reads: expected 1 with an ncp wiring, got {reads}")
+        if encoder < 0:
+            raise ValueError(f"encoder: expected 0 or more, got {encoder}")
+        if not 0 < timestep < float("inf"):
+            raise ValueError(f"timestep: expected a finite number above 0, got {timestep}")
+        layer = _Layer(cell, units, wiring, sparsity, wiring_seed, gain, mixed_memory)
+        super().__init__(encoder or channels * width, classes, layer, reads)
+        self.timestep = float(timestep)
+        # Rows after which the state is read.
+        self.rows_read = [height * (read + 1) // reads - 1 for read in range(reads)]
+        self.encoder = nn.Sequential()
+        if encoder:
+            self.encoder.extend([nn.Linear(channels * width, encoder), nn.Tanh()])
+
+    def forward(self, images: Tensor) -> Tensor:
+        rows = self.encoder(images.movedim(1, 2).flatten(2))
+        output, _ = self.rnn(rows, timespans=self.timestep)
+        return self.logits(output[:, self.rows_read].flatten(1))
+
+    def export_layers(self) -> list[nn.Module]:
+        """What runs at every row, with a time step of ``timestep``.
+
+        See `fastltc.exporting.describe`.
+        """
+        if len(self.rows_read) > 1:
+            raise ValueError(
+                f"reads: the readout sees the states after {len(self.rows_read)} rows at once, "
+                "which a model that goes step by step cannot; train with --reads 1"
+            )
+        return [self.encoder, *super().export_layers()]
+
+
+class Series(_Sequence):
+    """Classifies every row of a time series by a liquid layer that is given the time steps.
+
+    ``logits[t] = readout(liquid(standardised rows, timespans)[t])``. The scales are those of the
+    training rows (`fit_scales`) and part of the state dict.
+
+    Args:
+        input_shape: ``(T, I)``; any T works later.
+        classes: number of classes.
+        units: neurons.
+        cell, wiring, sparsity, wiring_seed, gain, mixed_memory: see `Rows`.
+
+    Returns:
+        ``forward(rows, timespans)``: rows ``[B, T, I]``, timespans ``[B, T]`` in the unit of the
+        data set (None for 1); logits ``[B, T, classes]``.
+    """
+
+    KINDS = ("series",)
+
+    def __init__(
+        self,
+        input_shape: tuple[int, ...],
+        classes: int,
+        units: int = 32,
+        *,
+        cell: str = "ltc",
+        wiring: str = "full",
+        sparsity: float = 0.5,
+        wiring_seed: int = WIRING_SEED,
+        gain: float = 5.0,
+        mixed_memory: bool = False,
+    ) -> None:
+        features = input_shape[-1]
+        layer = _Layer(cell, units, wiring, sparsity, wiring_seed, gain, mixed_memory)
+        super().__init__(features, classes, layer)
+        self.scale = Standardise(features)
+
+    def fit_scales(self, inputs: Tensor) -> None:
+        """Takes mean and deviation of training rows ``[..., I]``."""
+        self.scale.fit(inputs)
+
+    def forward(self, rows: Tensor, timespans: Tensor | None = None) -> Tensor:
+        output, _ = self.rnn(self.scale(rows), timespans=timespans)
+        return self.logits(output)
+
+    def export_layers(self) -> list[nn.Module]:
+        """What runs at every time step, see `fastltc.exporting.describe`."""
+        return [self.scale, *super().export_layers()]

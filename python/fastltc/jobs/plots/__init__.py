@@ -1,0 +1,42 @@
+"""Pictures of a run, as PNG: training curve, scores, confusion matrix, network, images.
+
+Figures are made without pyplot, so no backend is chosen and no window state is shared with the
+program that calls.
+"""
+
+from __future__ import annotations
+
+from .diagram import wiring_diagram
+from .graph import wiring_graph
+from .images import Picture, contact_sheet, leak_pairs, montage
+from .network import Network, Synapse
+from .runs import comparison, training_curve
+from .scores import (
+    Band,
+    Curves,
+    Interval,
+    calibration,
+    confusion_matrix,
+    precision_recall,
+    roc_curve,
+)
+
+__all__ = [
+    "Band",
+    "Curves",
+    "Interval",
+    "Network",
+    "Picture",
+    "Synapse",
+    "calibration",
+    "comparison",
+    "confusion_matrix",
+    "contact_sheet",
+    "leak_pairs",
+    "montage",
+    "precision_recall",
+    "roc_curve",
+    "training_curve",
+    "wiring_diagram",
+    "wiring_graph",
+]

@@ -1,0 +1,176 @@
+"""Pictures of runs: the epochs of one, and several side by side."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from .figure import BLUE, GREY, ORANGE, shortened, to_png
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def training_curve(
+    history: Sequence[Mapping[str, Any]],
+    *,
+    best_epoch: int | None = None,
+    title: str = "",
+    of: str = "",
+) -> bytes:
+    """Loss, and accuracy and AUC, over the epochs.
+
+    Args:
+        history: records with ``epoch``, ``train_loss``, ``val_loss``, ``train_accuracy``,
+            ``val_accuracy`` and ``val_auc`` (which may be None).
+        best_epoch: marked by a line.
+        title: written above.
+        of: the best checkpoint, written below and into the file.
+
+    Returns:
+        A PNG file.
+
+    Example:
+        >>> record = {"epoch": 1, "train_loss": 0.7, "val_loss": 0.6, "train_accuracy": 0.5,
+        ...           "val_accuracy": 0.6, "val_auc": 0.7}
+        >>> training_curve([record])[1:4]
+        b'PNG'
+    """
+    epochs = [record["epoch"] for record in history]
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    losses, scores = figure.subplots(1, 2)
+    _curve(losses, epochs, history, "train_loss", "training", GREY)
+    _curve(losses, epochs, history, "val_loss", "validation", BLUE)
+    losses.set_ylim(bottom=0)
+    losses.set_ylabel("cross-entropy")
+    _curve(scores, epochs, history, "train_accuracy", "training accuracy", GREY)
+    _curve(scores, epochs, history, "val_accuracy", "validation accuracy", BLUE)
+    if all(record["val_auc"] is not None for record in history):
+        _curve(scores, epochs, history, "val_auc", "validation AUC", ORANGE)
+    scores.set_ylim(top=1.005)
+    scores.set_ylabel("score")
+    for axes in (losses, scores):
+        if best_epoch is not None:
+            axes.axvline(
+                best_epoch, color="black", lw=0.8, ls=":", label=f"best checkpoint ({best_epoch})"
+            )
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False, fontsize=9)
+    if title:
+        figure.suptitle(textwrap.fill(title, 100), fontsize=11)
+    return to_png(figure, of)
+
+
+def _curve(
+    axes: Axes,
+    epochs: Sequence[int],
+    history: Sequence[Mapping[str, Any]],
+    key: str,
+    label: str,
+    color: str,
+) -> None:
+    marker = "o" if len(epochs) <= 30 else None
+    values = [record[key] for record in history]
+    axes.plot(epochs, values, color=color, lw=1.8, marker=marker, ms=3, label=label)
+
+
+def comparison(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    """Test metrics of several runs as points with 95 % intervals, and their parameters.
+
+    Args:
+        rows: of `fastltc.jobs.compare`.
+
+    Returns:
+        A PNG file.
+    """
+    names = ("auc", "accuracy", "f1", "average_precision")
+    # Those of one class go side by side where it is the same class.
+    same = len({row["positive"] for row in rows}) == 1
+    shown = [
+        name for name in (names if same else names[:2]) if all(name in row["test"] for row in rows)
+    ]
+    figure = Figure(
+        figsize=(3.2 + 2.4 * (len(shown) + 1), 1.7 + 0.52 * len(rows)), layout="constrained"
+    )
+    panels = figure.subplots(1, len(shown) + 1, sharey=True)
+    handles: dict[str, Line2D] = {}
+    for axes, name in zip(panels, shown, strict=False):
+        for place, row in enumerate(rows):
+            found = row["test"][name]
+            several = row["n"] > 1
+            label = "mean of seeds" if several else "single run"
+            if several:
+                (seeds,) = axes.plot(
+                    found["values"], [place] * row["n"], "|", color=GREY, ms=9, mew=1
+                )
+                handles["a seed"] = seeds
+            between = found.get("interval")
+            if between is None:
+                label += ", no interval known"
+            else:
+                # Metrics are shares: what an interval has beyond them is not possible.
+                low, high = np.clip(between, 0, 1)
+                axes.plot([low, high], [place, place], color=BLUE, lw=1.4, marker="|", ms=6)
+                label += ", 95 % t interval" if several else ", 95 % bootstrap interval"
+            filled = BLUE if between is not None else "white"
+            kind = "o" if several else "s"
+            (handles[label],) = axes.plot(
+                [found["mean"]], [place], kind, color=BLUE, mfc=filled, ms=6, zorder=3
+            )
+        title = {"auc": "AUC", "f1": "F1"}.get(name, name.replace("_", " "))
+        if name not in names[:2]:
+            title = f"{title} ({rows[0]['positive']})"
+        axes.set_title(textwrap.fill(title, 26), fontsize=10)
+        axes.xaxis.set_major_locator(MaxNLocator(4))
+    sizes = [row["trainable_parameters"] for row in rows]
+    panels[-1].plot(sizes, range(len(rows)), "D", color=ORANGE, ms=5)
+    for place, size in enumerate(sizes):
+        panels[-1].annotate(
+            f"{size:,}",
+            (size, place),
+            xytext=(0, 6),
+            textcoords="offset points",
+            ha="center",
+            fontsize=7,
+        )
+    panels[-1].set_title("trainable parameters\n(log scale)", fontsize=10)
+    # Down to 0, which a model in closed form has.
+    panels[-1].set_xscale("symlog", linthresh=1)
+    panels[-1].set_xlim(min(sizes) / 4 if min(sizes) else -0.5, 4 * max(*sizes, 1))
+    panels[-1].set_xticks([])
+    panels[-1].set_xticks([], minor=True)
+    labels = [
+        f"{shortened(row['name'], 36)}\n{row['model']}"
+        + (f", {row['n']} seeds" if row["n"] > 1 else "")
+        for row in rows
+    ]
+    panels[0].set_yticks(range(len(rows)), labels, fontsize=8)
+    panels[0].set_ylim(len(rows) - 0.4, -0.6)
+    for axes in panels:
+        axes.grid(alpha=0.25)
+        axes.tick_params(axis="x", labelsize=8)
+        axes.spines[["top", "right"]].set_visible(False)
+    if handles:
+        figure.legend(
+            handles.values(),
+            handles.keys(),
+            loc="outside lower center",
+            ncols=3,
+            frameon=False,
+            fontsize=8,
+        )
+    about = "; ".join(
+        f"{run}: epoch {of['epoch']}, digest {of['digest']}"
+        for row in rows
+        for run, of in zip(row.get("runs", ()), row.get("checkpoints", ()), strict=False)
+    )
+    return to_png(figure, about=about)

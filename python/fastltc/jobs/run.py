@@ -1,0 +1,409 @@
+"""A run folder: what training leaves behind and evaluation reads."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .config import TrainConfig
+from .data import SPLITS
+from .errors import ConfigError, DeviceError, RunError
+from .files import write_all, write_bytes, write_json
+
+# torch is imported where checkpoints are: the metrics of a run are read without.
+if TYPE_CHECKING:
+    from torch import nn
+
+CONFIG = "config.json"
+METRICS = "metrics.json"
+LOG = "log.jsonl"
+BEST = "best.pt"
+LAST = "last.pt"
+CURVE = "training.png"
+CONFUSION = "confusion-test.png"
+WIRING = "wiring.png"
+GRAPH = "wiring-graph.png"
+EXAMPLES = "examples.png"
+TENSORBOARD = "tensorboard"
+# Beside the runs of several seeds.
+SEEDS = "seeds.json"
+
+# What `evaluate` writes of a split: a set that belongs together. The first says what it is of.
+EVALUATION = (
+    "evaluation-{}.json",
+    "predictions-{}.csv",
+    "confusion-{}.png",
+    "roc-{}.png",
+    "precision-recall-{}.png",
+    "calibration-{}.png",
+)
+# The only files that overwriting a run removes.
+_WRITTEN = (CONFIG, METRICS, LOG, BEST, LAST, CURVE, WIRING, GRAPH, EXAMPLES)
+_WRITTEN_PATTERNS = (
+    *(name.format("*") for name in EVALUATION),
+    f"{TENSORBOARD}/events.out.tfevents.*",
+)
+
+CHECKPOINT_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained model and what is needed to use it without its data.
+
+    Args:
+        config: the configuration of the run.
+        classes: class names.
+        positive: class that F1 is about, or None.
+        image_shape: ``(C, H, W)`` of the images as they are read, ``(T, I)`` of sequences or
+            ``(I,)`` of vectors.
+        epoch: epochs trained.
+        val: validation metrics at that epoch.
+        model: the module, in eval mode.
+        features: names of the inputs of a time series.
+        time_unit: seconds that are one unit of its timespans.
+        multilabel: each example may have several of the classes.
+        splits: size and digest of the data's splits, see `fastltc.jobs.unchanged`; empty in
+            checkpoints of older versions.
+        training: what resuming needs besides the weights; None in ``best.pt``.
+        name: of the file that it was loaded from.
+        digest: of that file, see `digest_of`.
+    """
+
+    config: TrainConfig
+    classes: tuple[str, ...]
+    positive: int | None
+    image_shape: tuple[int, ...]
+    epoch: int
+    val: dict[str, Any]
+    model: nn.Module
+    features: tuple[str, ...] = ()
+    time_unit: float = 0.0
+    multilabel: bool = False
+    splits: dict[str, dict[str, Any]] = field(default_factory=dict)
+    training: dict[str, Any] | None = None
+    name: str = ""
+    digest: str = ""
+
+    @property
+    def origin(self) -> str:
+        """Which checkpoint this is, for files that are made of it."""
+        return f"{self.name}, epoch {self.epoch}, digest {self.digest}"
+
+
+# What is in its file; it gets its name and its digest there.
+_KEPT = tuple(one.name for one in fields(Checkpoint) if one.name not in ("name", "digest"))
+
+
+def digest_of(content: bytes) -> str:
+    """The first 16 digits of the SHA-256 of a checkpoint's file, as ``sha256sum`` prints it."""
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def evaluation_files(folder: Path, split: str) -> list[Path]:
+    """What an evaluation of a split may leave in a folder."""
+    return [folder / name.format(split) for name in EVALUATION]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder.
+
+    ``config.json``, ``metrics.json`` (with ``status``: running, finished, interrupted or failed),
+    ``log.jsonl`` (one line per epoch), ``best.pt``, ``last.pt`` and pictures.
+    """
+
+    path: Path
+
+    @classmethod
+    def create(cls, path: Path | str, config: TrainConfig, *, overwrite: bool = False) -> Run:
+        """Makes a folder for a new run and writes its configuration.
+
+        Args:
+            path: a folder that does not exist, or is empty.
+            config: written as ``config.json``.
+            overwrite: accept the folder of an earlier run and remove that run's files, and no
+                others.
+
+        Raises:
+            RunError: something is there already.
+        """
+        run = cls(Path(path))
+        run.check_place(overwrite=overwrite)
+        run._remove_files()
+        run.path.mkdir(parents=True, exist_ok=True)
+        write_json(run.path / CONFIG, config.to_dict())
+        return run
+
+    def check_place(self, *, overwrite: bool) -> None:
+        """Makes sure that `create` can make a run here.
+
+        Raises:
+            RunError: something is there already.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise RunError(f"{self.path}: expected a folder for the run, got a file")
+        if self.path.is_dir() and any(self.path.iterdir()):
+            if not (self.path / CONFIG).is_file():
+                raise RunError(f"{self.path}: not empty and not a run folder; choose another --out")
+            if not overwrite:
+                raise RunError(
+                    f"{self.path}: holds a run already; choose another --out, or --overwrite"
+                )
+
+    def remove(self) -> None:
+        """Removes the files of the run, and its folder where nothing else is in it."""
+        self._remove_files()
+        for folder in (self.path / TENSORBOARD, self.path):
+            # What is not empty holds files of the user.
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
+    def _remove_files(self) -> None:
+        self.remove_unfinished()
+        old = [self.path / name for name in _WRITTEN]
+        for pattern in _WRITTEN_PATTERNS:
+            old.extend(self.path.glob(pattern))
+        for path in (*old, *self._seeds_summary()):
+            path.unlink(missing_ok=True)
+
+    def remove_unfinished(self) -> None:
+        """Removes what a training that was killed while it wrote has left under temporary names."""
+        for name in _WRITTEN:
+            for path in self.path.glob(f".{name}.????????"):
+                path.unlink(missing_ok=True)
+
+    def _seeds_summary(self) -> list[Path]:
+        """``seeds.json`` in the folder above, where it tells of this run."""
+        own = self.path.resolve()
+        path = own.parent / SEEDS
+        with contextlib.suppress(RunError):
+            seeds = read_json(path).get("seeds")
+            if isinstance(seeds, list) and own.name in {f"seed-{seed}" for seed in seeds}:
+                return [path]
+        return []
+
+    def _stale(self, digests: Sequence[str]) -> list[Path]:
+        """What is of none of these checkpoints: pictures, and evaluations that do not say so."""
+        found = [*(self.path / name for name in (CURVE, WIRING, GRAPH)), *self._seeds_summary()]
+        for split in (*SPLITS, "all"):
+            files = evaluation_files(self.path, split)
+            if files[0].exists():
+                of = None
+                with contextlib.suppress(RunError):
+                    of = read_json(files[0]).get("digest")
+                if of not in digests:
+                    found += files
+            elif split == "test":
+                found.append(self.path / CONFUSION)
+        return found
+
+    @classmethod
+    def open(cls, path: Path | str) -> Run:
+        """An existing run.
+
+        Raises:
+            RunError: there is no run at ``path``.
+        """
+        path = Path(path)
+        if not path.is_dir():
+            raise RunError(f"{path}: no such run folder")
+        if not (path / CONFIG).is_file():
+            raise RunError(f"{path}: not a run folder ({CONFIG} is missing)")
+        return cls(path)
+
+    @property
+    def config(self) -> TrainConfig:
+        """The configuration, read from ``config.json``."""
+        path = self.path / CONFIG
+        try:
+            return TrainConfig.from_dict(read_json(path))
+        except ConfigError as error:
+            raise RunError(f"{path}: {error}") from None
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """The content of ``metrics.json``."""
+        return read_json(self.path / METRICS)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the run came to its end: it is finished and has been tested."""
+        try:
+            metrics = self.metrics
+        except RunError:
+            return False
+        return metrics.get("status") == "finished" and metrics.get("test") is not None
+
+    def append_log(self, record: Mapping[str, Any]) -> None:
+        """Adds one line to ``log.jsonl``."""
+        with open(self.path / LOG, "a", encoding="utf-8") as file:
+            file.write(json.dumps(record, allow_nan=False) + "\n")
+
+    def write_log(self, records: Sequence[Mapping[str, Any]]) -> None:
+        """Writes ``log.jsonl`` anew, with these records."""
+        lines = [json.dumps(record, allow_nan=False) + "\n" for record in records]
+        write_bytes(self.path / LOG, "".join(lines).encode())
+
+    def write_config(self, config: TrainConfig) -> None:
+        """Writes ``config.json`` anew."""
+        write_json(self.path / CONFIG, config.to_dict())
+
+    def write_metrics(self, metrics: Mapping[str, Any]) -> None:
+        write_json(self.path / METRICS, metrics)
+
+    def save_checkpoints(
+        self, checkpoints: Mapping[str, Checkpoint], kept: Sequence[str] = ()
+    ) -> dict[str, str]:
+        """Writes checkpoints, all of them or none, and removes what is of earlier ones.
+
+        Args:
+            checkpoints: by the names of their files.
+            kept: digests of checkpoints that stay.
+
+        Returns:
+            The digest of each file.
+        """
+        contents = {name: _pack(checkpoint) for name, checkpoint in checkpoints.items()}
+        digests = {name: digest_of(content) for name, content in contents.items()}
+        write_all(
+            {self.path / name: content for name, content in contents.items()},
+            self._stale([*digests.values(), *kept]),
+        )
+        return digests
+
+    def digest(self, name: str) -> str | None:
+        """The digest of a checkpoint's file; None where there is none."""
+        path = self.path / name
+        return digest_of(path.read_bytes()) if path.is_file() else None
+
+    def load_checkpoint(self, name: str = BEST, device: str | None = None) -> Checkpoint:
+        """Rebuilds the model of a checkpoint.
+
+        Args:
+            name: ``best.pt`` or ``last.pt``.
+            device: where the model goes; None for the device of the run.
+
+        Raises:
+            RunError: the file is missing or damaged, or does not fit the model; the text names it.
+            DeviceError: there is no such device here.
+        """
+        import torch
+
+        from .device import find_device
+        from .models import MissingTorchvisionError, build_model, default_model
+
+        path = self.path / name
+        if not path.is_file():
+            raise RunError(
+                f"{path}: no checkpoint; training has not come to the end of its first epoch"
+            )
+        # Read once, so that the digest is that of what is loaded, also while training goes on.
+        packed = path.read_bytes()
+        # What torch.save writes; older pickle files are not even opened.
+        if not zipfile.is_zipfile(io.BytesIO(packed)):
+            raise RunError(f"{path}: damaged checkpoint, not a file of torch.save")
+        _check_sums(packed, path)
+        try:
+            content = torch.load(io.BytesIO(packed), map_location="cpu", weights_only=True)
+        # torch.load raises OSError, KeyError, EOFError, RuntimeError, UnpicklingError and more.
+        except Exception as error:
+            # Not its text: torch's advises to load the file without the safeguard.
+            raise RunError(
+                f"{path}: damaged checkpoint, torch cannot load it ({type(error).__name__})"
+            ) from None
+        try:
+            if not isinstance(content, dict):
+                raise TypeError(f"expected a dictionary, got {type(content).__name__}")
+            if content["format"] != CHECKPOINT_FORMAT:
+                raise RunError(
+                    f"{path}: checkpoint format {CHECKPOINT_FORMAT} expected, "
+                    f"got {content['format']!r}"
+                )
+            config = TrainConfig.from_dict(content["config"])
+            shape = tuple(int(size) for size in content["image_shape"])
+            kind = {3: "images", 2: "series", 1: "vectors"}[len(shape)]
+            # The weights come from the checkpoint, not from their publisher.
+            options = {**config.model_options(), "pretrained": None}
+            model = build_model(
+                config.model or default_model(kind),
+                config.model_shape(shape),
+                len(content["classes"]),
+                **options,
+            )
+            model.load_state_dict(content["model"])
+            target = find_device(config.device if device is None else device)
+            checkpoint = Checkpoint(
+                config=config,
+                classes=tuple(content["classes"]),
+                positive=content["positive"],
+                image_shape=shape,
+                epoch=content["epoch"],
+                val=content["val"],
+                model=model.to(target).eval(),
+                features=tuple(content.get("features", ())),
+                time_unit=content.get("time_unit", 0.0),
+                multilabel=content.get("multilabel", False),
+                splits=content.get("splits", {}),
+                training=content.get("training"),
+                name=name,
+                digest=digest_of(packed),
+            )
+        except (RunError, DeviceError):
+            raise
+        except KeyError as error:
+            raise RunError(f"{path}: damaged checkpoint: {error} is missing") from None
+        except MissingTorchvisionError as error:
+            raise RunError(f"{path}: {error}") from None
+        except (TypeError, ValueError, RuntimeError, AttributeError) as error:
+            raise RunError(f"{path}: damaged checkpoint: {error}") from None
+        return checkpoint
+
+
+def _pack(checkpoint: Checkpoint) -> bytes:
+    """The file of a checkpoint."""
+    import torch
+
+    kept = {name: getattr(checkpoint, name) for name in _KEPT}
+    content = {
+        "format": CHECKPOINT_FORMAT,
+        **kept,
+        **{name: list(kept[name]) for name in ("classes", "image_shape", "features")},
+        "config": checkpoint.config.to_dict(),
+        "model": checkpoint.model.state_dict(),
+    }
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    return buffer.getvalue()
+
+
+def _check_sums(packed: bytes, path: Path) -> None:
+    """Compares the check sums in a zip file, which torch.load ignores."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(packed)) as file:
+            damaged = file.testzip()
+    # Damaged headers raise BadZipFile, NotImplementedError, RuntimeError and others.
+    except Exception as error:
+        raise RunError(f"{path}: damaged checkpoint ({type(error).__name__})") from None
+    if damaged is not None:
+        raise RunError(f"{path}: damaged checkpoint, {damaged} has another check sum")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file of a run; RunError where there is none."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RunError(f"{path}: no such file") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise RunError(f"{path}: damaged: {error}") from None
+    if not isinstance(content, dict):
+        raise RunError(f"{path}: damaged: expected a JSON object")
+    return content

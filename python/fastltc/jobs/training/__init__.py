@@ -1,0 +1,1 @@
+"""What training does: the loop over epochs and its parts."""

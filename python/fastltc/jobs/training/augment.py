@@ -1,0 +1,134 @@
+"""Augmentation of training images, by kornia."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..config import TrainConfig
+from ..errors import ConfigError
+from ..evaluation.feed import Augment
+
+
+def make_augment(config: TrainConfig, shape: tuple[int, ...]) -> Augment | None:
+    """What a configuration asks to be done to training images; None for nothing.
+
+    Draws come from torch's global generator, so a resumed run goes on with the same ones. The
+    crop needs no kornia.
+
+    Args:
+        config: its ``augment_*`` options.
+        shape: ``(C, H, W)`` of the images.
+
+    Raises:
+        ConfigError: kornia is needed and is not installed or broken, or the inputs are no images.
+    """
+    affine = any(
+        (
+            config.augment_scale,
+            config.augment_shift,
+            config.augment_rotate,
+            config.augment_shear,
+        )
+    )
+    wanted = (
+        affine
+        or config.augment_flip
+        or config.augment_colour
+        or config.augment_brightness
+        or config.augment_contrast
+    )
+    if not wanted and config.augment_crop is None:
+        return None
+    if len(shape) != 3:
+        raise ConfigError("augment: only images can be augmented")
+    steps: list[Any] = []
+    if wanted:
+        kornia = _kornia()
+        if affine:
+            steps.append(
+                kornia.RandomAffine(
+                    degrees=config.augment_rotate,
+                    translate=(config.augment_shift, config.augment_shift),
+                    scale=(1 - config.augment_scale, 1 + config.augment_scale),
+                    shear=config.augment_shear or None,
+                    # Black corners would tell which images were turned.
+                    padding_mode="border",
+                    p=config.augment_affine_p,
+                )
+            )
+        if config.augment_flip:
+            steps.append(kornia.RandomHorizontalFlip(p=0.5))
+    if config.augment_crop is not None:
+        steps.append(partial(_crop, config.augment_crop))
+    if wanted:
+        if config.augment_colour:
+            if shape[0] != 3:
+                raise ConfigError("augment_colour: expected images in colour, got grey ones")
+            limit = config.augment_colour
+            steps.append(kornia.RandomRGBShift(limit, limit, limit, p=config.augment_colour_p))
+        if config.augment_brightness or config.augment_contrast:
+            steps.append(
+                kornia.ColorJiggle(
+                    brightness=config.augment_brightness,
+                    contrast=config.augment_contrast,
+                    p=config.augment_light_p,
+                )
+                if shape[0] == 3
+                else partial(
+                    _light,
+                    config.augment_brightness,
+                    config.augment_contrast,
+                    config.augment_light_p,
+                )
+            )
+
+    def augment(images: Tensor) -> Tensor:
+        if len(images) == 0:
+            # The share of one of several processes; kornia and a stack need an image.
+            side = config.augment_crop
+            return images if side is None else images[..., :side, :side]
+        for step in steps:
+            images = step(images)
+        return images.clamp(0, 1)
+
+    return augment
+
+
+def _kornia() -> Any:
+    try:
+        import kornia.augmentation
+    # A broken torchvision, or kornia for another torch, raises RuntimeError and others.
+    except (ImportError, RuntimeError, AttributeError) as error:
+        raise ConfigError(
+            f"augment: kornia is needed and cannot be imported ({error}): "
+            "pip install 'fastltc[vision]'"
+        ) from None
+    return kornia.augmentation
+
+
+def _crop(side: int, images: Tensor) -> Tensor:
+    """A random square of each image. Of equal size for all, so indexing does it."""
+    height, width = images.shape[-2:]
+    count = len(images)
+    tops = torch.randint(height - side + 1, (count,)).tolist()
+    lefts = torch.randint(width - side + 1, (count,)).tolist()
+    return torch.stack(
+        [
+            image[:, top : top + side, left : left + side]
+            for image, top, left in zip(images, tops, lefts, strict=True)
+        ]
+    )
+
+
+def _light(brightness: float, contrast: float, p: float, images: Tensor) -> Tensor:
+    """Brightness and contrast of grey images, for which kornia's jitter wants three channels."""
+    draws = 2 * torch.rand(2, len(images), 1, 1, 1, device=images.device) - 1
+    chosen = torch.rand(len(images), 1, 1, 1, device=images.device) < p
+    mean = images.mean(dim=(1, 2, 3), keepdim=True)
+    changed = (images - mean) * (1 + contrast * draws[0]) + mean
+    changed = changed * (1 + brightness * draws[1])
+    return torch.where(chosen, changed, images)

@@ -1,0 +1,197 @@
+"""How the parameters of a model are found: by gradients, or in closed form."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..config import CLASS_WEIGHTS
+from ..errors import ConfigError, DivergedError
+from ..models import Ensemble
+from .objective import Objective
+from .schedule import Schedule
+from .task import Task
+
+_OPTIMIZERS = {
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "nadam": torch.optim.NAdam,
+}
+_AMP = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+# Called with the number of examples of a batch that is done.
+Seen = Callable[[int], None]
+
+
+class Gradients:
+    """Cross-entropy by an optimizer, in batches of an order that is drawn anew each epoch.
+
+    Args:
+        task: what is trained.
+        order: the generator of the order.
+        path: the run folder, for errors.
+    """
+
+    fitted: dict[str, float] | None = None
+
+    def __init__(self, task: Task, order: torch.Generator, path: Path) -> None:
+        self.task = task
+        self.order = order
+        self.path = path
+        config = task.config
+        self.epochs = config.epochs
+        # Frozen parameters, such as a wiring's mask, have nothing to learn.
+        trained = [p for p in task.model.parameters() if p.requires_grad]
+        # One pass over all parameters; the models are small, and a call for each takes longer than
+        # its arithmetic. NAdam has none.
+        fused = {} if config.optimizer == "nadam" else {"fused": True}
+        self.optimizer: torch.optim.Optimizer = _OPTIMIZERS[config.optimizer](
+            trained, lr=config.lr, weight_decay=config.weight_decay, **fused
+        )
+        feed = task.feeds["train"]
+        self.schedule = Schedule(config, self.optimizer, -(-len(feed) // config.batch_size))
+        self.scaler = torch.amp.GradScaler(task.device.type, enabled=config.amp == "fp16")
+        self.objective = Objective(
+            feed.labels,
+            len(task.data.classes),
+            multilabel=task.data.multilabel,
+            balance=CLASS_WEIGHTS[config.class_weights],
+            smoothing=config.label_smoothing,
+        )
+
+    @property
+    def rate(self) -> float:
+        """The learning rate of the last step."""
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    def state(self) -> dict[str, Any]:
+        """What `load` needs to go on from here."""
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state(),
+            "scaler": self.scaler.state_dict(),
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Goes on from a `state`."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load(state["schedule"])
+        self.scaler.load_state_dict(state["scaler"])
+
+    def after_epoch(self, val_loss: float) -> None:
+        """Tells the schedule what came of an epoch."""
+        self.schedule.after_epoch(val_loss)
+
+    def epoch(self, number: int, seen: Seen) -> tuple[float, float]:
+        """One pass over the training split; the mean loss and accuracy on the way.
+
+        Raises:
+            DivergedError: the loss became infinite or NaN.
+        """
+        config, group = self.task.config, self.task.group
+        self.task.model.train()
+        group.seed(config.seed, number)
+        loss_sum, correct, count = 0.0, 0.0, 0
+        # Drawn on the CPU on every device, so that the order of the examples is the same.
+        order = torch.randperm(len(self.task.feeds["train"]), generator=self.order)
+        for batch in order.split(config.batch_size):
+            self.schedule.before_step()
+            value, right, rows = self._step(batch)
+            if not math.isfinite(value):
+                raise DivergedError(
+                    f"{self.path}: the loss became {value} in epoch {number}; try a smaller "
+                    f"learning rate than {config.lr:g}"
+                )
+            loss_sum += value * rows
+            correct += right
+            count += rows
+            seen(len(batch))
+        return loss_sum / count, correct / count
+
+    def _step(self, batch: Tensor) -> tuple[float, float, int]:
+        """One step of the optimizer: the batch's mean loss, right answers and judged rows."""
+        config, device, group = self.task.config, self.task.device, self.task.group
+        model, feed = self.task.model, self.task.feeds["train"]
+        batch = batch.to(device)
+        total = self.objective.divisor(feed.labels[batch])
+        self.optimizer.zero_grad()
+        loss_sum = torch.zeros((), device=device)
+        right = torch.zeros((), dtype=torch.float64, device=device)
+        # No more parts than any process has examples for; a process without some takes part in the
+        # sums all the same.
+        largest = -(-len(batch) // group.size)
+        for part in group.share(batch).tensor_split(min(config.accumulate, largest)):
+            inputs, labels = feed.take(part, self.task.augment), feed.labels[part]
+            with torch.autocast(device.type, _AMP.get(config.amp), enabled=config.amp != "none"):
+                logits = model.each(*inputs) if isinstance(model, Ensemble) else [model(*inputs)]
+            # Each member of an ensemble has a loss of its own; a single model is an only member.
+            loss = torch.stack([self.objective.loss(own, labels) for own in logits]).sum() / total
+            self.scaler.scale(loss).backward()
+            loss_sum += loss.detach() / len(logits)
+            right += self.objective.right(torch.stack(logits).detach().mean(dim=0), labels)
+        loss_value, right_count = group.sums(loss_sum, right)
+        if math.isfinite(loss_value):
+            group.sum_gradients(model)
+            if config.clip_norm is not None:
+                self.scaler.unscale_(self.optimizer)
+                # Of an ensemble each by itself, as if it were alone.
+                for member in model.members if isinstance(model, Ensemble) else [model]:
+                    nn.utils.clip_grad_norm_(member.parameters(), config.clip_norm)
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        return loss_value, right_count, self.objective.count(feed.labels[batch])
+
+
+class ClosedForm:
+    """A model that is fitted at once, which counts as one epoch.
+
+    Args:
+        task: what is trained.
+        judge: the metrics of the model on a split.
+    """
+
+    epochs = 1
+    rate = 0.0
+
+    def __init__(self, task: Task, judge: Callable[[str], dict[str, Any]]) -> None:
+        self.task = task
+        self.judge = judge
+        # What the model chose.
+        self.fitted: dict[str, float] | None = None
+
+    def state(self) -> dict[str, Any]:
+        """Nothing: what was fitted is in the model."""
+        return {}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Takes up what the model chose."""
+        self.fitted = state.get("fitted")
+
+    def after_epoch(self, val_loss: float) -> None:
+        """Nothing is to come."""
+
+    def epoch(self, number: int, seen: Seen) -> tuple[float, float]:
+        """Fits the model; its loss and accuracy on the training split.
+
+        Raises:
+            ConfigError: it cannot be fitted with these options.
+        """
+
+        def batches(name: str) -> Iterator[tuple[Tensor, Tensor]]:
+            for inputs, labels in self.task.feeds[name].chunks():
+                yield inputs[0], labels
+                if name == "train":
+                    seen(len(labels))
+
+        fit: Any = self.task.model.fit
+        try:
+            self.fitted = fit(lambda: batches("train"), lambda: batches("val"))
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
+        train = self.judge("train")
+        return train["loss"], train["accuracy"]

@@ -1,0 +1,219 @@
+"""What a run has to tell so far, and the files that it leaves."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .. import plots
+from ..errors import ConfigError
+from ..files import write_all
+from ..models import trainable_parameters
+from ..plots.liquid_layer import network_of
+from ..run import (
+    BEST,
+    CONFIG,
+    CONFUSION,
+    CURVE,
+    EXAMPLES,
+    GRAPH,
+    LAST,
+    LOG,
+    METRICS,
+    TENSORBOARD,
+    WIRING,
+    Checkpoint,
+    Run,
+    evaluation_files,
+)
+from ..unchanged import fingerprints
+from .task import Task
+
+
+class RunLog:
+    """The epochs of a run so far. Of several processes, only the first writes them.
+
+    Args:
+        task: what is trained.
+        path: the run folder.
+    """
+
+    def __init__(self, task: Task, path: Path) -> None:
+        self.task = task
+        self.run = Run(path)
+        self.fingerprints = fingerprints(task.data)
+        self.status = "running"
+        self.history: list[dict[str, Any]] = []
+        self.best: dict[str, Any] | None = None
+        self.best_digest: str | None = None
+        self.test: dict[str, Any] | None = None
+        self.fitted: dict[str, float] | None = None
+        # Names of the files that this call has written.
+        self.written: set[str] = set()
+        self.seconds_before = 0.0
+        self.started = time.perf_counter()
+        self.board: Any = None
+
+    @property
+    def seconds(self) -> float:
+        """How long the run took, with what was before an interruption."""
+        return self.seconds_before + time.perf_counter() - self.started
+
+    def create(self, *, overwrite: bool) -> None:
+        """Makes the run folder."""
+        if self.task.group.first:
+            self.run = Run.create(self.run.path, self.task.config, overwrite=overwrite)
+            self.written.add(CONFIG)
+
+    def take_up(self, state: dict[str, Any]) -> None:
+        """Goes on, and brings the files to where the state of a checkpoint is."""
+        self.history = state["history"]
+        self.best = state["best"]
+        self.best_digest = self.run.digest(BEST)
+        self.fitted = state.get("fitted")
+        self.seconds_before = state["seconds"]
+        if self.task.group.first:
+            self.run.remove_unfinished()
+            self.run.write_config(self.task.config)
+            self.run.write_log(self.history)
+            self.written |= {CONFIG, LOG}
+
+    def open_board(self, writer: Any) -> None:
+        """Begins a TensorBoard log."""
+        self.written.add(f"{TENSORBOARD}/")
+        self.board = writer(str(self.run.path / TENSORBOARD))
+
+    def add(
+        self, record: dict[str, Any], logged: dict[str, Any], training: dict[str, Any], kept: bool
+    ) -> None:
+        """Writes the files of an epoch.
+
+        Args:
+            record: its line of ``log.jsonl``.
+            logged: its validation metrics.
+            training: what resuming needs besides the weights.
+            kept: whether the best checkpoint stays an earlier one.
+        """
+        if not self.task.group.first:
+            return
+        data = self.task.data
+        checkpoint = Checkpoint(
+            config=self.task.config,
+            classes=data.classes,
+            positive=self.task.positive,
+            image_shape=data.input_shape,
+            epoch=record["epoch"],
+            val=logged,
+            model=self.task.model,
+            features=data.features,
+            time_unit=data.time_unit,
+            multilabel=data.multilabel,
+            splits=self.fingerprints,
+        )
+        made = {} if kept else {BEST: checkpoint}
+        made[LAST] = replace(checkpoint, training=training)
+        stay = [self.best_digest] if kept and self.best_digest is not None else []
+        digests = self.run.save_checkpoints(made, stay)
+        self.best_digest = digests.get(BEST, self.best_digest)
+        self.written.update(made)
+        self.run.append_log(record)
+        self.written.add(LOG)
+        self.write_metrics()
+        if self.board is not None:
+            for name, value in record.items():
+                if name != "epoch" and value is not None:
+                    self.board.add_scalar(name, value, record["epoch"])
+            self.board.flush()
+
+    def draw(self, best: Checkpoint) -> None:
+        """Draws the training and the network of the best checkpoint."""
+        title = self.task.data.name
+        curve = plots.training_curve(
+            self.history, best_epoch=best.epoch, title=title, of=best.origin
+        )
+        self._write_picture(CURVE, curve)
+        network = network_of(best.model, best.classes, best.features)
+        if network is not None:
+            self._write_picture(WIRING, plots.wiring_diagram(network, of=best.origin))
+        if network is not None and network.drawable:
+            graph = plots.wiring_graph(network, title=network.title, of=best.origin)
+            self._write_picture(GRAPH, graph)
+
+    def draw_confusion(self, best: Checkpoint) -> None:
+        """Draws the confusion matrix of the test, where there is one."""
+        assert self.test is not None
+        matrix, data = self.test["confusion_matrix"], self.task.data
+        if matrix is not None:
+            title = f"{data.name}, test"
+            picture = plots.confusion_matrix(matrix, data.classes, title=title, of=best.origin)
+            # One that `evaluate` has left may be of other data or of the last checkpoint.
+            self._write_picture(CONFUSION, picture, evaluation_files(self.run.path, "test"))
+
+    def draw_examples(self) -> None:
+        """Draws images of every class, where there are any."""
+        data = self.task.data
+        if data.kind == "images" and not data.multilabel:
+            train = data.splits["train"]
+            picture = plots.montage(train.inputs, train.labels, data.classes, title=data.name)
+            self._write_picture(EXAMPLES, picture)
+
+    def _write_picture(self, name: str, picture: bytes, stale: Iterable[Path] = ()) -> None:
+        write_all({self.run.path / name: picture}, stale)
+        self.written.add(name)
+
+    def write_metrics(self) -> None:
+        """Writes ``metrics.json``."""
+        from ... import __version__
+
+        if not self.task.group.first:
+            return
+        config, data = self.task.config, self.task.data
+        self.written.add(METRICS)
+        self.run.write_metrics(
+            {
+                "status": self.status,
+                "data": data.name,
+                "source": data.source,
+                "images": {name: len(split) for name, split in data.splits.items()},
+                "splits": self.fingerprints,
+                "remarks": list(data.remarks),
+                "model": config.model,
+                "trainable_parameters": trainable_parameters(self.task.model),
+                "seed": config.seed,
+                "threads": torch.get_num_threads(),
+                "processes": self.task.group.size,
+                "device": str(self.task.device),
+                "epochs": len(self.history),
+                "selected_by": (
+                    "being the last" if config.select == "last" else f"validation {config.select}"
+                ),
+                "best_epoch": None if self.best is None else self.best["epoch"],
+                "best_digest": self.best_digest,
+                "fitted": self.fitted,
+                "val": self.best,
+                "test": self.test,
+                "seconds": self.seconds,
+                "files": sorted(self.written),
+                "versions": {"fastltc": __version__, "torch": torch.__version__},
+            }
+        )
+
+
+def summary_writer() -> Any:
+    """TensorBoard's writer of logs.
+
+    Raises:
+        ConfigError: it is not installed, or broken.
+    """
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except (ImportError, RuntimeError, AttributeError) as error:
+        raise ConfigError(
+            f"tensorboard: cannot be imported ({error}): pip install 'fastltc[tensorboard]'"
+        ) from None
+    return SummaryWriter

@@ -1,0 +1,126 @@
+"""One run with several seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from ..config import RESUMABLE, TrainConfig
+from ..data import DataSet
+from ..device import find_device
+from ..errors import ConfigError, RunError
+from ..evaluation.comparison import summarise
+from ..files import write_json
+from ..run import CONFIG, LAST, SEEDS, Run
+from . import parallel
+from .loop import Progress, train
+
+
+def train_seeds(
+    config: TrainConfig,
+    out: Path | str,
+    count: int,
+    *,
+    overwrite: bool = False,
+    resume: bool = False,
+    offline: bool = False,
+    progress: Callable[[TrainConfig], Progress] | None = None,
+) -> dict[str, Any]:
+    """Trains with ``count`` seeds, from ``config.seed`` on, into ``OUT/seed-N``.
+
+    Started by ``torchrun``, all processes train each seed together, and only the first writes.
+
+    Args:
+        config: what to train.
+        out: the folder that gets the runs and ``seeds.json``.
+        count: how many seeds, at least 2.
+        overwrite: replace earlier runs there, those of other seeds too.
+        resume: keep the finished seeds that are there, go on with an interrupted one and train
+            those that are missing.
+        offline: do not download the data set.
+        progress: makes the functions to call on the way, for each run.
+
+    Returns:
+        What ``seeds.json`` holds: the mean and the standard deviation (of a sample, n - 1) of each
+        metric on validation and test split, and the values of the seeds.
+
+    Raises:
+        ConfigError: fewer than two seeds.
+        RunError: something is in the place of one of the run folders, or ``resume`` finds a run
+            of another configuration; nothing has been trained then.
+        KeyboardInterrupt: training was interrupted; what is finished stays.
+    """
+    if count < 2:
+        raise ConfigError(f"seeds: expected at least 2, got {count}")
+    out = Path(out)
+    seeds = [replace(config, seed=config.seed + number) for number in range(count)]
+    runs = [Run(out / f"seed-{own.seed}") for own in seeds]
+    # Every process looks before the first one changes anything.
+    steps = [
+        _step(own, run, overwrite=overwrite, resume=resume)
+        for own, run in zip(seeds, runs, strict=True)
+    ]
+    found = out.glob(f"seed-*/{CONFIG}") if overwrite and not resume else ()
+    others = [path.parent for path in found if Run(path.parent) not in runs]
+
+    def clear() -> None:
+        """Removes what would not belong to the new runs."""
+        (out / SEEDS).unlink(missing_ok=True)
+        while others:
+            Run(others.pop()).remove()
+
+    with parallel.processes(find_device(config.device)) as group:
+        group.wait()
+        for own, run, step in zip(seeds, runs, steps, strict=True):
+            if step == _KEEP:
+                continue
+            train(
+                own,
+                run.path,
+                overwrite=step == _ANEW,
+                resume=step == _RESUME,
+                offline=offline,
+                progress=_after(clear, Progress() if progress is None else progress(own)),
+            )
+            if run.metrics["status"] != "finished":
+                raise KeyboardInterrupt
+        summary = summarise(runs)
+        if group.first:
+            write_json(out / SEEDS, summary)
+        group.wait()
+    return summary
+
+
+# What is to be done for a seed.
+_KEEP, _RESUME, _NEW, _ANEW = "keep", "resume", "new", "anew"
+
+
+def _step(config: TrainConfig, run: Run, *, overwrite: bool, resume: bool) -> str:
+    if not resume or not (run.path / CONFIG).is_file():
+        run.check_place(overwrite=overwrite)
+        return _ANEW if overwrite else _NEW
+    known = run.config
+    for name, value in known.to_dict().items():
+        asked = getattr(config, name)
+        # The default model is written into the configuration of a run.
+        if name not in RESUMABLE and value != asked and (name != "model" or asked is not None):
+            raise RunError(f"{run.path}: has {name} = {value!r}, got {asked!r}; cannot be resumed")
+    if run.complete and known.epochs == config.epochs:
+        return _KEEP
+    # Without a finished epoch there is nothing to go on from.
+    return _RESUME if (run.path / LAST).is_file() else _ANEW
+
+
+def _after(first: Callable[[], None], progress: Progress) -> Progress:
+    """Calls ``first`` when a run has begun: its data is there, and its folder is made."""
+
+    def start(data: DataSet, model: nn.Module) -> None:
+        first()
+        if progress.start is not None:
+            progress.start(data, model)
+
+    return replace(progress, start=start)

@@ -1,0 +1,134 @@
+"""What a run trains on what: a model and the splits of its data, on a device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..config import TrainConfig
+from ..data import DataSet, load_data
+from ..data.audit import warnings as leak_warnings
+from ..errors import ConfigError
+from ..evaluation.feed import Feed
+from ..evaluation.metrics import classification_metrics, find_class
+from ..evaluation.probabilities import judged
+from ..models import MissingTorchvisionError, build_model, default_model, load_weights
+from .augment import make_augment
+from .parallel import Group
+
+
+class Task:
+    """Everything that is settled before the first step; model and data go to the device.
+
+    Args:
+        config: the configuration, with a model.
+        data: the data set.
+        positive: class that F1 is about, or None.
+        model: its scales, where it has any, become those of the training split.
+        device: where it is trained.
+        group: the processes that train it.
+
+    Raises:
+        ConfigError: augmentation or mirror images are asked for, and there are no images.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        data: DataSet,
+        positive: int | None,
+        model: nn.Module,
+        device: torch.device,
+        group: Group,
+    ) -> None:
+        self.config, self.data, self.positive = config, data, positive
+        self.device, self.group = device, group
+        group.synchronise_batch_norm(model)
+        self.model = model.to(device)
+        self.feeds = {
+            name: Feed(split, device, config.augment_crop, mirror=config.mirror)
+            for name, split in data.splits.items()
+        }
+        self.augment = make_augment(config, data.input_shape)
+        if config.mirror and data.kind != "images":
+            raise ConfigError("mirror: only images can be mirrored")
+        fit_scales: Any = getattr(model, "fit_scales", None)
+        if fit_scales is not None:
+            fit_scales(self.feeds["train"].inputs)
+
+
+def read_data(
+    config: TrainConfig, *, offline: bool, download: Callable[[int, int], None] | None
+) -> tuple[TrainConfig, DataSet, int | None]:
+    """The data, the configuration with the model for it, and the class that F1 is about.
+
+    Raises:
+        fastltc.jobs.data.DataError: the data is unknown, missing or damaged.
+        ConfigError: there is no such class, or none where ``select`` needs one.
+    """
+    data = load_data(config.data, options=config.data_options(offline=offline, progress=download))
+    data = replace(data, remarks=(*data.remarks, *leak_warnings(data)))
+    if config.model is None:
+        config = replace(config, model=default_model(data.kind))
+    asked = find_class(config.positive, data.classes)
+    positive = data.positive if asked is None else asked
+    if config.select in ("f1", "average_precision") and positive is None:
+        raise ConfigError(
+            f"select: {config.select} is that of one class; name it (--positive CLASS), or take "
+            "f1_macro"
+        )
+    return config, data, positive
+
+
+def make_model(
+    config: TrainConfig, data: DataSet, positive: int | None, *, resume: bool
+) -> nn.Module:
+    """The model as training starts, drawn from torch's global generator.
+
+    Args:
+        config: with a model.
+        data: what it is trained on.
+        positive: class that F1 is about, or None.
+        resume: the weights come from the checkpoint, not from where the run had its first from.
+
+    Raises:
+        ConfigError: an option does not fit the model or the data.
+    """
+    assert config.model is not None
+    options = config.model_options()
+    shape = config.model_shape(data.input_shape)
+    try:
+        if resume:
+            options["pretrained"] = None
+        model = build_model(config.model, shape, len(data.classes), **options)
+        if config.weights is not None and not resume:
+            load_weights(model, config.weights)
+    except (ValueError, MissingTorchvisionError) as error:
+        raise ConfigError(str(error)) from None
+    if hasattr(model, "fit"):
+        if data.multilabel:
+            raise ConfigError(
+                f"model: {config.model} knows no several labels; {data.name} has them"
+            )
+        config.check_closed_form()
+    _check_select(config.select, data, positive)
+    return model
+
+
+def _check_select(select: str, data: DataSet, positive: int | None) -> None:
+    """Makes sure that the validation split has what the metric to select by is made of."""
+    if select not in ("auc", "f1", "average_precision"):
+        return  # there whatever the classes are
+    split = data.splits["val"]
+    shape = split.labels.shape if data.multilabel else (*split.labels.shape, len(data.classes))
+    labels, scores = judged(split.labels, np.full(shape, 1 / len(data.classes)))
+    if classification_metrics(labels, scores, data.classes, positive)[select] is None:
+        raise ConfigError(
+            f"select: no {select} on the validation split of {data.name}, which lacks a class; "
+            "take another metric, such as loss, or another split"
+        )

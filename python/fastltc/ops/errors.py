@@ -1,0 +1,173 @@
+"""Refusals of the operators, as errors of the function that was called.
+
+The operators check everything themselves, before they touch memory, and raise ``RuntimeError``,
+the text of which says what kind of error it is. A call that succeeds pays nothing for it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor
+
+from fastltc._extension import load_cuda_operators
+
+__all__ = [
+    "check_has_kernels",
+    "check_lengths_and_timespans",
+    "check_same_device",
+    "check_timespan_values",
+    "no_second_derivative",
+    "reraise",
+]
+
+_KINDS: dict[str, type[Exception]] = {"ValueError": ValueError, "TypeError": TypeError}
+# As csrc/torch/checks.h and check_same_device have them.
+_REFUSED = re.compile(r"fastltc::\w+: (ValueError|TypeError): (.*)", re.DOTALL)
+# As torch has it, where an argument is nothing that the schema knows.
+_NO_TENSOR = re.compile(r".*Expected a value of type '.*Tensor.*' for argument '(\w+)' but instead")
+
+
+def reraise(error: Exception, arguments: Iterable[Any], operator: Any, x: Tensor) -> NoReturn:
+    """Raise the error of an operator as one of the function that called it.
+
+    Args:
+        error: what the operator raised.
+        arguments: what it was given.
+        operator: an overload of ``torch.ops.fastltc``.
+        x: its first argument.
+
+    Raises:
+        ValueError: if the operator refused a shape or a value.
+        TypeError: if it refused a dtype, a device or what is not a tensor.
+        RuntimeError: if there are no CUDA kernels, or the operator failed otherwise.
+        NotImplementedError: if it has no kernels for the device.
+    """
+    if isinstance(error, NotImplementedError):
+        check_has_kernels(operator._schema.name.partition("::")[2], x)
+    refused = _REFUSED.match(str(error))
+    if refused is not None:
+        raise _KINDS[refused[1]](refused[2]) from None
+    no_tensor = _NO_TENSOR.match(str(error))
+    if no_tensor is not None:
+        for name, value in _named(operator, arguments):
+            if name.partition("[")[0] == no_tensor[1] and not isinstance(value, Tensor):
+                kind = type(value).__name__
+                raise TypeError(f"{name}: expected a tensor, got {kind}") from None
+    raise error
+
+
+def _named(operator: Any, arguments: Iterable[Any]) -> Iterable[tuple[str, Any]]:
+    """Yield the arguments of an operator with their names, and those in lists one by one."""
+    for argument, value in zip(operator._schema.arguments, arguments, strict=False):
+        if isinstance(value, (list, tuple)):
+            yield from ((f"{argument.name}[{k}]", entry) for k, entry in enumerate(value))
+        else:
+            yield argument.name, value
+
+
+def check_same_device(operator: Any, x: Tensor, arguments: Iterable[Any]) -> None:
+    """Raise RuntimeError if a tensor is on another device than ``x``, as the operators do.
+
+    For fake kernels: they also answer when only some tensors are on the meta device, and would
+    return real tensors that nobody has written.
+
+    Args:
+        operator: an overload of ``torch.ops.fastltc``.
+        x: the tensor that the results are made like.
+        arguments: all arguments.
+    """
+    for name, value in _named(operator, arguments):
+        if isinstance(value, Tensor) and value.device != x.device:
+            raise RuntimeError(
+                f"{operator._schema.name}: TypeError: {name}: expected a tensor on {x.device}, "
+                f"where the first argument is, got one on {value.device}"
+            )
+
+
+def check_has_kernels(function: str, x: Tensor) -> None:
+    """Raise an error with the remedy if there are no kernels for the device of ``x``.
+
+    Args:
+        function: name of the operator without a prefix.
+        x: the first argument.
+
+    Raises:
+        RuntimeError: if it is a CUDA device, and the CUDA kernels are not there.
+        NotImplementedError: if it is neither that nor the CPU.
+    """
+    if x.device.type == "cuda":
+        path, reason = load_cuda_operators()
+        if path is None:
+            raise RuntimeError(
+                f"{function}: x is on {x.device}, but the CUDA kernels are not loaded: {reason}. "
+                "Install fastltc where there is a CUDA toolkit (`fastltc info` says whether it "
+                'found one), or move the module and its inputs to the CPU with .to("cpu")'
+            )
+    elif x.device.type != "cpu":
+        raise NotImplementedError(
+            f"fastltc: no {x.device.type} kernels for tensors on {x.device}; move the module and "
+            "its input to the CPU, or install a fastltc built with FASTLTC_CUDA=ON (`fastltc "
+            "info` says what this one has)"
+        )
+
+
+def no_second_derivative(what: str, operator: str, instead: str) -> Callable[..., NoReturn]:
+    """Return a backward of a backward that says that there is none.
+
+    Args:
+        what: what has no second derivative.
+        operator: name of the backward operator.
+        instead: what has one.
+    """
+
+    def refuse(ctx: Any, *grads: Any) -> NoReturn:
+        raise NotImplementedError(
+            f"fastltc: the second derivative of {what} is not implemented (the backward of "
+            f"{operator} was asked for, as by create_graph=True); use {instead} where it is needed"
+        )
+
+    return refuse
+
+
+def check_timespan_values(name: str, timespans: Tensor) -> None:
+    """Raise ValueError if a time step is negative, infinite or NaN.
+
+    Args:
+        name: what the caller calls the argument.
+        timespans: any shape, any real dtype.
+    """
+    bad = torch.logical_not((timespans >= 0) & torch.isfinite(timespans))
+    if bad.any():
+        where = [int(i) for i in bad.nonzero()[0]]
+        value = timespans[tuple(where)].item()
+        raise ValueError(
+            f"{name}: expected finite time steps of 0 or more, got {value} at {where} "
+            f"({int(bad.sum())} of {bad.numel()} are not)"
+        )
+
+
+def check_lengths_and_timespans(
+    lengths: Tensor | None, timespans: Tensor | None, time: int
+) -> None:
+    """Raise ValueError if a length or a time step is out of its range.
+
+    Args:
+        lengths: ``[B]``, integer; None if all samples are ``time`` steps long.
+        timespans: ``[B, T]`` or ``[B, T, N]``; what stands behind the lengths does not count.
+        time: T.
+    """
+    if lengths is not None and lengths.numel():
+        low, high = int(lengths.min()), int(lengths.max())
+        if low < 0 or high > time:
+            raise ValueError(f"lengths: expected values of 0 to T = {time}, got {low} to {high}")
+    if timespans is None:
+        return
+    if lengths is not None:
+        valid = torch.arange(time, device=timespans.device) < lengths.unsqueeze(-1)
+        valid = valid if timespans.dim() == 2 else valid.unsqueeze(-1)
+        timespans = torch.where(valid, timespans, 0)
+    check_timespan_values("timespans", timespans)

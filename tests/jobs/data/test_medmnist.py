@@ -1,0 +1,350 @@
+from __future__ import annotations
+
+import functools
+import http.server
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fastltc.jobs.data import DataError, load_data, medmnist
+from job_support import publish, real_data, write_medmnist
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache, and no network unless a test asks for it."""
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("FASTLTC_CACHE", str(folder))
+    monkeypatch.setenv("FASTLTC_OFFLINE", "1")
+    return folder
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[tuple[Path, str]]:
+    """A folder and the address it is served at."""
+    folder = tmp_path / "served"
+    folder.mkdir()
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    handler = functools.partial(Quiet, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield folder, f"http://127.0.0.1:{running.server_address[1]}"
+        running.shutdown()
+
+
+def test_reads_the_splits_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_medmnist(tmp_path / "breastmnist.npz")
+    publish(monkeypatch, path)
+    data = load_data("breastmnist", tmp_path)
+    assert data.input_shape == (1, 28, 28)
+    assert data.classes == ("malignant", "normal or benign")
+    assert data.positive == 1
+    assert data.source == str(path)
+    with np.load(path) as archive:
+        for name, split in data.splits.items():
+            np.testing.assert_array_equal(split.inputs[:, 0], archive[f"{name}_images"])
+            np.testing.assert_array_equal(split.labels, archive[f"{name}_labels"][:, 0])
+
+
+def test_the_data_root_may_be_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_medmnist(tmp_path / "renamed.npz")
+    publish(monkeypatch, path)
+    assert load_data("breastmnist", path).source == str(path)
+
+
+def test_the_cache_is_looked_in(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache.mkdir()
+    publish(monkeypatch, write_medmnist(cache / "breastmnist.npz"))
+    assert load_data("breastmnist").source == str(cache / "breastmnist.npz")
+    assert load_data("breastmnist", tmp_path).source == str(cache / "breastmnist.npz")
+
+
+def test_a_missing_file_offline_says_where_it_was_looked_for(tmp_path: Path, cache: Path) -> None:
+    with pytest.raises(DataError) as raised:
+        load_data("breastmnist", tmp_path)
+    text = str(raised.value)
+    assert str(tmp_path / "breastmnist.npz") in text
+    assert str(cache / "breastmnist.npz") in text
+    assert "https://zenodo.org/record/6496656/files/breastmnist.npz" in text
+    assert "750601b1f35ba3300ea97c75c52ff8f6" in text
+    assert "--data-root" in text
+    assert not cache.exists()
+
+
+def test_offline_by_argument(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: tuple[Path, str]
+) -> None:
+    monkeypatch.delenv("FASTLTC_OFFLINE")
+    folder, url = server
+    path = write_medmnist(folder / "breastmnist.npz")
+    publish(monkeypatch, path, f"{url}/breastmnist.npz")
+    with pytest.raises(DataError, match="Downloading is switched off"):
+        load_data("breastmnist", tmp_path, offline=True)
+
+
+def test_a_mistyped_data_root_is_no_reason_to_download(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"data root .*nowhere does not exist"):
+        load_data("breastmnist", tmp_path / "nowhere")
+
+
+def test_a_data_root_that_is_another_file(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("x")
+    with pytest.raises(DataError, match=r"notes.txt: expected a folder or an .npz file"):
+        load_data("breastmnist", tmp_path / "notes.txt")
+
+
+def test_downloads_into_the_cache(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, server: tuple[Path, str]
+) -> None:
+    monkeypatch.delenv("FASTLTC_OFFLINE")
+    folder, url = server
+    path = write_medmnist(folder / "breastmnist.npz")
+    publish(monkeypatch, path, f"{url}/breastmnist.npz")
+    seen: list[tuple[int, int]] = []
+    data = load_data("breastmnist", tmp_path, progress=lambda *counts: seen.append(counts))
+    assert data.source == str(cache / "breastmnist.npz")
+    assert (cache / "breastmnist.npz").read_bytes() == path.read_bytes()
+    size = path.stat().st_size
+    assert seen[0][1] == size
+    assert max(received for received, _ in seen) == size
+    path.unlink()
+    assert load_data("breastmnist").source == data.source
+
+
+def test_a_download_of_something_else_leaves_nothing(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, server: tuple[Path, str]
+) -> None:
+    monkeypatch.delenv("FASTLTC_OFFLINE")
+    folder, url = server
+    publish(monkeypatch, write_medmnist(tmp_path / "breastmnist.npz"), f"{url}/breastmnist.npz")
+    (folder / "breastmnist.npz").write_bytes(b"<html>moved</html>")
+    with pytest.raises(DataError, match=r"gave another file"):
+        load_data("breastmnist")
+    assert list(cache.iterdir()) == []
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1:9/breastmnist.npz", "{url}/absent.npz"])
+def test_a_failed_download_says_what_to_do(
+    tmp_path: Path,
+    cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    server: tuple[Path, str],
+    address: str,
+) -> None:
+    monkeypatch.delenv("FASTLTC_OFFLINE")
+    address = address.format(url=server[1])
+    publish(monkeypatch, write_medmnist(tmp_path / "elsewhere.npz"), address)
+    with pytest.raises(DataError) as raised:
+        load_data("breastmnist", tmp_path)
+    text = str(raised.value)
+    assert f"Downloading {address} failed" in text
+    assert str(tmp_path / "breastmnist.npz") in text
+    assert "--data-root" in text
+    assert not cache.exists() or list(cache.iterdir()) == []
+
+
+def test_a_truncated_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_medmnist(tmp_path / "breastmnist.npz")
+    publish(monkeypatch, path)
+    path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(DataError, match=r"breastmnist.npz: damaged.*md5.*5,000 bytes"):
+        load_data("breastmnist", tmp_path)
+
+
+def test_another_version_of_the_file(tmp_path: Path) -> None:
+    write_medmnist(tmp_path / "breastmnist.npz")
+    with pytest.raises(DataError, match="expected md5 750601b1f35ba3300ea97c75c52ff8f6, got"):
+        load_data("breastmnist", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"val_labels": None}, "array 'val_labels' is missing; the file has: train_images"),
+        (
+            {"test_images": np.zeros((156, 64, 64), np.uint8)},
+            r"test_images: expected uint8 of shape \(156, 28, 28, 1\), got uint8 of shape",
+        ),
+        ({"val_images": np.zeros((78, 28, 28), np.float32)}, "val_images: .*got float32"),
+        ({"val_labels": np.zeros((78,), np.uint8)}, r"val_labels: .*shape \(78,\)"),
+        ({"train_labels": np.full((546, 1), 2, np.uint8)}, "train_labels: expected 0 to 1, got 2"),
+        ({"val_labels": np.full((78, 1), None, object)}, "Object arrays cannot be loaded"),
+    ],
+)
+def test_a_file_with_other_content(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    changes: dict[str, np.ndarray | None],
+    message: str,
+) -> None:
+    path = write_medmnist(tmp_path / "breastmnist.npz", **changes)
+    publish(monkeypatch, path)
+    with pytest.raises(DataError, match=message) as raised:
+        load_data("breastmnist", tmp_path)
+    assert str(path) in str(raised.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04 torn"])
+def test_a_file_that_is_no_archive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
+) -> None:
+    path = tmp_path / "breastmnist.npz"
+    path.write_bytes(content)
+    publish(monkeypatch, path)
+    with pytest.raises(DataError, match="not a readable"):
+        load_data("breastmnist", tmp_path)
+
+
+def test_a_single_array_is_no_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "breastmnist.npz"
+    with open(path, "wb") as file:
+        np.save(file, np.zeros(3))
+    publish(monkeypatch, path)
+    with pytest.raises(DataError, match="not a readable"):
+        load_data("breastmnist", tmp_path)
+
+
+def test_the_published_record() -> None:
+    record = medmnist.RECORDS["breastmnist"]
+    assert record.url == "https://zenodo.org/record/6496656/files/breastmnist.npz?download=1"
+    assert record.md5 == "750601b1f35ba3300ea97c75c52ff8f6"
+
+
+def test_the_real_file() -> None:
+    data = load_data("breastmnist", real_data("breastmnist.npz"))
+    assert [len(data.splits[name]) for name in ("train", "val", "test")] == [546, 78, 156]
+    # Of the 780 images of the source, 210 are malignant.
+    labels = np.concatenate([split.labels for split in data.splits.values()])
+    assert np.bincount(labels).tolist() == [210, 570]
+
+
+def write_package(folder: Path, **changes: object) -> Path:
+    """A package medmnist whose table is read and whose code would raise."""
+    entry = {
+        "url": "https://example.org/pathmnist.npz",
+        "MD5": "0" * 32,
+        "url_64": "https://example.org/pathmnist_64.npz",
+        "MD5_64": "1" * 32,
+        "task": "multi-class",
+        "label": {"0": "adipose", "1": "mucus"},
+        "n_channels": 3,
+        "n_samples": {"train": 3, "val": 2, "test": 2},
+    }
+    package = folder / "site" / "medmnist"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("raise RuntimeError('torchvision is broken')")
+    (package / "info.py").write_text(
+        f"import os\nINFO = { ({'pathmnist': {**entry, **changes}})!r}\n"
+    )
+    return package.parent
+
+
+@pytest.fixture
+def fresh_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    medmnist._package_table.cache_clear()
+    monkeypatch.delitem(sys.modules, "medmnist", raising=False)
+    yield
+    medmnist._package_table.cache_clear()
+
+
+def test_other_sets_come_from_the_table_of_the_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh_table: None
+) -> None:
+    monkeypatch.syspath_prepend(write_package(tmp_path))
+    record = medmnist.find_record("pathmnist")
+    assert (record.classes, record.channels, record.sizes) == (("adipose", "mucus"), 3, (3, 2, 2))
+    assert record.md5 == "0" * 32
+    larger = medmnist.find_record("pathmnist_64")
+    assert (larger.md5, larger.side, larger.file_name) == ("1" * 32, 64, "pathmnist_64.npz")
+    # Not imported: its code would have raised.
+    assert "medmnist" not in sys.modules
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for split, size in (("train", 3), ("val", 2), ("test", 2)):
+        arrays[f"{split}_images"] = rng.integers(0, 256, (size, 64, 64, 3)).astype(np.uint8)
+        arrays[f"{split}_labels"] = (np.arange(size) % 2).astype(np.uint8)[:, None]
+    path = tmp_path / "pathmnist_64.npz"
+    np.savez(path, **arrays)
+    with pytest.raises(DataError, match="expected md5 1111"):
+        load_data("pathmnist_64", tmp_path)
+    splits = medmnist.read_npz(path, larger)
+    assert splits["train"].inputs.shape == (3, 3, 64, 64)
+    np.testing.assert_array_equal(splits["val"].inputs[1, 2], arrays["val_images"][1, :, :, 2])
+
+
+def test_sets_of_several_labels_are_read_as_such(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh_table: None
+) -> None:
+    monkeypatch.syspath_prepend(
+        write_package(tmp_path, task="multi-label, binary-class", n_channels=1)
+    )
+    record = medmnist.find_record("pathmnist")
+    assert record.multilabel
+    arrays = {}
+    for split, size in (("train", 3), ("val", 2), ("test", 2)):
+        arrays[f"{split}_images"] = np.zeros((size, 28, 28), np.uint8)
+        arrays[f"{split}_labels"] = np.ones((size, 2), np.uint8)
+    np.savez(tmp_path / "some.npz", **arrays)
+    assert medmnist.read_npz(tmp_path / "some.npz", record)["train"].labels.shape == (3, 2)
+
+
+def test_without_the_package_the_remedy_is_named(
+    monkeypatch: pytest.MonkeyPatch, fresh_table: None
+) -> None:
+    monkeypatch.setattr(medmnist.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(DataError, match=r"pip install --no-deps medmnist.*npz:bloodmnist\.npz"):
+        load_data("bloodmnist")
+
+
+def test_a_download_goes_on_where_it_broke_off(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("FASTLTC_OFFLINE")
+    path = write_medmnist(tmp_path / "breastmnist.npz")
+    content = path.read_bytes()
+    half = len(content) // 2
+    asked: list[str | None] = []
+
+    class Breaking(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.headers.get("Range"))
+            start = int(self.headers["Range"][6:-1]) if self.headers.get("Range") else 0
+            self.send_response(206 if start else 200)
+            self.send_header("Content-Length", str(len(content) - start))
+            self.end_headers()
+            # The first answer stops in the middle.
+            self.wfile.write(content[start:] if start else content[:half])
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Breaking) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        publish(monkeypatch, path, f"http://127.0.0.1:{running.server_address[1]}/breastmnist.npz")
+        with pytest.raises(DataError, match=r"Downloading .* failed"):
+            load_data("breastmnist")
+        assert not (cache / "breastmnist.npz").exists()
+        load_data("breastmnist")
+        running.shutdown()
+    assert asked[0] is None
+    # Of what the first answer brought, at most the last chunk comes again.
+    assert asked[1] is not None
+    assert half - (1 << 16) <= int(asked[1].removeprefix("bytes=").removesuffix("-")) <= half
+    assert (cache / "breastmnist.npz").read_bytes() == content
+    assert [file.name for file in cache.iterdir()] == ["breastmnist.npz"]
+
+
+def test_the_real_retinamnist() -> None:
+    data = load_data("retinamnist", real_data("retinamnist.npz"))
+    assert data.input_shape == (3, 28, 28)
+    assert np.bincount(data.splits["test"].labels).tolist() == [174, 46, 92, 68, 20]
