@@ -176,11 +176,10 @@ struct BackwardPass : LtcPass<T> {
     const LayerSizes& size = in.size;
     if (size.N == 0) return;
     // Entries that are no synapse.
-    for (T* const dense : {grad.sigma, grad.mu, grad.w, grad.erev}) clear(dense, size.N);
-    for (T* const dense :
-         {grad.sensory_sigma, grad.sensory_mu, grad.sensory_w, grad.sensory_erev}) {
-      clear(dense, size.I);
-    }
+    T* const recurrent[] = {grad.sigma, grad.mu, grad.w, grad.erev};
+    T* const sensory[] = {grad.sensory_sigma, grad.sensory_mu, grad.sensory_w, grad.sensory_erev};
+    for (T* const dense : recurrent) clear(dense, size.N);
+    for (T* const dense : sensory) clear(dense, size.I);
     this->gather(true);
     this->sensory_sums();
     if (size.B > 0) {
