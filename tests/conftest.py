@@ -4,6 +4,7 @@ import os
 import random
 import signal
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -51,3 +52,10 @@ def float64_default() -> object:
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(before)
+
+
+@pytest.fixture
+def compiler_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Compile anew: a cached graph would hide what the fake kernels say now."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    torch._dynamo.reset()

@@ -11,7 +11,7 @@ from ncps.wirings import NCP, AutoNCP, FullyConnected, Random
 from torch import Tensor, nn
 
 import fastltc
-from ltc_cases import assert_all_close
+from layers import assert_all_close
 
 WIRINGS: dict[str, Callable[[], Any]] = {
     "fully connected": lambda: FullyConnected(7, 3),
@@ -24,23 +24,26 @@ WIRINGS: dict[str, Callable[[], Any]] = {
 
 
 def twins(
-    wiring: Callable[[], Any], inputs: int, kind: str = "LTC", **options: Any
+    units: Callable[[], Any] | int, inputs: int, kind: str = "LTC", **options: Any
 ) -> tuple[nn.Module, nn.Module]:
-    """Make a layer (or "LTCCell") of ncps and its twin in float64, with random parameters."""
-    make = (
-        (lambda package: package.LTC(inputs, wiring(), **options))
-        if kind == "LTC"
-        else (lambda package: package.LTCCell(wiring(), inputs, **options))
-    )
-    theirs, ours = make(ncps.torch).double(), make(fastltc).double()
+    """Make a layer or cell of ncps and its twin in float64, with random parameters."""
+
+    def make(package: Any) -> nn.Module:
+        size = units() if callable(units) else units
+        sizes = (size, inputs) if kind == "LTCCell" else (inputs, size)
+        return getattr(package, kind)(*sizes, **options).double()
+
+    theirs, ours = make(ncps.torch), make(fastltc)
     implicit = options.get("implicit_param_constraints", kind == "LTC")
     with torch.no_grad():
         for name, parameter in ours.named_parameters():
-            if not parameter.requires_grad or name.startswith("lstm"):
+            if not parameter.requires_grad or (name.startswith("lstm") and "LTC" in kind):
                 continue
             noise = torch.randn_like(parameter)
             name = name.rpartition(".")[2]
-            if implicit or name in ("vleak", "mu", "erev", "sensory_mu", "sensory_erev"):
+            if "CfC" in kind:
+                parameter.add_(noise * 0.3)
+            elif implicit or name in ("vleak", "mu", "erev", "sensory_mu", "sensory_erev"):
                 parameter.add_(noise)
             else:
                 parameter.mul_(torch.exp(noise * 0.3))

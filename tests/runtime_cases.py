@@ -241,3 +241,9 @@ def assert_agree(actual: Any, expected: Any, tolerance: float = 1e-6) -> None:
     worst = np.abs(actual - expected).max(initial=0.0)
     scale = max(1.0, np.abs(expected).max(initial=0.0))
     assert worst <= tolerance * scale, f"differs by {worst:.3g} of {scale:.3g}"
+
+
+def after_some_steps(network: Network, streams: int = 1) -> Session:
+    session = network.session(streams)
+    session.run(*random_sequence(3, streams, network.input_size))
+    return session

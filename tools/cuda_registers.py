@@ -36,8 +36,8 @@ ARCHITECTURES = ("75", "80", "86", "89", "90", "100", "120")
 HOT = re.compile(
     r"((persistent|cluster)_(forward|backward)|tiled_(forward|neuron|state)|synapse_sums|sensory)_"
     r"|(masked_linear_(product|weight_gradient)|special_function_limit)_"
-    r"|cfc_((warp|block|tiled)_(forward|backward)|given|weight_sums|input_gradient)_"
-    r"|memory_(input|weight_sums|step|state_gradient)_"
+    r"|cfc_(warp|block|tiled)_(forward|backward)_"
+    r"|stage_(given|weight_sums|input_gradient)_|memory_(step|state_gradient)_"
 )
 # 512 threads leave 128 registers, a warp of twelve slots 255. Where they do not suffice for one
 # layer, some positions are written before and read after all loops, and nothing within; several

@@ -6,7 +6,6 @@
 #include <cuda_runtime.h>
 
 #include <algorithm>
-#include <type_traits>
 #include <vector>
 
 #include "cuda/cfc_block.cuh"
@@ -14,21 +13,16 @@
 #include "cuda/cfc_sizes.h"
 #include "cuda/cfc_tiled.cuh"
 #include "cuda/cfc_warp.cuh"
-#include "cuda/launch.h"
-#include "cuda/scratch.h"
+#include "cuda/frame/launch.h"
+#include "cuda/frame/scratch.h"
+#include "cuda/frame/state_copy.cuh"
+#include "cuda/frame/static_switch.h"
+#include "cuda/memory_pass.h"
+#include "cuda/stage_pass.h"
 
 namespace fastltc::cuda {
 
 namespace {
-
-// Blocks beyond these go on with the values of others.
-constexpr int64_t kMaxGridX = 1 << 20;
-
-// A thread for each of n.
-dim3 threads_grid(int64_t n) { return grid(ceil_div(n, kCfcThreads)); }
-dim3 tiles_grid(int64_t m, int64_t n) {
-  return grid(ceil_div(m, kTileSide), ceil_div(n, kTileSide));
-}
 
 // What both passes need, and where it lies in the scratch memory.
 template <typename T>
@@ -39,103 +33,85 @@ struct Pass {
 
   CfcLayer<T> layer{};
   // Of the backbone's layers, then of the cells, then of the memory cell if there is one.
-  std::vector<CfcStage<T>> stages{};
-  std::vector<StageTensors<const T>> tensors{};
-  std::vector<const T*> masks{};
+  StagePass<T> products{};
+  // Of the tiled plan.
+  MemorySteps<T, false> memory{};
 
+  const std::vector<Stage<T>>& stages() const { return products.stages; }
   int64_t count() const { return in.backbone_layers + in.cells; }
   bool remembers() const { return in.memory.weight != nullptr; }
+  bool tiled() const { return schedule.plan == CfcPlan::tiled; }
+  bool pure() const { return in.mode == CfcMode::pure; }
   int64_t first_parameter(int64_t s) const {
     if (s < in.backbone_layers) return 2 * s;
     return 2 * in.backbone_layers + (s - in.backbone_layers) * (pure() ? 4 : 8);
   }
-  bool pure() const { return in.mode == CfcMode::pure; }
 
   void take(Scratch& scratch, T* states, bool backward) {
     const LayerSizes& size = in.size;
-    Rows<T>& rows = layer.rows;
-    rows.B = size.B;
-    rows.steps = size.T;
-    rows.count = size.B * size.T;
-    rows.timespans = in.timespans;
-    rows.timespans_per_neuron = in.timespans_per_neuron;
-    rows.lengths = in.lengths;
-    rows.lengths_stride = in.lengths_stride;
+    const SequenceRows<T> rows = SequenceRows<T>::of(in);
     layer.size = size;
+    layer.rows = rows;
     layer.mode = in.mode;
     layer.activation = in.activation;
     layer.remembers = remembers();
     layer.h0 = in.h0;
+    products.x = {in.x, rows};
+    products.stream = stream;
     std::vector<CfcStageSizes> sizes = cfc_stages(in);
     if (remembers()) sizes.push_back(cfc_memory_stage(in));
     const int64_t gates = cfc_gates(in);
     T* const of_cells = states == nullptr ? nullptr : states + (size.T + 1) * size.B * size.N;
     T* at = of_cells == nullptr ? nullptr : of_cells + rows.count * size.N * gates;
-    for (size_t s = 0; s < sizes.size(); ++s) {
-      CfcStage<T> stage;
-      const bool memory = s == static_cast<size_t>(count());
-      stage.kind = memory              ? StageKind::memory
-                   : sizes[s].backbone ? StageKind::backbone
-                                       : StageKind::cell;
-      stage.units = static_cast<int>(sizes[s].units);
-      stage.gates = static_cast<int>(sizes[s].gates);
-      stage.stride = static_cast<int>(sizes[s].stride());
-      stage.inputs = static_cast<int>(sizes[s].inputs);
-      stage.own = static_cast<int>(sizes[s].own);
-      stage.first = static_cast<int>(sizes[s].first);
-      stage.reads_x = s == 0 || memory;
-      stage.weight = scratch.take<T>((sizes[s].inputs + sizes[s].own) * sizes[s].width());
-      stage.bias = scratch.take<T>(sizes[s].width());
-      if (backward) {
-        if (schedule.plan == CfcPlan::block_per_tile) {
-          stage.transposed = scratch.take<T>(stage.columns() * sizes[s].width());
-        }
-        stage.dz = scratch.take<T>(rows.count * sizes[s].width());
-      }
+    for (int64_t s = 0; s < static_cast<int64_t>(sizes.size()); ++s) {
+      const CfcStageSizes& of = sizes[s];
+      Stage<T> stage;
+      const bool is_memory = s == count();
+      stage.role = is_memory     ? StageRole::memory
+                   : of.backbone ? StageRole::backbone
+                                 : StageRole::cell;
+      stage.units = static_cast<int>(of.units);
+      stage.gates = static_cast<int>(of.gates);
+      stage.stride = static_cast<int>(of.stride());
+      stage.inputs = static_cast<int>(of.inputs);
+      stage.own = static_cast<int>(of.own);
+      stage.first = static_cast<int>(of.first);
+      stage.reads_x = s == 0 || is_memory;
+      if (backward) stage.dz = scratch.take<T>(rows.count * of.width());
       if (of_cells != nullptr) {
-        stage.kept_pitch = static_cast<int>(memory              ? kKeptRows * size.N
-                                            : sizes[s].backbone ? sizes[s].units
-                                                                : size.N * gates);
-        stage.kept = !memory && !sizes[s].backbone ? of_cells + sizes[s].first * gates : at;
-        if (sizes[s].backbone) at += rows.count * sizes[s].units;
+        const bool is_cell = stage.role == StageRole::cell;
+        const int64_t pitch = is_cell ? size.N * gates : is_memory ? kKeptRows * size.N : of.units;
+        stage.kept_pitch = static_cast<int>(pitch);
+        stage.kept = is_cell ? of_cells + of.first * gates : at;
+        if (of.backbone) at += rows.count * of.units;
       }
-      if (stage.kind == StageKind::cell && pure()) {
-        const T* const* const p = in.parameters + first_parameter(static_cast<int64_t>(s));
+      if (stage.role == StageRole::cell && pure()) {
+        const T* const* const p = in.parameters + first_parameter(s);
         stage.w_tau = p[2];
         stage.A = p[3];
       }
-      if (stage.kind == StageKind::backbone && s > 0 && in.dropout != nullptr) {
-        stage.dropout = in.dropout[s - 1];
-      }
-      stages.push_back(stage);
-      tensors.push_back(tensors_of<const T>(static_cast<int64_t>(s), in.parameters,
-                                            in.memory.weight, in.memory.bias,
-                                            in.memory.recurrent_weight));
-      masks.push_back(stage.kind == StageKind::cell && in.masks != nullptr
-                          ? in.masks[s - in.backbone_layers]
-                          : nullptr);
+      if (of.backbone && s > 0 && in.dropout != nullptr) stage.dropout = in.dropout[s - 1];
+      const bool masked = stage.role == StageRole::cell && in.masks != nullptr;
+      products.add(scratch, stage, tensors_of<const T>(stage, s, in.parameters, in.memory),
+                   masked ? in.masks[s - in.backbone_layers] : nullptr,
+                   backward && schedule.plan == CfcPlan::block_per_tile);
     }
+    if (!remembers() || !tiled()) return;
+    memory.stream = stream;
+    memory.call = {stages().back(), rows, nullptr, memory_half(in.h0, size.N),
+                   scratch.take<T>(size.B * size.N)};
   }
 
   // A stage's tensors among the layer's parameters, or among their gradients.
-  template <typename V>
-  StageTensors<V> tensors_of(int64_t s, V* const* parameters, V* memory, V* memory_bias,
-                             V* memory_recurrent) const {
-    StageTensors<V> found;
-    const CfcStage<T>& stage = stages[s];
-    if (stage.kind == StageKind::memory) {
-      found.heads = 4;
-      found.from_pitch = stage.inputs;
-      found.own_pitch = stage.own;
-      for (int64_t gate = 0; gate < 4; ++gate) {
-        found.from[gate] = memory + gate * stage.units * found.from_pitch;
-        found.own[gate] = memory_recurrent + gate * stage.units * found.own_pitch;
-        found.bias[gate] = memory_bias + gate * stage.units;
-      }
-      return found;
+  template <typename V, typename Memory>
+  StageTensors<V> tensors_of(const Stage<T>& stage, int64_t s, V* const* parameters,
+                             const Memory& memory) const {
+    if (stage.role == StageRole::memory) {
+      return memory_tensors<V>(memory, stage.inputs, stage.own);
     }
+    StageTensors<V> found;
     V* const* const p = parameters + first_parameter(s);
-    found.heads = stage.kind == StageKind::backbone || pure() ? 1 : 4;
+    found.heads = stage.role == StageRole::backbone || pure() ? 1 : 4;
     found.from_pitch = found.own_pitch = stage.inputs + stage.own;
     for (int head = 0; head < found.heads; ++head) {
       found.from[head] = p[2 * head];
@@ -145,83 +121,79 @@ struct Pass {
     return found;
   }
 
-  // Calls run(first, count) for up to kStageBatch stages at a time.
-  template <typename Run>
-  void in_batches(const Run& run) const {
-    const int64_t all = static_cast<int64_t>(stages.size());
-    for (int64_t first = 0; first < all; first += kStageBatch) {
-      run(first, std::min<int64_t>(all - first, kStageBatch));
-    }
+  // [B][N] as a view, and such a state with the memory's as one of the caller's.
+  template <typename V>
+  SequenceView<V> by_sample(V* state) const {
+    return {state, in.size.N, 0, 1};
   }
-  // Values of the largest weight of some stages, bias included.
-  int64_t most_values(int64_t first, int64_t number) const {
-    int64_t most = 0;
-    for (int64_t s = first; s < first + number; ++s) {
-      most = std::max(most, (stages[s].inputs + stages[s].own + 1) * stages[s].width());
-    }
-    return most;
+  void write_state(const T* state, T* to) const {
+    const SequenceView<T> view{to, layer.state_width(), 0, 1};
+    copy_state(by_sample(state), view, in.size.B, in.size.N, stream);
+    if (remembers()) memory.end(memory_half(view, in.size.N));
   }
-
-  void pack() const {
-    in_batches([&](int64_t first, int64_t number) {
-      PackBatch<T> batch;
-      for (int64_t n = 0; n < number; ++n) {
-        batch.stages[n] = {stages[first + n], tensors[first + n], masks[first + n]};
-      }
-      const int64_t blocks = ceil_div(most_values(first, number), kCfcThreads);
-      launch("cfc_pack", cfc_pack_kernel<T>, grid(std::min(blocks, kMaxGridX), number), kCfcThreads,
-             0, stream, batch);
-    });
-  }
-
-  InputsOfRows<T> x() const { return {in.x, layer.rows}; }
 
   // Calls run(gates), a compile-time constant.
   template <typename Run>
   void with_gates(const Run& run) const {
-    using std::integral_constant;
-    const int64_t gates = cfc_gates(in);
-    if (gates == 1) return run(integral_constant<int, 1>());
-    if (gates == 3) return run(integral_constant<int, 3>());
-    run(integral_constant<int, 4>());
+    static_switch<1, 3, 4>(static_cast<int>(cfc_gates(in)), run);
   }
+  // Calls run(slots, gates).
   template <typename Run>
   void with_slots(const Run& run) const {
-    using std::integral_constant;
+    const auto run_slots = [&](auto slots) { with_gates([&](auto gates) { run(slots, gates); }); };
     if constexpr (sizeof(T) == 4) {
-      if (schedule.slots == 8) return run(integral_constant<int, 8>());
-      if (schedule.slots == 32) return run(integral_constant<int, 32>());
+      static_switch<8, 32, 20>(schedule.slots, run_slots);
+    } else {
+      run_slots(Constant<20>());
     }
-    run(integral_constant<int, 20>());
   }
+  // Calls run(gates, in_shared).
   template <typename Run>
   void with_place_of_weights(const Run& run) const {
-    if (schedule.weights_in_shared) return run(std::bool_constant<true>());
-    run(std::bool_constant<false>());
+    static_switch<true, false>(schedule.weights_in_shared, [&](auto in_shared) {
+      with_gates([&](auto gates) { run(gates, in_shared); });
+    });
   }
 
-  CfcWarpCall<T> warp_call() const {
+  // The recurrence by the plans that run whole sequences; fill(call) gives the call what its pass
+  // reads and writes.
+  template <bool backward, typename Fill>
+  void run_warp(const Fill& fill) const {
     CfcWarpCall<T> call;
     call.layer = layer;
     call.cells = static_cast<int>(count());
-    std::copy_n(stages.begin(), count(), call.stages);
-    return call;
+    std::copy_n(stages().begin(), count(), call.stages);
+    fill(call);
+    with_slots([&](auto slots, auto gates) {
+      const auto kernel = backward ? cfc_warp_backward_kernel<T, slots(), gates()>
+                                   : cfc_warp_forward_kernel<T, slots(), gates()>;
+      launch(backward ? "cfc_warp_backward" : "cfc_warp_forward", kernel, grid(schedule.blocks),
+             schedule.threads, 0, stream, call);
+    });
   }
-  CfcBlockCall<T> block_call() const {
+  template <bool backward, typename Fill>
+  void run_block(const Fill& fill) const {
     CfcBlockCall<T> call;
     call.layer = layer;
     call.count = static_cast<int>(count());
-    std::copy_n(stages.begin(), count(), call.stages);
-    if (remembers()) call.memory = stages.back();
-    for (const CfcStage<T>& stage : stages) {
+    std::copy_n(stages().begin(), count(), call.stages);
+    if (remembers()) call.memory = stages().back();
+    for (const Stage<T>& stage : stages()) {
       call.most_units = std::max(call.most_units, stage.units);
       call.most_values = std::max(call.most_values, stage.units * stage.gates);
     }
-    return call;
-  }
-  size_t block_shared(const CfcBlockCall<T>& call, int64_t quads) const {
+    fill(call);
+    const int64_t quads = backward
+                              ? block_backward_quads(in.size.N, call.most_units, call.most_values)
+                              : block_forward_quads(in.size.N, call.most_units);
     const int64_t weights = schedule.weights_in_shared ? step_weights(call) : 0;
-    return static_cast<size_t>(weights + 4 * quads) * sizeof(T);
+    const size_t shared = static_cast<size_t>(weights + 4 * quads) * sizeof(T);
+    with_place_of_weights([&](auto gates, auto in_shared) {
+      const auto kernel = backward ? cfc_block_backward_kernel<T, gates(), in_shared()>
+                                   : cfc_block_forward_kernel<T, gates(), in_shared()>;
+      launch(backward ? "cfc_block_backward" : "cfc_block_forward", kernel, grid(schedule.blocks),
+             schedule.threads, shared, stream, call);
+    });
   }
 };
 
@@ -229,6 +201,8 @@ template <typename T>
 struct ForwardPass : Pass<T> {
   using Pass<T>::in;
   using Pass<T>::layer;
+  using Pass<T>::memory;
+  using Pass<T>::products;
   using Pass<T>::schedule;
   using Pass<T>::stages;
   using Pass<T>::stream;
@@ -237,107 +211,70 @@ struct ForwardPass : Pass<T> {
   T* given_memory = nullptr;
   // Of the tiled plan: [B][N] but for the activations, [B][units].
   T* turn[2] = {};
-  T* c = nullptr;
   T* recalled = nullptr;
   T* activations[2] = {};
 
   void take(Scratch& scratch, T* states) {
     Pass<T>::take(scratch, states, false);
     const int64_t rows = layer.rows.count, state = in.size.B * in.size.N;
-    given = scratch.take<T>(rows * stages[0].width());
-    layer.given = given;
+    layer.given = given = scratch.take<T>(rows * stages()[0].width());
     if (this->remembers()) {
-      given_memory = scratch.take<T>(rows * stages.back().width());
-      layer.given_memory = given_memory;
+      given_memory = scratch.take<T>(rows * stages().back().width());
+      layer.given_memory = memory.call.given = given_memory;
     }
-    if (schedule.plan != CfcPlan::tiled) return;
+    if (!this->tiled()) return;
     for (T*& buffer : turn) buffer = scratch.take<T>(state);
     for (T*& buffer : activations) buffer = scratch.take<T>(in.size.B * in.backbone_units);
-    if (!this->remembers()) return;
-    c = scratch.take<T>(state);
-    recalled = scratch.take<T>(state);
+    if (this->remembers()) recalled = scratch.take<T>(state);
   }
 
   void run(const CfcOutputs<T>& out) const {
     if (in.size.B == 0) return;
-    this->pack();
-    if (layer.rows.count > 0) {
-      products_with_x(stages[0], given);
-      if (this->remembers()) products_with_x(stages.back(), given_memory);
-    }
-    const CfcResults<T> results{out.output, out.return_sequences, out.hn, out.states};
+    products.pack();
+    products.products_with_x(stages()[0], given);
+    if (this->remembers()) products.products_with_x(stages().back(), given_memory);
+    const Results<T> results = Results<T>::of(out);
+    const auto fill = [&](auto& call) { call.out = results; };
     if (schedule.plan == CfcPlan::warp_per_sample) {
-      run_warp(results);
+      this->template run_warp<false>(fill);
     } else if (schedule.plan == CfcPlan::block_per_tile) {
-      run_block(results);
+      this->template run_block<false>(fill);
     } else {
       run_tiled(results);
     }
   }
 
-  void products_with_x(const CfcStage<T>& stage, T* to) const {
-    launch("cfc_given", cfc_given_kernel<T>, tiles_grid(layer.rows.count, stage.width()),
-           kProductThreads, 0, stream, stage, this->x(), to);
-  }
-
-  void run_warp(const CfcResults<T>& results) const {
-    CfcWarpCall<T> call = this->warp_call();
-    call.out = results;
-    this->with_slots([&](auto slots) {
-      this->with_gates([&](auto gates) {
-        launch("cfc_warp_forward", cfc_warp_forward_kernel<T, slots(), gates()>,
-               grid(schedule.blocks), schedule.threads, 0, stream, call);
-      });
-    });
-  }
-
-  void run_block(const CfcResults<T>& results) const {
-    CfcBlockCall<T> call = this->block_call();
-    call.out = results;
-    const size_t shared = this->block_shared(call, block_forward_quads(in.size.N, call.most_units));
-    this->with_place_of_weights([&](auto in_shared) {
-      this->with_gates([&](auto gates) {
-        launch("cfc_block_forward", cfc_block_forward_kernel<T, gates(), in_shared()>,
-               grid(schedule.blocks), schedule.threads, shared, stream, call);
-      });
-    });
-  }
-
-  void run_tiled(const CfcResults<T>& results) const {
+  void run_tiled(const Results<T>& results) const {
     const int64_t B = in.size.B, N = in.size.N, count = B * N;
     const auto state = [&](int64_t t) {
       return results.states == nullptr ? turn[t % 2] : results.states + t * count;
     };
-    launch("cfc_tiled_initial", cfc_tiled_initial_kernel<T>, threads_grid(count), kCfcThreads, 0,
-           stream, layer, state(0), c);
+    copy_state(in.h0, this->by_sample(state(0)), B, N, stream);
+    if (this->remembers()) memory.begin(memory.call.c0);
     CfcTiledForward<T> call;
     call.layer = layer;
     call.out = results;
-    call.c = c;
     for (int64_t t = 0; t < in.size.T; ++t) {
       call.t = t;
-      call.held = state(t);
-      call.own = state(t);
-      const auto run_stage = [&](const CfcStage<T>& stage, T* to) {
-        call.stage = stage;
-        call.to = to;
-        launch("cfc_tiled_forward", cfc_tiled_forward_kernel<T>, tiles_grid(B, stage.width()),
-               kProductThreads, 0, stream, call);
-      };
+      call.held = call.own = state(t);
       if (this->remembers()) {
-        run_stage(stages.back(), recalled);
+        memory.step(t, state(t), recalled);
         call.own = recalled;
       }
       for (int64_t s = 0; s < this->count(); ++s) {
-        const bool backbone = stages[s].kind == StageKind::backbone;
-        T* const to = backbone ? activations[s % 2] : state(t + 1);
-        run_stage(stages[s], to);
-        call.from = backbone ? to : to + stages[s].first;
-        call.from_pitch = backbone ? stages[s].units : N;
+        call.stage = stages()[s];
+        const bool backbone = call.stage.role == StageRole::backbone;
+        call.to = backbone ? activations[s % 2] : state(t + 1);
+        launch_tiles("cfc_tiled_forward", cfc_tiled_forward_kernel<T>, B, call.stage.width(),
+                     stream, call);
+        call.from = backbone ? call.to : call.to + call.stage.first;
+        call.from_pitch = backbone ? call.stage.units : N;
       }
     }
-    launch("cfc_tiled_final", cfc_tiled_final_kernel<T>, threads_grid(count), kCfcThreads, 0,
-           stream, layer, results, state(in.size.T), c);
+    const T* const last = state(in.size.T);
+    this->write_state(last, results.hn);
+    if (results.return_sequences) return;
+    copy_state(this->by_sample(last + N - in.size.M), results.output, B, in.size.M, stream);
   }
 };
 
@@ -345,6 +282,8 @@ template <typename T>
 struct BackwardPass : Pass<T> {
   using Pass<T>::in;
   using Pass<T>::layer;
+  using Pass<T>::memory;
+  using Pass<T>::products;
   using Pass<T>::schedule;
   using Pass<T>::stages;
   using Pass<T>::stream;
@@ -353,157 +292,84 @@ struct BackwardPass : Pass<T> {
   T* grad_pure = nullptr;         // [rows][2][N]
   T* recalled = nullptr;          // [rows][N]
   std::vector<T*> activations{};  // [rows][units], of each backbone layer
-  int64_t part_count = 1;
-  std::vector<T*> parts{};
   // Of the tiled plan.
-  T* g = nullptr;  // [B][N], as the next two
-  T* before = nullptr;
-  T* gc = nullptr;
+  T* turn[2] = {};        // [B][N]
   T* of_layer = nullptr;  // [B][units]
 
   void take(Scratch& scratch, const T* states) {
     Pass<T>::take(scratch, const_cast<T*>(states), true);
-    const int64_t rows = layer.rows.count, N = in.size.N, state = in.size.B * N;
+    const int64_t rows = layer.rows.count, N = in.size.N;
     if (in.timespans.data != nullptr) grad_dt = scratch.take<T>(rows * N);
     if (this->pure()) grad_pure = scratch.take<T>(2 * rows * N);
     if (this->remembers()) recalled = scratch.take<T>(rows * N);
     for (int64_t s = 0; s < in.backbone_layers; ++s) {
       activations.push_back(scratch.take<T>(rows * in.backbone_units));
     }
-    part_count = parts_of_sums();
-    for (const CfcStage<T>& stage : stages) {
-      parts.push_back(scratch.take<T>(part_count * (stage.inputs + stage.own + 1) * stage.width()));
-    }
-    if (schedule.plan != CfcPlan::tiled) return;
-    g = scratch.take<T>(state);
-    before = scratch.take<T>(state);
-    if (this->remembers()) gc = scratch.take<T>(state);
+    products.take_parts(scratch);
+    if (!this->tiled()) return;
+    for (T*& buffer : turn) buffer = scratch.take<T>(in.size.B * N);
     of_layer = scratch.take<T>(in.size.B * in.backbone_units);
   }
 
-  static int64_t tiles(const CfcStage<T>& stage) {
-    return ceil_div(stage.inputs + stage.own + 1, kTileSide) * ceil_div(stage.width(), kTileSide);
-  }
-  // Enough blocks to fill a device, of at least 64 rows each.
-  int64_t parts_of_sums() const {
-    int64_t all = 0;
-    for (const CfcStage<T>& stage : stages) all += tiles(stage);
-    const int64_t most = ceil_div(layer.rows.count, 64);
-    return std::max<int64_t>(1, std::min(ceil_div(512, all), most));
-  }
-
   void run(const CfcGradients<T>& grad) const {
-    this->pack();
-    CfcWanted<T> wanted;
-    wanted.grad_output = grad.grad_output;
-    wanted.return_sequences = grad.return_sequences;
-    wanted.grad_hn = grad.grad_hn;
-    wanted.grad_h0 = grad.h0;
-    wanted.grad_dt = grad.timespans.data == nullptr ? nullptr : grad_dt;
-    wanted.grad_pure = grad_pure;
-    if (in.size.B > 0) {
-      if (schedule.plan == CfcPlan::warp_per_sample) {
-        run_warp(wanted);
-      } else if (schedule.plan == CfcPlan::block_per_tile) {
-        run_block(wanted);
-      } else {
-        run_tiled(wanted);
-      }
-    }
+    products.pack();
+    const CfcWanted<T> wanted{Wanted<T>::of(grad),
+                              grad.timespans.data == nullptr ? nullptr : grad_dt, grad_pure};
+    if (in.size.B > 0) run_recurrence(wanted);
     weight_gradients(grad);
     const int64_t rows = layer.rows.count;
-    if (rows > 0 && in.size.I > 0) {
-      InputGradientStages<T> through;
-      const auto add = [&](int n, const CfcStage<T>& stage) {
-        through.dz[n] = stage.dz;
-        through.weight[n] = stage.weight;
-        through.width[n] = stage.width();
-      };
-      add(0, stages[0]);
-      if (this->remembers()) add(1, stages.back());
-      launch("cfc_input_gradient", cfc_input_gradient_kernel<T>, tiles_grid(rows, in.size.I),
-             kProductThreads, 0, stream, through, layer.rows, in.size.I, grad.x);
-    }
-    if (rows > 0 && wanted.grad_dt != nullptr) {
-      launch("cfc_timespans", cfc_timespans_kernel<T>, threads_grid(rows * kWarp), kCfcThreads, 0,
-             stream, layer.rows, in.size.N, grad_dt, grad.timespans);
+    products.input_gradient(false, grad.x);
+    if (wanted.grad_dt != nullptr) {
+      launch_threads("cfc_timespans", cfc_timespans_kernel<T>, rows * kWarp, stream, layer.rows,
+                     in.size.N, grad_dt, grad.timespans);
     }
     for (int64_t s = in.backbone_layers; s < this->count() && this->pure(); ++s) {
+      const Stage<T>& stage = stages()[s];
       T* const* const p = grad.parameters + this->first_parameter(s);
-      launch("cfc_pure_sums", cfc_pure_sums_kernel<T>, grid(ceil_div(stages[s].units, kWarp), 2),
-             kCfcThreads, 0, stream, grad_pure + stages[s].first, 2 * in.size.N, rows, in.size.N,
-             stages[s].units, p[2], p[3]);
+      launch("cfc_pure_sums", cfc_pure_sums_kernel<T>, grid(ceil_div(stage.units, kWarp), 2),
+             kBlockThreads, 0, stream, grad_pure + stage.first, 2 * in.size.N, rows, in.size.N,
+             stage.units, p[2], p[3]);
+    }
+  }
+
+  void run_recurrence(const CfcWanted<T>& wanted) const {
+    const auto fill = [&](auto& call) { call.grad = wanted; };
+    if (schedule.plan == CfcPlan::warp_per_sample) {
+      this->template run_warp<true>(fill);
+    } else if (schedule.plan == CfcPlan::block_per_tile) {
+      this->template run_block<true>(fill);
+    } else {
+      run_tiled(wanted);
     }
   }
 
   void weight_gradients(const CfcGradients<T>& grad) const {
     const int64_t rows = layer.rows.count, N = in.size.N;
-    for (int64_t s = 0; s < in.backbone_layers && rows > 0; ++s) {
-      launch("cfc_activations", cfc_activations_kernel<T>, threads_grid(rows * in.backbone_units),
-             kCfcThreads, 0, stream, stages[s], layer.rows, in.activation, activations[s]);
+    for (int64_t s = 0; s < in.backbone_layers; ++s) {
+      launch_threads("cfc_activations", cfc_activations_kernel<T>, rows * in.backbone_units, stream,
+                     stages()[s], layer.rows, in.activation, activations[s]);
     }
-    if (this->remembers() && rows > 0) {
-      launch("cfc_recalled", cfc_recalled_kernel<T>, threads_grid(rows * N), kCfcThreads, 0, stream,
-             stages.back().kept, rows * N, recalled);
+    if (this->remembers()) {
+      launch_threads("cfc_recalled", cfc_recalled_kernel<T>, rows * N, stream, stages().back().kept,
+                     rows * N, recalled);
     }
-    this->in_batches([&](int64_t first, int64_t number) {
-      SumsBatch<T> sums;
-      GradientsBatch<T> gradients;
-      sums.x = this->x();
-      gradients.parts = static_cast<int>(part_count);
-      int64_t most_tiles = 0;
-      for (int64_t n = 0; n < number; ++n) {
-        const int64_t s = first + n;
-        const CfcStage<T>& stage = stages[s];
-        StageSums<T>& of = sums.stages[n];
-        of.stage = stage;
-        of.parts = parts[s];
-        if (!stage.reads_x) {
-          const CfcStage<T>& from = stages[s - 1];
-          const bool backbone = from.kind == StageKind::backbone;
-          // What a cell gives is its state after the step.
-          of.from = backbone ? activations[s - 1] : grad.states + in.size.B * N + from.first;
-          of.from_pitch = backbone ? from.units : N;
-        }
-        const bool recalls = this->remembers() && stage.kind != StageKind::memory;
-        of.own = (recalls ? recalled : grad.states) + stage.first;
-        of.own_pitch = N;
-        most_tiles = std::max(most_tiles, tiles(stage));
-        gradients.stages[n] = {
-            stage, parts[s], this->masks[s],
-            this->template tensors_of<T>(s, grad.parameters, grad.memory.weight, grad.memory.bias,
-                                         grad.memory.recurrent_weight)};
-      }
-      launch("cfc_weight_sums", cfc_weight_sums_kernel<T>, grid(most_tiles, part_count, number),
-             kProductThreads, 0, stream, sums);
-      const int64_t blocks = ceil_div(this->most_values(first, number), kCfcThreads);
-      launch("cfc_weight_gradients", cfc_weight_gradients_kernel<T>,
-             grid(std::min(blocks, kMaxGridX), number), kCfcThreads, 0, stream, gradients);
-    });
-  }
-
-  void run_warp(const CfcWanted<T>& wanted) const {
-    CfcWarpCall<T> call = this->warp_call();
-    call.grad = wanted;
-    this->with_slots([&](auto slots) {
-      this->with_gates([&](auto gates) {
-        launch("cfc_warp_backward", cfc_warp_backward_kernel<T, slots(), gates()>,
-               grid(schedule.blocks), schedule.threads, 0, stream, call);
-      });
-    });
-  }
-
-  void run_block(const CfcWanted<T>& wanted) const {
-    CfcBlockCall<T> call = this->block_call();
-    call.grad = wanted;
-    const size_t shared = this->block_shared(
-        call, block_backward_quads(in.size.N, call.most_units, call.most_values));
-    this->with_place_of_weights([&](auto in_shared) {
-      this->with_gates([&](auto gates) {
-        launch("cfc_block_backward", cfc_block_backward_kernel<T, gates(), in_shared()>,
-               grid(schedule.blocks), schedule.threads, shared, stream, call);
-      });
-    });
+    products.weight_gradients(
+        [&](int64_t s, StageSums<T>& sums) {
+          const Stage<T>& stage = stages()[s];
+          if (!stage.reads_x) {
+            const Stage<T>& from = stages()[s - 1];
+            const bool backbone = from.role == StageRole::backbone;
+            // What a cell gives is its state after the step.
+            sums.from = backbone ? activations[s - 1] : grad.states + in.size.B * N + from.first;
+            sums.from_pitch = backbone ? from.units : N;
+          }
+          const bool recalls = this->remembers() && stage.role != StageRole::memory;
+          sums.own = (recalls ? recalled : grad.states) + stage.first;
+          sums.own_pitch = N;
+        },
+        [&](int64_t s) {
+          return this->template tensors_of<T>(stages()[s], s, grad.parameters, grad.memory);
+        });
   }
 
   void run_tiled(const CfcWanted<T>& wanted) const {
@@ -511,38 +377,29 @@ struct BackwardPass : Pass<T> {
     CfcTiledBackward<T> call;
     call.layer = layer;
     call.grad = wanted;
-    call.g = g;
-    call.before = before;
-    call.gc = gc;
+    call.g = turn[0];
+    call.before = turn[1];
     call.of_layer = of_layer;
-    launch("cfc_tiled_last_gradient", cfc_tiled_last_gradient_kernel<T>, threads_grid(count),
-           kCfcThreads, 0, stream, layer, wanted, g, gc);
+    launch_threads("cfc_tiled_last_gradient", cfc_tiled_last_gradient_kernel<T>, count, stream,
+                   layer, wanted, call.g);
+    if (this->remembers()) memory.begin(memory_half(wanted.grad_hn, N));
     for (int64_t t = in.size.T - 1; t >= 0; --t) {
       call.t = t;
-      const auto run_stage = [&](const CfcStage<T>& stage) {
-        call.stage = stage;
-        launch("cfc_tiled_gates", cfc_tiled_gates_kernel<T>, threads_grid(B * stage.units),
-               kCfcThreads, 0, stream, call);
-        launch("cfc_tiled_backward", cfc_tiled_backward_kernel<T>, tiles_grid(B, stage.columns()),
-               kProductThreads, 0, stream, call);
-      };
       for (int64_t s = this->count() - 1; s >= 0; --s) {
-        const bool after_cell = s > 0 && stages[s - 1].kind == StageKind::cell;
-        call.from = after_cell ? call.g + stages[s - 1].first : of_layer;
+        const bool after_cell = s > 0 && stages()[s - 1].role == StageRole::cell;
+        call.stage = stages()[s];
+        call.from = after_cell ? call.g + stages()[s - 1].first : of_layer;
         call.from_pitch = after_cell ? N : in.backbone_units;
         call.adds = after_cell;
-        run_stage(stages[s]);
+        launch_threads("cfc_tiled_gates", cfc_tiled_gates_kernel<T>, B * call.stage.units, stream,
+                       call);
+        launch_tiles("cfc_tiled_backward", cfc_tiled_backward_kernel<T>, B, call.stage.columns(),
+                     stream, call);
       }
-      if (this->remembers()) {
-        run_stage(stages.back());
-      } else {
-        std::swap(call.g, call.before);
-      }
+      if (this->remembers()) memory.step_backward(t, call.before);
+      std::swap(call.g, call.before);
     }
-    if (wanted.grad_h0 != nullptr) {
-      launch("cfc_tiled_h0", cfc_tiled_h0_kernel<T>, threads_grid(count), kCfcThreads, 0, stream,
-             layer, call.g, gc, wanted.grad_h0);
-    }
+    if (wanted.grad_h0 != nullptr) this->write_state(call.g, wanted.grad_h0);
   }
 };
 

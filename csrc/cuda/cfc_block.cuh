@@ -1,7 +1,7 @@
 // The recurrent part of CfC, whole sequences of four samples in one block: the plan block_per_tile,
 // for all layers of up to 12 stages whose weights a block can read again in each step.
 //
-// Maths: cfc_layer.h; of the memory cell, memory_cell.cuh.
+// Maths: cfc_layer.h; of the memory cell, memory.cuh.
 //
 // Layout: states and activations in shared memory are [neuron][4 samples], dz [unit][gate][4].
 //
@@ -19,7 +19,7 @@
 
 #include "cuda/cfc_layer.h"
 #include "cuda/cfc_warp.cuh"
-#include "cuda/memory_cell.cuh"
+#include "cuda/memory.cuh"
 
 // Loads that are under way at once: float64 takes twice the registers.
 #if defined(__CUDACC__)
@@ -38,18 +38,18 @@ inline constexpr int kWarpUnits = kWarp / kBlockSamples;
 template <typename T>
 struct CfcBlockCall {
   CfcLayer<T> layer;
-  CfcResults<T> out;
+  Results<T> out;
   CfcWanted<T> grad;
   int count = 0;
   int most_units = 0;   // of a stage
   int most_values = 0;  // units times gates of a stage
-  CfcStage<T> stages[kCfcMaxStages];
-  CfcStage<T> memory;  // where layer.remembers
+  Stage<T> stages[kCfcMaxStages];
+  Stage<T> memory;  // where layer.remembers
 };
 
 // Values of the weights of a step, each stage's rounded up to whole quads.
 template <typename T>
-FASTLTC_DEVICE int64_t step_weights(const CfcStage<T>& stage) {
+FASTLTC_DEVICE int64_t step_weights(const Stage<T>& stage) {
   return (stage.columns() * stage.width() + 3) / 4 * 4;
 }
 template <typename T>
@@ -133,9 +133,8 @@ __device__ __forceinline__ void add_columns(const PackedGates<T, stride>* weight
 // Copies the weights of all stages to the front of shared memory.
 template <typename T>
 __device__ void take_weights(const CfcBlockCall<T>& call, bool transposed, Four<T>* to) {
-  const auto take = [&](const CfcStage<T>& stage) {
-    const T* const from =
-        transposed ? stage.transposed : stage.weight + stage.skipped() * stage.width();
+  const auto take = [&](const Stage<T>& stage) {
+    const T* const from = transposed ? stage.transposed : stage.step_weight();
     T* const values = reinterpret_cast<T*>(to);
     for (int64_t k = threadIdx.x; k < stage.columns() * stage.width(); k += blockDim.x) {
       values[k] = from[k];
@@ -190,14 +189,14 @@ struct BlockForward {
     odd = even + call.most_units;
   }
 
-  template <int gates, int stride, StageKind kind>
-  __device__ void stage(const CfcStage<T>& stage, const T* weight, const BlockSample<T>& sample,
+  template <int gates, int stride, StageRole role>
+  __device__ void stage(const Stage<T>& stage, const T* weight, const BlockSample<T>& sample,
                         int64_t t, const Four<T>* from, const Four<T>* own, Four<T>* to) const {
     const CfcLayer<T>& layer = call.layer;
     const int units = stage.units, part = place.part;
     const bool active = t < sample.length;
     const int64_t r = layer.row(sample.b, t);
-    const T* const given = kind == StageKind::memory ? layer.given_memory : layer.given;
+    const T* const given = role == StageRole::memory ? layer.given_memory : layer.given;
     const auto* const packed = reinterpret_cast<const PackedGates<T, stride>*>(weight);
     for (int first = place.first; place.goes_on(first, units); first += place.step) {
       const int u = first < units ? first : units - 1;
@@ -209,13 +208,10 @@ struct BlockForward {
                : active       ? given[r * stage.width() + u * stride + g]
                               : T(0);
       }
-      if (active && kind == StageKind::cell && gates != 3) {
+      if (active && role == StageRole::cell && gates != 3) {
         dt = layer.rows.step(sample.b, t, stage.first + u);
       }
-      const SequenceView<const T>& drop = stage.dropout;
-      if (active && kind == StageKind::backbone && drop.data != nullptr) {
-        factor = drop.data[sample.b * drop.stride_b + t * drop.stride_t + u * drop.stride_c];
-      }
+      if (active && role == StageRole::backbone) factor = dropout_factor(stage, sample.b, t, u);
       T sums[gates][kBlockSamples] = {};
       const int inputs = stage.reads_x ? 0 : stage.inputs;
       add_columns<T, gates, stride>(packed, units, u, part, from, inputs, sums);
@@ -224,44 +220,27 @@ struct BlockForward {
       FASTLTC_UNROLL
       for (int g = 0; g < gates; ++g) z[g] += sum_of_sample(sums[g], part);
       if (first >= units) continue;
-      if constexpr (kind == StageKind::backbone) {
+      if constexpr (role == StageRole::backbone) {
         to[u].value[part] = activate(layer.activation, z[0]).value * factor;
         if (stage.kept != nullptr && sample.is_there) {
           stage.kept[r * stage.kept_pitch + u] = active ? z[0] : T(0);
         }
-      } else if constexpr (kind == StageKind::memory) {
+      } else if constexpr (role == StageRole::memory) {
         Gates<T> gate{z[0], z[1], z[2], z[3]};
         T memory = c[u].value[part];
         const T value = memory_forward(gate, memory);
         to[u].value[part] = value;
         if (active) c[u].value[part] = memory;
         if (stage.kept != nullptr && sample.is_there) {
-          T* const keep = stage.kept + r * stage.kept_pitch + u * kKeptRows;
-          keep[0] = active ? gate.a : T(0);
-          keep[1] = active ? gate.i : T(0);
-          keep[2] = active ? gate.f : T(0);
-          keep[3] = active ? gate.o : T(0);
-          keep[4] = active ? memory : T(0);
+          keep_memory(stage.kept + r * stage.kept_pitch + u * kKeptRows, gate, memory, active);
         }
       } else {
         const int j = stage.first + u;
-        const int64_t N = layer.size.N, m = j - (N - layer.size.M);
-        const T w_tau = gates == 1 ? stage.w_tau[u] : T(0), A = gates == 1 ? stage.A[u] : T(0);
-        T keep[gates];
-        const T after = cell_forward<T, gates>(layer.mode, z, dt, w_tau, A, keep);
-        const T state = active ? after : h[j].value[part];
+        const T state = finish_cell<T, gates>(layer, call.out, stage, sample.b, t, u, z, dt,
+                                              h[j].value[part], active, sample.is_there);
         to[j].value[part] = state;
-        if (!sample.is_there) continue;
-        const CfcResults<T>& out = call.out;
-        if (out.states != nullptr) {
-          out.states[(r + layer.rows.B) * N + j] = state;
-          FASTLTC_UNROLL
-          for (int g = 0; g < gates; ++g) {
-            stage.kept[r * stage.kept_pitch + u * gates + g] = active ? keep[g] : T(0);
-          }
-        }
-        if (out.return_sequences && m >= 0) {
-          out.write_output(sample.b, t, m, active ? state : T(0));
+        if (sample.is_there && call.out.states != nullptr) {
+          call.out.states[(r + layer.rows.B) * layer.size.N + j] = state;
         }
       }
     }
@@ -271,8 +250,8 @@ struct BlockForward {
   template <int gates>
   __device__ void step(const T* shared_weights, const BlockSample<T>& sample, int64_t t) {
     const T* at = shared_weights;
-    const auto weights = [&](const CfcStage<T>& stage) -> const T* {
-      if (shared_weights == nullptr) return stage.weight + stage.skipped() * stage.width();
+    const auto weights = [&](const Stage<T>& stage) -> const T* {
+      if (shared_weights == nullptr) return stage.step_weight();
       const T* const mine = at;
       at += step_weights(stage);
       return mine;
@@ -280,21 +259,21 @@ struct BlockForward {
     constexpr int stride = gates == 1 ? 1 : 4;
     const Four<T>* own = h;
     if (call.layer.remembers) {
-      stage<4, 4, StageKind::memory>(call.memory, weights(call.memory), sample, t, nullptr, h,
+      stage<4, 4, StageRole::memory>(call.memory, weights(call.memory), sample, t, nullptr, h,
                                      recalled);
       own = recalled;
       __syncthreads();
     }
     const Four<T>* from = nullptr;
     for (int s = 0; s < call.count; ++s) {
-      const CfcStage<T>& which = call.stages[s];
+      const Stage<T>& which = call.stages[s];
       const T* const weight = weights(which);
-      if (which.kind == StageKind::backbone) {
+      if (which.role == StageRole::backbone) {
         Four<T>* const to = s % 2 == 0 ? even : odd;
-        stage<1, 1, StageKind::backbone>(which, weight, sample, t, from, own, to);
+        stage<1, 1, StageRole::backbone>(which, weight, sample, t, from, own, to);
         from = to;
       } else {
-        stage<gates, stride, StageKind::cell>(which, weight, sample, t, from, own + which.first,
+        stage<gates, stride, StageRole::cell>(which, weight, sample, t, from, own + which.first,
                                               next);
         from = next + which.first;
       }
@@ -308,8 +287,8 @@ struct BlockForward {
   template <int gates>
   __device__ void run(const T* shared_weights, int64_t tile) {
     const CfcLayer<T>& layer = call.layer;
-    const CfcResults<T>& out = call.out;
-    const int64_t N = layer.size.N, M = layer.size.M;
+    const Results<T>& out = call.out;
+    const int64_t N = layer.size.N;
     const BlockSample<T> sample(layer, tile, place.part);
     const int64_t steps = longest(layer, tile), b = sample.b;
     const bool remembers = layer.remembers;
@@ -324,17 +303,17 @@ struct BlockForward {
     if (!sample.is_there) return;
     for (int64_t j = place.first; j < N; j += place.step) {
       const T state = h[j].value[place.part];
-      const int64_t m = j - (N - M);
+      const int64_t m = layer.output_of(j);
       out.hn[b * layer.state_width() + j] = state;
       if (remembers) out.hn[b * 2 * N + N + j] = c[j].value[place.part];
-      if (m >= 0 && !out.return_sequences) out.write_output(b, 0, m, state);
+      if (m >= 0 && !out.return_sequences) element(out.output, b, 0, m) = state;
       for (int64_t t = steps; t < layer.size.T; ++t) {
-        if (m >= 0 && out.return_sequences) out.write_output(b, t, m, T(0));
+        if (m >= 0 && out.return_sequences) element(out.output, b, t, m) = T(0);
         if (out.states != nullptr) out.states[(layer.row(b, t) + layer.rows.B) * N + j] = state;
       }
     }
     if (out.states == nullptr) return;
-    const auto clear = [&](const CfcStage<T>& stage, int values) {
+    const auto clear = [&](const Stage<T>& stage, int values) {
       for (int64_t t = steps; t < layer.size.T; ++t) {
         for (int k = place.first; k < values; k += place.step) {
           stage.kept[layer.row(b, t) * stage.kept_pitch + k] = T(0);
@@ -347,20 +326,6 @@ struct BlockForward {
     }
   }
 };
-
-template <typename T, int gates, bool in_shared>
-__global__ void __launch_bounds__(kBlockMaxThreads, 1)
-    cfc_block_forward_kernel(const __grid_constant__ CfcBlockCall<T> call) {
-  Four<T>* const shared = reinterpret_cast<Four<T>*>(dynamic_shared());
-  const int64_t weights = in_shared ? step_weights(call) / 4 : 0;
-  if constexpr (in_shared) take_weights(call, false, shared);
-  BlockForward<T> pass(call, shared + weights);
-  const int64_t tiles = (call.layer.rows.B + kBlockSamples - 1) / kBlockSamples;
-  // A thread begins a tile with what was its own at the end of the one before.
-  for (int64_t tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
-    pass.template run<gates>(in_shared ? reinterpret_cast<const T*>(shared) : nullptr, tile);
-  }
-}
 
 template <typename T>
 struct BlockBackward {
@@ -382,62 +347,32 @@ struct BlockBackward {
   }
 
   // dz of all units of a stage, into shared memory and into the stage's own.
-  template <int gates, int stride, StageKind kind>
-  __device__ void gradients(const CfcStage<T>& stage, const BlockSample<T>& sample,
-                            int64_t t) const {
+  template <int gates, int stride, StageRole role>
+  __device__ void gradients(const Stage<T>& stage, const BlockSample<T>& sample, int64_t t) const {
     const CfcLayer<T>& layer = call.layer;
-    const CfcWanted<T>& grad = call.grad;
     const int part = place.part;
     const bool active = t < sample.length;
     const int64_t b = sample.b, r = layer.row(b, t), N = layer.size.N;
     for (int u = place.first; u < stage.units; u += place.step) {
       PackedGates<T, stride> of{};
-      if (active) {
-        const T* const kept = stage.kept + r * stage.kept_pitch;
-        if constexpr (kind == StageKind::backbone) {
-          const SequenceView<const T>& drop = stage.dropout;
-          T value = of_layer[u].value[part] * activate(layer.activation, kept[u]).slope;
-          if (drop.data != nullptr) {
-            value *= drop.data[b * drop.stride_b + t * drop.stride_t + u * drop.stride_c];
-          }
-          of.value[0] = value;
-        } else if constexpr (kind == StageKind::memory) {
-          const T* const keep = kept + u * kKeptRows;
-          const Gates<T> gate{keep[0], keep[1], keep[2], keep[3]};
+      if constexpr (role == StageRole::backbone) {
+        const T value = of_layer[u].value[part];
+        if (active) of.value[0] = backbone_gradient(layer, stage, b, t, u, value);
+      } else if constexpr (role == StageRole::memory) {
+        if (active) {
+          const T* const keep = stage.kept + r * stage.kept_pitch + u * kKeptRows;
           const T c_before =
               t == 0 ? layer.initial(b, N + u) : keep[4 - layer.rows.B * stage.kept_pitch];
           T memory = gc[u].value[part];
-          const Gates<T> sums =
-              memory_backward(gate, c_before, keep[4], before[u].value[part], memory);
+          const Gates<T> sums = memory_backward(keep, c_before, before[u].value[part], memory);
           gc[u].value[part] = memory;
-          of.value[0] = sums.a;
-          of.value[1] = sums.i;
-          of.value[2] = sums.f;
-          of.value[3] = sums.o;
-        } else {
-          const int j = stage.first + u;
-          const T w_tau = gates == 1 ? stage.w_tau[u] : T(0), A = gates == 1 ? stage.A[u] : T(0);
-          const T dt = gates == 3 ? T(1) : layer.rows.step(b, t, j);
-          T keep[gates];
-          FASTLTC_UNROLL
-          for (int n = 0; n < gates; ++n) keep[n] = kept[u * gates + n];
-          const T total = g[j].value[part] + grad.step_gradient(layer.size, b, t, j);
-          const CellGradient<T, gates> sums =
-              cell_backward<T, gates>(layer.mode, keep, dt, w_tau, A, total);
-          FASTLTC_UNROLL
-          for (int n = 0; n < gates; ++n) of.value[n] = sums.dz[n];
-          if (grad.grad_dt != nullptr) grad.grad_dt[r * N + j] = sums.dt;
-          if (grad.grad_pure != nullptr) {
-            grad.grad_pure[2 * r * N + j] = sums.w_tau;
-            grad.grad_pure[(2 * r + 1) * N + j] = sums.A;
-          }
+          of = {sums.a, sums.i, sums.f, sums.o};
         }
-      } else if (sample.is_there && kind == StageKind::cell) {
-        const int j = stage.first + u;
-        if (grad.grad_dt != nullptr) grad.grad_dt[r * N + j] = T(0);
-        if (grad.grad_pure != nullptr) {
-          grad.grad_pure[2 * r * N + j] = grad.grad_pure[(2 * r + 1) * N + j] = T(0);
-        }
+      } else if (sample.is_there) {
+        const CellGradient<T, gates> sums = finish_cell_backward<T, gates>(
+            layer, call.grad, stage, b, t, u, g[stage.first + u].value[part], active);
+        FASTLTC_UNROLL
+        for (int n = 0; n < gates; ++n) of.value[n] = sums.dz[n];
       }
       FASTLTC_UNROLL
       for (int n = 0; n < gates; ++n) dz[u * gates + n].value[part] = of.value[n];
@@ -448,16 +383,16 @@ struct BlockBackward {
   }
 
   // What a stage kept of a step, which gradients() reads first.
-  __device__ void ahead(const CfcStage<T>& stage, const BlockSample<T>& sample, int64_t t) const {
+  __device__ void ahead(const Stage<T>& stage, const BlockSample<T>& sample, int64_t t) const {
     if (t < 0 || t >= sample.length || place.first >= stage.units) return;
-    const int values = stage.kind == StageKind::memory ? kKeptRows : stage.gates;
+    const int values = stage.role == StageRole::memory ? kKeptRows : stage.gates;
     prefetch(stage.kept + call.layer.row(sample.b, t) * stage.kept_pitch + place.first * values);
   }
 
   // From dz to the gradients of what the stage was given: `from` of the stage before (added to
   // where that is a cell), `own` of its own state, where samples that do not run keep `held`.
   template <int gates, int stride>
-  __device__ void through(const CfcStage<T>& stage, const T* weight, bool active, Four<T>* from,
+  __device__ void through(const Stage<T>& stage, const T* weight, bool active, Four<T>* from,
                           bool add, Four<T>* own, const Four<T>* held) const {
     const int columns = stage.columns(), part = place.part;
     const int inputs = stage.reads_x ? 0 : stage.inputs;
@@ -492,29 +427,29 @@ struct BlockBackward {
     const bool active = t < sample.length, remembers = call.layer.remembers;
     const T* at = shared_weights;
     if (shared_weights != nullptr) at += step_weights(call);
-    const auto weights = [&](const CfcStage<T>& stage) -> const T* {
+    const auto weights = [&](const Stage<T>& stage) -> const T* {
       if (shared_weights == nullptr) return stage.transposed;
       at -= step_weights(stage);
       return at;
     };
     for (int s = call.count - 1; s >= 0; --s) {
-      const CfcStage<T>& which = call.stages[s];
+      const Stage<T>& which = call.stages[s];
       const T* const weight = weights(which);
       const bool last = s == 0 && !remembers;
-      const CfcStage<T>& next = s > 0       ? call.stages[s - 1]
-                                : remembers ? call.memory
-                                            : call.stages[call.count - 1];
-      const bool after_cell = s > 0 && call.stages[s - 1].kind == StageKind::cell;
+      const Stage<T>& next = s > 0       ? call.stages[s - 1]
+                             : remembers ? call.memory
+                                         : call.stages[call.count - 1];
+      const bool after_cell = s > 0 && call.stages[s - 1].role == StageRole::cell;
       Four<T>* const from = after_cell ? g + call.stages[s - 1].first : of_layer;
       Four<T>* const own = before + which.first;
       const Four<T>* const held = g + which.first;
-      if (which.kind == StageKind::backbone) {
-        gradients<1, 1, StageKind::backbone>(which, sample, t);
+      if (which.role == StageRole::backbone) {
+        gradients<1, 1, StageRole::backbone>(which, sample, t);
         ahead(next, sample, last ? t - 1 : t);
         __syncthreads();
         through<1, 1>(which, weight, active, from, after_cell, own, held);
       } else {
-        gradients<gates, stride, StageKind::cell>(which, sample, t);
+        gradients<gates, stride, StageRole::cell>(which, sample, t);
         ahead(next, sample, last ? t - 1 : t);
         __syncthreads();
         through<gates, stride>(which, weight, active, from, after_cell, own, held);
@@ -522,7 +457,7 @@ struct BlockBackward {
       __syncthreads();
     }
     if (remembers) {
-      gradients<4, 4, StageKind::memory>(call.memory, sample, t);
+      gradients<4, 4, StageRole::memory>(call.memory, sample, t);
       ahead(call.stages[call.count - 1], sample, t - 1);
       __syncthreads();
       through<4, 4>(call.memory, weights(call.memory), active, nullptr, false, g, before);
@@ -544,9 +479,9 @@ struct BlockBackward {
     const int64_t b = sample.b;
     const bool remembers = layer.remembers;
     for (int64_t j = place.first; j < N; j += place.step) {
-      g[j].value[part] = sample.is_there ? grad.last_gradient(layer.size, b, j) : T(0);
+      g[j].value[part] = sample.is_there ? grad.last_gradient(layer, b, j) : T(0);
       if (remembers) {
-        gc[j].value[part] = sample.is_there ? grad.last_gradient(layer.size, b, N + j) : T(0);
+        gc[j].value[part] = sample.is_there ? grad.last_gradient(layer, b, N + j) : T(0);
       }
     }
     __syncthreads();
@@ -560,6 +495,22 @@ struct BlockBackward {
   }
 };
 
+// The loop over tiles stands in both kernels: in a function that is given the call by reference it
+// takes up to 20 registers more.
+template <typename T, int gates, bool in_shared>
+__global__ void __launch_bounds__(kBlockMaxThreads, 1)
+    cfc_block_forward_kernel(const __grid_constant__ CfcBlockCall<T> call) {
+  Four<T>* const shared = reinterpret_cast<Four<T>*>(dynamic_shared());
+  const int64_t weights = in_shared ? step_weights(call) / 4 : 0;
+  if constexpr (in_shared) take_weights(call, false, shared);
+  BlockForward<T> pass(call, shared + weights);
+  const int64_t tiles = (call.layer.rows.B + kBlockSamples - 1) / kBlockSamples;
+  // A thread begins a tile with what was its own at the end of the one before.
+  for (int64_t tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
+    pass.template run<gates>(in_shared ? reinterpret_cast<const T*>(shared) : nullptr, tile);
+  }
+}
+
 template <typename T, int gates, bool in_shared>
 __global__ void __launch_bounds__(kBlockMaxThreads, 1)
     cfc_block_backward_kernel(const __grid_constant__ CfcBlockCall<T> call) {
@@ -568,7 +519,6 @@ __global__ void __launch_bounds__(kBlockMaxThreads, 1)
   if constexpr (in_shared) take_weights(call, true, shared);
   BlockBackward<T> pass(call, shared + weights);
   const int64_t tiles = (call.layer.rows.B + kBlockSamples - 1) / kBlockSamples;
-  // A thread begins a tile with what was its own at the end of the one before.
   for (int64_t tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
     pass.template run<gates>(in_shared ? reinterpret_cast<const T*>(shared) : nullptr, tile);
   }

@@ -1,8 +1,9 @@
 // A CfC layer as its kernels read it, and the maths of its cells.
 //
-// A layer is a chain of stages, each a product of a packed weight with what the stage before it
-// gives and, for a cell or the first of a backbone, with the cell's own state; before the chain
-// there may be the memory cell of mixed memory, whose output then takes the place of that state.
+// A layer is a chain of stages (stage.h), each a product of a packed weight with what the stage
+// before it gives and, for a cell or the first of a backbone, with the cell's own state; before the
+// chain there may be the memory cell of mixed memory, whose output then takes the place of that
+// state.
 //   z = [from, own] W + b        cell: z are the gates of its neurons, and
 //   gated:    h' = tanh z1 (1 - r) + r tanh z2       r = sigmoid(z3 dt + z4)
 //   no_gate:  h' = tanh z1 + r tanh z2
@@ -16,44 +17,16 @@
 #pragma once
 
 #include "core/cfc_problem.h"
-#include "cuda/device.h"
-#include "cuda/rows.h"
+#include "cuda/frame/device.h"
+#include "cuda/stage.h"
 
 namespace fastltc::cuda {
-
-enum class StageKind : int { backbone, cell, memory };
-
-template <typename T>
-struct CfcStage {
-  StageKind kind = StageKind::cell;
-  int units = 0;   // neurons, or units of the backbone
-  int gates = 0;   // values of a unit: 1, 3 or 4
-  int stride = 0;  // between units in what is packed: 1 or 4
-  int inputs = 0;  // from the stage before, or x
-  int own = 0;     // from the cell's own state
-  int first = 0;   // the first neuron of the state that is the stage's own
-  bool reads_x = false;
-  T* weight = nullptr;      // [inputs + own][units][stride]
-  T* bias = nullptr;        // [units][stride]
-  T* transposed = nullptr;  // [units][columns][stride]; null: not wanted
-  T* kept = nullptr;        // of row 0; null: not kept
-  int kept_pitch = 0;       // between rows
-  const T* w_tau = nullptr;
-  const T* A = nullptr;
-  SequenceView<const T> dropout;  // null: none
-  T* dz = nullptr;                // [rows][units][stride], of the backward pass
-
-  FASTLTC_DEVICE int64_t width() const { return static_cast<int64_t>(units) * stride; }
-  // The products with x are taken for all rows at once; a step has the others.
-  FASTLTC_DEVICE int skipped() const { return reads_x ? inputs : 0; }
-  FASTLTC_DEVICE int columns() const { return inputs + own - skipped(); }
-};
 
 // What the recurrent kernels of all plans share.
 template <typename T>
 struct CfcLayer {
   LayerSizes size;
-  Rows<T> rows;
+  SequenceRows<T> rows;
   CfcMode mode = CfcMode::gated;
   Activation activation = Activation::lecun_tanh;
   const T* given = nullptr;         // [rows][units][stride]: bias and x's share of the first stage
@@ -66,50 +39,27 @@ struct CfcLayer {
   FASTLTC_DEVICE T initial(int64_t b, int64_t j) const {
     return h0.data == nullptr ? T(0) : h0.data[b * h0.stride_b + j * h0.stride_c];
   }
-};
-
-// What the forward pass writes.
-template <typename T>
-struct CfcResults {
-  SequenceView<T> output;
-  bool return_sequences = true;
-  T* hn = nullptr;
-  T* states = nullptr;  // [T + 1][B][N]; null: not kept
-
-  FASTLTC_DEVICE void write_output(int64_t b, int64_t t, int64_t m, T value) const {
-    output.data[b * output.stride_b + t * output.stride_t + m * output.stride_c] = value;
-  }
+  // The output of neuron j, negative where it is none.
+  FASTLTC_DEVICE int64_t output_of(int64_t j) const { return j - (size.N - size.M); }
 };
 
 // What the backward pass is given and writes, but for the stages' dz.
 template <typename T>
-struct CfcWanted {
-  SequenceView<const T> grad_output;  // null: zeros
-  bool return_sequences = true;
-  SequenceView<const T> grad_hn;  // null: zeros
-  T* grad_h0 = nullptr;           // null: not wanted
-  T* grad_dt = nullptr;           // [rows][N]; null: not wanted
-  T* grad_pure = nullptr;         // [rows][2][N], the terms of w_tau and A; null: not pure
+struct CfcWanted : Wanted<T> {
+  T* grad_dt = nullptr;    // [rows][N]; null: not wanted
+  T* grad_pure = nullptr;  // [rows][2][N], the terms of w_tau and A; null: not pure
 
-  FASTLTC_DEVICE T output_gradient(int64_t b, int64_t t, int64_t m) const {
-    const SequenceView<const T>& gy = grad_output;
-    return gy.data[b * gy.stride_b + t * gy.stride_t + m * gy.stride_c];
-  }
   // Of the state after the last step.
-  FASTLTC_DEVICE T last_gradient(const LayerSizes& size, int64_t b, int64_t j) const {
-    T g =
-        grad_hn.data == nullptr ? T(0) : grad_hn.data[b * grad_hn.stride_b + j * grad_hn.stride_c];
-    const int64_t m = j - (size.N - size.M);
-    if (grad_output.data != nullptr && !return_sequences && m >= 0 && j < size.N) {
-      g += output_gradient(b, 0, m);
-    }
+  FASTLTC_DEVICE T last_gradient(const CfcLayer<T>& layer, int64_t b, int64_t j) const {
+    T g = state_or_zero(this->grad_hn, b, j);
+    const int64_t m = layer.output_of(j);
+    if (this->of_last() && m >= 0 && j < layer.size.N) g += element(this->grad_output, b, 0, m);
     return g;
   }
   // Added where the chain arrives at neuron j in step t.
-  FASTLTC_DEVICE T step_gradient(const LayerSizes& size, int64_t b, int64_t t, int64_t j) const {
-    const int64_t m = j - (size.N - size.M);
-    if (grad_output.data == nullptr || !return_sequences || m < 0) return T(0);
-    return output_gradient(b, t, m);
+  FASTLTC_DEVICE T step_gradient(const CfcLayer<T>& layer, int64_t b, int64_t t, int64_t j) const {
+    const int64_t m = layer.output_of(j);
+    return this->of_steps() && m >= 0 ? element(this->grad_output, b, t, m) : T(0);
   }
 };
 
@@ -211,6 +161,71 @@ FASTLTC_DEVICE CellGradient<T, gates> cell_backward(CfcMode mode, const T (&keep
     }
   }
   return grad;
+}
+
+// The factor on unit u of a backbone's layer.
+template <typename T>
+FASTLTC_DEVICE T dropout_factor(const Stage<T>& stage, int64_t b, int64_t t, int64_t u) {
+  return stage.dropout.data == nullptr ? T(1) : element(stage.dropout, b, t, u);
+}
+
+// What neuron u of a cell makes of its sums z in a step: its state, `held` where the sample does
+// not run. Writes what is kept and the output.
+template <typename T, int gates>
+FASTLTC_DEVICE T finish_cell(const CfcLayer<T>& layer, const Results<T>& out, const Stage<T>& stage,
+                             int64_t b, int64_t t, int u, const T (&z)[gates], T dt, T held,
+                             bool active, bool is_there = true) {
+  const int j = stage.first + u;
+  const int64_t m = layer.output_of(j);
+  const T w_tau = gates == 1 ? stage.w_tau[u] : T(0), A = gates == 1 ? stage.A[u] : T(0);
+  T keep[gates];
+  const T after = cell_forward<T, gates>(layer.mode, z, dt, w_tau, A, keep);
+  const T state = active ? after : held;
+  if (!is_there) return state;
+  if (stage.kept != nullptr) {
+    T* const kept = stage.kept + layer.row(b, t) * stage.kept_pitch + u * gates;
+    FASTLTC_UNROLL
+    for (int g = 0; g < gates; ++g) kept[g] = active ? keep[g] : T(0);
+  }
+  if (out.return_sequences && m >= 0) element(out.output, b, t, m) = active ? state : T(0);
+  return state;
+}
+
+// The gradient of those sums from that of the state. Writes the gradients of the neuron's time
+// step, w_tau and A.
+template <typename T, int gates>
+FASTLTC_DEVICE CellGradient<T, gates> finish_cell_backward(const CfcLayer<T>& layer,
+                                                           const CfcWanted<T>& grad,
+                                                           const Stage<T>& stage, int64_t b,
+                                                           int64_t t, int u, T g, bool active) {
+  const int j = stage.first + u;
+  const int64_t r = layer.row(b, t), N = layer.size.N;
+  CellGradient<T, gates> sums;
+  if (active) {
+    const T* const kept = stage.kept + r * stage.kept_pitch + u * gates;
+    const T w_tau = gates == 1 ? stage.w_tau[u] : T(0), A = gates == 1 ? stage.A[u] : T(0);
+    const T dt = gates == 3 ? T(1) : layer.rows.step(b, t, j);
+    T keep[gates];
+    FASTLTC_UNROLL
+    for (int n = 0; n < gates; ++n) keep[n] = kept[n];
+    sums = cell_backward<T, gates>(layer.mode, keep, dt, w_tau, A,
+                                   g + grad.step_gradient(layer, b, t, j));
+  }
+  if (grad.grad_dt != nullptr) grad.grad_dt[r * N + j] = sums.dt;
+  if (grad.grad_pure != nullptr) {
+    grad.grad_pure[2 * r * N + j] = sums.w_tau;
+    grad.grad_pure[(2 * r + 1) * N + j] = sums.A;
+  }
+  return sums;
+}
+
+// The gradient of what goes into the activation of unit u of a backbone's layer, from that of what
+// comes out of it.
+template <typename T>
+FASTLTC_DEVICE T backbone_gradient(const CfcLayer<T>& layer, const Stage<T>& stage, int64_t b,
+                                   int64_t t, int64_t u, T g) {
+  const T kept = stage.kept[layer.row(b, t) * stage.kept_pitch + u];
+  return g * activate(layer.activation, kept).slope * dropout_factor(stage, b, t, u);
 }
 
 }  // namespace fastltc::cuda

@@ -24,10 +24,10 @@ namespace fastltc::cuda {
 template <typename T>
 struct CfcWarpCall {
   CfcLayer<T> layer;
-  CfcResults<T> out;
+  Results<T> out;
   CfcWanted<T> grad;
   int cells = 0;
-  CfcStage<T> stages[kCfcMaxStages];
+  Stage<T> stages[kCfcMaxStages];
 };
 
 // Values that a lane reads past the last neuron have a weight of zero.
@@ -39,7 +39,7 @@ struct CfcLane {
   int neuron;
   int cell;
   bool is_neuron;
-  CfcStage<T> stage;
+  Stage<T> stage;
   int unit;
   T w_tau = 0;
   T A = 0;
@@ -65,9 +65,9 @@ __global__ void __launch_bounds__(kWarp, 1)
     cfc_warp_forward_kernel(const __grid_constant__ CfcWarpCall<T> call) {
   FASTLTC_SHARED_ARRAY(T, buffers, 2 * kWarpBuffer);
   const CfcLayer<T>& layer = call.layer;
-  const CfcResults<T>& out = call.out;
+  const Results<T>& out = call.out;
   const CfcLane<T> lane(call);
-  const CfcStage<T>& stage = lane.stage;
+  const Stage<T>& stage = lane.stage;
   const int N = static_cast<int>(layer.size.N), first_output = N - static_cast<int>(layer.size.M);
   const int width = static_cast<int>(stage.width());
   // The first cell has its inputs' share given.
@@ -141,7 +141,7 @@ __global__ void __launch_bounds__(kWarp, 1)
             }
           }
           if (out.return_sequences && lane.neuron >= first_output) {
-            out.write_output(b, t, lane.neuron - first_output, h);
+            element(out.output, b, t, lane.neuron - first_output) = h;
           }
         }
         to[lane.neuron] = h;
@@ -154,7 +154,8 @@ __global__ void __launch_bounds__(kWarp, 1)
     if (!lane.is_neuron) continue;
     out.hn[b * N + lane.neuron] = h;
     const bool is_output = lane.neuron >= first_output;
-    if (is_output && !out.return_sequences) out.write_output(b, 0, lane.neuron - first_output, h);
+    if (is_output && !out.return_sequences)
+      element(out.output, b, 0, lane.neuron - first_output) = h;
     for (int64_t t = length; t < layer.size.T; ++t) {
       const int64_t r = layer.row(b, t);
       if (out.states != nullptr) {
@@ -163,7 +164,8 @@ __global__ void __launch_bounds__(kWarp, 1)
           stage.kept[r * stage.kept_pitch + lane.unit * gates + g] = T(0);
         }
       }
-      if (is_output && out.return_sequences) out.write_output(b, t, lane.neuron - first_output, 0);
+      if (is_output && out.return_sequences)
+        element(out.output, b, t, lane.neuron - first_output) = T(0);
     }
   }
 }
@@ -180,13 +182,13 @@ __global__ void __launch_bounds__(kWarp, 1)
   const CfcLayer<T>& layer = call.layer;
   const CfcWanted<T>& grad = call.grad;
   const CfcLane<T> lane(call);
-  const CfcStage<T>& stage = lane.stage;
+  const Stage<T>& stage = lane.stage;
   const int N = static_cast<int>(layer.size.N), width = static_cast<int>(stage.width());
   // Onto whom the neuron has weights: its own cell and the next one.
   T weight[slots][gates];
   {
     const bool last = lane.cell == call.cells - 1;
-    const CfcStage<T>& after = call.stages[last ? lane.cell : lane.cell + 1];
+    const Stage<T>& after = call.stages[last ? lane.cell : lane.cell + 1];
     const int reached = stage.units + (last ? 0 : after.units);
     FASTLTC_UNROLL
     for (int k = 0; k < slots; ++k) {
@@ -216,7 +218,7 @@ __global__ void __launch_bounds__(kWarp, 1)
         next[g] = stage.kept[r * stage.kept_pitch + lane.unit * gates + g];
       }
       if constexpr (gates != 3) next_dt = layer.rows.step(b, t, lane.neuron);
-      next_g = grad.step_gradient(layer.size, b, t, lane.neuron);
+      next_g = grad.step_gradient(layer, b, t, lane.neuron);
     };
     // Written at every step, so that the sums over rows need not ask for lengths.
     const auto write = [&](int64_t t, const Gradient& g, const Packed& dz) {
@@ -254,7 +256,7 @@ __global__ void __launch_bounds__(kWarp, 1)
       total += second;
       Packed dz{};
       if (lane.is_neuron) {
-        if (t == length - 1) total += grad.last_gradient(layer.size, b, lane.neuron);
+        if (t == length - 1) total += grad.last_gradient(layer, b, lane.neuron);
         if (t >= 0 && t < length) {
           const Gradient g =
               cell_backward<T, gates>(layer.mode, keep, dt, lane.w_tau, lane.A, total);

@@ -7,194 +7,39 @@
 
 #include <algorithm>
 #include <mutex>
-#include <type_traits>
 
-#include "cuda/launch.h"
-#include "cuda/ltc_cluster.cuh"
-#include "cuda/ltc_gather.cuh"
-#include "cuda/ltc_persistent.cuh"
-#include "cuda/ltc_rows.cuh"
+#include "cuda/frame/launch.h"
+#include "cuda/frame/scratch.h"
+#include "cuda/frame/static_switch.h"
+#include "cuda/ltc_cluster_backward.cuh"
+#include "cuda/ltc_cluster_forward.cuh"
+#include "cuda/ltc_pass.h"
+#include "cuda/ltc_persistent_backward.cuh"
+#include "cuda/ltc_persistent_forward.cuh"
 #include "cuda/ltc_tiled.cuh"
-#include "cuda/memory_pass.h"
-#include "cuda/scratch.h"
 
 namespace fastltc::cuda {
 
 namespace {
 
-// A thread for each of n.
-dim3 threads_grid(int64_t n) { return grid(ceil_div(n, kRowThreads)); }
-// Lanes for rows, warps for channels.
-dim3 rows_grid(int64_t rows, int64_t channels) {
-  return grid(ceil_div(rows, kWarp), ceil_div(channels, kRowWarps));
-}
-
 // Parts in which a list's sums over `rows` are taken: enough blocks to fill a device, at least 256
 // rows each, and no more than some megabytes of sums.
 int64_t sum_parts(int64_t synapses, int64_t rows) {
-  const int64_t blocks = ceil_div(synapses, kSynapsesPerWarp * kRowWarps);
+  const int64_t blocks = ceil_div(synapses, kSynapsesPerWarp * kBlockWarps);
   const int64_t wanted = ceil_div(1024, std::max<int64_t>(blocks, 1));
   return std::max<int64_t>(1, std::min(wanted, ceil_div(rows, 256)));
 }
 
-// What both passes need, and where it lies in the scratch memory.
 template <typename T>
-struct Pass {
-  const LtcSchedule& schedule;
-  const LtcInputs<T>& in;
-  const LtcCounts& counts;
-  cudaStream_t stream;
-
-  Network<T> net{};
-  Rows<T> rows{};
-  InputMap<T> map{};
-  T* num = nullptr;
-  T* den = nullptr;
-  MemoryPass<T> memory{};
-
-  bool tiled() const { return schedule.plan == LtcPlan::tiled; }
-  bool clusters() const { return schedule.plan == LtcPlan::cluster_per_tile; }
-  // States that a step adds; with mixed memory the first goes into the memory cell.
-  int64_t of_step() const { return in.size.U + (memory.present() ? 1 : 0); }
-  int64_t state_width() const { return (memory.present() ? 2 : 1) * in.size.N; }
-  int kind() const { return memory.present() ? kMixedMemory : in.nets > 1 ? kLayers : kOneLayer; }
-
-  void take(Scratch& scratch, bool backward) {
-    const LayerSizes& size = in.size;
-    const LtcParameters<T>& p = in.parameters;
-    rows.B = size.B;
-    rows.steps = size.T;
-    rows.count = size.B * size.T;
-    rows.timespans = in.timespans;
-    rows.timespans_per_neuron = in.timespans_per_neuron;
-    rows.lengths = in.lengths;
-    rows.lengths_stride = in.lengths_stride;
-    net.size = size;
-    net.recurrent.sigma = p.sigma;
-    net.recurrent.mu = p.mu;
-    net.recurrent.weight = p.w;
-    net.recurrent.erev = p.erev;
-    net.nets = static_cast<int>(in.nets);
-    net.outputs_each = static_cast<int>(size.M / in.nets);
-    take(scratch, net.recurrent, in.synapses, counts.synapses, size.N, backward);
-    net.sensory.sigma = p.sensory_sigma;
-    net.sensory.mu = p.sensory_mu;
-    net.sensory.weight = p.sensory_w;
-    net.sensory.erev = p.sensory_erev;
-    take(scratch, net.sensory, in.sensory_synapses, counts.sensory_synapses, size.I, backward);
-    net.gleak = scratch.take<T>(size.N);
-    net.capacity = scratch.take<T>(size.N);
-    net.leak_numerator = scratch.take<T>(size.N);
-    net.leak_denominator = scratch.take<T>(size.N);
-    if (!tiled() && !clusters()) {
-      net.order = scratch.take<int32_t>(size.N);
-      net.driven_count = scratch.take<int32_t>(in.nets);
-    }
-    map.x = in.x;
-    map.w = p.input_w;
-    map.b = p.input_b;
-    map.I = static_cast<int>(size.I);
-    map.u = scratch.take<T>(size.I * rows.count);
-    num = scratch.take<T>(size.N * rows.count);
-    den = scratch.take<T>(size.N * rows.count);
-    memory.stream = stream;
-    memory.take(scratch, in, rows, {tiled() ? 0 : schedule.threads}, backward);
-  }
-  void take(Scratch& scratch, Synapses<T>& list, const SynapseList& given, int64_t count,
-            int64_t pre, bool backward) {
-    const int64_t N = in.size.N;
-    list.given_column = given.column;
-    list.given_row = given.row;
-    list.count = count;
-    list.rows = static_cast<int>(pre);
-    list.neurons = static_cast<int>(N);
-    list.rows_each = static_cast<int>(pre / in.nets);
-    list.neurons_each = static_cast<int>(N / in.nets);
-    list.column = scratch.take<int32_t>(N + 1);
-    list.parameters = scratch.take<Synapse<T>>(count);
-    // What clear_positions clears, in one piece.
-    if (backward) list.position = scratch.take<int32_t>(N * list.rows_each);
-    list.pre = scratch.take<int32_t>(count);
-    list.post = scratch.take<int32_t>(count);
-    if (!backward) return;
-    list.out_count = scratch.take<int32_t>(pre);
-    list.out = scratch.take<int32_t>(pre * list.neurons_each);
-  }
-
-  void gather(bool backward) const {
-    const int64_t N = in.size.N;
-    if (backward) {
-      clear_positions(net.recurrent);
-      clear_positions(net.sensory);
-    }
-    launch("ltc_gather", ltc_gather_kernel<T>, grid(ceil_div(N, 4), 3), 4 * kWarp, 0, stream, net,
-           in.parameters);
-    if (!backward) return;
-    const int64_t most = std::max(N, in.size.I);
-    launch("ltc_gather_out", ltc_gather_out_kernel<T>, grid(ceil_div(most, kRowThreads), 2),
-           kRowThreads, 0, stream, net);
-  }
-  // To -1. A list that is not well formed may leave out any of its synapses.
-  void clear_positions(const Synapses<T>& list) const {
-    const size_t bytes = reinterpret_cast<unsigned char*>(list.post + list.count) -
-                         reinterpret_cast<unsigned char*>(list.position);
-    if (bytes > 0) check(cudaMemsetAsync(list.position, 0xff, bytes, stream), "memset");
-  }
-  void sensory_sums() const {
-    if (rows.count == 0) return;
-    if (map.I > 0) {
-      launch("ltc_input_map", ltc_input_map_kernel<T>,
-             grid(ceil_div(rows.count, kRowThreads), map.I), kRowThreads, 0, stream, rows, map);
-    }
-    launch("ltc_sensory_sums", ltc_sensory_sums_kernel<T>, rows_grid(rows.count, in.size.N),
-           kRowThreads, 0, stream, net, rows.count, map.u, num, den);
-  }
-};
-
-// Calls run(slots, threads, kind), all compile-time constants, for the schedule's instantiation.
-template <typename T, typename Run>
-void with_instance(const LtcSchedule& schedule, int kind, const Run& run_kind) {
-  using std::integral_constant;
-  const auto run = [&](auto slots, auto threads) {
-    if (kind == kMixedMemory) {
-      run_kind(slots, threads, integral_constant<int, kMixedMemory>());
-    } else if (kind == kLayers) {
-      run_kind(slots, threads, integral_constant<int, kLayers>());
-    } else {
-      run_kind(slots, threads, integral_constant<int, kOneLayer>());
-    }
-  };
-  const auto warp = integral_constant<int, kWarp>();
-  constexpr bool is_float64 = sizeof(T) == 8;
-  if (schedule.plan == LtcPlan::block_per_sample) {
-    return run(integral_constant<int, is_float64 ? 2 : 8>(), integral_constant<int, 512>());
-  }
-  if constexpr (!is_float64) {
-    if (schedule.slots > 8) return run(integral_constant<int, 12>(), warp);
-    if (schedule.slots > 4) return run(integral_constant<int, 8>(), warp);
-  }
-  return run(integral_constant<int, 4>(), warp);
-}
-
-// Calls run(samples), a compile-time constant, for the schedule's tiles.
-template <typename Run>
-void with_tile(const LtcSchedule& schedule, const Run& run) {
-  using std::integral_constant;
-  if (schedule.samples > 8) return run(integral_constant<int, 16>());
-  if (schedule.samples > 4) return run(integral_constant<int, 8>());
-  return run(integral_constant<int, 4>());
-}
-
-template <typename T>
-struct ForwardPass : Pass<T> {
-  using Pass<T>::in;
-  using Pass<T>::memory;
-  using Pass<T>::stream;
+struct ForwardPass : LtcPass<T> {
+  using LtcPass<T>::in;
+  using LtcPass<T>::memory;
+  using LtcPass<T>::stream;
 
   T* turn[2] = {};  // [N][B], where the tiled plan keeps no states
 
   void take(Scratch& scratch, bool keeps_states) {
-    Pass<T>::take(scratch, false);
+    LtcPass<T>::take(scratch, false);
     if (!this->tiled() || keeps_states) return;
     for (T*& state : turn) state = scratch.take<T>(in.size.N * in.size.B);
   }
@@ -208,19 +53,17 @@ struct ForwardPass : Pass<T> {
     if (this->tiled()) {
       run_tiled(out);
     } else if (this->clusters()) {
-      if constexpr (std::is_same_v<T, float>) run_clusters(out);
+      if constexpr (sizeof(T) == 4) run_clusters(out);
     } else {
       run_persistent(out);
     }
   }
 
   void run_persistent(const LtcOutputs<T>& out) const {
-    PersistentForward<T> call;
-    fill(call, out);
-    call.states = out.states;
+    PersistentForward<T> call{common(out)};
     call.most = static_cast<int>(ltc_layer_synapses(in.size, this->counts, in.nets));
     call.memory = memory.of_sample({});
-    with_instance<T>(this->schedule, this->kind(), [&](auto slots, auto threads, auto kind) {
+    this->with_instance([&](auto slots, auto threads, auto kind) {
       launch("ltc_persistent_forward", ltc_persistent_forward_kernel<T, slots(), threads(), kind()>,
              grid(in.nets, in.size.B), this->schedule.threads,
              persistent_forward_shared<T>(in.size.N / in.nets), stream, call);
@@ -229,14 +72,12 @@ struct ForwardPass : Pass<T> {
 
   void run_clusters(const LtcOutputs<float>& out) const {
     const LayerSizes& size = in.size;
-    ClusterForward call;
-    fill(call, out);
-    call.states = out.states;
+    ClusterForward call{common(out)};
     if (out.states != nullptr) {
       call.rates = out.states + (size.T * size.U + 1) * size.N * size.B;
     }
     call.tiles = ceil_div(size.B, this->schedule.samples);
-    with_tile(this->schedule, [&](auto samples) {
+    static_switch<4, 8, 16>(this->schedule.samples, [&](auto samples) {
       launch_clusters("ltc_cluster_forward", ltc_cluster_forward_kernel<samples()>,
                       grid(this->schedule.blocks * this->schedule.cluster), kClusterThreads,
                       this->schedule.cluster, cluster_forward_shared(size.N, samples()), stream,
@@ -247,56 +88,46 @@ struct ForwardPass : Pass<T> {
   void run_tiled(const LtcOutputs<T>& out) const {
     const LayerSizes& size = in.size;
     const int64_t count = size.N * size.B;
-    TiledForward<T> call;
-    fill(call, out);
+    const LtcForward<T> call = common(out);
     const auto state = [&](int64_t index) {
       return out.states == nullptr ? turn[index % 2] : out.states + index * count;
     };
     const int64_t of_step = this->of_step();
-    T* const kept = out.states == nullptr ? nullptr : out.states + (size.T * of_step + 1) * count;
-    launch("ltc_tiled_initial", ltc_tiled_initial_kernel<T>, threads_grid(count), kRowThreads, 0,
-           stream, in.h0, size.B, count, state(0));
+    const MemorySteps<T, true> cell = memory.keeping(
+        out.states == nullptr ? nullptr : out.states + (size.T * of_step + 1) * count);
+    copy_state(in.h0, this->by_neuron(state(0)), size.B, size.N, stream);
     for (int64_t t = 0; t < size.T; ++t) {
       int64_t index = t * of_step;
       if (memory.present()) {
-        memory.step(t, state(index), state(index + 1),
-                    kept == nullptr ? nullptr : kept + t * kKeptRows * count);
+        cell.step(t, state(index), state(index + 1));
         ++index;
       }
       for (int64_t u = 0; u < size.U; ++u, ++index) {
-        launch("ltc_tiled_forward", ltc_tiled_forward_kernel<T>, rows_grid(size.B, size.N),
-               kTileThreads, 0, stream, call, t, u == size.U - 1, state(index), state(index + 1));
+        launch_rows("ltc_tiled_forward", ltc_tiled_forward_kernel<T>, size.B, size.N, stream, call,
+                    t, u == size.U - 1, state(index), state(index + 1));
       }
     }
-    launch("ltc_tiled_final", ltc_tiled_final_kernel<T>, threads_grid(count), kRowThreads, 0,
-           stream, call, state(size.T * of_step), this->state_width());
-    if (memory.present()) memory.write_state({out.hn, this->state_width(), 0, 1});
+    const T* const last = state(size.T * of_step);
+    this->write_state(last, out.hn);
+    if (out.return_sequences) return;
+    launch_threads("ltc_tiled_output", ltc_tiled_output_kernel<T>, size.M * size.B, stream, call,
+                   last);
   }
 
-  template <typename Call>
-  void fill(Call& call, const LtcOutputs<T>& out) const {
-    call.net = this->net;
-    call.rows = this->rows;
-    call.num = this->num;
-    call.den = this->den;
-    call.h0 = in.h0;
-    call.output_w = in.parameters.output_w;
-    call.output_b = in.parameters.output_b;
-    call.output = out.output;
-    call.return_sequences = out.return_sequences;
-    call.hn = out.hn;
+  LtcForward<T> common(const LtcOutputs<T>& out) const {
+    return {this->call(), in.parameters.output_b, in.h0, Results<T>::of(out)};
   }
 };
 
 template <typename T>
-struct BackwardPass : Pass<T> {
-  using Pass<T>::in;
-  using Pass<T>::memory;
-  using Pass<T>::counts;
-  using Pass<T>::net;
-  using Pass<T>::rows;
-  using Pass<T>::schedule;
-  using Pass<T>::stream;
+struct BackwardPass : LtcPass<T> {
+  using LtcPass<T>::in;
+  using LtcPass<T>::memory;
+  using LtcPass<T>::counts;
+  using LtcPass<T>::net;
+  using LtcPass<T>::rows;
+  using LtcPass<T>::schedule;
+  using LtcPass<T>::stream;
 
   T* grad_num = nullptr;  // [N][rows], as the next two
   T* grad_den = nullptr;
@@ -315,7 +146,7 @@ struct BackwardPass : Pass<T> {
   T* grad_c = nullptr;  // [B][N]
 
   void take(Scratch& scratch) {
-    Pass<T>::take(scratch, true);
+    LtcPass<T>::take(scratch, true);
     const LayerSizes& size = in.size;
     grad_num = scratch.take<T>(size.N * rows.count);
     grad_den = scratch.take<T>(size.N * rows.count);
@@ -345,14 +176,11 @@ struct BackwardPass : Pass<T> {
     const LayerSizes& size = in.size;
     if (size.N == 0) return;
     // Entries that are no synapse.
-    clear(grad.sigma, size.N);
-    clear(grad.mu, size.N);
-    clear(grad.w, size.N);
-    clear(grad.erev, size.N);
-    clear(grad.sensory_sigma, size.I);
-    clear(grad.sensory_mu, size.I);
-    clear(grad.sensory_w, size.I);
-    clear(grad.sensory_erev, size.I);
+    for (T* const dense : {grad.sigma, grad.mu, grad.w, grad.erev}) clear(dense, size.N);
+    for (T* const dense :
+         {grad.sensory_sigma, grad.sensory_mu, grad.sensory_w, grad.sensory_erev}) {
+      clear(dense, size.I);
+    }
     this->gather(true);
     this->sensory_sums();
     if (size.B > 0) {
@@ -360,7 +188,7 @@ struct BackwardPass : Pass<T> {
       if (this->tiled()) {
         run_tiled(grad);
       } else if (this->clusters()) {
-        if constexpr (std::is_same_v<T, float>) run_clusters(grad);
+        if constexpr (sizeof(T) == 4) run_clusters(grad);
       } else {
         run_persistent(grad);
       }
@@ -381,11 +209,8 @@ struct BackwardPass : Pass<T> {
   }
 
   void run_persistent(const LtcGradients<T>& grad) const {
-    PersistentBackward<T> call;
-    fill(call, grad);
-    call.states = grad.states;
+    PersistentBackward<T> call{common(grad)};
     call.grad_timespans = grad.timespans;
-    call.grad_h0 = grad.h0;
     call.synapse_sums = sums;
     call.most = static_cast<int>(ltc_layer_synapses(in.size, counts, in.nets));
     call.memory = memory.of_sample(grad.grad_hn);
@@ -395,7 +220,7 @@ struct BackwardPass : Pass<T> {
     if (shares_steps && grad.timespans.data != nullptr) {
       call.grad_timespans = {grad_dt, 1, in.size.B, rows.count};
     }
-    with_instance<T>(schedule, this->kind(), [&](auto slots, auto threads, auto kind) {
+    this->with_instance([&](auto slots, auto threads, auto kind) {
       launch("ltc_persistent_backward",
              ltc_persistent_backward_kernel<T, slots(), threads(), kind()>,
              grid(in.nets, schedule.blocks), schedule.threads,
@@ -408,72 +233,61 @@ struct BackwardPass : Pass<T> {
 
   // From [neurons or layers][rows].
   void add_timespans(int channels, const SequenceView<T>& to) const {
-    if (to.data == nullptr || rows.count == 0) return;
-    launch("ltc_timespans", ltc_timespans_kernel<T>, threads_grid(rows.count), kRowThreads, 0,
-           stream, rows, channels, grad_dt, to);
+    if (to.data == nullptr) return;
+    launch_threads("ltc_timespans", ltc_timespans_kernel<T>, rows.count, stream, rows, channels,
+                   grad_dt, to);
   }
 
   void run_clusters(const LtcGradients<float>& grad) const {
     const LayerSizes& size = in.size;
     const bool wants_timespans = grad.timespans.data != nullptr && rows.count > 0;
-    ClusterBackward call;
-    fill(call, grad);
-    call.states = grad.states;
+    ClusterBackward call{common(grad)};
     call.rates = grad.states + (size.T * size.U + 1) * size.N * size.B;
     call.tiles = ceil_div(size.B, schedule.samples);
     call.pitch = cluster_pitch(size.N);
     call.set_posts = cluster_set_posts(size.N, schedule.cluster);
     call.gt = wants_timespans ? gt : nullptr;
-    call.grad_h0 = grad.h0;
     call.synapse_sums = sums;
-    with_tile(schedule, [&](auto samples) {
+    static_switch<4, 8, 16>(schedule.samples, [&](auto samples) {
       launch_clusters("ltc_cluster_backward", ltc_cluster_backward_kernel<samples()>,
                       grid(schedule.blocks * schedule.cluster), kClusterThreads, schedule.cluster,
                       cluster_backward_shared(size.N, schedule.cluster, samples()), stream, call);
     });
     if (!wants_timespans) return;
-    launch("ltc_cluster_timespans", ltc_cluster_timespans_kernel<float>,
-           rows_grid(rows.count, size.N), kRowThreads, 0, stream, net, rows, this->num, this->den,
-           grad.states, gt, grad_dt);
+    launch_rows("ltc_cluster_timespans", ltc_cluster_timespans_kernel<float>, rows.count, size.N,
+                stream, net, rows, this->num, this->den, grad.states, gt, grad_dt);
     add_timespans(static_cast<int>(size.N), grad.timespans);
   }
 
   void run_tiled(const LtcGradients<T>& grad) const {
     const LayerSizes& size = in.size;
     const int64_t count = size.N * size.B;
-    const dim3 tiles = rows_grid(size.B, size.N);
-    TiledBackward<T> call;
-    fill(call, grad);
+    TiledBackward<T> call{common(grad)};
     call.g = g;
     call.direct = direct;
     call.grad_dt = grad.timespans.data == nullptr ? nullptr : grad_dt;
-    launch("ltc_tiled_last_gradient", ltc_tiled_last_gradient_kernel<T>, threads_grid(count),
-           kRowThreads, 0, stream, call);
+    copy_state(grad.grad_hn, this->by_neuron(g), size.B, size.N, stream);
+    const auto add_output_gradient = [&](int64_t t) {
+      launch_threads("ltc_tiled_output_gradient", ltc_tiled_output_gradient_kernel<T>,
+                     size.M * size.B, stream, call, t);
+    };
+    if (call.grad.of_last()) add_output_gradient(-1);
     const int64_t of_step = this->of_step();
-    const T* const kept = grad.states + (size.T * of_step + 1) * count;
-    const int64_t kept_count = kKeptRows * count;
+    const MemorySteps<T, true> cell =
+        memory.keeping(const_cast<T*>(grad.states) + (size.T * of_step + 1) * count);
     for (int64_t t = size.T - 1; t >= 0; --t) {
-      if (grad.grad_output.data != nullptr && grad.return_sequences && size.M > 0) {
-        launch("ltc_tiled_output_gradient", ltc_tiled_output_gradient_kernel<T>,
-               threads_grid(size.M * size.B), kRowThreads, 0, stream, call, t);
-      }
+      if (call.grad.of_steps()) add_output_gradient(t);
       for (int64_t u = size.U - 1; u >= 0; --u) {
         const int64_t at = (t * of_step + u) * count;
         const T* const before = grad.states + at + (of_step - size.U) * count;
-        launch("ltc_tiled_neuron", ltc_tiled_neuron_kernel<T>, tiles, kTileThreads, 0, stream, call,
-               t, u == size.U - 1, before, before + count, gn + at);
-        launch("ltc_tiled_state", ltc_tiled_state_kernel<T>, tiles, kTileThreads, 0, stream, call,
-               t, before, before + count, gn + at);
+        launch_rows("ltc_tiled_neuron", ltc_tiled_neuron_kernel<T>, size.B, size.N, stream, call, t,
+                    u == size.U - 1, before, before + count, gn + at);
+        launch_rows("ltc_tiled_state", ltc_tiled_state_kernel<T>, size.B, size.N, stream, call, t,
+                    before, before + count, gn + at);
       }
-      if (memory.present()) {
-        memory.step_backward(t, kept + t * kept_count, kept + (t - 1) * kept_count, g);
-      }
+      if (memory.present()) cell.step_backward(t, g);
     }
-    if (grad.h0 != nullptr) {
-      launch("ltc_tiled_h0", ltc_tiled_h0_kernel<T>, threads_grid(count), kRowThreads, 0, stream,
-             call, grad.h0, this->state_width());
-      if (memory.present()) memory.write_state({grad.h0, this->state_width(), 0, 1});
-    }
+    if (grad.h0 != nullptr) this->write_state(g, grad.h0);
     add_timespans(static_cast<int>(size.N), grad.timespans);
     SummedRows<T> summed;
     summed.count = size.T * size.U * size.B;
@@ -489,8 +303,8 @@ struct BackwardPass : Pass<T> {
 
   void synapse_sums(const Synapses<T>& list, const SummedRows<T>& summed, int64_t in_parts,
                     SynapseSums<T>* to) const {
-    const int64_t blocks = ceil_div(list.count, kSynapsesPerWarp * kRowWarps);
-    launch("ltc_synapse_sums", ltc_synapse_sums_kernel<T>, grid(blocks, in_parts), kRowThreads, 0,
+    const int64_t blocks = ceil_div(list.count, kSynapsesPerWarp * kBlockWarps);
+    launch("ltc_synapse_sums", ltc_synapse_sums_kernel<T>, grid(blocks, in_parts), kBlockThreads, 0,
            stream, list, summed, to);
   }
 
@@ -502,14 +316,10 @@ struct BackwardPass : Pass<T> {
     summed.gn = grad_num;
     summed.gd = grad_den;
     synapse_sums(net.sensory, summed, sensory_parts, sensory_sums_);
-    if (in.size.I == 0) return;
-    if (rows.count > 0) {
-      launch("ltc_sensory_gradient", ltc_sensory_gradient_kernel<T>,
-             rows_grid(rows.count, in.size.I), kRowThreads, 0, stream, net.sensory, rows.count,
-             this->map.u, grad_num, grad_den, grad_u);
-    }
+    launch_rows("ltc_sensory_gradient", ltc_sensory_gradient_kernel<T>, rows.count, in.size.I,
+                stream, net.sensory, rows.count, this->map.u, grad_num, grad_den, grad_u);
     const InputGradients<T> inputs{grad.x, grad.input_w, grad.input_b};
-    launch("ltc_input_gradient", ltc_input_gradient_kernel<T>, grid(in.size.I), kRowThreads, 0,
+    launch("ltc_input_gradient", ltc_input_gradient_kernel<T>, grid(in.size.I), kBlockThreads, 0,
            stream, rows, this->map, grad_u, inputs);
   }
 
@@ -524,41 +334,20 @@ struct BackwardPass : Pass<T> {
                                       grad.sensory_erev};
     const int64_t most = std::max(counts.synapses, counts.sensory_synapses);
     launch("ltc_synapse_gradients", ltc_synapse_gradients_kernel<T>,
-           grid(ceil_div(most, kRowWarps), 2), kRowThreads, 0, stream, net, recurrent, sensory,
+           grid(ceil_div(most, kBlockWarps), 2), kBlockThreads, 0, stream, net, recurrent, sensory,
            in.parameters.softplus);
     const NeuronGradients<T> neurons{grad_num,   grad_den,   grad_capacity,
                                      grad.gleak, grad.vleak, grad.cm};
-    launch("ltc_neuron_gradients", ltc_neuron_gradients_kernel<T>, grid(in.size.N), kRowThreads, 0,
-           stream, net, in.parameters, rows.count, neurons);
-    if (in.size.M == 0) return;
-    const LtcStateStrides strides = state_strides();
-    OutputGradients<T> outputs;
-    outputs.grad_output = grad.grad_output;
-    outputs.return_sequences = grad.return_sequences;
-    outputs.states = grad.states;
-    outputs.stride_sample = strides.sample;
-    outputs.stride_step = strides.step;
-    outputs.stride_neuron = strides.neuron;
-    outputs.of_step = this->of_step();
-    outputs.w = grad.output_w;
-    outputs.b = grad.output_b;
-    launch("ltc_output_gradients", ltc_output_gradients_kernel<T>, grid(in.size.M), kRowThreads, 0,
-           stream, net, rows, outputs);
+    launch("ltc_neuron_gradients", ltc_neuron_gradients_kernel<T>, grid(in.size.N), kBlockThreads,
+           0, stream, net, in.parameters, rows.count, neurons);
+    launch("ltc_output_gradients", ltc_output_gradients_kernel<T>, grid(in.size.M), kBlockThreads,
+           0, stream, net, rows,
+           OutputGradients<T>{Wanted<T>::of(grad), state_strides(), this->of_step(), grad.output_w,
+                              grad.output_b});
   }
 
-  template <typename Call>
-  void fill(Call& call, const LtcGradients<T>& grad) const {
-    call.net = net;
-    call.rows = rows;
-    call.num = this->num;
-    call.den = this->den;
-    call.output_w = in.parameters.output_w;
-    call.grad_output = grad.grad_output;
-    call.return_sequences = grad.return_sequences;
-    call.grad_hn = grad.grad_hn;
-    call.grad_num = grad_num;
-    call.grad_den = grad_den;
-    call.grad_capacity = grad_capacity;
+  LtcBackward<T> common(const LtcGradients<T>& grad) const {
+    return {this->call(), Wanted<T>::of(grad), grad_num, grad_den, grad_capacity};
   }
 };
 

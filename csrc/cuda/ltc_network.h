@@ -7,7 +7,8 @@
 #pragma once
 
 #include "core/ltc_problem.h"
-#include "cuda/rows.h"
+#include "cuda/frame/results.h"
+#include "cuda/frame/rows.h"
 
 namespace fastltc::cuda {
 
@@ -106,7 +107,19 @@ struct alignas(4 * sizeof(T)) SynapseSums {
   T Q = 0;   // s gd
   T H = 0;   // h
   T HV = 0;  // h v
+
+  FASTLTC_DEVICE void add(const SynapseSums& other) {
+    P += other.P;
+    Q += other.Q;
+    H += other.H;
+    HV += other.HV;
+  }
 };
+// Over the lanes of a warp.
+template <typename T>
+__device__ __forceinline__ SynapseSums<T> sum_lanes(const SynapseSums<T>& sums) {
+  return {sum_lanes(sums.P), sum_lanes(sums.Q), sum_lanes(sums.H), sum_lanes(sums.HV)};
+}
 
 // Gradient through one synapse whose sigmoid is s, and whose neuron's numerator and denominator
 // have the gradients gn and gd. Returns h.
@@ -122,5 +135,62 @@ FASTLTC_DEVICE T synapse_backward(const Synapse<T>& p, T s, T v, T gn, T gd, Syn
   sums.HV += h * v;
   return h;
 }
+
+// The gradient of v, the value of presynaptic neuron i, through its synapses; `gd` gives that of a
+// denominator from where the neuron's numerator has its gradient, [neurons][pitch], at the row
+// wanted.
+template <typename T, typename Gd>
+FASTLTC_DEVICE T outgoing_gradient(const Synapses<T>& list, int64_t i, T v, int64_t pitch,
+                                   const T* gn, const Gd& gd) {
+  const int32_t* const out = list.outgoing(i);
+  T total = 0;
+  for (int n = 0; n < list.out_count[i]; ++n) {
+    const Synapse<T> p = list.parameters[out[n]];
+    const int64_t at = list.post[out[n]] * pitch;
+    SynapseSums<T> unused;
+    total += p.a * synapse_backward(p, sigmoid_exp2(p.a * v + p.b), v, gn[at], gd(at), unused);
+  }
+  return total * (T(-1) / kLog2E<T>);
+}
+
+// What the recurrent kernels of all plans share.
+template <typename T>
+struct LtcCall {
+  Network<T> net;
+  SequenceRows<T> rows;
+  const T* num = nullptr;  // [N][rows], of leaks and sensory synapses
+  const T* den = nullptr;
+  const T* output_w = nullptr;  // [M]; null: 1
+};
+
+template <typename T>
+struct LtcForward : LtcCall<T> {
+  const T* output_b = nullptr;  // [M]; null: 0
+  SequenceView<const T> h0;     // null: zeros
+  Results<T> out;
+
+  // Output m of a neuron whose state is v; 0 past the end of the sample.
+  FASTLTC_DEVICE void write_output(int64_t b, int64_t t, int64_t m, T v, bool active = true) const {
+    if (this->output_w != nullptr) v *= this->output_w[m];
+    if (output_b != nullptr) v += output_b[m];
+    element(out.output, b, t, m) = active ? v : T(0);
+  }
+};
+
+template <typename T>
+struct LtcBackward : LtcCall<T> {
+  Wanted<T> grad;
+  // Written.
+  T* grad_num = nullptr;  // [N][rows], as the next two
+  T* grad_den = nullptr;
+  T* grad_capacity = nullptr;
+
+  // Of the state from which output m is made.
+  FASTLTC_DEVICE T output_gradient(int64_t b, int64_t t, int64_t m) const {
+    T value = element(grad.grad_output, b, t, m);
+    if (this->output_w != nullptr) value *= this->output_w[m];
+    return value;
+  }
+};
 
 }  // namespace fastltc::cuda

@@ -15,12 +15,10 @@
 // last kernel: no atomics.
 #pragma once
 
+#include "cuda/ltc.h"
 #include "cuda/ltc_network.h"
 
 namespace fastltc::cuda {
-
-inline constexpr int kRowThreads = 256;
-inline constexpr int kRowWarps = kRowThreads / kWarp;
 
 template <typename T>
 struct InputMap {
@@ -33,15 +31,15 @@ struct InputMap {
 
 // u is 0 in rows past the end of their sample, whose x is not read.
 template <typename T>
-__global__ void ltc_input_map_kernel(const Rows<T> rows, const InputMap<T> map) {
-  const int64_t r = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+__global__ void ltc_input_map_kernel(const SequenceRows<T> rows, const InputMap<T> map) {
+  const int64_t r = thread_index();
   if (r >= rows.count) return;
   const int64_t t = r / rows.B, b = r % rows.B;
   const bool active = t < rows.length(b);
   for (int k = blockIdx.y; k < map.I; k += gridDim.y) {
     T u = 0;
     if (active) {
-      u = map.x.data[b * map.x.stride_b + t * map.x.stride_t + k * map.x.stride_c];
+      u = element(map.x, b, t, k);
       if (map.w != nullptr) u *= map.w[k];
       if (map.b != nullptr) u += map.b[k];
     }
@@ -53,37 +51,22 @@ __global__ void ltc_input_map_kernel(const Rows<T> rows, const InputMap<T> map) 
 template <typename T>
 __global__ void ltc_sensory_sums_kernel(const Network<T> net, int64_t rows, const T* u, T* num,
                                         T* den) {
-  const int64_t r = static_cast<int64_t>(blockIdx.x) * kWarp + threadIdx.x % kWarp;
-  if (r >= rows) return;
-  for (int j = blockIdx.y * kRowWarps + threadIdx.x / kWarp; j < net.sensory.neurons;
-       j += gridDim.y * kRowWarps) {
+  each_row(rows, net.sensory.neurons, [&](int64_t r, int j) {
     T n = net.leak_numerator[j], d = net.leak_denominator[j];
     add_column(net.sensory, j, u + r, rows, n, d);
     num[j * rows + r] = n;
     den[j * rows + r] = d;
-  }
+  });
 }
 
 // gu, the gradient of u, [I][rows].
 template <typename T>
 __global__ void ltc_sensory_gradient_kernel(const Synapses<T> list, int64_t rows, const T* u,
                                             const T* gn, const T* gd, T* gu) {
-  const int64_t r = static_cast<int64_t>(blockIdx.x) * kWarp + threadIdx.x % kWarp;
-  if (r >= rows) return;
-  for (int k = blockIdx.y * kRowWarps + threadIdx.x / kWarp; k < list.rows;
-       k += gridDim.y * kRowWarps) {
-    const T value = u[k * rows + r];
-    const int32_t* const out = list.outgoing(k);
-    T total = 0;
-    for (int n = 0; n < list.out_count[k]; ++n) {
-      const Synapse<T> p = list.parameters[out[n]];
-      const int64_t at = list.post[out[n]] * rows + r;
-      SynapseSums<T> unused;
-      total +=
-          p.a * synapse_backward(p, sigmoid_exp2(p.a * value + p.b), value, gn[at], gd[at], unused);
-    }
-    gu[k * rows + r] = total * (T(-1) / kLog2E<T>);
-  }
+  each_row(rows, list.rows, [&](int64_t r, int k) {
+    gu[k * rows + r] = outgoing_gradient(list, k, u[k * rows + r], rows, gn + r,
+                                         [&](int64_t at) { return gd[at + r]; });
+  });
 }
 
 // The gradient of x, written in full, and of the input map. A block for each input.
@@ -94,28 +77,25 @@ struct InputGradients {
   T* b = nullptr;
 };
 template <typename T>
-__global__ void ltc_input_gradient_kernel(const Rows<T> rows, const InputMap<T> map, const T* gu,
-                                          const InputGradients<T> grad) {
-  FASTLTC_SHARED_ARRAY(T, sums_w, kRowWarps);
-  FASTLTC_SHARED_ARRAY(T, sums_b, kRowWarps);
+__global__ void ltc_input_gradient_kernel(const SequenceRows<T> rows, const InputMap<T> map,
+                                          const T* gu, const InputGradients<T> grad) {
   const int64_t k = blockIdx.x;
-  T sum_w = 0, sum_b = 0;
-  for (int64_t r = threadIdx.x; r < rows.count; r += kRowThreads) {
+  T sums[2] = {};
+  for (int64_t r = threadIdx.x; r < rows.count; r += kBlockThreads) {
     const int64_t t = r / rows.B, b = r % rows.B;
     T value = 0;
     if (t < rows.length(b)) {
       value = gu[k * rows.count + r];
-      sum_b += value;
-      sum_w += value * map.x.data[b * map.x.stride_b + t * map.x.stride_t + k * map.x.stride_c];
+      sums[0] += value * element(map.x, b, t, k);
+      sums[1] += value;
       if (map.w != nullptr) value *= map.w[k];
     }
-    grad.x.data[b * grad.x.stride_b + t * grad.x.stride_t + k * grad.x.stride_c] = value;
+    element(grad.x, b, t, k) = value;
   }
-  sum_w = sum_block(sum_w, sums_w, kRowWarps);
-  sum_b = sum_block(sum_b, sums_b, kRowWarps);
+  sum_block(sums);
   if (threadIdx.x != 0) return;
-  if (grad.w != nullptr) grad.w[k] = sum_w;
-  if (grad.b != nullptr) grad.b[k] = sum_b;
+  if (grad.w != nullptr) grad.w[k] = sums[0];
+  if (grad.b != nullptr) grad.b[k] = sums[1];
 }
 
 // What synapses are summed over: `count` rows, in groups of `inner` that lie `outer` apart; after
@@ -138,12 +118,12 @@ inline constexpr int kSynapsesPerWarp = 4;
 
 // Parts of the sums of each synapse, [parts][count]; a part is a range of rows, in y.
 template <typename T>
-__global__ void __launch_bounds__(kRowThreads, 1)
+__global__ void __launch_bounds__(kBlockThreads, 1)
     ltc_synapse_sums_kernel(const Synapses<T> list, const SummedRows<T> rows,
                             SynapseSums<T>* parts) {
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
   const int64_t first =
-      (static_cast<int64_t>(blockIdx.x) * kRowWarps + threadIdx.x / kWarp) * kSynapsesPerWarp;
+      (static_cast<int64_t>(blockIdx.x) * kBlockWarps + threadIdx.x / kWarp) * kSynapsesPerWarp;
   if (first >= list.count) return;
   Synapse<T> p[kSynapsesPerWarp];
   int64_t pre[kSynapsesPerWarp], post[kSynapsesPerWarp];
@@ -173,8 +153,7 @@ __global__ void __launch_bounds__(kRowThreads, 1)
   }
   FASTLTC_UNROLL
   for (int n = 0; n < kSynapsesPerWarp; ++n) {
-    const SynapseSums<T> total{sum_lanes(sums[n].P), sum_lanes(sums[n].Q), sum_lanes(sums[n].H),
-                               sum_lanes(sums[n].HV)};
+    const SynapseSums<T> total = sum_lanes(sums[n]);
     if (lane == 0 && first + n < list.count) parts[blockIdx.y * list.count + first + n] = total;
   }
 }
@@ -195,16 +174,9 @@ __device__ void write_synapse_gradient(const Synapses<T>& list, const SynapseGra
                                        int64_t k, int lane, bool softplus_weights) {
   SynapseSums<T> sum;
   for (int part = lane; part < grad.parts; part += kWarp) {
-    const SynapseSums<T> other = grad.sums[part * list.count + k];
-    sum.P += other.P;
-    sum.Q += other.Q;
-    sum.H += other.H;
-    sum.HV += other.HV;
+    sum.add(grad.sums[part * list.count + k]);
   }
-  sum.P = sum_lanes(sum.P);
-  sum.Q = sum_lanes(sum.Q);
-  sum.H = sum_lanes(sum.H);
-  sum.HV = sum_lanes(sum.HV);
+  sum = sum_lanes(sum);
   if (lane != 0 || list.pre[k] < 0) return;
   const int64_t at = list.dense(list.pre[k], list.post[k]);
   const T slope = softplus_weights ? softplus_slope(list.weight[at]) : T(1);
@@ -220,7 +192,7 @@ __global__ void ltc_synapse_gradients_kernel(const Network<T> net,
                                              const SynapseGradients<T> recurrent,
                                              const SynapseGradients<T> sensory,
                                              bool softplus_weights) {
-  const int64_t k = static_cast<int64_t>(blockIdx.x) * kRowWarps + threadIdx.x / kWarp;
+  const int64_t k = static_cast<int64_t>(blockIdx.x) * kBlockWarps + threadIdx.x / kWarp;
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
   const Synapses<T>& list = blockIdx.y == 0 ? net.recurrent : net.sensory;
   if (k >= list.count) return;
@@ -241,35 +213,26 @@ struct NeuronGradients {
 template <typename T>
 __global__ void ltc_neuron_gradients_kernel(const Network<T> net, const LtcParameters<T> given,
                                             int64_t rows, const NeuronGradients<T> grad) {
-  FASTLTC_SHARED_ARRAY(T, sums_n, kRowWarps);
-  FASTLTC_SHARED_ARRAY(T, sums_d, kRowWarps);
-  FASTLTC_SHARED_ARRAY(T, sums_c, kRowWarps);
   const int64_t j = blockIdx.x;
-  T n = 0, d = 0, c = 0;
-  for (int64_t r = threadIdx.x; r < rows; r += kRowThreads) {
-    n += grad.gn[j * rows + r];
-    d += grad.gd[j * rows + r];
-    c += grad.capacity[j * rows + r];
+  T sums[3] = {};
+  for (int64_t r = threadIdx.x; r < rows; r += kBlockThreads) {
+    sums[0] += grad.gn[j * rows + r];
+    sums[1] += grad.gd[j * rows + r];
+    sums[2] += grad.capacity[j * rows + r];
   }
-  n = sum_block(n, sums_n, kRowWarps);
-  d = sum_block(d, sums_d, kRowWarps);
-  c = sum_block(c, sums_c, kRowWarps);
+  sum_block(sums);
   if (threadIdx.x != 0) return;
   const T leak_slope = given.softplus ? softplus_slope(given.gleak[j]) : T(1);
   const T cm_slope = given.softplus ? softplus_slope(given.cm[j]) : T(1);
-  grad.gleak[j] = (given.vleak[j] * n + d) * leak_slope;
-  grad.vleak[j] = net.gleak[j] * n;
-  grad.cm[j] = c * static_cast<T>(net.size.U) * cm_slope;
+  grad.gleak[j] = (given.vleak[j] * sums[0] + sums[1]) * leak_slope;
+  grad.vleak[j] = net.gleak[j] * sums[0];
+  grad.cm[j] = sums[2] * static_cast<T>(net.size.U) * cm_slope;
 }
 
 template <typename T>
 struct OutputGradients {
-  SequenceView<const T> grad_output;  // null: zeros
-  bool return_sequences = true;
-  const T* states = nullptr;
-  int64_t stride_sample = 0;  // of the states
-  int64_t stride_step = 0;
-  int64_t stride_neuron = 0;
+  Wanted<T> grad;
+  LtcStateStrides at;   // of the states
   int64_t of_step = 0;  // states of a step
   T* w = nullptr;       // [M]; null: not wanted
   T* b = nullptr;
@@ -277,50 +240,40 @@ struct OutputGradients {
 
 // A block for each output.
 template <typename T>
-__global__ void ltc_output_gradients_kernel(const Network<T> net, const Rows<T> rows,
-                                            const OutputGradients<T> grad) {
-  FASTLTC_SHARED_ARRAY(T, sums_w, kRowWarps);
-  FASTLTC_SHARED_ARRAY(T, sums_b, kRowWarps);
+__global__ void ltc_output_gradients_kernel(const Network<T> net, const SequenceRows<T> rows,
+                                            const OutputGradients<T> call) {
   const int64_t m = blockIdx.x, j = net.motor(m);
-  const SequenceView<const T>& gy = grad.grad_output;
-  const int64_t count = gy.data == nullptr ? 0 : grad.return_sequences ? rows.count : rows.B;
-  T w = 0, sum_b = 0;
-  for (int64_t r = threadIdx.x; r < count; r += kRowThreads) {
-    const int64_t b = r % rows.B, length = rows.length(b);
-    int64_t t = r / rows.B;
-    int64_t after = length * grad.of_step;
-    if (grad.return_sequences) {
-      if (t >= length) continue;
-      after = (t + 1) * grad.of_step;
-    } else {
-      t = 0;
-    }
-    const T value = gy.data[b * gy.stride_b + t * gy.stride_t + m * gy.stride_c];
-    w += value *
-         grad.states[b * grad.stride_sample + after * grad.stride_step + j * grad.stride_neuron];
-    sum_b += value;
+  const Wanted<T>& grad = call.grad;
+  const int64_t count = grad.of_steps() ? rows.count : grad.of_last() ? rows.B : 0;
+  T sums[2] = {};
+  for (int64_t r = threadIdx.x; r < count; r += kBlockThreads) {
+    const int64_t b = r % rows.B, t = r / rows.B, length = rows.length(b);
+    if (grad.return_sequences && t >= length) continue;
+    const int64_t after = (grad.return_sequences ? t + 1 : length) * call.of_step;
+    const T value = element(grad.grad_output, b, t, m);
+    sums[0] += value * grad.states[b * call.at.sample + after * call.at.step + j * call.at.neuron];
+    sums[1] += value;
   }
-  w = sum_block(w, sums_w, kRowWarps);
-  sum_b = sum_block(sum_b, sums_b, kRowWarps);
+  sum_block(sums);
   if (threadIdx.x != 0) return;
-  if (grad.w != nullptr) grad.w[m] = w;
-  if (grad.b != nullptr) grad.b[m] = sum_b;
+  if (call.w != nullptr) call.w[m] = sums[0];
+  if (call.b != nullptr) call.b[m] = sums[1];
 }
 
 // The gradient of the time steps, from those of neurons or layers: added up where they share one.
 template <typename T>
-__global__ void ltc_timespans_kernel(const Rows<T> rows, int channels, const T* grad_dt,
+__global__ void ltc_timespans_kernel(const SequenceRows<T> rows, int channels, const T* grad_dt,
                                      const SequenceView<T> grad) {
-  const int64_t r = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  const int64_t r = thread_index();
   if (r >= rows.count) return;
-  T* const to = grad.data + r % rows.B * grad.stride_b + r / rows.B * grad.stride_t;
+  const int64_t b = r % rows.B, t = r / rows.B;
   T total = 0;
   for (int j = 0; j < channels; ++j) {
     const T value = grad_dt[j * rows.count + r];
-    if (rows.timespans_per_neuron) to[j * grad.stride_c] = value;
+    if (rows.timespans_per_neuron) element(grad, b, t, j) = value;
     total += value;
   }
-  if (!rows.timespans_per_neuron) *to = total;
+  if (!rows.timespans_per_neuron) element(grad, b, t, 0) = total;
 }
 
 }  // namespace fastltc::cuda

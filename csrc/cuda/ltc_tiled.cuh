@@ -3,8 +3,8 @@
 // Maths: ltc_persistent.cuh.
 //
 // Layout: states [T U + 1][N][B], so that lanes, which are samples, read and write whole lines.
-// With mixed memory (memory_cell.cuh) [T (U + 1) + 1][N][B], the first of a step being that before
-// its memory cell, and then what that keeps, [T][5][N][B].
+// With mixed memory (memory.cuh) [T (U + 1) + 1][N][B], the first of a step being that before
+// its memory cell, and then what that keeps, [T][B][N][5].
 //
 // Plan: a warp takes one neuron of 32 samples. A synapse's parameters are the same for all its
 // lanes, its presynaptic states are one line; neurons of a block share lines of the first cache.
@@ -22,50 +22,13 @@
 
 namespace fastltc::cuda {
 
-inline constexpr int kTileThreads = 256;
-inline constexpr int kTileWarps = kTileThreads / kWarp;
-
-template <typename T>
-struct TiledForward {
-  Network<T> net;
-  Rows<T> rows;
-  const T* num = nullptr;  // [N][rows]
-  const T* den = nullptr;
-  SequenceView<const T> h0;
-  const T* output_w = nullptr;  // [M]; null: 1
-  const T* output_b = nullptr;  // [M]; null: 0
-  SequenceView<T> output;
-  bool return_sequences = true;
-  T* hn = nullptr;
-};
-
-template <typename T>
-__device__ T mapped_output(const TiledForward<T>& call, int64_t m, T v) {
-  if (call.output_w != nullptr) v *= call.output_w[m];
-  if (call.output_b != nullptr) v += call.output_b[m];
-  return v;
-}
-
-template <typename T>
-__global__ void ltc_tiled_initial_kernel(const SequenceView<const T> h0, int64_t B, int64_t count,
-                                         T* v) {
-  const int64_t k = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
-  if (k >= count) return;
-  v[k] = h0.data == nullptr ? T(0) : h0.data[k % B * h0.stride_b + k / B * h0.stride_c];
-}
-
 // `from` and `to` are [N][B]. The last unfold of a step also writes that step's output.
 template <typename T>
-__global__ void __launch_bounds__(kTileThreads, 1)
-    ltc_tiled_forward_kernel(const TiledForward<T> call, int64_t t, bool last, const T* from,
-                             T* to) {
+__global__ void __launch_bounds__(kBlockThreads, 1)
+    ltc_tiled_forward_kernel(const LtcForward<T> call, int64_t t, bool last, const T* from, T* to) {
   const int64_t B = call.rows.B;
-  const int64_t b = static_cast<int64_t>(blockIdx.x) * kWarp + threadIdx.x % kWarp;
-  if (b >= B) return;
-  const int neurons = call.net.recurrent.neurons;
-  const bool active = t < call.rows.length(b);
-  for (int j = blockIdx.y * kTileWarps + threadIdx.x / kWarp; j < neurons;
-       j += gridDim.y * kTileWarps) {
+  const bool active = call.rows.runs(lane_row(), t);
+  each_row(B, call.net.recurrent.neurons, [&](int64_t b, int j) {
     const int64_t at = j * B + b, row = j * call.rows.count + t * B + b;
     T v = from[at];
     if (active) {
@@ -75,89 +38,45 @@ __global__ void __launch_bounds__(kTileThreads, 1)
       v = (capacity * v + dt * num) * reciprocal(capacity + dt * den);
     }
     to[at] = v;
-    if (!last || !call.return_sequences) continue;
+    if (!last || !call.out.return_sequences) return;
     const int64_t m = call.net.output_of(j);
-    if (m < 0) continue;
-    const SequenceView<T>& y = call.output;
-    y.data[b * y.stride_b + t * y.stride_t + m * y.stride_c] =
-        active ? mapped_output(call, m, v) : T(0);
-  }
+    if (m >= 0) call.write_output(b, t, m, v, active);
+  });
+}
+
+// The output where only the last is wanted, from the last state. A thread for each output and
+// sample.
+template <typename T>
+__global__ void ltc_tiled_output_kernel(const LtcForward<T> call, const T* v) {
+  const int64_t B = call.rows.B, k = thread_index(), m = k / B, b = k % B;
+  if (m < call.net.size.M) call.write_output(b, 0, m, v[call.net.motor(m) * B + b]);
 }
 
 template <typename T>
-__global__ void ltc_tiled_final_kernel(const TiledForward<T> call, const T* v, int64_t width) {
-  const int64_t B = call.rows.B, N = call.net.size.N;
-  const int64_t k = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
-  if (k >= N * B) return;
-  const int64_t j = k / B, b = k % B;
-  call.hn[b * width + j] = v[k];
-  const int64_t m = call.net.output_of(j);
-  if (call.return_sequences || m < 0) return;
-  const SequenceView<T>& y = call.output;
-  y.data[b * y.stride_b + m * y.stride_c] = mapped_output(call, m, v[k]);
-}
-
-template <typename T>
-struct TiledBackward {
-  Network<T> net;
-  Rows<T> rows;
-  const T* num = nullptr;  // [N][rows]
-  const T* den = nullptr;
-  const T* output_w = nullptr;  // [M]; null: 1
-  SequenceView<const T> grad_output;
-  bool return_sequences = true;
-  SequenceView<const T> grad_hn;
-  T* g = nullptr;         // [N][B] gradient of the state, going back
-  T* direct = nullptr;    // [N][B] C gt
-  T* grad_num = nullptr;  // [N][rows], as the next ones
-  T* grad_den = nullptr;
-  T* grad_capacity = nullptr;
-  T* grad_dt = nullptr;  // null: not wanted
+struct TiledBackward : LtcBackward<T> {
+  T* g = nullptr;        // [N][B] gradient of the state, going back
+  T* direct = nullptr;   // [N][B] C gt
+  T* grad_dt = nullptr;  // [N][rows]; null: not wanted
 };
 
-// g at the end of the sequence.
-template <typename T>
-__global__ void ltc_tiled_last_gradient_kernel(const TiledBackward<T> call) {
-  const int64_t B = call.rows.B;
-  const int64_t k = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
-  if (k >= call.net.size.N * B) return;
-  const int64_t j = k / B, b = k % B;
-  const SequenceView<const T>&gh = call.grad_hn, &gy = call.grad_output;
-  T g = gh.data == nullptr ? T(0) : gh.data[b * gh.stride_b + j * gh.stride_c];
-  const int64_t m = call.net.output_of(j);
-  if (gy.data != nullptr && !call.return_sequences && m >= 0) {
-    const T value = gy.data[b * gy.stride_b + m * gy.stride_c];
-    g += call.output_w == nullptr ? value : value * call.output_w[m];
-  }
-  call.g[k] = g;
-}
-
-// Adds the gradient of a step's output.
+// Adds the gradient of a step's output, or of the only one where t is -1. A thread for each output
+// and sample.
 template <typename T>
 __global__ void ltc_tiled_output_gradient_kernel(const TiledBackward<T> call, int64_t t) {
-  const int64_t B = call.rows.B;
-  const int64_t k = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
-  if (k >= call.net.size.M * B) return;
-  const int64_t m = k / B, b = k % B;
-  if (t >= call.rows.length(b)) return;
-  const SequenceView<const T>& gy = call.grad_output;
-  const T value = gy.data[b * gy.stride_b + t * gy.stride_t + m * gy.stride_c];
-  call.g[call.net.motor(m) * B + b] += call.output_w == nullptr ? value : value * call.output_w[m];
+  const int64_t B = call.rows.B, k = thread_index(), m = k / B, b = k % B;
+  if (m >= call.net.size.M || t >= call.rows.length(b)) return;
+  call.g[call.net.motor(m) * B + b] += call.output_gradient(b, t < 0 ? 0 : t, m);
 }
 
 // gn of one unfold and what it adds to the step's gradients; `first` of a step's unfolds, which is
 // its last one, begins those. `before` and `after` are the states around it, all [N][B].
 template <typename T>
-__global__ void __launch_bounds__(kTileThreads, 1)
+__global__ void __launch_bounds__(kBlockThreads, 1)
     ltc_tiled_neuron_kernel(const TiledBackward<T> call, int64_t t, bool first, const T* before,
                             const T* after, T* gn) {
   const int64_t B = call.rows.B;
-  const int64_t b = static_cast<int64_t>(blockIdx.x) * kWarp + threadIdx.x % kWarp;
-  if (b >= B) return;
-  const int neurons = call.net.recurrent.neurons;
-  const bool active = t < call.rows.length(b);
-  for (int j = blockIdx.y * kTileWarps + threadIdx.x / kWarp; j < neurons;
-       j += gridDim.y * kTileWarps) {
+  const bool active = call.rows.runs(lane_row(), t);
+  each_row(B, call.net.recurrent.neurons, [&](int64_t b, int j) {
     const int64_t at = j * B + b, row = j * call.rows.count + t * B + b;
     T num = 0, den = 0, gt = 0, dt = 0, capacity = 0;
     if (active) {
@@ -172,50 +91,30 @@ __global__ void __launch_bounds__(kTileThreads, 1)
     const T own_gn = dt * gt;
     gn[at] = own_gn;
     call.direct[at] = capacity * gt;
-    const T own_gd = -own_gn * later, gc = gt * (before[at] - later);
-    call.grad_num[row] = first ? own_gn : call.grad_num[row] + own_gn;
-    call.grad_den[row] = first ? own_gd : call.grad_den[row] + own_gd;
-    call.grad_capacity[row] = first ? gc : call.grad_capacity[row] + gc;
-    if (call.grad_dt != nullptr) {
-      const T gdt = is_held(dt, capacity) ? T(0) : gt * (num - den * later);
-      call.grad_dt[row] = first ? gdt : call.grad_dt[row] + gdt;
-    }
-  }
+    const auto add = [&](T* to, T value) { to[row] = first ? value : to[row] + value; };
+    add(call.grad_num, own_gn);
+    add(call.grad_den, -own_gn * later);
+    add(call.grad_capacity, gt * (before[at] - later));
+    if (call.grad_dt == nullptr) return;
+    add(call.grad_dt, is_held(dt, capacity) ? T(0) : gt * (num - den * later));
+  });
 }
 
 // g of the states before the unfold.
 template <typename T>
-__global__ void __launch_bounds__(kTileThreads, 1)
+__global__ void __launch_bounds__(kBlockThreads, 1)
     ltc_tiled_state_kernel(const TiledBackward<T> call, int64_t t, const T* before, const T* after,
                            const T* gn) {
   const int64_t B = call.rows.B;
-  const int64_t b = static_cast<int64_t>(blockIdx.x) * kWarp + threadIdx.x % kWarp;
-  if (b >= B || t >= call.rows.length(b)) return;
   const Synapses<T>& list = call.net.recurrent;
-  for (int i = blockIdx.y * kTileWarps + threadIdx.x / kWarp; i < list.neurons;
-       i += gridDim.y * kTileWarps) {
+  if (!call.rows.runs(lane_row(), t)) return;
+  each_row(B, list.neurons, [&](int64_t b, int i) {
     const int64_t at = i * B + b;
-    const T v = before[at];
-    const int32_t* const out = list.outgoing(i);
-    T total = 0;
-    for (int n = 0; n < list.out_count[i]; ++n) {
-      const Synapse<T> p = list.parameters[out[n]];
-      const int64_t post = list.post[out[n]] * B + b;
-      const T own_gn = gn[post];
-      SynapseSums<T> unused;
-      total += p.a * synapse_backward(p, sigmoid_exp2(p.a * v + p.b), v, own_gn,
-                                      -own_gn * after[post], unused);
-    }
-    call.g[at] = call.direct[at] + total * (T(-1) / kLog2E<T>);
-  }
-}
-
-template <typename T>
-__global__ void ltc_tiled_h0_kernel(const TiledBackward<T> call, T* grad_h0, int64_t width) {
-  const int64_t B = call.rows.B, N = call.net.size.N;
-  const int64_t k = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
-  if (k >= N * B) return;
-  grad_h0[k % B * width + k / B] = call.g[k];
+    const T *const gn_b = gn + b, *const after_b = after + b;
+    const T total = outgoing_gradient(list, i, before[at], B, gn_b,
+                                      [&](int64_t post) { return -gn_b[post] * after_b[post]; });
+    call.g[at] = call.direct[at] + total;
+  });
 }
 
 }  // namespace fastltc::cuda

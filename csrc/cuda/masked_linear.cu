@@ -18,18 +18,16 @@
 #include <algorithm>
 #include <limits>
 #include <stdexcept>
-#include <type_traits>
 
-#include "cuda/device.h"
-#include "cuda/launch.h"
-#include "cuda/scratch.h"
+#include "cuda/frame/device.h"
+#include "cuda/frame/launch.h"
+#include "cuda/frame/scratch.h"
+#include "cuda/frame/static_switch.h"
 
 namespace fastltc::cuda {
 
 namespace {
 
-constexpr int kThreads = 256;
-constexpr int kWarps = kThreads / kWarp;
 constexpr int kTile = 32;
 // Entries whose rows a lane reads at once.
 constexpr int kEntries = 4;
@@ -88,12 +86,12 @@ __global__ void masked_linear_transpose_kernel(const MaskedTransposition<T> job)
   const int64_t channels = which == 0 ? job.channels[0] : job.channels[1];
   const int64_t sample = static_cast<int64_t>(blockIdx.x % job.across) * kTile;
   const int64_t channel = static_cast<int64_t>(blockIdx.x / job.across) * kTile;
-  for (int k = warp; k < kTile; k += kWarps) {
+  for (int k = warp; k < kTile; k += kBlockWarps) {
     const bool inside = sample + k < job.batch && channel + lane < channels;
     tile[k * (kTile + 1) + lane] = inside ? from[(sample + k) * stride + channel + lane] : T(0);
   }
   __syncthreads();
-  for (int k = warp; k < kTile; k += kWarps) {
+  for (int k = warp; k < kTile; k += kBlockWarps) {
     if (channel + k < channels && sample + lane < job.pitch) {
       to[(channel + k) * job.pitch + sample + lane] = tile[lane * (kTile + 1) + k];
     }
@@ -117,17 +115,17 @@ struct MaskedProduct {
 
 // A block takes as many rows as it has warps, and samples * V samples.
 template <typename T, int V>
-__global__ void __launch_bounds__(kThreads, 1)
+__global__ void __launch_bounds__(kBlockThreads, 1)
     masked_linear_product_kernel(const MaskedProduct<T> p) {
   constexpr int width = kWarp * V + 1;
-  FASTLTC_SHARED_ARRAY(T, tile, kWarps * width);
+  FASTLTC_SHARED_ARRAY(T, tile, kBlockWarps * width);
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
   const int warp = static_cast<int>(threadIdx.x) / kWarp;
   const int groups = kWarp / p.samples;
   const int group = lane / p.samples;
   const int own = lane % p.samples * V;
   const int64_t sample = static_cast<int64_t>(blockIdx.x % p.across) * p.samples * V;
-  const int64_t row = static_cast<int64_t>(blockIdx.x / p.across) * kWarps;
+  const int64_t row = static_cast<int64_t>(blockIdx.x / p.across) * kBlockWarps;
   const T* const in = p.in + sample + own;
   const int64_t r = row + warp;
   if (r < p.list.rows) {
@@ -182,8 +180,8 @@ __global__ void __launch_bounds__(kThreads, 1)
     }
   }
   __syncthreads();
-  for (int k = static_cast<int>(threadIdx.x); k < kWarps * p.samples * V; k += kThreads) {
-    const int w = k % kWarps, s = k / kWarps;
+  for (int k = static_cast<int>(threadIdx.x); k < kBlockWarps * p.samples * V; k += kBlockThreads) {
+    const int w = k % kBlockWarps, s = k / kBlockWarps;
     if (row + w < p.list.rows && sample + s < p.batch) {
       p.out[(sample + s) * p.list.rows + row + w] = tile[w * width + s];
     }
@@ -204,10 +202,10 @@ struct MaskedWeightGradient {
 // A warp takes an output and, with others in y, shares its entries; each group of its lanes four of
 // them at a time.
 template <typename T, int V>
-__global__ void __launch_bounds__(kThreads, 1)
+__global__ void __launch_bounds__(kBlockThreads, 1)
     masked_linear_weight_gradient_kernel(const MaskedWeightGradient<T> p) {
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
-  const int64_t o = static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.x / kWarp;
+  const int64_t o = static_cast<int64_t>(blockIdx.x) * kBlockWarps + threadIdx.x / kWarp;
   if (o >= p.list.rows) return;
   const int group = lane / p.samples;
   const int own = lane % p.samples;
@@ -282,47 +280,62 @@ unsigned blocks_of(int64_t count) {
   return static_cast<unsigned>(count);
 }
 
-template <typename T>
-void transpose(MaskedTransposition<T>& job, int matrices, cudaStream_t stream) {
-  const int64_t channels = std::max(job.channels[0], job.channels[1]);
-  job.across = blocks_of(ceil_div(job.pitch, kTile));
-  const dim3 blocks(blocks_of(job.across * ceil_div(channels, kTile)), 1,
-                    static_cast<unsigned>(matrices));
-  launch("masked_linear_transpose_kernel", &masked_linear_transpose_kernel<T>, blocks, kThreads, 0,
-         stream, job);
-}
-
-// Calls kernel(width) with the width as a constant.
-template <typename T, typename Kernel>
-void with_width(int width, Kernel kernel) {
+// Calls run(width), a compile-time constant.
+template <typename T, typename Run>
+void with_width(int width, const Run& run) {
   if constexpr (sizeof(T) == 4) {
-    if (width == 4) return kernel(std::integral_constant<int, 4>{});
+    static_switch<4, 2, 1>(width, run);
+  } else {
+    static_switch<2, 1>(width, run);
   }
-  if (width == 2) return kernel(std::integral_constant<int, 2>{});
-  kernel(std::integral_constant<int, 1>{});
 }
 
+// What both passes need, and where it lies in the scratch memory.
 template <typename T>
-void multiply(const MaskedLinearSchedule& schedule, MaskedProduct<T>& product,
-              cudaStream_t stream) {
-  product.across = blocks_of(schedule.pitch / (schedule.samples * schedule.width));
-  const dim3 blocks(blocks_of(product.across * ceil_div(product.list.rows, kWarps)));
-  with_width<T>(schedule.width, [&](auto width) {
-    launch("masked_linear_product_kernel", &masked_linear_product_kernel<T, decltype(width)::value>,
-           blocks, kThreads, 0, stream, product);
-  });
-}
-
-// Where the transposed tensors lie in scratch memory.
-template <typename T>
-struct TransposedRows {
+struct Pass {
+  const MaskedLinearSchedule& schedule;
+  const MaskedLinear<T>& in;
+  cudaStream_t stream = nullptr;
   T* x = nullptr;  // [I][pitch]
-  T* g = nullptr;  // [O][pitch]
+  T* g = nullptr;  // [O][pitch], of the gradient of y
 
-  TransposedRows(Scratch& scratch, const MaskedLinearSchedule& schedule, const MaskedLinear<T>& in,
-                 bool backward) {
+  void take(Scratch& scratch, bool backward) {
     x = scratch.take<T>(in.I * schedule.pitch);
     if (backward) g = scratch.take<T>(in.O * schedule.pitch);
+  }
+
+  // x, and the gradient of y, [B, O], where it is not null.
+  void transpose(const T* grad = nullptr, int64_t stride = 0) const {
+    const int matrices = grad == nullptr ? 1 : 2;
+    const MaskedTransposition<T> job{
+        {in.x, grad}, {in.stride_x, stride}, {in.I, grad == nullptr ? 0 : in.O},        {x, g},
+        in.B,         schedule.pitch,        blocks_of(ceil_div(schedule.pitch, kTile))};
+    const int64_t channels = std::max(job.channels[0], job.channels[1]);
+    const dim3 blocks(blocks_of(job.across * ceil_div(channels, kTile)), 1,
+                      static_cast<unsigned>(matrices));
+    launch("masked_linear_transpose_kernel", &masked_linear_transpose_kernel<T>, blocks,
+           kBlockThreads, 0, stream, job);
+  }
+
+  // The product of the weight's rows in `list` with `from` [columns][pitch].
+  void multiply(const MaskedRows& list, int64_t row_stride, int64_t column_stride, const T* bias,
+                const T* from, T* out) const {
+    const MaskedProduct<T> product{list,
+                                   in.weight,
+                                   row_stride,
+                                   column_stride,
+                                   bias,
+                                   from,
+                                   in.B,
+                                   schedule.pitch,
+                                   schedule.samples,
+                                   blocks_of(schedule.pitch / (schedule.samples * schedule.width)),
+                                   out};
+    const dim3 blocks(blocks_of(product.across * ceil_div(list.rows, kBlockWarps)));
+    with_width<T>(schedule.width, [&](auto width) {
+      launch("masked_linear_product_kernel", &masked_linear_product_kernel<T, width()>, blocks,
+             kBlockThreads, 0, stream, product);
+    });
   }
 };
 
@@ -330,7 +343,7 @@ template <typename T>
 size_t scratch_bytes(const MaskedLinearSchedule& schedule, const MaskedLinear<T>& in,
                      bool backward) {
   Scratch counting;
-  const TransposedRows<T> rows(counting, schedule, in, backward);
+  Pass<T>{schedule, in}.take(counting, backward);
   return counting.used();
 }
 
@@ -349,82 +362,44 @@ size_t masked_linear_backward_scratch(const MaskedLinearSchedule& schedule,
 
 template <typename T>
 void launch_masked_linear(const MaskedLinearSchedule& schedule, const MaskedLinear<T>& in,
-                          int64_t entries, T* y, void* scratch, void* stream_handle) {
-  const cudaStream_t stream = static_cast<cudaStream_t>(stream_handle);
+                          int64_t entries, T* y, void* scratch, void* stream) {
   Scratch memory(scratch);
-  const TransposedRows<T> rows(memory, schedule, in, false);
-  MaskedTransposition<T> job;
-  job.from[0] = in.x;
-  job.stride[0] = in.stride_x;
-  job.channels[0] = in.I;
-  job.to[0] = rows.x;
-  job.batch = in.B;
-  job.pitch = schedule.pitch;
-  transpose(job, 1, stream);
-  MaskedProduct<T> product;
-  product.list = {in.entries.first, in.entries.input, entries, in.O, in.I};
-  product.weight = in.weight;
-  product.row_stride = in.I;
-  product.column_stride = 1;
-  product.bias = in.bias;
-  product.in = rows.x;
-  product.batch = in.B;
-  product.pitch = schedule.pitch;
-  product.samples = schedule.samples;
-  product.out = y;
-  multiply(schedule, product, stream);
+  Pass<T> pass{schedule, in, static_cast<cudaStream_t>(stream)};
+  pass.take(memory, false);
+  pass.transpose();
+  pass.multiply({in.entries.first, in.entries.input, entries, in.O, in.I}, in.I, 1, in.bias, pass.x,
+                y);
 }
 
 template <typename T>
 void launch_masked_linear_backward(const MaskedLinearSchedule& schedule, const MaskedLinear<T>& in,
                                    int64_t entries, const MaskedLinearGradients<T>& grad,
-                                   void* scratch, void* stream_handle) {
-  const cudaStream_t stream = static_cast<cudaStream_t>(stream_handle);
+                                   void* scratch, void* stream) {
   Scratch memory(scratch);
-  const TransposedRows<T> rows(memory, schedule, in, true);
-  MaskedTransposition<T> job;
-  job.from[0] = in.x;
-  job.stride[0] = in.stride_x;
-  job.channels[0] = in.I;
-  job.to[0] = rows.x;
-  job.from[1] = grad.grad;
-  job.stride[1] = grad.stride;
-  job.channels[1] = in.O;
-  job.to[1] = rows.g;
-  job.batch = in.B;
-  job.pitch = schedule.pitch;
-  transpose(job, 2, stream);
-  MaskedProduct<T> product;
-  product.list = {in.entries.first_of_input, in.entries.output, entries, in.I, in.O};
-  product.weight = in.weight;
-  product.row_stride = 1;
-  product.column_stride = in.I;
-  product.in = rows.g;
-  product.batch = in.B;
-  product.pitch = schedule.pitch;
-  product.samples = schedule.samples;
-  product.out = grad.x;
-  multiply(schedule, product, stream);
+  Pass<T> pass{schedule, in, static_cast<cudaStream_t>(stream)};
+  pass.take(memory, true);
+  pass.transpose(grad.grad, grad.stride);
+  pass.multiply({in.entries.first_of_input, in.entries.output, entries, in.I, in.O}, 1, in.I,
+                nullptr, pass.g, grad.x);
   const size_t bytes = sizeof(T) * static_cast<size_t>(in.O * in.I);
-  if (bytes > 0) check(cudaMemsetAsync(grad.weight, 0, bytes, stream), "cudaMemsetAsync");
-  MaskedWeightGradient<T> weights;
-  weights.list = {in.entries.first, in.entries.input, entries, in.O, in.I};
-  weights.x = rows.x;
-  weights.g = rows.g;
-  weights.pitch = schedule.pitch;
-  weights.samples = schedule.samples;
-  weights.weight = grad.weight;
-  weights.bias = grad.bias;
+  if (bytes > 0) check(cudaMemsetAsync(grad.weight, 0, bytes, pass.stream), "cudaMemsetAsync");
+  const MaskedWeightGradient<T> weights{{in.entries.first, in.entries.input, entries, in.O, in.I},
+                                        pass.x,
+                                        pass.g,
+                                        schedule.pitch,
+                                        schedule.samples,
+                                        grad.weight,
+                                        grad.bias};
   // Rows differ in their number of entries; none has more than there are inputs.
   const int64_t most = ceil_div(in.I, kWarp / schedule.samples * kEntries);
   const int64_t parts = ceil_div(kWantedWarps, std::max<int64_t>(in.O, 1));
   const dim3 blocks(
-      static_cast<unsigned>(ceil_div(in.O, kWarps)),
+      static_cast<unsigned>(ceil_div(in.O, kBlockWarps)),
       static_cast<unsigned>(std::clamp<int64_t>(parts, 1, std::max<int64_t>(most, 1))));
   with_width<T>(schedule.width, [&](auto width) {
     launch("masked_linear_weight_gradient_kernel",
-           &masked_linear_weight_gradient_kernel<T, decltype(width)::value>, blocks, kThreads, 0,
-           stream, weights);
+           &masked_linear_weight_gradient_kernel<T, width()>, blocks, kBlockThreads, 0, pass.stream,
+           weights);
   });
 }
 

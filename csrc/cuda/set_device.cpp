@@ -2,7 +2,7 @@
 
 #include <cuda_runtime.h>
 
-#include "cuda/launch.h"
+#include "cuda/frame/check.h"
 
 namespace fastltc::cuda {
 

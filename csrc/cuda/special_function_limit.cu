@@ -10,8 +10,8 @@
 
 #include <cuda_runtime.h>
 
-#include "cuda/device.h"
-#include "cuda/launch.h"
+#include "cuda/frame/device.h"
+#include "cuda/frame/launch.h"
 #include "cuda/ltc_network.h"
 
 namespace fastltc::cuda {

@@ -12,14 +12,7 @@ def cpu_info() -> dict[str, Any]: ...
 def sigmoid_limit(repeats: int) -> int: ...
 def unchanged(seen: tuple[Any, ...]) -> bool: ...
 
-class Network:
-    def __init__(
-        self,
-        input_size: int,
-        layers: list[dict[str, Any]],
-        tensors: dict[str, npt.NDArray[Any]],
-        time_unit: float = 1.0,
-    ) -> None: ...
+class _Sizes:
     @property
     def input_size(self) -> int: ...
     @property
@@ -29,20 +22,21 @@ class Network:
     @property
     def time_unit(self) -> float: ...
 
-class Session:
+class Network(_Sizes):
+    def __init__(
+        self,
+        input_size: int,
+        layers: list[dict[str, Any]],
+        tensors: dict[str, npt.NDArray[Any]],
+        time_unit: float = 1.0,
+    ) -> None: ...
+
+class Session(_Sizes):
     def __new__(cls, network: Network, streams: int = 1) -> Self: ...
     @property
     def network(self) -> Any: ...
     @property
     def streams(self) -> int: ...
-    @property
-    def input_size(self) -> int: ...
-    @property
-    def output_size(self) -> int: ...
-    @property
-    def state_size(self) -> int: ...
-    @property
-    def time_unit(self) -> float: ...
     def step(
         self,
         x: npt.ArrayLike,

@@ -1,71 +1,14 @@
 // The LTC kernels for CUDA, run by the emulator: every plan on every shape that takes another path
 // through it against plain loops, in every order of blocks and threads with the same bits.
-#include <algorithm>
-#include <cmath>
+#include <cstdint>
+#include <limits>
 #include <random>
-#include <vector>
+#include <stdexcept>
 
-#include "cuda/launch.h"
-#include "cuda/ltc_case.h"
+#include "cuda/frame/launch.h"
+#include "cuda/ltc_checks.h"
 
-namespace {
-
-using fastltc::LayerSizes;
-using fastltc::cuda::LtcPlan;
-using fastltc::cuda::LtcSchedule;
 using namespace fastltc::test;
-
-// Clusters run float32 alone: the smallest that take the neurons, and the largest.
-std::vector<LtcSchedule> cluster_schedules(const Case& c) {
-  std::vector<LtcSchedule> schedules;
-  int cluster = 2;
-  while (cluster < 8 && c.N > 32 * cluster) cluster *= 2;
-  schedules.push_back(
-      {LtcPlan::cluster_per_tile, 256, 0, std::min<int64_t>((c.B + 3) / 4, 3), cluster, 4});
-  schedules.push_back(
-      {LtcPlan::cluster_per_tile, 256, 0, std::min<int64_t>((c.B + 15) / 16, 3), 8, 16});
-  if (c.N % 2 == 1) {
-    schedules.push_back({LtcPlan::cluster_per_tile, 256, 0, std::min<int64_t>((c.B + 7) / 8, 3),
-                         std::max(cluster, 4), 8});
-  }
-  return schedules;
-}
-
-// The plans that can run a problem, the one that would be chosen or not.
-std::vector<LtcSchedule> possible_schedules(const Problem& problem) {
-  const Case& c = problem.c;
-  std::vector<LtcSchedule> schedules{{LtcPlan::tiled, 0, 0, 0}};
-  const int64_t blocks = std::min<int64_t>(c.B, 3);
-  if (c.N <= 32) {
-    for (const int slots : {4, 8, 12}) {
-      schedules.push_back({LtcPlan::warp_per_sample, 32, slots, blocks});
-    }
-  }
-  if (problem.counts().synapses <= 4096) {
-    schedules.push_back({LtcPlan::block_per_sample, c.N <= 64 ? 64 : 128, 8, blocks});
-  }
-  return schedules;
-}
-
-void check(const Case& c) {
-  // Each access is looked up: what differs in nothing but in numbers is left to the other program.
-  if (kChecksRaces && c.B * c.T * c.U * c.N * c.N > 6000) return;
-  std::mt19937_64 random(fastltc::test::seed());
-  const Problem problem(c, random);
-  const Expected expected(problem);
-  const LayerSizes& size = expected.call.in.size;
-  fastltc::emulator::set_schedule({});
-  for (const LtcSchedule& schedule : possible_schedules(problem)) {
-    check_values<double>(problem, expected, schedule, 1e-11);
-  }
-  check_values<float>(problem, expected, fastltc::cuda::ltc_schedule(size, problem.counts(), false),
-                      2e-4);
-  for (const LtcSchedule& schedule : cluster_schedules(c)) {
-    check_values<float>(problem, expected, schedule, 2e-4);
-  }
-}
-
-}  // namespace
 
 TEST(networks_of_every_size) {
   for (const int64_t N : {1, 7, 19, 31, 32, 33, 64, 100}) {
@@ -85,38 +28,21 @@ TEST(batches_and_sequences_of_every_size) {
 }
 
 TEST(time_steps_and_lengths) {
-  for (const int timespans : {0, 1, 2}) {
-    for (const bool lengths : {false, true}) {
-      for (const bool return_sequences : {false, true}) {
-        check({.B = 5,
-               .T = 4,
-               .I = 3,
-               .N = 9,
-               .M = 2,
-               .U = 2,
-               .timespans = timespans,
-               .lengths = lengths,
-               .return_sequences = return_sequences,
-               .time_major = lengths});
-      }
-    }
-  }
+  every_way(LtcCase{.B = 5, .T = 4, .I = 3, .N = 9, .M = 2, .U = 2}, [](LtcCase c) {
+    c.time_major = c.lengths;
+    check(c);
+  });
 }
 
 TEST(extreme_time_steps_and_neurons_without_capacitance) {
   for (const int timespans : {1, 2}) {
     for (const double density : {0.0, 0.5}) {
-      check({.B = 5,
-             .T = 4,
-             .I = 3,
-             .N = 9,
-             .M = 2,
-             .U = 2,
-             .density = density,
-             .softplus = false,
-             .timespans = timespans,
-             .lengths = timespans == 2,
-             .extreme = true});
+      LtcCase c{.B = 5, .T = 4, .I = 3, .N = 9, .M = 2, .U = 2, .density = density};
+      c.softplus = false;
+      c.timespans = timespans;
+      c.lengths = timespans == 2;
+      c.extreme = true;
+      check(c);
     }
   }
 }
@@ -136,47 +62,24 @@ TEST(nothing_to_do) {
 }
 
 TEST(every_order_gives_the_same_bits) {
-  for (const Case& c : {Case{.B = 5, .T = 3, .I = 4, .N = 19, .M = 2, .U = 6, .density = 0.4},
-                        Case{.B = 3, .T = 2, .I = 2, .N = 40, .M = 4, .U = 2, .timespans = 1},
-                        Case{.B = 67, .T = 2, .I = 3, .N = 5, .M = 4, .U = 2, .lengths = true}}) {
-    if (kChecksRaces && c.N > 32) continue;
-    std::mt19937_64 random(fastltc::test::seed());
-    const Problem problem(c, random);
-    std::vector<LtcSchedule> schedules = possible_schedules(problem);
-    for (const LtcSchedule& schedule : cluster_schedules(c)) schedules.push_back(schedule);
-    for (const LtcSchedule& schedule : schedules) check_orders(problem, schedule);
-  }
+  check_every_order({.B = 5, .T = 3, .I = 4, .N = 19, .M = 2, .U = 6, .density = 0.4});
+  check_every_order({.B = 3, .T = 2, .I = 2, .N = 40, .M = 4, .U = 2, .timespans = 1});
+  check_every_order({.B = 67, .T = 2, .I = 3, .N = 5, .M = 4, .U = 2, .lengths = true});
 }
 
 TEST(lists_that_are_not_well_formed_touch_nothing_outside) {
   // One synapse twice in a list: whose gradient remains is open.
   if (kChecksRaces) return;
-  std::mt19937_64 random(fastltc::test::seed());
-  Problem problem({.B = 2, .T = 2, .I = 3, .N = 6, .M = 6, .U = 2, .density = 1.0}, random);
-  const std::vector<int32_t> good = problem.synapses;
-  fastltc::emulator::set_schedule({});
-  const auto run = [&](size_t at, int32_t value, bool seen = true) {
-    problem.synapses = good;
-    problem.synapses[at] = value;
-    std::vector<LtcSchedule> schedules = possible_schedules(problem);
-    for (const LtcSchedule& schedule : cluster_schedules(problem.c)) schedules.push_back(schedule);
-    for (const LtcSchedule& schedule : schedules) {
-      Call<float> call(problem);
-      call.forward(schedule, true);
-      const bool any = std::any_of(call.hn.begin(), call.hn.end(), [](float v) { return v != v; });
-      if (seen && !any) {
-        fastltc::test::report_failure(__FILE__, __LINE__, text(problem.c, schedule) + ": no NaN");
-      }
-      call.backward(schedule);
-    }
-  };
-  run(7, 6);
-  run(9, -1);
-  run(3, 1000);
-  run(3, -5);
-  run(6, 1 << 30);
-  run(0, 5, false);
-  run(4, 2, false);
+  std::mt19937_64 random(seed());
+  const LtcProblem problem({.B = 2, .T = 2, .I = 3, .N = 6, .M = 6, .U = 2, .density = 1.0},
+                           random);
+  check_broken_list(problem, 7, 6);
+  check_broken_list(problem, 9, -1);
+  check_broken_list(problem, 3, 1000);
+  check_broken_list(problem, 3, -5);
+  check_broken_list(problem, 6, 1 << 30);
+  check_broken_list(problem, 0, 5, false);
+  check_broken_list(problem, 4, 2, false);
 }
 
 TEST(grids_of_more_blocks_than_a_launch_can_have) {
@@ -190,17 +93,10 @@ TEST(grids_of_more_blocks_than_a_launch_can_have) {
 }
 
 TEST(negative_time_steps_give_nan) {
-  std::mt19937_64 random(fastltc::test::seed());
-  Problem problem({.B = 2, .T = 2, .I = 3, .N = 6, .M = 6, .U = 2, .timespans = 1}, random);
-  problem.values[DT] = {0.5, 0.5, 0.5, -0.5};
-  fastltc::emulator::set_schedule({});
-  std::vector<LtcSchedule> schedules = possible_schedules(problem);
-  for (const LtcSchedule& schedule : cluster_schedules(problem.c)) schedules.push_back(schedule);
-  for (const LtcSchedule& schedule : schedules) {
-    Call<float> call(problem);
-    call.forward(schedule, true);
-    for (int k = 0; k < 12; ++k) CHECK(std::isnan(call.hn[k]) == (k >= 6));
-  }
+  std::mt19937_64 random(seed());
+  const LtcProblem problem({.B = 2, .T = 2, .I = 3, .N = 6, .M = 6, .U = 2, .timespans = 1},
+                           random);
+  check_negative_time_step<CudaLtc>(problem, float32_schedules(problem));
 }
 
 TEST(schedules_of_the_sizes_that_matter) {

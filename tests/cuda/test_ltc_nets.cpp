@@ -1,51 +1,11 @@
 // Several LTC layers of one shape in one call of the CUDA kernels, run by the emulator: against
 // plain loops, against the layers one by one, and in every order with the same bits.
-#include <algorithm>
 #include <random>
 #include <vector>
 
-#include "cuda/ltc_case.h"
+#include "cuda/ltc_checks.h"
 
-namespace {
-
-using fastltc::cuda::LtcPlan;
-using fastltc::cuda::LtcSchedule;
 using namespace fastltc::test;
-
-// Every plan that can run a problem.
-std::vector<LtcSchedule> possible_schedules(const Problem& problem) {
-  const Case& c = problem.c;
-  std::vector<LtcSchedule> schedules{{LtcPlan::tiled, 0, 0, 0}};
-  const int64_t blocks = std::min<int64_t>(c.B, 2);
-  if (c.N <= 32) {
-    for (const int slots : {4, 12}) {
-      schedules.push_back({LtcPlan::warp_per_sample, 32, slots, blocks});
-    }
-  }
-  const LtcSchedule chosen = fastltc::cuda::ltc_schedule(
-      {c.B, c.T, problem.inputs(), problem.neurons(), problem.outputs(), c.U}, problem.counts(),
-      false, {}, c.nets);
-  if (c.N > 32 && chosen.plan == LtcPlan::tiled) return schedules;
-  schedules.push_back({LtcPlan::block_per_sample, c.N <= 64 ? 64 : 128, 8, blocks});
-  return schedules;
-}
-
-void check(const Case& c) {
-  if (kChecksRaces && c.nets * c.B * c.T * c.U * c.N * c.N > 6000) return;
-  std::mt19937_64 random(fastltc::test::seed());
-  const Problem problem(c, random);
-  const Expected expected(problem);
-  fastltc::emulator::set_schedule({});
-  for (const LtcSchedule& schedule : possible_schedules(problem)) {
-    check_values<double>(problem, expected, schedule, 1e-11);
-  }
-  check_values<float>(
-      problem, expected,
-      fastltc::cuda::ltc_schedule(expected.call.in.size, problem.counts(), false, {}, c.nets),
-      2e-4);
-}
-
-}  // namespace
 
 TEST(layers_of_every_size) {
   for (const int64_t N : {1, 7, 19, 31, 32, 33, 64, 100}) {
@@ -65,23 +25,10 @@ TEST(batches_and_sequences_of_every_size) {
 }
 
 TEST(time_steps_and_lengths) {
-  for (const int timespans : {0, 1, 2}) {
-    for (const bool lengths : {false, true}) {
-      for (const bool return_sequences : {false, true}) {
-        check({.B = 4,
-               .T = 3,
-               .I = 3,
-               .N = 7,
-               .M = 2,
-               .U = 2,
-               .nets = 2,
-               .timespans = timespans,
-               .lengths = lengths,
-               .return_sequences = return_sequences,
-               .time_major = lengths});
-      }
-    }
-  }
+  every_way(LtcCase{.B = 4, .T = 3, .I = 3, .N = 7, .M = 2, .U = 2, .nets = 2}, [](LtcCase c) {
+    c.time_major = c.lengths;
+    check(c);
+  });
 }
 
 TEST(options) {
@@ -95,17 +42,17 @@ TEST(options) {
 }
 
 TEST(layers_give_what_they_give_by_themselves) {
-  std::mt19937_64 random(fastltc::test::seed());
-  const Case c{.B = 3, .T = 4, .I = 3, .N = 9, .M = 2, .U = 3, .nets = 3};
-  const Problem all(c, random);
+  std::mt19937_64 random(seed());
+  const LtcCase c{.B = 3, .T = 4, .I = 3, .N = 9, .M = 2, .U = 3, .nets = 3};
+  const LtcProblem all(c, random);
   fastltc::emulator::set_schedule({});
   const LtcSchedule schedule{LtcPlan::warp_per_sample, 32, 4, 3};
-  Call<float> together(all);
-  together.forward(schedule, true);
+  LtcCall<float> together(all);
+  CudaLtc::forward(together, schedule, true);
   for (int64_t net = 0; net < c.nets; ++net) {
-    Case one = c;
+    LtcCase one = c;
     one.nets = 1;
-    Problem alone(one, random);
+    LtcProblem alone(one, random);
     for (int k = GLEAK; k < MEMORY_W; ++k) {
       const size_t each = all.values[k].size() / 3;
       alone.values[k].assign(all.values[k].begin() + net * each,
@@ -133,8 +80,8 @@ TEST(layers_give_what_they_give_by_themselves) {
     };
     alone.synapses = list(all.synapses, c.N);
     alone.sensory = list(all.sensory, c.I);
-    Call<float> single(alone);
-    single.forward(schedule, true);
+    LtcCall<float> single(alone);
+    CudaLtc::forward(single, schedule, true);
     for (int64_t row = 0; row < c.B * c.T; ++row) {
       for (int64_t m = 0; m < c.M; ++m) {
         CHECK(together.output[(row * c.nets + net) * c.M + m] == single.output[row * c.M + m]);
@@ -149,49 +96,28 @@ TEST(layers_give_what_they_give_by_themselves) {
 }
 
 TEST(every_order_gives_the_same_bits) {
-  for (const Case& c :
-       {Case{.B = 3, .T = 2, .I = 3, .N = 13, .M = 2, .U = 3, .nets = 3, .timespans = 1},
-        Case{.B = 2, .T = 2, .I = 2, .N = 36, .M = 4, .U = 2, .nets = 2, .lengths = true}}) {
-    if (kChecksRaces && c.N > 32) continue;
-    std::mt19937_64 random(fastltc::test::seed());
-    const Problem problem(c, random);
-    for (const LtcSchedule& schedule : possible_schedules(problem)) check_orders(problem, schedule);
-  }
+  check_every_order({.B = 3, .T = 2, .I = 3, .N = 13, .M = 2, .U = 3, .nets = 3, .timespans = 1});
+  check_every_order({.B = 2, .T = 2, .I = 2, .N = 36, .M = 4, .U = 2, .nets = 2, .lengths = true});
 }
 
 TEST(lists_that_are_not_well_formed_touch_nothing_outside) {
   // Synapses that two layers claim: whose gradient remains is open.
   if (kChecksRaces) return;
-  std::mt19937_64 random(fastltc::test::seed());
-  Problem problem({.B = 2, .T = 2, .I = 3, .N = 4, .M = 4, .U = 2, .nets = 3, .density = 1.0},
-                  random);
-  const std::vector<int32_t> good = problem.synapses;
-  fastltc::emulator::set_schedule({});
-  const auto run = [&](size_t at, int32_t value, bool seen) {
-    problem.synapses = good;
-    problem.synapses[at] = value;
-    for (const LtcSchedule& schedule : possible_schedules(problem)) {
-      Call<float> call(problem);
-      call.forward(schedule, true);
-      const bool any = std::any_of(call.hn.begin(), call.hn.end(), [](float v) { return v != v; });
-      if (seen && !any) {
-        fastltc::test::report_failure(__FILE__, __LINE__, text(problem.c, schedule) + ": no NaN");
-      }
-      call.backward(schedule);
-    }
-  };
+  std::mt19937_64 random(seed());
+  const LtcProblem problem(
+      {.B = 2, .T = 2, .I = 3, .N = 4, .M = 4, .U = 2, .nets = 3, .density = 1.0}, random);
   // From a neuron of another layer, and of none.
-  run(13, 5, true);
-  run(13 + 20, 0, true);
-  run(14, -1, true);
-  run(13 + 40, 1 << 30, true);
+  check_broken_list(problem, 13, 5);
+  check_broken_list(problem, 13 + 20, 0);
+  check_broken_list(problem, 14, -1);
+  check_broken_list(problem, 13 + 40, 1 << 30);
   // Columns that go outside of the list, or of their layer.
-  run(3, 1000, true);
-  run(5, -5, true);
-  run(0, 30, false);
-  run(4, 48, false);
-  run(8, 0, false);
-  run(12, 1, false);
+  check_broken_list(problem, 3, 1000);
+  check_broken_list(problem, 5, -5);
+  check_broken_list(problem, 0, 30, false);
+  check_broken_list(problem, 4, 48, false);
+  check_broken_list(problem, 8, 0, false);
+  check_broken_list(problem, 12, 1, false);
 }
 
 TEST(schedules_of_the_sizes_that_matter) {

@@ -14,8 +14,8 @@ namespace {
 
 using fastltc::SequenceView;
 using fastltc::cuda::MemoryPass;
-using fastltc::cuda::Rows;
 using fastltc::cuda::Scratch;
+using fastltc::cuda::SequenceRows;
 
 using Values = std::vector<double>;
 
@@ -73,7 +73,7 @@ void check(const Case& c) {
   in.size = {c.B, c.T, c.I, c.N, 1, 1};
   in.x = {x.data(), xs.stride_b, xs.stride_t, 1};
   in.memory = {w.data(), b.data(), r.data()};
-  Rows<double> of;
+  SequenceRows<double> of;
   of.B = c.B;
   of.steps = c.T;
   of.count = rows;
@@ -87,12 +87,12 @@ void check(const Case& c) {
     for (const bool backward : {false, true}) {
       MemoryPass<double> pass;
       Scratch count;
-      pass.take(count, in, of, {c.threads}, backward);
+      pass.take(count, in, of, c.threads, backward);
       Values memory(count.used() / sizeof(double) + 32, nan);
       void* base_address = memory.data();
       size_t space = memory.size() * sizeof(double);
       Scratch scratch(std::align(256, count.used(), base_address, space));
-      pass.take(scratch, in, of, {c.threads}, backward);
+      pass.take(scratch, in, of, c.threads, backward);
       pass.prepare({});
       if (!backward) {
         Values got, expected;
@@ -105,7 +105,7 @@ void check(const Case& c) {
                 z += w[row * c.I + k] * xs.data[n * xs.stride_b + t * xs.stride_t + k];
               }
               expected.push_back(z);
-              got.push_back(pass.gates.at(t * c.B + n, m));
+              got.push_back(pass.gates[(t * c.B + n) * M + m]);
             }
           }
         }
@@ -120,7 +120,7 @@ void check(const Case& c) {
           for (int64_t m = 0; m < M; ++m) {
             const int64_t row = weight_row(m), at = n * xs.stride_b + t * xs.stride_t;
             const double g = gz[(n * c.T + t) * M + m];
-            pass.gates.at(t * c.B + n, m) = g;
+            pass.gates[(t * c.B + n) * M + m] = g;
             wanted_b[row] += g;
             for (int64_t k = 0; k < c.I; ++k) {
               wanted_w[row * c.I + k] += g * x[at + k];

@@ -4,8 +4,8 @@
 #include <cmath>
 #include <vector>
 
-#include "cuda/device.h"
-#include "cuda/launch.h"
+#include "cuda/frame/device.h"
+#include "cuda/frame/launch.h"
 #include "emulator/schedules.h"
 #include "support/check.h"
 

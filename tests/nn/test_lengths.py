@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from ncps.wirings import AutoNCP
 from torch import Tensor
 from torch.nn.utils.rnn import (
     PackedSequence,
@@ -16,17 +15,17 @@ from torch.nn.utils.rnn import (
     pad_sequence,
 )
 
-from fastltc import LTC
+from layers.modules import BARE_KINDS, Kind, bare_kinds, with_projections
 
 B, T, I, N = 5, 6, 3, 19  # noqa: E741
 LENGTHS = [4, 6, 1, 6, 2]
 
 
-def make(**options: Any) -> LTC:
-    return LTC(I, AutoNCP(N, 2), **options).double()
+def make(kind: Kind = BARE_KINDS["LTC"], **options: Any) -> Any:
+    return kind(I, N, **options).double()
 
 
-def state(layer: LTC, batch: int) -> Any:
+def state(layer: Any, batch: int) -> Any:
     h = torch.randn(batch, N).double()
     return (h, torch.randn(batch, N).double()) if layer.use_mixed else h
 
@@ -47,9 +46,12 @@ def assert_same_state(actual: Any, expected: Any) -> None:
 @pytest.mark.parametrize("mixed_memory", [True, False])
 @pytest.mark.parametrize("batch_first", [True, False])
 @pytest.mark.parametrize("given", ["list", "tensor", "int32 tensor"])
-def test_each_sample_ends_at_its_length(given: str, batch_first: bool, mixed_memory: bool) -> None:
-    layer = make(batch_first=batch_first, mixed_memory=mixed_memory)
-    last = make(batch_first=batch_first, mixed_memory=mixed_memory, return_sequences=False)
+@with_projections
+def test_each_sample_ends_at_its_length(
+    kind: Kind, given: str, batch_first: bool, mixed_memory: bool
+) -> None:
+    options = {"batch_first": batch_first, "mixed_memory": mixed_memory}
+    layer, last = make(kind, **options), make(kind, return_sequences=False, **options)
     last.load_state_dict(layer.state_dict())
     lengths = [0, *LENGTHS[1:]]
     x, timespans, hx = torch.randn(B, T, I).double(), torch.rand(B, T).double(), state(layer, B)
@@ -65,6 +67,8 @@ def test_each_sample_ends_at_its_length(given: str, batch_first: bool, mixed_mem
     output, hn = layer(order(x), hx, order(timespans), lengths=argument)
     last_output, last_hn = last(order(x), hx, order(timespans), argument)
     assert_same_state(last_hn, hn)
+    (output.sum() + last_output.sum()).backward()
+    assert all(torch.isfinite(p.grad).all() for p in layer.parameters() if p.requires_grad)
     for b, length in enumerate(lengths):
         alone, alone_hn = layer(x[b, :length], sample(hx, b), timespans[b, :length])
         torch.testing.assert_close(order(output)[b, :length], alone, rtol=0, atol=1e-12)
@@ -75,8 +79,9 @@ def test_each_sample_ends_at_its_length(given: str, batch_first: bool, mixed_mem
 
 
 @pytest.mark.parametrize("mixed_memory", [True, False])
-def test_no_gradient_comes_from_behind_the_lengths(mixed_memory: bool) -> None:
-    layer = make(mixed_memory=mixed_memory)
+@bare_kinds
+def test_no_gradient_comes_from_behind_the_lengths(kind: Kind, mixed_memory: bool) -> None:
+    layer = make(kind, mixed_memory=mixed_memory)
     x = torch.randn(B, T, I).double()
     behind = torch.arange(T) >= torch.tensor(LENGTHS)[:, None]
     x[behind] = torch.nan
@@ -93,8 +98,9 @@ def test_no_gradient_comes_from_behind_the_lengths(mixed_memory: bool) -> None:
             assert torch.isfinite(parameter.grad).all(), name
 
 
-def test_length_of_one_sequence() -> None:
-    layer, x = make(), torch.randn(T, I).double()
+@bare_kinds
+def test_length_of_one_sequence(kind: Kind) -> None:
+    layer, x = make(kind), torch.randn(T, I).double()
     output, hn = layer(x, lengths=4)
     alone, alone_hn = layer(x[:4])
     assert torch.equal(output[:4], alone)
@@ -128,10 +134,11 @@ def test_bad_lengths(
 @pytest.mark.parametrize("batch_first", [True, False])
 @pytest.mark.parametrize("enforce_sorted", [True, False])
 @pytest.mark.parametrize("with_state", [True, False])
+@with_projections
 def test_packed_sequences(
-    enforce_sorted: bool, with_state: bool, batch_first: bool, mixed_memory: bool
+    kind: Kind, with_state: bool, enforce_sorted: bool, batch_first: bool, mixed_memory: bool
 ) -> None:
-    layer = make(batch_first=batch_first, mixed_memory=mixed_memory)
+    layer = make(kind, batch_first=batch_first, mixed_memory=mixed_memory)
     lengths = sorted(LENGTHS, reverse=True) if enforce_sorted else LENGTHS
     sequences = [torch.randn(length, I).double() for length in lengths]
     packed = pack_sequence(sequences, enforce_sorted=enforce_sorted)
@@ -154,10 +161,11 @@ def test_packed_sequences(
 @pytest.mark.parametrize("enforce_sorted", [True, False])
 @pytest.mark.parametrize("shape", ["packed", "packed (., 1)", "packed (., N)", "(B, T)", "(1, T)"])
 @pytest.mark.parametrize("batch_first", [True, False])
+@bare_kinds
 def test_time_steps_of_packed_sequences(
-    shape: str, enforce_sorted: bool, batch_first: bool
+    kind: Kind, batch_first: bool, shape: str, enforce_sorted: bool
 ) -> None:
-    layer = make(batch_first=batch_first)
+    layer = make(kind, batch_first=batch_first)
     lengths = sorted(LENGTHS, reverse=True) if enforce_sorted else LENGTHS
     sequences = [torch.randn(length, I).double() for length in lengths]
     shared = torch.rand(T).double()
@@ -183,21 +191,25 @@ def test_time_steps_of_packed_sequences(
 
 
 @pytest.mark.parametrize("mixed_memory", [True, False])
-def test_last_outputs_of_packed_sequences(mixed_memory: bool) -> None:
-    layer = make(return_sequences=False, mixed_memory=mixed_memory)
+@bare_kinds
+def test_last_outputs_of_packed_sequences(kind: Kind, mixed_memory: bool) -> None:
+    layer = make(kind, return_sequences=False, mixed_memory=mixed_memory)
     sequences = [torch.randn(length, I).double() for length in LENGTHS]
     output, _ = layer(pack_sequence(sequences, enforce_sorted=False))
     for b, sequence in enumerate(sequences):
         torch.testing.assert_close(output[b], layer(sequence)[0], rtol=0, atol=1e-12)
 
 
-def test_gradients_through_packed_sequences_are_those_through_lengths() -> None:
-    layer = make()
+@with_projections
+def test_gradients_through_packed_sequences_are_those_through_lengths(kind: Kind) -> None:
+    layer = make(kind)
     x = torch.randn(B, T, I).double().requires_grad_()
     h0 = torch.randn(B, N).double().requires_grad_()
     timespans = torch.rand(B, T).double().requires_grad_()
     leaves = [x, h0, timespans, *(p for p in layer.parameters() if p.requires_grad)]
-    weight, weight_h = torch.randn(B, T, 2).double(), torch.randn(B, N).double()
+    weight_h = torch.randn(B, N).double()
+    valid = (torch.arange(T) < torch.tensor(LENGTHS)[:, None])[..., None]
+    weight = torch.randn_like(layer(x)[0]) * valid  # a projection has a bias behind them
 
     def grads(output: Tensor, hn: Tensor) -> tuple[Tensor, ...]:
         return torch.autograd.grad((output * weight).sum() + (hn * weight_h).sum(), leaves)
@@ -209,6 +221,29 @@ def test_gradients_through_packed_sequences_are_those_through_lengths() -> None:
     actual = grads(pad_packed_sequence(output, batch_first=True)[0], hn)
     for a, e in zip(actual, expected, strict=True):
         torch.testing.assert_close(a, e, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("mixed_memory", [True, False])
+@pytest.mark.parametrize("return_sequences", [True, False])
+@pytest.mark.parametrize(("batch", "time"), [(0, T), (B, 0), (0, 0)])
+@with_projections
+def test_an_empty_batch_and_an_empty_sequence(
+    kind: Kind, batch: int, time: int, return_sequences: bool, mixed_memory: bool
+) -> None:
+    layer = make(kind, return_sequences=return_sequences, mixed_memory=mixed_memory)
+    outputs = kind.options.get("proj_size", 2 if kind.wired else N)
+    x = torch.randn(batch, time, I).double().requires_grad_()
+    hx = state(layer, batch)
+    h = hx[0] if mixed_memory else hx
+    for timespans in (None, 0.5, torch.rand(batch, time)):
+        output, hn = layer(x, hx, timespans, lengths=[time] * batch)
+        assert output.shape == ((batch, time, outputs) if return_sequences else (batch, outputs))
+        hn = hn[0] if mixed_memory else hn
+        assert torch.equal(hn, h)
+        (output.sum() + hn.sum()).backward()
+        assert x.grad.shape == x.shape
+    if not return_sequences and "proj_size" not in kind.options and kind.cell == "CfC":
+        assert torch.equal(output, h[:, -outputs:])
 
 
 def test_bad_packed_sequences() -> None:

@@ -12,16 +12,13 @@ from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.export import Dim, export
 
-from fastltc import LTC, CfC, LTCCell, MaskedLinear
+import fastltc
+from fastltc import LTC, CfC, CfCCell, LTCCell, MaskedLinear, WiredCfCCell
+from layers.modules import KINDS, Kind, over_kinds, wired_kinds
 
 I, N = 4, 12  # noqa: E741
 
-
-@pytest.fixture(autouse=True)
-def compiler_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
-    """Compile anew: a cached graph would hide what the fake kernels say now."""
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
-    torch._dynamo.reset()
+pytestmark = pytest.mark.usefixtures("compiler_cache")
 
 
 def gradients(module: nn.Module, run: Any, *data: Tensor) -> tuple[list[Tensor], list[Tensor]]:
@@ -38,18 +35,27 @@ def check(actual: Any, expected: Any) -> None:
 
 
 @pytest.mark.parametrize("backend", ["inductor", "aot_eager"])
-@pytest.mark.parametrize("batch_first", [True, False])
-@pytest.mark.parametrize("mixed_memory", [True, False])
+@pytest.mark.parametrize(
+    ("kind", "batch_first"),
+    [
+        ("LTC", True),
+        ("LTC", False),
+        ("LTC, mixed", True),
+        ("LTC, mixed", False),
+        ("CfC, wired", True),
+        ("CfC, plain", True),
+        ("CfC, plain pure", True),
+    ],
+)
 def test_compiled_layer_with_any_batch_and_length(
-    mixed_memory: bool, batch_first: bool, backend: str
+    kind: str, batch_first: bool, backend: str
 ) -> None:
-    options = {"batch_first": batch_first, "mixed_memory": mixed_memory}
-    layer = LTC(I, AutoNCP(N, 2), **options).double()
+    layer = KINDS[kind](I, N, batch_first=batch_first).double()
 
     def run(call: Any) -> Any:
         def outputs(x: Tensor, h0: Tensor, timespans: Tensor) -> list[Tensor]:
-            output, hn = call(x, (h0, h0 * 2) if mixed_memory else h0, timespans)
-            return [output, *hn] if mixed_memory else [output, hn]
+            output, hn = call(x, (h0, h0 * 2) if layer.use_mixed else h0, timespans)
+            return [output, *hn] if layer.use_mixed else [output, hn]
 
         return outputs
 
@@ -76,29 +82,41 @@ def test_compiled_without_gradients() -> None:
         assert torch.equal(compiled(x)[0], layer(x)[0])
 
 
-@pytest.mark.parametrize("kind", ["lengths", "float", "unbatched", "last step", "mixed memory"])
-def test_compiled_forms_of_a_call(kind: str) -> None:
-    options = {
-        "last step": {"return_sequences": False},
-        "mixed memory": {"mixed_memory": True},
-    }.get(kind, {})
-    layer = LTC(I, AutoNCP(N, 2), **options).double()
+FORMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # options and arguments
+    "lengths": ({}, {"lengths": torch.tensor([5, 0, 2])}),
+    "float": ({}, {"timespans": 0.25}),
+    "unbatched": ({}, {}),
+    "last step": ({"return_sequences": False}, {}),
+    "mixed memory": ({"mixed_memory": True}, {}),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@wired_kinds
+def test_compiled_forms_of_a_call(kind: Kind, form: str) -> None:
+    options, arguments = FORMS[form]
+    layer = kind(I, N, **options).double()
     compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
     x = torch.randn(3, 5, I).double()
-    arguments: dict[str, dict[str, Any]] = {
-        "lengths": {"lengths": torch.tensor([5, 0, 2])},
-        "float": {"timespans": 0.25},
-    }
-    x = x[0] if kind == "unbatched" else x
-    for _ in range(2):
-        actual, actual_hn = compiled(x, **arguments.get(kind, {}))
-        expected, expected_hn = layer(x, **arguments.get(kind, {}))
+    x = x[0] if form == "unbatched" else x
+    for with_gradients in (True, True, False):
+        with torch.set_grad_enabled(with_gradients):
+            actual, actual_hn = compiled(x, **arguments)
+            expected, expected_hn = layer(x, **arguments)
         torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-12)
         torch.testing.assert_close(actual_hn, expected_hn, rtol=1e-12, atol=1e-12)
 
 
-def test_compiled_cell() -> None:
-    cell = LTCCell(AutoNCP(N, 2), I).double()
+CELLS = {
+    "LTCCell": lambda: LTCCell(AutoNCP(N, 2), I),
+    "WiredCfCCell": lambda: WiredCfCCell(I, AutoNCP(N, 2)),
+    "CfCCell": lambda: CfCCell(I, N, backbone_units=6),
+}
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_compiled_cell(name: str) -> None:
+    cell: Any = CELLS[name]().double()
     compiled = torch.compile(cell, fullgraph=True, backend="aot_eager")
     x, h, dt = torch.randn(3, I).double(), torch.randn(3, N).double(), torch.rand(3, 1).double()
     actual = gradients(cell, compiled, x, h, dt)
@@ -126,24 +144,37 @@ def test_compiled_inside_a_model_under_autocast() -> None:
     torch.testing.assert_close(actual, expected)
 
 
-def test_compiled_code_follows_a_loaded_checkpoint() -> None:
-    layer = LTC(I, Random(N, 2, sparsity_level=0.5)).double()
-    other = LTC(I, Random(N, 2, sparsity_level=0.3, random_seed=5)).double()
+def test_compiled_dropout_is_drawn_anew() -> None:
+    layer = CfC(I, N, backbone_layers=2, backbone_units=6, backbone_dropout=0.5)
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    x = torch.randn(3, 5, I)
+    assert not torch.equal(compiled(x)[0], compiled(x)[0])
+    layer.eval()
+    assert torch.equal(compiled(x)[0], layer(x)[0])
+
+
+@pytest.mark.parametrize("cell", ["LTC", "CfC"])
+def test_compiled_code_follows_a_loaded_checkpoint(cell: str) -> None:
+    make = getattr(fastltc, cell)
+    layer = make(I, Random(N, N, sparsity_level=0.5)).double()
+    other = make(I, Random(N, N, sparsity_level=0.3, random_seed=5)).double()
     compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
     x = torch.randn(2, 3, I).double()
     check([compiled(x)[0]], [layer(x)[0]])
     layer.load_state_dict(other.state_dict())
     check([compiled(x)[0]], [other(x)[0]])
-    mask = layer.rnn_cell.sparsity_mask
-    mask.data.copy_(torch.rand_like(mask) < 0.5)
-    layer.rnn_cell.refresh_synapses()
-    check([compiled(x)[0]], [layer(x)[0]])
+    if cell == "LTC":
+        mask = layer.rnn_cell.sparsity_mask
+        mask.data.copy_(torch.rand_like(mask) < 0.5)
+        layer.rnn_cell.refresh_synapses()
+        check([compiled(x)[0]], [layer(x)[0]])
 
 
-def test_negative_time_steps_in_compiled_code() -> None:
-    layer = LTC(I, AutoNCP(N, 2))
-    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
-    with pytest.raises(RuntimeError, match=r"timespans: expected finite time steps of 0 or more, got -1"):
+@wired_kinds
+def test_negative_time_steps_in_compiled_code(kind: Kind) -> None:
+    compiled = torch.compile(kind(I, N), fullgraph=True, backend="aot_eager")
+    message = r"timespans: expected finite time steps of 0 or more, got -1"
+    with pytest.raises(RuntimeError, match=message):
         compiled(torch.randn(2, 3, I), timespans=-torch.ones(2, 3))
 
 
@@ -154,8 +185,9 @@ def test_wrong_shapes_in_compiled_code() -> None:
 
 
 @pytest.mark.parametrize("strict", [True, False])
-def test_export_with_any_batch_and_length(strict: bool, tmp_path: Any) -> None:
-    layer = LTC(I, AutoNCP(N, 2)).double().eval()
+@over_kinds("LTC", "CfC, wired", "CfC, plain")
+def test_export_with_any_batch_and_length(kind: Kind, strict: bool, tmp_path: Any) -> None:
+    layer = kind(I, N).double().eval()
     example = torch.randn(2, 6, I).double(), torch.randn(2, N).double(), torch.rand(2, 6).double()
     batch, time = Dim("batch"), Dim("time")
     shapes = {0: batch, 1: time}, {0: batch}, {0: batch, 1: time}
@@ -169,8 +201,9 @@ def test_export_with_any_batch_and_length(strict: bool, tmp_path: Any) -> None:
         check(loaded(*arguments), layer(*arguments))
 
 
-def test_an_exported_program_can_be_trained() -> None:
-    layer = LTC(I, AutoNCP(N, 2)).double()
+@wired_kinds
+def test_an_exported_program_can_be_trained(kind: Kind) -> None:
+    layer = kind(I, N).double()
     example = (torch.randn(2, 6, I).double(),)
     exported = export(layer, example, dynamic_shapes=({1: Dim("time")},)).module()
     x = torch.randn(2, 9, I).double()
@@ -185,8 +218,9 @@ def test_an_exported_program_can_be_trained() -> None:
         check([grads[name]], [gradient])
 
 
-def test_export_with_mixed_memory() -> None:
-    layer = LTC(I, AutoNCP(N, 2), mixed_memory=True).double()
+@over_kinds("LTC, mixed", "CfC, mixed")
+def test_export_with_mixed_memory(kind: Kind) -> None:
+    layer = kind(I, N).double()
     x = torch.randn(2, 4, I).double()
     with torch.no_grad():
         program = export(layer, (x,), dynamic_shapes=({0: Dim("batch"), 1: Dim("time")},))

@@ -13,10 +13,14 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-import cfc_cases
-import ltc_cases
-from fastltc.ops import CFC_MODES
 from fastltc.ops.ltc import _keeps_rates
+from layers import (
+    Draw,
+    backward_arguments,
+    change_tensors,
+    every_equation_and_layout,
+    raw_arguments,
+)
 
 CSRC = Path(__file__).resolve().parents[2] / "csrc"
 
@@ -24,53 +28,34 @@ CSRC = Path(__file__).resolve().parents[2] / "csrc"
 def check(op: Any, arguments: tuple[Any, ...]) -> torch.Tensor:
     real = op(*arguments)
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
-        fake = op(
-            *(
-                mode.from_tensor(a)
-                if isinstance(a, torch.Tensor)
-                else [mode.from_tensor(t) for t in a]
-                if isinstance(a, list) and a and isinstance(a[0], torch.Tensor)
-                else a
-                for a in arguments
-            )
-        )
+        fake = op(*change_tensors(arguments, mode.from_tensor))
     for got, expected in zip(fake, real, strict=True):
         assert got.shape == expected.shape
         assert got.stride() == expected.stride()
     return real[2]
 
 
+# Options on which the size depends, beside those of every layer.
+OWN: dict[str, list[dict[str, Any]]] = {
+    "LTC": [{"ode_unfolds": 1}, {"ode_unfolds": 6}],
+    "CfC": [{}, {"backbone_layers": 1}],
+}
+
+
 @pytest.mark.parametrize("memory", [False, True])
 @pytest.mark.parametrize("timespans", [None, "BT", "BTN"])
-def test_of_ltc(timespans: str | None, memory: bool) -> None:
-    for batch, time, ode_unfolds in itertools.product((0, 1, 17, 40), (0, 1, 5), (1, 6)):
-        options = {"timespans": timespans, "memory": memory, "ode_unfolds": ode_unfolds}
-        arguments = ltc_cases.raw_arguments(ltc_cases.random_case(batch, time, **options), True)
-        states = check(torch.ops.fastltc.ltc_forward.default, arguments)
+@every_equation_and_layout
+def test_what_is_kept(draw: Draw, timespans: str | None, memory: bool) -> None:
+    options = OWN.get(draw.cell.cell, [{}])
+    for batch, time, own in itertools.product((0, 1, 17, 40), (0, 1, 5), options):
+        case = draw(batch, time, timespans=timespans, memory=memory, **own)
+        states = check(case.forward.default, raw_arguments(case, True))
         assert states.isfinite().all()
-        kept = torch.ops.fastltc.ltc_backward
-        output, hn = torch.zeros(batch, time, 2).double(), torch.zeros(batch, 7 * (1 + memory))
         for wrong in (states[:-1], states.new_zeros(states.numel() + 1), states[:, None]):
             if wrong.shape == states.shape:
                 continue  # nothing was kept, and nothing is missing
             with pytest.raises(RuntimeError, match="states: expected shape"):
-                kept(output, hn.double(), wrong, *arguments[:-1], False)
-
-
-@pytest.mark.parametrize("memory", [False, True])
-@pytest.mark.parametrize("timespans", [None, "BT", "BTN"])
-@pytest.mark.parametrize("mode", CFC_MODES)
-def test_of_cfc(mode: str, timespans: str | None, memory: bool) -> None:
-    for batch, time, layers in itertools.product((0, 1, 17, 40), (0, 1, 5), (0, 1, 2)):
-        cells = (7,) if layers else (5, 3, 2)
-        options = {"mode": mode, "timespans": timespans, "memory": memory}
-        case = cfc_cases.random_cfc(batch, time, 4, cells, backbone_layers=layers, **options)
-        arguments = cfc_cases.raw_arguments(case, True)
-        states = check(torch.ops.fastltc.cfc_forward.default, arguments)
-        assert states.isfinite().all()
-        wrong = states.new_zeros(states.numel() + 1)
-        with pytest.raises(RuntimeError, match="states: expected shape"):
-            torch.ops.fastltc.cfc_backward(None, None, wrong, *arguments[:-1], False)
+                case.backward(*backward_arguments(case, (None, None), wrong, False))
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from cuda_graphs import capture
 from fastltc import MaskedLinear
 from fastltc.ops import mask_entries, masked_linear
 
@@ -138,18 +139,7 @@ def test_nothing_waits_for_the_device_and_graphs_can_be_captured() -> None:
         y = masked_linear(x, weight, mask, bias, entries, True)
         return (y, *torch.autograd.grad(y, leaves, torch.ones_like(y)))
 
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        with torch.cuda.stream(side):
-            step()
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        captured = step()
+    graph, captured = capture(step, waiting="error")
     with torch.no_grad():
         x.copy_(torch.randn_like(x))
     graph.replay()

@@ -6,9 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-import cfc_cases
-import ltc_cases
 from fastltc.ops import CFC_MODES
+from layers import CfcCase, LtcCase, run_operator
 
 
 def with_nan(x: Tensor) -> Tensor:
@@ -17,11 +16,11 @@ def with_nan(x: Tensor) -> Tensor:
     return x
 
 
-def reached(case: ltc_cases.Case) -> Tensor:
+def reached(case: LtcCase) -> Tensor:
     """Return which neurons synapses lead to from the first input, over any number of them."""
-    found = case.sensory_mask[0].bool()
+    found = case.masks[1][0].bool()
     for _ in range(len(found)):
-        found = found | (case.mask[found] != 0).any(0)
+        found = found | (case.masks[0][found] != 0).any(0)
     return found
 
 
@@ -33,11 +32,11 @@ def test_batch_lanes_pass_it_along_synapses_and_post_lanes_at_least(
 ) -> None:
     partly = False
     for density in (0.02, 0.04, 0.06, 0.08, 0.1, 0.5) * 3:
-        case = ltc_cases.random_case(batch, 6, neurons=23, density=density, dtype=dtype)
+        case = LtcCase.random(batch, 6, neurons=23, density=density, dtype=dtype)
         bad = case.with_(x=with_nan(case.data["x"]))
         case, bad = (c.requiring_grad() if gradients else c for c in (case, bad))
-        _, clean = ltc_cases.run_operator(case)
-        _, hn = ltc_cases.run_operator(bad)
+        _, clean = run_operator(case)
+        _, hn = run_operator(bad)
         others = torch.arange(batch) != 1
         assert torch.equal(hn[others], clean[others])
         expected = reached(case)
@@ -53,9 +52,9 @@ def test_batch_lanes_pass_it_along_synapses_and_post_lanes_at_least(
 @pytest.mark.parametrize("mode", CFC_MODES)
 @pytest.mark.parametrize("batch", [2, 20])
 def test_cfc_passes_it_to_all_neurons(batch: int, mode: str) -> None:
-    case = cfc_cases.random_cfc(batch, 3, density=0.2, mode=mode)
-    _, clean = cfc_cases.run_operator(case)
-    _, hn = cfc_cases.run_operator(case.with_(x=with_nan(case.data["x"])))
+    case = CfcCase.random(batch, 3, density=0.2, mode=mode)
+    _, clean = run_operator(case)
+    _, hn = run_operator(case.with_(x=with_nan(case.data["x"])))
     others = torch.arange(batch) != 1
     assert torch.equal(hn[others], clean[others])
     assert hn[1].isnan().all()

@@ -4,12 +4,10 @@
 #include <cmath>
 #include <vector>
 
+#include "support/plain_sequence.h"
+
 namespace fastltc::test {
 namespace {
-
-using Values = std::vector<double>;
-
-double sigmoid(double x) { return 1.0 / (1.0 + std::exp(-x)); }
 
 double activate(Activation activation, double x) {
   switch (activation) {
@@ -41,19 +39,6 @@ double activation_slope(Activation activation, double x) {
   }
 }
 
-int64_t length_of(const SequenceInputs<double>& in, int64_t b) {
-  return in.lengths == nullptr ? in.size.T : in.lengths[b * in.lengths_stride];
-}
-double read(const SequenceView<const double>& view, int64_t b, int64_t t, int64_t c) {
-  return view.data[b * view.stride_b + t * view.stride_t + c * view.stride_c];
-}
-double& at(const SequenceView<double>& view, int64_t b, int64_t t, int64_t c) {
-  return view.data[b * view.stride_b + t * view.stride_t + c * view.stride_c];
-}
-double time_step(const SequenceInputs<double>& in, int64_t b, int64_t t, int64_t j) {
-  if (in.timespans.data == nullptr) return 1.0;
-  return read(in.timespans, b, t, in.timespans_per_neuron ? j : 0);
-}
 Values initial_state(const SequenceInputs<double>& in, int64_t b) {
   Values state(in.memory.weight == nullptr ? in.size.N : 2 * in.size.N);
   for (size_t j = 0; j < state.size() && in.h0.data != nullptr; ++j) {

@@ -4,30 +4,14 @@
 #include <vector>
 
 #include "support/memory_cell.h"
+#include "support/plain_sequence.h"
 
 namespace fastltc::test {
 namespace {
 
-using Values = std::vector<double>;
-
 double positive(double x, bool softplus) { return softplus ? std::log1p(std::exp(x)) : x; }
 double positive_slope(double x, bool softplus) {
   return softplus ? 1.0 / (1.0 + std::exp(-x)) : 1.0;
-}
-double sigmoid(double x) { return 1.0 / (1.0 + std::exp(-x)); }
-
-int64_t length_of(const LtcInputs<double>& in, int64_t b) {
-  return in.lengths == nullptr ? in.size.T : in.lengths[b * in.lengths_stride];
-}
-double read(const SequenceView<const double>& view, int64_t b, int64_t t, int64_t c) {
-  return view.data[b * view.stride_b + t * view.stride_t + c * view.stride_c];
-}
-double& at(const SequenceView<double>& view, int64_t b, int64_t t, int64_t c) {
-  return view.data[b * view.stride_b + t * view.stride_t + c * view.stride_c];
-}
-double time_step(const LtcInputs<double>& in, int64_t b, int64_t t, int64_t j) {
-  if (in.timespans.data == nullptr) return 1.0;
-  return read(in.timespans, b, t, in.timespans_per_neuron ? j : 0);
 }
 
 // Of several layers beside each other the dense matrices are stacked.

@@ -19,21 +19,13 @@
 #include "cpu/cells/activations.h"
 #include "cpu/cells/cfc_packed.h"
 #include "cpu/cells/dense.h"
+#include "cpu/cells/gates.h"
 #include "cpu/frame/arena.h"
 #include "cpu/frame/rows.h"
 #include "cpu/frame/simd.h"
 #include "cpu/frame/step.h"
 
 namespace fastltc::cpu::FASTLTC_ISA {
-
-// e^(-dt (|w_tau| + |f|))
-template <typename T>
-FASTLTC_INLINE typename Simd<T>::vec pure_decay(typename Simd<T>::vec f, T w_tau,
-                                                typename Simd<T>::vec dt) {
-  using S = Simd<T>;
-  const auto rate = (w_tau < T(0) ? -w_tau : w_tau) - S::abs_negative(f);
-  return S::exp2(S::at_least(dt * rate * -kLog2E<T>, -Exp2Constants<T>::bound));
-}
 
 template <typename T, int W>
 struct CfcForward {
@@ -99,7 +91,7 @@ struct CfcForward {
         const vec f1 = S::load(z);
         if (in.mode == CfcMode::pure) {
           const T w_tau = parameters[2][j], A = parameters[3][j];
-          const vec decay = pure_decay<T>(f1, w_tau, step.time(r, neuron));
+          const vec decay = pure_decay<T>(f1, w_tau < T(0) ? -w_tau : w_tau, step.time(r, neuron));
           S::store(keep, f1);
           S::store(next.at(r, neuron), A - decay * f1 * A);
           continue;
@@ -114,9 +106,7 @@ struct CfcForward {
         S::store(keep, t1);
         S::store(keep + S::lanes, t2);
         S::store(keep + 2 * S::lanes, gate);
-        const vec state =
-            in.mode == CfcMode::gated ? t1 * (T(1) - gate) + gate * t2 : t1 + gate * t2;
-        S::store(next.at(r, neuron), state);
+        S::store(next.at(r, neuron), interpolated<T>(in.mode, t1, t2, gate));
       }
     }
   }
@@ -206,7 +196,7 @@ struct CfcBackward {
         if (in.mode == CfcMode::pure) {
           const T w_tau = parameters[2][j], A = parameters[3][j];
           const vec dt = step.time(r, neuron);
-          const vec decay = pure_decay<T>(f1, w_tau, dt);
+          const vec decay = pure_decay<T>(f1, w_tau < T(0) ? -w_tau : w_tau, dt);
           const vec size = -S::abs_negative(f1);
           const vec through = g * decay * A;
           S::store(z, through * (dt * size - T(1)));

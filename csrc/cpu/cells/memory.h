@@ -14,6 +14,7 @@
 #include "core/sequence.h"
 #include "cpu/cells/activations.h"
 #include "cpu/cells/dense.h"
+#include "cpu/cells/gates.h"
 #include "cpu/frame/arena.h"
 #include "cpu/frame/gradient_sums.h"
 #include "cpu/frame/rows.h"
@@ -104,19 +105,16 @@ struct MemoryForward {
     for (int64_t j = 0; j < N; ++j) {
       for (int r = 0; r < W; ++r) {
         const T* const z = product.at(r, j * kMemoryGates);
-        const vec a = tanh<T>(S::load(z));
-        const vec i = sigmoid<T>(S::load(z + S::lanes));
-        const vec f = sigmoid<T>(S::load(z + 2 * S::lanes));
-        const vec o = sigmoid<T>(S::load(z + 3 * S::lanes));
-        const vec before = S::load(c.at(r, j));
-        const vec after = before * f + a * i;
+        const MemoryGates<T> gates(S::load(z), S::load(z + S::lanes), S::load(z + 2 * S::lanes),
+                                   S::load(z + 3 * S::lanes));
+        const vec before = S::load(c.at(r, j)), after = gates.next(before);
         T* const to = keep.at(r, j * kMemoryRows);
-        S::store(to, a);
-        S::store(to + S::lanes, i);
-        S::store(to + 2 * S::lanes, f);
-        S::store(to + 3 * S::lanes, o);
+        S::store(to, gates.a);
+        S::store(to + S::lanes, gates.i);
+        S::store(to + 2 * S::lanes, gates.f);
+        S::store(to + 3 * S::lanes, gates.o);
         S::store(to + 4 * S::lanes, after);
-        S::store(next.at(r, j), tanh<T>(after) * o);
+        S::store(next.at(r, j), gates.output(after));
         S::store(c.at(r, j), active == nullptr ? after : active[r].mask ? after : before);
       }
     }

@@ -35,15 +35,11 @@ struct BatchStage : StreamStage {
 // An LTC layer's part of a tile.
 struct BatchLtc {
   LtcInputs<float> in;  // its maps point to copies, its other parameters nowhere
-  PackedLtc<float> plan;
+  PackedLtc<float> packed;
 };
 
 class BatchLanesNetwork : public StreamLayout<BatchStage> {
  public:
-  using S = Simd<float>;
-  using vec = S::vec;
-  static constexpr int L = S::lanes;
-
   explicit BatchLanesNetwork(const LoweredNetwork& network) {
     ltc_ = pool_.take<BatchLtc>(network.ltc_count);
     ltc_count_ = network.ltc_count;
@@ -323,7 +319,7 @@ class BatchLanesNetwork : public StreamLayout<BatchStage> {
     const LtcInputs<float>& given = stage.layer->ltc;
     BatchLtc& ltc = ltc_[stage.ltc];
     ltc = BatchLtc();
-    fill_plan(ltc.plan, given);
+    pack(ltc.packed, given);
     LtcParameters<float>& p = ltc.in.parameters;
     ltc.in.size = given.size;
     p.input_w = copy_of(given.parameters.input_w, stage.inputs);
@@ -335,7 +331,7 @@ class BatchLanesNetwork : public StreamLayout<BatchStage> {
     ltc.in.timespans.data = &some;
     const int64_t N = given.size.N;
     cycles += kSigmoidCycles *
-              (given.size.U * (ltc.plan.recurrent.count + N) + ltc.plan.sensory.count + N);
+              (given.size.U * (ltc.packed.recurrent.count + N) + ltc.packed.sensory.count + N);
   }
 
   const float* copy_of(const float* values, int64_t count) {
@@ -346,12 +342,12 @@ class BatchLanesNetwork : public StreamLayout<BatchStage> {
   }
 
   // With the columns of the synapse lists copied.
-  void fill_plan(PackedLtc<float>& plan, const LtcInputs<float>& given) {
+  void pack(PackedLtc<float>& packed, const LtcInputs<float>& given) {
     LtcInputs<float> in = given;
     in.synapses.column = copy_columns(given.synapses.column, given.size.N);
     in.sensory_synapses.column = copy_columns(given.sensory_synapses.column, given.size.N);
-    take_from(pool_, [&](Arena& arena) { plan.take(arena, in, false); });
-    plan.fill(in, false, 0.0f);
+    take_from(pool_, [&](Arena& arena) { packed.take(arena, in, false); });
+    packed.fill(in, false, 0.0f);
   }
   const int32_t* copy_columns(const int32_t* column, int64_t neurons) {
     int32_t* const result = pool_.take<int32_t>(neurons + 1);
@@ -366,8 +362,8 @@ class BatchLanesNetwork : public StreamLayout<BatchStage> {
     LtcForward<float, W> cell;
     Rows<float> ping;
     Rows<float> pong;
-    LtcTile(const BatchLtc& ltc, Arena& arena) : cell(ltc.in, ltc.plan) {
-      step.take(arena, ltc.in, ltc.plan);
+    LtcTile(const BatchLtc& ltc, Arena& arena) : cell(ltc.in, ltc.packed) {
+      step.take(arena, ltc.in, ltc.packed);
       cell.take(arena);
       ping.take(arena, W, ltc.in.size.N);
       pong.take(arena, W, ltc.in.size.N);

@@ -3,6 +3,7 @@
 
 #include "core/network.h"
 #include "cpu/cells/activations.h"
+#include "cpu/cells/gates.h"
 #include "cpu/frame/pool.h"
 #include "cpu/frame/simd.h"
 #include "cpu/stream/lowering.h"
@@ -21,7 +22,7 @@ FASTLTC_INLINE Simd<float>::vec gated_state(CfcMode mode,
   const auto t1 = tanh<float>(gate[0]), t2 = tanh<float>(gate[1]);
   // A long time step may make its argument infinite, of which the sigmoid is 0 or 1.
   const auto r = sigmoid<float>(gate[2] * dt + gate[3]);
-  return mode == CfcMode::gated ? t1 * (1.0f - r) + r * t2 : t1 + r * t2;
+  return interpolated<float>(mode, t1, t2, r);
 }
 
 // What a pure cell has besides its product, [padded].
@@ -43,18 +44,15 @@ struct PureParameters {
 // h' of a pure one: A - A exp(-dt (|w_tau| + |f|)) f.
 FASTLTC_INLINE Simd<float>::vec pure_state(Simd<float>::vec f, Simd<float>::vec abs_w_tau,
                                            Simd<float>::vec A, Simd<float>::vec dt) {
-  using S = Simd<float>;
-  const auto rate = abs_w_tau - S::abs_negative(f);
-  const auto decay = S::exp2(S::at_least(dt * rate * -kLog2E<float>, -Exp2Constants<float>::bound));
-  return A - decay * f * A;
+  return A - pure_decay<float>(f, abs_w_tau, dt) * f * A;
 }
 
-// The LSTM cell of mixed memory; its forget gate's constant 1 is in the bias. Returns h', updates
-// c.
+// The LSTM cell of mixed memory. Returns h', updates c.
 FASTLTC_INLINE Simd<float>::vec memory_state(const Simd<float>::vec (&gate)[kMostGates],
                                              Simd<float>::vec& c) {
-  c = c * sigmoid<float>(gate[2]) + tanh<float>(gate[0]) * sigmoid<float>(gate[1]);
-  return tanh<float>(c) * sigmoid<float>(gate[3]);
+  const MemoryGates<float> gates(gate[0], gate[1], gate[2], gate[3]);
+  c = gates.next(c);
+  return gates.output(c);
 }
 
 // Not for softmax.

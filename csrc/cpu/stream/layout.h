@@ -6,6 +6,7 @@
 
 #include "cpu/frame/arena.h"
 #include "cpu/frame/pool.h"
+#include "cpu/frame/simd.h"
 #include "cpu/stream/lowering.h"
 
 namespace fastltc::cpu::FASTLTC_ISA {
@@ -35,6 +36,10 @@ void take_from(Pool& pool, Take take) {
 template <typename Stage>
 class StreamLayout {
  public:
+  using S = Simd<float>;
+  using vec = S::vec;
+  static constexpr int L = S::lanes;
+
   int64_t inputs = 0;
   int64_t outputs = 0;
   int64_t state_size = 0;

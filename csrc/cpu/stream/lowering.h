@@ -4,7 +4,8 @@
 // step. Here a buffer has a number only; where it stands, and what a value of it is (a float, or a
 // row of lanes), a layout decides (batch_lanes.h, post_lanes.h).
 //
-// Plain data only, see core/sequence.h; the code is in lowering.cpp, compiled once.
+// All code is in lowering.cpp, compiled once: what the sources compiled for different instruction
+// sets use of this header is plain data, see core/sequence.h.
 #pragma once
 
 #include <cstdint>

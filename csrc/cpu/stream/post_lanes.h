@@ -91,10 +91,6 @@ FASTLTC_INLINE void product(const PostStage& stage, int64_t block, const float* 
 
 class PostLanesNetwork : public StreamLayout<PostStage> {
  public:
-  using S = Simd<float>;
-  using vec = S::vec;
-  static constexpr int L = S::lanes;
-
   explicit PostLanesNetwork(const LoweredNetwork& network) {
     ltc_ = pool_.take<PostLtc>(network.ltc_count);
     lay_out(
@@ -325,19 +321,19 @@ class PostLanesNetwork : public StreamLayout<PostStage> {
   }
 
   void fill_lanes(PostLanes<float>& lanes, const LtcInputs<float>& in) {
-    PackedLtc<float> plan;
+    PackedLtc<float> packed;
     Arena counting;
-    plan.take(counting, in, false);
+    packed.take(counting, in, false);
     counting.take<int32_t>(in.size.N + 2);
     const Block block(counting.used());
     Arena arena(block.data());
-    plan.take(arena, in, false);
-    plan.fill(in, false, 0.0f);
+    packed.take(arena, in, false);
+    packed.fill(in, false, 0.0f);
     int32_t* const bins = arena.take<int32_t>(in.size.N + 2);
     take_from(pool_, [&](Arena& to) { lanes.take(to, in); });
     lanes.deal(in, bins);
     take_from(pool_, [&](Arena& to) { lanes.take_slots(to); });
-    lanes.fill(in, plan);
+    lanes.fill(in, packed);
   }
 
   void run_ltc(const PostLtc& ltc, const PostStage& stage, float* memory, float dt) const {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from operator import itemgetter
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from fastltc.nn.changes import Watch, change, own_forward
 from fastltc.nn.checks import check_input_kind
+from fastltc.nn.ltc_weights import LTCWeights
 from fastltc.nn.steps import run_step
 from fastltc.nn.wiring import WiringSizes, build_wiring
 from fastltc.ops.ltc import LTC_PARAMETERS, LTC_POSITIVE, LTC_TABLE, run_ltc
@@ -25,7 +26,7 @@ _NO_MAP = (None, False, "", "none", "identity")
 
 
 @own_forward
-class LTCCell(WiringSizes, nn.Module):
+class LTCCell(WiringSizes, LTCWeights):
     r"""A liquid time-constant (LTC) cell, which runs one time step.
 
     The equation is that of :func:`fastltc.reference.ltc`. The class takes the place of
@@ -75,8 +76,6 @@ class LTCCell(WiringSizes, nn.Module):
     """
 
     gleak: Tensor
-    sparsity_mask: Tensor
-    sensory_sparsity_mask: Tensor
 
     def __init__(
         self,
@@ -187,24 +186,6 @@ class LTCCell(WiringSizes, nn.Module):
             *(self.sensory_size, self.state_size, self.motor_size, *counts),
             *(self._ode_unfolds, self._implicit_param_constraints),
         )
-
-    def apply_weight_constraints(self) -> None:
-        """Clip ``w``, ``sensory_w``, ``cm`` and ``gleak`` at 0; nothing where a softplus does it.
-
-        Call it after each step of the optimizer if ``implicit_param_constraints`` is False.
-        """
-        if not self._implicit_param_constraints:
-            for name in LTC_POSITIVE:
-                getattr(self, name).data.clamp_(min=0)
-
-    def refresh_synapses(self) -> None:
-        """Read the masks again; see the class on when that is needed.
-
-        Raises:
-            ValueError: if an entry of a mask is neither 0 nor 1.
-        """
-        self._synapses.refresh(self.sparsity_mask)
-        self._sensory_synapses.refresh(self.sensory_sparsity_mask)
 
     def forward(
         self, inputs: Tensor, states: Tensor, elapsed_time: Tensor | float = 1.0
@@ -331,13 +312,3 @@ class LTCCell(WiringSizes, nn.Module):
                 self.sensory_sparsity_mask if sensory_mask is None else sensory_mask, thorough
             ),
         )
-
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        super()._load_from_state_dict(*args, **kwargs)
-        self.refresh_synapses()
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> LTCCell:
-        super()._apply(fn, recurse)
-        self._synapses.move(self.sparsity_mask.device)
-        self._sensory_synapses.move(self.sensory_sparsity_mask.device)
-        return self

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from fastltc.nn.changes import compute_parameters, has_own_forward
 from fastltc.nn.checks import check_input_kind, check_state
 from fastltc.nn.ltc import LTC
+from fastltc.nn.ltc_weights import LTCWeights
 from fastltc.nn.timespans import layer_lengths, layer_timespans, timespans_like
 from fastltc.ops.errors import check_timespan_values
-from fastltc.ops.ltc import LTC_PARAMETERS, LTC_POSITIVE, ltc
+from fastltc.ops.ltc import LTC_PARAMETERS, ltc
 from fastltc.ops.synapses import SynapseCache, stacked_synapse_list
 
 __all__ = ["ParallelLTC"]
@@ -22,7 +23,7 @@ __all__ = ["ParallelLTC"]
 _OPTIONS = ("_ode_unfolds", "_epsilon", "_implicit_param_constraints")
 
 
-class ParallelLTC(nn.Module):
+class ParallelLTC(LTCWeights):
     r"""K independent LTC layers of one shape, run in one call.
 
     For many small networks, as one per device or sensor: an operator call costs more than a step
@@ -51,8 +52,8 @@ class ParallelLTC(nn.Module):
         (torch.Size([10, 1, 32, 2]), torch.Size([10, 1, 19]))
     """
 
-    sparsity_mask: Tensor
-    sensory_sparsity_mask: Tensor
+    _ode_unfolds: int
+    _epsilon: float
 
     def __init__(self, layers: Iterable[LTC]) -> None:
         super().__init__()
@@ -66,7 +67,8 @@ class ParallelLTC(nn.Module):
         self.state_size = nets[0].state_size
         self.sensory_size = nets[0].sensory_size
         self.output_size = nets[0].output_size
-        self._options = tuple(getattr(cells[0], name) for name in _OPTIONS)
+        for name in _OPTIONS:
+            setattr(self, name, getattr(cells[0], name))
         for name in LTC_PARAMETERS:
             values: list[Any] = [getattr(cell, name, None) for cell in cells]
             if values[0] is None:
@@ -113,7 +115,6 @@ class ParallelLTC(nn.Module):
             IndexError: if there is no such layer.
         """
         index = range(self.count)[index]
-        unfolds, epsilon, softplus = self._options
         # The values that a new layer draws are not used.
         with torch.random.fork_rng(devices=[]):
             layer = LTC(
@@ -123,9 +124,7 @@ class ParallelLTC(nn.Module):
                 batch_first=self.batch_first,
                 input_mapping=self._mappings[0],
                 output_mapping=self._mappings[1],
-                ode_unfolds=unfolds,
-                epsilon=epsilon,
-                implicit_param_constraints=softplus,
+                **{name[1:]: getattr(self, name) for name in _OPTIONS},
             ).to(self.sparsity_mask)
         layer.load_state_dict(
             {f"rnn_cell.{name}": value[index] for name, value in self.state_dict().items()}
@@ -154,21 +153,6 @@ class ParallelLTC(nn.Module):
                 getattr(self, name)[index] = value
         self._wirings[index] = copy.deepcopy(layer._wiring)
         self.refresh_synapses()
-
-    def refresh_synapses(self) -> None:
-        """Read the masks again, as is needed after an edit in place through ``.data``.
-
-        Raises:
-            ValueError: if an entry is neither 0 nor 1.
-        """
-        self._synapses.refresh(self.sparsity_mask)
-        self._sensory_synapses.refresh(self.sensory_sparsity_mask)
-
-    def apply_weight_constraints(self) -> None:
-        """Clip ``w``, ``sensory_w``, ``cm`` and ``gleak`` at 0, where no softplus does it."""
-        if not self._options[2]:
-            for name in LTC_POSITIVE:
-                getattr(self, name).data.clamp_(min=0)
 
     def forward(
         self,
@@ -225,7 +209,6 @@ class ParallelLTC(nn.Module):
         # One observation per layer, as a device streams them, is not worth a permutation.
         single = batch == 1 and time == 1
         x = input if single else input.permute(1, 2, 0, 3)
-        unfolds, epsilon, softplus = self._options
         try:
             output, hn = ltc(
                 x.reshape(batch, time, count * shape[3]),
@@ -236,9 +219,9 @@ class ParallelLTC(nn.Module):
                 synapses,
                 sensory_synapses,
                 self.output_size,
-                unfolds,
-                epsilon,
-                softplus,
+                self._ode_unfolds,
+                self._epsilon,
+                self._implicit_param_constraints,
                 self.return_sequences,
             )
         except ValueError:
@@ -289,16 +272,6 @@ class ParallelLTC(nn.Module):
             self._synapses.current(mask, None),
             self._sensory_synapses.current(sensory_mask, None),
         )
-
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        super()._load_from_state_dict(*args, **kwargs)
-        self.refresh_synapses()
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ParallelLTC:
-        super()._apply(fn, recurse)
-        self._synapses.move(self.sparsity_mask.device)
-        self._sensory_synapses.move(self.sensory_sparsity_mask.device)
-        return self
 
 
 def _check_alike(layers: list[LTC]) -> None:

@@ -191,15 +191,12 @@ def run_ltc(
 ) -> tuple[Tensor, Tensor]:
     """Do what :func:`ltc` does, for modules."""
     input_w, input_b, output_w, output_b = parameters[_FIRST_MAP:]
-    maps = (
-        (input_w is not None)
-        | (input_b is not None) << 1
-        | (output_w is not None) << 2
-        | (output_b is not None) << 3
-    )
     present: Any = parameters
-    if maps != _ALL_MAPS:
-        present = [*parameters[:_FIRST_MAP], *(p for p in parameters[_FIRST_MAP:] if p is not None)]
+    maps = _ALL_MAPS
+    if input_w is None or input_b is None or output_w is None or output_b is None:
+        given = parameters[_FIRST_MAP:]
+        maps = sum(1 << m for m, tensor in enumerate(given) if tensor is not None)
+        present = [*parameters[:_FIRST_MAP], *(tensor for tensor in given if tensor is not None)]
     connections = synapses, sensory_synapses
     options = maps, output_size, ode_unfolds, epsilon, softplus
     return _run(sequences, present, connections, options)

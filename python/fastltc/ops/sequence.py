@@ -13,7 +13,7 @@ and ``ops/cfc.py`` say what is special.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -36,8 +36,8 @@ load_operators()
 HALF_DTYPES = (torch.float16, torch.bfloat16)
 """Dtypes that are stored only; what they take part in is computed in float32."""
 
-_TENSORS = 8
-"""The leading arguments of a forward operator that are tensors or lists of tensors."""
+_DATA, _TENSORS = 4, 8
+"""How many arguments of a forward operator are data, and are tensors or lists of tensors."""
 
 
 def below_autograd(operator: Any, *arguments: Any) -> Any:
@@ -46,7 +46,8 @@ def below_autograd(operator: Any, *arguments: Any) -> Any:
     It costs as much as the rest of a call.
     """
     with torch._C._AutoDispatchBelowAutograd():
-        return operator(*arguments)
+        # What a call of the overload calls: a frame less.
+        return operator._op(*arguments)
 
 
 def compute_in_float32_under_autocast(operator: str) -> None:
@@ -58,34 +59,25 @@ def compute_in_float32_under_autocast(operator: str) -> None:
         torch.library.register_autocast(operator, device, torch.float32)
 
 
-def _flat(arguments: Iterable[Any]) -> list[Any]:
-    """Return all tensors; autograd functions see none inside lists."""
-    flat: list[Any] = []
-    for value in arguments:
-        if isinstance(value, (list, tuple)):
-            flat += value
-        else:
-            flat.append(value)
-    return flat
+def _flat(tensors: Sequence[Any]) -> tuple[list[Any], tuple[int, int, int | None]]:
+    """Return the tensors among the first arguments, and how many are in each list.
+
+    Autograd functions see no tensors inside lists.
+    """
+    *data, parameters, memory, first, second = tensors
+    if isinstance(first, Tensor):
+        return [*data, *parameters, *memory, first, second], (len(parameters), len(memory), None)
+    counts = len(parameters), len(memory), len(first)
+    return [*data, *parameters, *memory, *first, second], counts
 
 
-def _counts(arguments: Iterable[Any]) -> tuple[int | None, ...]:
-    """Return the length of each argument that is a list, and None for each that is none."""
-    return tuple(len(v) if isinstance(v, (list, tuple)) else None for v in arguments)
-
-
-def _nested(flat: Sequence[Any], counts: Iterable[int | None]) -> list[Any]:
-    """Return the arguments whose tensors and counts these are."""
-    nested: list[Any] = []
-    first = 0
-    for count in counts:
-        if count is None:
-            nested.append(flat[first])
-            first += 1
-        else:
-            nested.append(list(flat[first : first + count]))
-            first += count
-    return nested
+def _nested(flat: Sequence[Any], counts: tuple[int, int, int | None]) -> list[Any]:
+    """Return the arguments again."""
+    parameters, memory, first = counts
+    end, flat = _DATA + parameters, list(flat)
+    nested = [*flat[:_DATA], flat[_DATA:end], flat[end : end + memory]]
+    rest = flat[end + memory :]
+    return [*nested, *rest] if first is None else [*nested, rest[:-1], rest[-1]]
 
 
 def _widened(value: Any) -> Any:
@@ -186,8 +178,8 @@ class SequenceOperator:
         )
 
     def _setup_context(self, ctx: Any, inputs: Sequence[Any], output: Sequence[Tensor]) -> None:
-        tensors = inputs[:_TENSORS]
-        _save(ctx, self, _counts(tensors), inputs[_TENSORS:], output[2], _flat(tensors))
+        flat, counts = _flat(inputs[:_TENSORS])
+        _save(ctx, self, counts, inputs[_TENSORS:], output[2], flat)
         ctx.mark_non_differentiable(output[2])
 
     def run(
@@ -209,8 +201,8 @@ class SequenceOperator:
             The output and the last state.
         """
         x, h0, timespans, lengths, memory, return_sequences, time_major = sequences
-        dtype = x.dtype
-        if dtype in HALF_DTYPES or parameters[0].dtype in HALF_DTYPES:
+        dtype, weight_dtype = x.dtype, parameters[0].dtype
+        if dtype in HALF_DTYPES or (weight_dtype != dtype and weight_dtype in HALF_DTYPES):
             widened = Sequences(*map(_widened, sequences))
             output, hn = self.run(widened, _widened(parameters), _widened(connections), options)
             if torch.is_autocast_enabled(x.device.type):
@@ -244,15 +236,12 @@ class SequenceOperator:
         try:
             # In forward mode a tangent would be lost silently; autograd functions refuse it.
             if not needs_grad and forward_ad._current_level < 0:
-                with torch._C._AutoDispatchBelowAutograd():
-                    output, hn, _ = self.forward(*arguments)
+                output, hn, _ = below_autograd(self.forward, *arguments)
             else:
                 functorch = torch._C._are_functorch_transforms_active()
                 function: Any = _Transformable if functorch else _Eager
-                tensors = arguments[:_TENSORS]
-                output, hn, *_ = function.apply(
-                    self, _counts(tensors), arguments[_TENSORS:], *_flat(tensors)
-                )
+                flat, counts = _flat(arguments[:_TENSORS])
+                output, hn, *_ = function.apply(self, counts, arguments[_TENSORS:], *flat)
         except RuntimeError as error:
             reraise(error, arguments, self.forward, x)
         return output, hn
@@ -261,7 +250,7 @@ class SequenceOperator:
 def _save(
     ctx: Any,
     operator: SequenceOperator,
-    counts: tuple[int | None, ...],
+    counts: tuple[int, int, int | None],
     options: Sequence[Any],
     states: Tensor,
     flat: Sequence[Tensor | None],
@@ -289,8 +278,9 @@ def _gradients(
     timespans_grad = timespans_grad and timespans is not None
     given = grad_output, grad_hn, states
     grads: Any
+    learned: list[Tensor]
     if torch.is_grad_enabled() and torch._C._are_functorch_transforms_active():
-        grads = _TransformableBackward.apply(
+        grad_x, grad_h0, grad_timespans, *learned = _TransformableBackward.apply(
             operator, ctx.counts, (*options, timespans_grad), *given, *flat
         )
     else:
@@ -299,14 +289,15 @@ def _gradients(
             grads = operator.backward(*arguments)
         else:
             grads = below_autograd(operator.backward, *arguments)
-    grad_x, grad_h0, grad_timespans, *learned = _flat(grads)
+        grad_x, grad_h0, grad_timespans, parameters, memory = grads
+        learned = [*parameters, *memory]
     return [
         grad_x,
         None if h0 is None else grad_h0,
         grad_timespans if timespans_grad else None,
         None,
         *learned,
-        *(None,) * (len(flat) - 4 - len(learned)),
+        *(None,) * (len(flat) - _DATA - len(learned)),
     ]
 
 
@@ -362,7 +353,8 @@ class _TransformableBackward(torch.autograd.Function):
         operator: SequenceOperator, counts: Any, options: Any, *flat: Any
     ) -> tuple[Tensor, ...]:
         arguments = *flat[:3], *_nested(flat[3:], counts), *options
-        return tuple(_flat(below_autograd(operator.backward, *arguments)))
+        *grads, parameters, memory = below_autograd(operator.backward, *arguments)
+        return (*grads, *parameters, *memory)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:

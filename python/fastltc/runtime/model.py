@@ -20,7 +20,6 @@ __all__ = [
     "check_model",
     "check_names",
     "check_shape",
-    "check_values",
     "shown",
     "tensor_shapes",
     "unit_in_words",
@@ -264,7 +263,7 @@ def check_model(model: Model) -> None:
     check_names(shapes, model.tensors)
     for name, shape in shapes.items():
         _check_tensor(name, model.tensors[name], shape)
-    check_denominators(model)
+    _check_denominators(model)
 
 
 def check_facts(model: Model) -> None:
@@ -296,7 +295,7 @@ def _is_text(name: str) -> bool:
     return True
 
 
-def check_denominators(model: Model) -> None:
+def _check_denominators(model: Model) -> None:
     """Check that the equation of an LTC has no neuron whose potential is 0 / 0.
 
     Its denominator is ``cm / dt + gleak + epsilon`` and what synapses add, which can be 0.
@@ -415,7 +414,7 @@ def _check_tensor(name: str, tensor: Any, shape: tuple[int, ...]) -> None:
     check_shape(name, tensor.shape, shape)
     if not tensor.flags.c_contiguous:
         raise ModelFileError(f"{name}: expected a C-contiguous array")
-    check_values(name, tensor)
+    _check_values(name, tensor)
 
 
 def check_shape(name: str, found: tuple[int, ...], wanted: tuple[int, ...]) -> None:
@@ -424,7 +423,7 @@ def check_shape(name: str, found: tuple[int, ...], wanted: tuple[int, ...]) -> N
         raise ModelFileError(f"{name}: expected shape {list(wanted)}, got {list(found)}")
 
 
-def check_values(name: str, tensor: np.ndarray) -> None:
+def _check_values(name: str, tensor: np.ndarray) -> None:
     """Check that numbers are finite, and those of masks 0 or 1."""
     finite = np.isfinite(tensor)
     if not finite.all():

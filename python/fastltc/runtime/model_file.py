@@ -30,14 +30,12 @@ from .._files import write_bytes
 from .model import (
     Model,
     ModelFileError,
-    check_denominators,
     check_facts,
     check_keys,
     check_layers,
     check_model,
     check_names,
     check_shape,
-    check_values,
     shown,
 )
 
@@ -214,11 +212,10 @@ def _read(file: Any) -> Model:
     tensors = {name: np.ascontiguousarray(file.get_tensor(name)) for name in shapes}
     if _digest(metadata["model"], tensors) != metadata["sha256"]:
         raise ModelFileError("the content does not match its sha256: damaged or tampered with")
-    for name, tensor in tensors.items():
-        check_values(name, tensor)
-        tensor.flags.writeable = False
     model = Model(**description, tensors=tensors, **facts)
-    check_denominators(model)
+    check_model(model)
+    for tensor in tensors.values():
+        tensor.flags.writeable = False
     return model
 
 

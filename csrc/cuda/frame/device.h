@@ -36,6 +36,9 @@ namespace fastltc::cuda {
 
 inline constexpr int kWarp = 32;
 inline constexpr unsigned kFullMask = 0xffffffffu;
+// Of blocks whose size has no other reason.
+inline constexpr int kBlockThreads = 256;
+inline constexpr int kBlockWarps = kBlockThreads / kWarp;
 
 #if defined(__CUDACC__)
 __device__ __forceinline__ unsigned char* dynamic_shared() {
@@ -51,48 +54,45 @@ inline unsigned char* dynamic_shared() {
 // Thread-block clusters, of compute capability 9.0 and later. Everything that a thread does before
 // it arrives is seen by the others of the cluster after their wait.
 #if defined(__CUDACC__)
-// One answer where a kernel for clusters is compiled, but never run.
+// What is written where kernels for clusters are compiled, but never run, is left out.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+#define FASTLTC_CLUSTER_ASM(...) asm volatile(__VA_ARGS__)
+#else
+#define FASTLTC_CLUSTER_ASM(...)
+#endif
 __device__ __forceinline__ unsigned cluster_rank() {
   unsigned rank = 0;
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-  asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
-#endif
+  FASTLTC_CLUSTER_ASM("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
   return rank;
 }
 __device__ __forceinline__ unsigned cluster_size() {
   unsigned size = 1;
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-  asm("mov.u32 %0, %%cluster_nctarank;" : "=r"(size));
-#endif
+  FASTLTC_CLUSTER_ASM("mov.u32 %0, %%cluster_nctarank;" : "=r"(size));
   return size;
 }
 __device__ __forceinline__ void cluster_arrive() {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-  asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
-#endif
+  FASTLTC_CLUSTER_ASM("barrier.cluster.arrive.release.aligned;" :: : "memory");
 }
 __device__ __forceinline__ void cluster_wait() {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-  asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
-#endif
+  FASTLTC_CLUSTER_ASM("barrier.cluster.wait.acquire.aligned;" :: : "memory");
 }
-// Writes what stands at `at` in this block's shared memory in that of another block.
-__device__ __forceinline__ void store_remote(float* at, unsigned rank, float value) {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+// The address of what stands at `at` in this block's shared memory, in that of another block.
+__device__ __forceinline__ uint32_t remote_address(const void* at, [[maybe_unused]] unsigned rank) {
   uint32_t address = static_cast<uint32_t>(__cvta_generic_to_shared(at));
-  asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(address) : "r"(address), "r"(rank));
-  asm volatile("st.shared::cluster.f32 [%0], %1;" ::"r"(address), "f"(value) : "memory");
-#endif
+  FASTLTC_CLUSTER_ASM("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(address) : "r"(address),
+                      "r"(rank));
+  return address;
+}
+__device__ __forceinline__ void store_remote(float* at, unsigned rank, float value) {
+  FASTLTC_CLUSTER_ASM("st.shared::cluster.f32 [%0], %1;" ::"r"(remote_address(at, rank)),
+                      "f"(value) : "memory");
 }
 __device__ __forceinline__ void store_remote(float4* at, unsigned rank, const float4& value) {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-  uint32_t address = static_cast<uint32_t>(__cvta_generic_to_shared(at));
-  asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(address) : "r"(address), "r"(rank));
-  asm volatile("st.shared::cluster.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(address), "f"(value.x),
-               "f"(value.y), "f"(value.z), "f"(value.w)
-               : "memory");
-#endif
+  FASTLTC_CLUSTER_ASM(
+      "st.shared::cluster.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(remote_address(at, rank)),
+      "f"(value.x), "f"(value.y), "f"(value.z), "f"(value.w) : "memory");
 }
+#undef FASTLTC_CLUSTER_ASM
 #else
 using fastltc::emulator::cluster_arrive;
 using fastltc::emulator::cluster_rank;
@@ -152,6 +152,26 @@ FASTLTC_DEVICE T tanh_exp2(T x) {
   return sigmoid_exp2(x * (T(-2) * kLog2E<T>)) * T(2) - T(1);
 }
 
+// Of this thread among all of the grid.
+__device__ __forceinline__ int64_t thread_index() {
+  return static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+}
+
+// Calls body(row, channel) with lanes for rows (lane_row), in x, and warps for channels, in y, of
+// which a block takes further ones where the grid ends.
+__device__ __forceinline__ int64_t lane_row() {
+  return static_cast<int64_t>(blockIdx.x) * kWarp + threadIdx.x % kWarp;
+}
+template <typename Body>
+__device__ __forceinline__ void each_row(int64_t rows, int channels, const Body& body) {
+  const int64_t r = lane_row();
+  if (r >= rows) return;
+  for (int j = blockIdx.y * kBlockWarps + threadIdx.x / kWarp; j < channels;
+       j += gridDim.y * kBlockWarps) {
+    body(r, j);
+  }
+}
+
 // The sum over groups of `width` lanes, a power of two, in every lane of the group.
 template <typename T>
 __device__ __forceinline__ T sum_lanes(T value, int width = kWarp) {
@@ -171,6 +191,16 @@ __device__ __forceinline__ T sum_block(T value, T* shared, int warps) {
   T total = 0;
   for (int w = 0; w < warps; ++w) total += shared[w];
   return total;
+}
+
+// Of each value, over a block of kBlockWarps warps.
+template <typename T, int count>
+__device__ __forceinline__ void sum_block(T (&values)[count]) {
+  FASTLTC_SHARED_ARRAY(T, shared, count * kBlockWarps);
+  FASTLTC_UNROLL
+  for (int n = 0; n < count; ++n) {
+    values[n] = sum_block(values[n], shared + n * kBlockWarps, kBlockWarps);
+  }
 }
 
 }  // namespace fastltc::cuda

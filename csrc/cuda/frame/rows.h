@@ -3,13 +3,14 @@
 #pragma once
 
 #include "core/sequence.h"
-#include "cuda/device.h"
+#include "cuda/frame/device.h"
+#include "cuda/frame/results.h"
 
 namespace fastltc::cuda {
 
 // Inputs that any kernel may need, by row.
 template <typename T>
-struct Rows {
+struct SequenceRows {
   int64_t B = 0;
   int64_t steps = 0;
   int64_t count = 0;  // B * steps
@@ -17,6 +18,12 @@ struct Rows {
   bool timespans_per_neuron = false;
   const int64_t* lengths = nullptr;
   int64_t lengths_stride = 0;
+
+  static SequenceRows of(const SequenceInputs<T>& in) {
+    return {
+        in.size.B,  in.size.T,        in.size.B * in.size.T, in.timespans, in.timespans_per_neuron,
+        in.lengths, in.lengths_stride};
+  }
 
   struct Place {
     int64_t b, t;
@@ -34,6 +41,8 @@ struct Rows {
     const int64_t given = lengths[b * lengths_stride];
     return given < 0 ? 0 : given > steps ? steps : given;
   }
+  // Whether sample b runs in step t; there may be no such sample.
+  FASTLTC_DEVICE bool runs(int64_t b, int64_t t) const { return b < B && t < length(b); }
   FASTLTC_DEVICE T step(int64_t b, int64_t t, int j) const {
     if (timespans.data == nullptr) return T(1);
     const int64_t channel = timespans_per_neuron ? j * timespans.stride_c : 0;

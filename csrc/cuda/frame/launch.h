@@ -11,12 +11,12 @@
 #include <string>
 #include <utility>
 
+#include "cuda/frame/check.h"
+#include "cuda/frame/device.h"
+
 namespace fastltc::cuda {
 
-inline void check(cudaError_t error, const char* what) {
-  if (error == cudaSuccess) return;
-  throw std::runtime_error(std::string("CUDA: ") + what + ": " + cudaGetErrorString(error));
-}
+inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // Kernels go on where their grid ends in y; in x they need it all.
 inline dim3 grid(int64_t x, int64_t y = 1, int64_t z = 1) {
@@ -72,6 +72,18 @@ void launch(const char* name, void (*kernel)(P...), dim3 blocks, int threads, si
   launch_clusters(name, kernel, blocks, threads, 1, shared, stream, arguments...);
 }
 
-inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+// A thread for each of n.
+template <typename... P, typename... A>
+void launch_threads(const char* name, void (*kernel)(P...), int64_t n, cudaStream_t stream,
+                    const A&... arguments) {
+  launch(name, kernel, grid(ceil_div(n, kBlockThreads)), kBlockThreads, 0, stream, arguments...);
+}
+// Lanes for rows, warps for channels (each_row).
+template <typename... P, typename... A>
+void launch_rows(const char* name, void (*kernel)(P...), int64_t rows, int64_t channels,
+                 cudaStream_t stream, const A&... arguments) {
+  launch(name, kernel, grid(ceil_div(rows, kWarp), ceil_div(channels, kBlockWarps)), kBlockThreads,
+         0, stream, arguments...);
+}
 
 }  // namespace fastltc::cuda

@@ -4,17 +4,16 @@
 // `along_k` says which of the two has its neighbours next to each other in memory, so that
 // neighbouring threads ask for them. What becomes of C is the caller's.
 //
-// Plan: 256 threads take a tile of 64 x 64, each of them 4 x 4 in registers, rows and columns next
-// to each other; 16 values of k at a time stand in shared memory, each read 64 times. One thread
-// adds up an element, k ascending: the same sizes give the same bits. Bound by the multiply-adds
-// once k has some hundred values; two barriers for each 16 of them.
+// Plan: kBlockThreads threads take a tile of 64 x 64, each of them 4 x 4 in registers, rows and
+// columns next to each other; 16 values of k at a time stand in shared memory, each read 64 times.
+// One thread adds up an element, k ascending: the same sizes give the same bits. Bound by the
+// multiply-adds once k has some hundred values; two barriers for each 16 of them.
 #pragma once
 
-#include "cuda/device.h"
+#include "cuda/frame/device.h"
 
 namespace fastltc::cuda {
 
-inline constexpr int kProductThreads = 256;
 inline constexpr int kTileSide = 64;
 inline constexpr int kTileDepth = 16;
 // Neighbouring k would meet in the same banks.
@@ -47,8 +46,8 @@ template <typename T, typename Operand>
 __device__ void load_tile(const Operand& operand, int64_t first, int64_t sides, int64_t k_begin,
                           int64_t k_end, T* tile) {
   FASTLTC_UNROLL
-  for (int n = 0; n < kTileSide * kTileDepth / kProductThreads; ++n) {
-    const int at = static_cast<int>(threadIdx.x) + n * kProductThreads;
+  for (int n = 0; n < kTileSide * kTileDepth / kBlockThreads; ++n) {
+    const int at = static_cast<int>(threadIdx.x) + n * kBlockThreads;
     const int side = operand.along_k ? at / kTileDepth : at % kTileSide;
     const int k = operand.along_k ? at % kTileDepth : at / kTileSide;
     const bool inside = first + side < sides && k_begin + k < k_end;
@@ -84,6 +83,16 @@ __device__ TileSums<T> tile_product(const A& a, const B& b, int64_t tile_m, int6
     __syncthreads();
   }
   return sums;
+}
+
+// Calls body(sums) for each of the block's tiles: those of m are blocks in x, those of n in y, of
+// which a block takes further ones where the grid ends.
+template <typename T, typename A, typename B, typename Body>
+__device__ __forceinline__ void each_tile(const A& a, const B& b, const ProductSize& size,
+                                          const Body& body) {
+  for (int64_t tile = blockIdx.y; tile * kTileSide < size.n; tile += gridDim.y) {
+    body(tile_product<T>(a, b, static_cast<int64_t>(blockIdx.x), tile, size));
+  }
 }
 
 }  // namespace fastltc::cuda
