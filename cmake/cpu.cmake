@@ -21,8 +21,9 @@ endif()
 
 add_library(fastltc_kernels STATIC
   csrc/core/synapse_check.cpp
-  csrc/cpu/exports.cpp
   csrc/cpu/frame/isa.cpp
+  csrc/cpu/operator_exports.cpp
+  csrc/cpu/runtime_exports.cpp
   csrc/cpu/stream/lowering.cpp)
 target_link_libraries(fastltc_kernels PUBLIC fastltc_flags)
 

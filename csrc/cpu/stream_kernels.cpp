@@ -77,7 +77,7 @@ class LaidOutNetwork final : public StreamNetwork {
 
 }  // namespace
 
-const StreamNetwork* prepare_network(const Network& network) {
+const StreamNetwork* lay_out_network(const Network& network) {
   return new LaidOutNetwork(LoweredNetwork(network));
 }
 
