@@ -122,6 +122,8 @@ def instructions(name: str) -> int:
     call, calls = CALLS[name](), 5
     for _ in range(3):
         call()
+    gc.collect()
+    gc.disable()
     control = ["callgrind_control", str(os.getpid())]
     subprocess.run([*control, "--zero"], check=True, stdout=subprocess.DEVNULL)
     for _ in range(calls):

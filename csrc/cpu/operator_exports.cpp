@@ -1,9 +1,7 @@
 // What the operators call, each in the instruction set in use; *_kernels.cpp define it for each set.
-#include "cpu/cfc.h"
 #include "cpu/frame/dispatch.h"
 #include "cpu/frame/isa.h"
-#include "cpu/ltc.h"
-#include "cpu/masked_linear.h"
+#include "cpu/operators.h"
 
 namespace fastltc::cpu {
 

@@ -1,12 +1,6 @@
 // The operators on the CPU.
-#include <torch/csrc/stable/library.h>
-
-#include "cpu/cfc.h"
-#include "cpu/ltc.h"
-#include "cpu/masked_linear.h"
-#include "torch/cfc_operator.h"
-#include "torch/ltc_operator.h"
-#include "torch/masked_linear_operator.h"
+#include "cpu/operators.h"
+#include "torch/implement.h"
 
 namespace fastltc {
 namespace {
@@ -47,11 +41,4 @@ struct Cpu {
 }  // namespace
 }  // namespace fastltc
 
-STABLE_TORCH_LIBRARY_IMPL(fastltc, CPU, m) {
-  m.impl("ltc_forward", TORCH_BOX(&fastltc::LtcOperator<fastltc::Cpu>::forward));
-  m.impl("ltc_backward", TORCH_BOX(&fastltc::LtcOperator<fastltc::Cpu>::backward));
-  m.impl("cfc_forward", TORCH_BOX(&fastltc::CfcOperator<fastltc::Cpu>::forward));
-  m.impl("cfc_backward", TORCH_BOX(&fastltc::CfcOperator<fastltc::Cpu>::backward));
-  m.impl("masked_linear", TORCH_BOX(&fastltc::masked_linear<fastltc::Cpu>));
-  m.impl("masked_linear_backward", TORCH_BOX(&fastltc::masked_linear_backward<fastltc::Cpu>));
-}
+STABLE_TORCH_LIBRARY_IMPL(fastltc, CPU, m) { fastltc::implement_operators<fastltc::Cpu>(m); }

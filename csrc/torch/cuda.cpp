@@ -1,14 +1,10 @@
 // The operators on CUDA devices. Memory is torch's: what a call allocates belongs to its stream, and
 // to the graph that is being captured.
-#include <torch/csrc/stable/library.h>
-
 #include "cuda/cfc.h"
 #include "cuda/ltc.h"
 #include "cuda/masked_linear.h"
-#include "torch/cfc_operator.h"
 #include "torch/cuda_context.h"
-#include "torch/ltc_operator.h"
-#include "torch/masked_linear_operator.h"
+#include "torch/implement.h"
 
 namespace fastltc {
 namespace {
@@ -88,11 +84,4 @@ struct Cuda {
 }  // namespace
 }  // namespace fastltc
 
-STABLE_TORCH_LIBRARY_IMPL(fastltc, CUDA, m) {
-  m.impl("ltc_forward", TORCH_BOX(&fastltc::LtcOperator<fastltc::Cuda>::forward));
-  m.impl("ltc_backward", TORCH_BOX(&fastltc::LtcOperator<fastltc::Cuda>::backward));
-  m.impl("cfc_forward", TORCH_BOX(&fastltc::CfcOperator<fastltc::Cuda>::forward));
-  m.impl("cfc_backward", TORCH_BOX(&fastltc::CfcOperator<fastltc::Cuda>::backward));
-  m.impl("masked_linear", TORCH_BOX(&fastltc::masked_linear<fastltc::Cuda>));
-  m.impl("masked_linear_backward", TORCH_BOX(&fastltc::masked_linear_backward<fastltc::Cuda>));
-}
+STABLE_TORCH_LIBRARY_IMPL(fastltc, CUDA, m) { fastltc::implement_operators<fastltc::Cuda>(m); }

@@ -1,11 +1,11 @@
 // The CfC kernels on every shape that takes another path through them: against plain loops, and
 // all gradients at once against a slope.
-#include "cpu/cfc.h"
 
 #include <cstdint>
 #include <random>
 #include <vector>
 
+#include "cpu/operators.h"
 #include "cpu/sequence_checks.h"
 #include "support/cfc_case.h"
 

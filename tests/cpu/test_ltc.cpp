@@ -1,11 +1,11 @@
 // The LTC kernels on every shape that takes another path through them: against plain loops, and
 // all gradients at once against a slope.
-#include "cpu/ltc.h"
 
 #include <cstdint>
 #include <random>
 #include <vector>
 
+#include "cpu/operators.h"
 #include "cpu/sequence_checks.h"
 #include "support/ltc_case.h"
 

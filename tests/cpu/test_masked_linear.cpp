@@ -1,6 +1,5 @@
 // The masked product and its gradients against plain loops; buffers have their exact sizes, and
 // what is off the mask is NaN.
-#include "cpu/masked_linear.h"
 
 #include <cmath>
 #include <cstdint>
@@ -8,6 +7,7 @@
 #include <random>
 #include <vector>
 
+#include "cpu/operators.h"
 #include "support/check.h"
 #include "support/parallel.h"
 
