@@ -30,6 +30,10 @@ def _constant(name: str, seconds: float, batch: int, time: int, like: Tensor) ->
         raise ValueError(f"{name}: expected a finite time step of 0 or more, got {seconds}")
     if seconds == 1:
         return None
+    traced = torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
+    if batch == 1 == time and not traced:
+        # A view would take a step of a cell 6 us more; what is compiled or traced is for any batch.
+        return like.new_full((1, 1), seconds, dtype=_dtype(like))
     return like.new_full((), seconds, dtype=_dtype(like)).expand(batch, time)
 
 

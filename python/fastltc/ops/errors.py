@@ -7,7 +7,7 @@ the text of which says what kind of error it is. A call that succeeds pays nothi
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
 import torch
@@ -31,7 +31,13 @@ _REFUSED = re.compile(r"fastltc::\w+: (ValueError|TypeError): (.*)", re.DOTALL)
 _NO_TENSOR = re.compile(r".*Expected a value of type '.*Tensor.*' for argument '(\w+)' but instead")
 
 
-def reraise(error: Exception, arguments: Iterable[Any], operator: Any, x: Tensor) -> NoReturn:
+def reraise(
+    error: Exception,
+    arguments: Iterable[Any],
+    operator: Any,
+    x: Tensor,
+    parameters: Sequence[str] = (),
+) -> NoReturn:
     """Raise the error of an operator as one of the function that called it.
 
     Args:
@@ -39,6 +45,7 @@ def reraise(error: Exception, arguments: Iterable[Any], operator: Any, x: Tensor
         arguments: what it was given.
         operator: an overload of ``torch.ops.fastltc``.
         x: its first argument.
+        parameters: names of its first parameters, if they have any.
 
     Raises:
         ValueError: if the operator refused a shape or a value.
@@ -53,23 +60,30 @@ def reraise(error: Exception, arguments: Iterable[Any], operator: Any, x: Tensor
         raise _KINDS[refused[1]](refused[2]) from None
     no_tensor = _NO_TENSOR.match(str(error))
     if no_tensor is not None:
-        for name, value in _named(operator, arguments):
-            if name.partition("[")[0] == no_tensor[1] and not isinstance(value, Tensor):
+        for argument, name, value in _named(operator, arguments, parameters):
+            if argument == no_tensor[1] and not isinstance(value, Tensor):
                 kind = type(value).__name__
                 raise TypeError(f"{name}: expected a tensor, got {kind}") from None
     raise error
 
 
-def _named(operator: Any, arguments: Iterable[Any]) -> Iterable[tuple[str, Any]]:
-    """Yield the arguments of an operator with their names, and those in lists one by one."""
+def _named(
+    operator: Any, arguments: Iterable[Any], parameters: Sequence[str]
+) -> Iterable[tuple[str, str, Any]]:
+    """Yield the arguments of an operator, those in lists one by one: name, its own name, value."""
     for argument, value in zip(operator._schema.arguments, arguments, strict=False):
-        if isinstance(value, (list, tuple)):
-            yield from ((f"{argument.name}[{k}]", entry) for k, entry in enumerate(value))
+        if str(argument.type).startswith("List") and isinstance(value, (list, tuple)):
+            names = parameters if argument.name == "parameters" else ()
+            for k, entry in enumerate(value):
+                own = names[k] if k < len(names) else f"{argument.name}[{k}]"
+                yield argument.name, own, entry
         else:
-            yield argument.name, value
+            yield argument.name, argument.name, value
 
 
-def check_same_device(operator: Any, x: Tensor, arguments: Iterable[Any]) -> None:
+def check_same_device(
+    operator: Any, x: Tensor, arguments: Iterable[Any], parameters: Sequence[str] = ()
+) -> None:
     """Raise RuntimeError if a tensor is on another device than ``x``, as the operators do.
 
     For fake kernels: they also answer when only some tensors are on the meta device, and would
@@ -79,8 +93,9 @@ def check_same_device(operator: Any, x: Tensor, arguments: Iterable[Any]) -> Non
         operator: an overload of ``torch.ops.fastltc``.
         x: the tensor that the results are made like.
         arguments: all arguments.
+        parameters: names of its first parameters, if they have any.
     """
-    for name, value in _named(operator, arguments):
+    for _, name, value in _named(operator, arguments, parameters):
         if isinstance(value, Tensor) and value.device != x.device:
             raise RuntimeError(
                 f"{operator._schema.name}: TypeError: {name}: expected a tensor on {x.device}, "

@@ -87,7 +87,7 @@ def _sizes(
     return neurons, output_size * cm.shape[0] if stacked else output_size, states * neurons
 
 
-_run = SequenceOperator("ltc", "LTC", _sizes).run
+_run = SequenceOperator("ltc", "LTC", _sizes, LTC_PARAMETERS[:_FIRST_MAP]).run
 
 
 def ltc(

@@ -121,13 +121,20 @@ class SequenceOperator:
         sizes: returns N, M and how many values a sample keeps of a step for the backward pass,
             besides its first state. It is given x, timespans and the arguments from ``parameters``
             on up to the layer's last option.
+        names: of the first parameters, for errors, if they have any.
     """
 
-    def __init__(self, name: str, layer: str, sizes: Callable[..., tuple[int, int, int]]) -> None:
+    def __init__(
+        self,
+        name: str,
+        layer: str,
+        sizes: Callable[..., tuple[int, int, int]],
+        names: Sequence[str] = (),
+    ) -> None:
         self.forward: Any = getattr(torch.ops.fastltc, f"{name}_forward").default
         self.backward: Any = getattr(torch.ops.fastltc, f"{name}_backward").default
         forward, backward = f"fastltc::{name}_forward", f"fastltc::{name}_backward"
-        self._sizes = sizes
+        self._sizes, self._names = sizes, names
         self.no_second_derivative = no_second_derivative(
             f"the {layer} layer", backward, f"fastltc.reference.{name}"
         )
@@ -142,7 +149,7 @@ class SequenceOperator:
     def _forward_fake(
         self, x: Tensor, h0: Tensor | None, timespans: Tensor | None, *rest: Any
     ) -> tuple[Tensor, Tensor, Tensor]:
-        check_same_device(self.forward, x, (x, h0, timespans, *rest))
+        check_same_device(self.forward, x, (x, h0, timespans, *rest), self._names)
         _, parameters, memory, *own, return_sequences, time_major, save_states = rest
         batch, time, _ = x.shape
         neurons, outputs, kept = self._sizes(x, timespans, parameters, memory, *own)
@@ -167,7 +174,8 @@ class SequenceOperator:
         *rest: Any,
     ) -> tuple[Tensor, Tensor, Tensor, list[Tensor], list[Tensor]]:
         data = x, h0, timespans, lengths, parameters, memory
-        check_same_device(self.backward, x, (grad_output, grad_hn, states, *data, *rest))
+        given = grad_output, grad_hn, states, *data, *rest
+        check_same_device(self.backward, x, given, self._names)
         *_, time_major, timespans_grad = rest
         return (
             _new_sequence(x, x.shape[2], time_major),
@@ -212,7 +220,7 @@ class SequenceOperator:
         # The check of a trace, which runs without gradients, must see the same call.
         needs_grad = (tracing or torch.is_grad_enabled()) and (
             x.requires_grad
-            or any(p.requires_grad for p in parameters)
+            or any(p is not None and p.requires_grad for p in parameters)
             or any(p.requires_grad for p in memory)
             or (h0 is not None and h0.requires_grad)
             or (timespans is not None and timespans.requires_grad)
@@ -236,14 +244,15 @@ class SequenceOperator:
         try:
             # In forward mode a tangent would be lost silently; autograd functions refuse it.
             if not needs_grad and forward_ad._current_level < 0:
-                output, hn, _ = below_autograd(self.forward, *arguments)
+                with torch._C._AutoDispatchBelowAutograd():
+                    output, hn, _ = self.forward._op(*arguments)
             else:
                 functorch = torch._C._are_functorch_transforms_active()
                 function: Any = _Transformable if functorch else _Eager
                 flat, counts = _flat(arguments[:_TENSORS])
                 output, hn, *_ = function.apply(self, counts, arguments[_TENSORS:], *flat)
         except RuntimeError as error:
-            reraise(error, arguments, self.forward, x)
+            reraise(error, arguments, self.forward, x, self._names)
         return output, hn
 
 

@@ -438,7 +438,7 @@ train(config, sys.argv[1])
     "options",
     [
         # Few steps: Adam makes whole steps of gradients that are nothing but rounding.
-        # tests/training/test_parallel.py compares gradients, in float64.
+        # tests/jobs/training/test_parallel.py compares gradients, in float64.
         "epochs=2, batch_size=630, units=14, threads=1, lr=1e-3",  # with batch norms
         "epochs=2, batch_size=250, model='dense', threads=1, lr=1e-3, clip_norm=0.5, accumulate=2",
     ],
