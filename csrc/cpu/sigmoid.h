@@ -12,8 +12,8 @@ inline constexpr double kSigmoidMaxUlp = 4.5;
 
 // out[k] = 1 / (1 + 2^t[k]); n values each, which may be the same memory. From t = 126 on, the
 // result stays at 2^-126 instead of falling further. NaN gives NaN.
-void sigmoid_exp2(const float* t, float* out, int64_t n);
-void sigmoid_exp2(const double* t, double* out, int64_t n);
+template <typename T>
+void sigmoid_exp2(const T* t, T* out, int64_t n);
 
 // Does what a kernel does for each synapse (a multiply-add, the sigmoid, two accumulations) on data
 // that stays in registers and the first cache, `repeats` times over 64 synapses. Returns how many
