@@ -144,7 +144,7 @@ def instructions_of_each(names: Sequence[str]) -> Iterator[tuple[str, int]]:
             call()
         calls = 3 if time.perf_counter() - start > 1 else 100
         gc.collect()
-        instructions(call, 0)
+        instructions(call, 0)  # what the way to callgrind takes the first time only
         yield name, (instructions(call, calls) - instructions(call, 0)) // calls
 
 

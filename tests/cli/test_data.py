@@ -6,15 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
 from PIL import Image
 
-from fastltc.cli.main import main
+from cli_support import invoke
 from job_support import real_data, write_images
-
-
-def invoke(*arguments: object) -> Result:
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
 def rows(path: Path) -> list[dict[str, str]]:

@@ -14,21 +14,16 @@ import torch
 from click.testing import CliRunner, Result
 from ncps.wirings import AutoNCP
 
+import cli_support
 import fastltc
+from cli_support import fails
 from fastltc.cli.main import main
 from fastltc.jobs import Run
 from fastltc.runtime import Session, read_model
 
 
 def invoke(*arguments: object) -> Result:
-    return CliRunner().invoke(main, ["export", *(str(argument) for argument in arguments)])
-
-
-def fails(result: Result, *texts: str, status: int = 1) -> None:
-    assert result.exit_code == status, result.output
-    for text in texts:
-        assert text in result.stderr
-    assert "Traceback" not in result.output
+    return cli_support.invoke("export", *arguments)
 
 
 @pytest.fixture

@@ -11,37 +11,23 @@ from pathlib import Path
 
 import pytest
 import torch
-from click.testing import CliRunner, Result
+from click.testing import Result
 from PIL import Image
 
+import cli_support
+from cli_support import invoke
 from fastltc.cli.main import main
 from job_support import publish, write_images, write_medmnist
+
+pytestmark = pytest.mark.usefixtures("surroundings")
 
 QUICK = ["--epochs", "1", "--batch-size", "256", "--units", "14", "--threads", "1"]
 
 
-def invoke(*arguments: object) -> Result:
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
-
-
 def fails(result: Result, *texts: str, status: int = 1) -> None:
-    """One message on stderr, no traceback."""
-    assert result.exit_code == status, result.output
+    """One message on stderr, nothing on stdout, no traceback."""
+    cli_support.fails(result, *texts, status=status)
     assert result.stdout == ""
-    for text in texts:
-        assert text in result.stderr
-    assert "Traceback" not in result.output
-
-
-@pytest.fixture(autouse=True)
-def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An empty current folder, an empty cache, no network."""
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
-    monkeypatch.setenv("FASTLTC_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("FASTLTC_OFFLINE", "1")
-    # Lines as they are, whatever terminal the tests run in.
-    monkeypatch.setenv("COLUMNS", "200")
 
 
 @pytest.fixture(scope="module")

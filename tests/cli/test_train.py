@@ -9,13 +9,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
 from PIL import Image
 
+from cli_support import fails, invoke
 from fastltc.cli.main import main
 from fastltc.jobs import Run, TrainConfig
 from fastltc.jobs.config import OPTIONS
 from job_support import leave_out_pictures, write_images
+
+pytestmark = pytest.mark.usefixtures("surroundings")
 
 DENSE = [
     "--model",
@@ -29,26 +31,6 @@ DENSE = [
     "--lr",
     "1e-3",
 ]
-
-
-def invoke(*arguments: object) -> Result:
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
-
-
-def fails(result: Result, *texts: str, status: int = 1) -> None:
-    assert result.exit_code == status, result.output
-    for text in texts:
-        assert text in result.stderr
-    assert "Traceback" not in result.output
-
-
-@pytest.fixture(autouse=True)
-def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
-    monkeypatch.setenv("FASTLTC_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("FASTLTC_OFFLINE", "1")
-    monkeypatch.setenv("COLUMNS", "200")
 
 
 @pytest.fixture(scope="module")

@@ -319,13 +319,13 @@ class BatchLanesNetwork : public StreamLayout<BatchStage> {
     const LtcInputs<float>& given = stage.layer->ltc;
     BatchLtc& ltc = ltc_[stage.ltc];
     ltc = BatchLtc();
-    pack(ltc.packed, given);
     LtcParameters<float>& p = ltc.in.parameters;
     ltc.in.size = given.size;
     p.input_w = copy_of(given.parameters.input_w, stage.inputs);
     p.input_b = copy_of(given.parameters.input_b, stage.inputs);
     p.output_w = copy_of(given.parameters.output_w, stage.size);
     p.output_b = copy_of(given.parameters.output_b, stage.size);
+    pack(ltc, given);
     // Says that there are time steps, [B, 1]; they are taken from the tile's own row.
     static const float some = 1.0f;
     ltc.in.timespans.data = &some;
@@ -341,13 +341,17 @@ class BatchLanesNetwork : public StreamLayout<BatchStage> {
     return result;
   }
 
-  // With the columns of the synapse lists copied.
-  void pack(PackedLtc<float>& packed, const LtcInputs<float>& given) {
+  // What is read while the network runs is copied: the columns of the synapse lists, and the maps.
+  void pack(BatchLtc& ltc, const LtcInputs<float>& given) {
     LtcInputs<float> in = given;
+    in.parameters.input_w = ltc.in.parameters.input_w;
+    in.parameters.input_b = ltc.in.parameters.input_b;
+    in.parameters.output_w = ltc.in.parameters.output_w;
+    in.parameters.output_b = ltc.in.parameters.output_b;
     in.synapses.column = copy_columns(given.synapses.column, given.size.N);
     in.sensory_synapses.column = copy_columns(given.sensory_synapses.column, given.size.N);
-    take_from(pool_, [&](Arena& arena) { packed.take(arena, in, false); });
-    packed.fill(in, false, 0.0f);
+    take_from(pool_, [&](Arena& arena) { ltc.packed.take(arena, in, false); });
+    ltc.packed.fill(in, false, 0.0f);
   }
   const int32_t* copy_columns(const int32_t* column, int64_t neurons) {
     int32_t* const result = pool_.take<int32_t>(neurons + 1);

@@ -113,7 +113,3 @@ class LTC(WiringSizes, SequenceLayer):
         Call it after each step of the optimizer if ``implicit_param_constraints`` is False.
         """
         self.rnn_cell.apply_weight_constraints()
-
-    def _inputs_and_neurons(self) -> tuple[int, int]:
-        wiring = self._wiring
-        return wiring.input_dim, wiring.units

@@ -210,10 +210,6 @@ class LTCCell(WiringSizes, LTCWeights):
         """
         return run_step(self, inputs, states, elapsed_time, ("inputs", "states", "elapsed_time"))
 
-    def _inputs_and_neurons(self) -> tuple[int, int]:
-        wiring = self._wiring
-        return wiring.input_dim, wiring.units
-
     def _run(self, sequences: Sequences) -> tuple[Tensor, Tensor]:
         """Run ``[B, T, I]`` inputs of the right shape through the operator."""
         compiling = torch.compiler.is_compiling()

@@ -138,10 +138,6 @@ class WiredCfCCell(WiringSizes, ClosedForm):
         """
         return run_step(self, input, hx, timespans, ("input", "hx", "timespans"))
 
-    def _inputs_and_neurons(self) -> tuple[int, int]:
-        wiring = self._wiring
-        return wiring.input_dim, wiring.units
-
     def _run_operator(
         self, sequences: Sequences, parts: CellParts, parameters: list[Tensor]
     ) -> tuple[Tensor, Tensor] | None:

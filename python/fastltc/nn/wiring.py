@@ -34,6 +34,10 @@ class WiringSizes:
         """Number of outputs, M."""
         return self.motor_size
 
+    def _inputs_and_neurons(self) -> tuple[int, int]:
+        wiring = self._wiring
+        return wiring.input_dim, wiring.units
+
 
 def build_wiring(
     wiring: Any, in_features: int | None, name: str = "in_features", motors: bool = True
