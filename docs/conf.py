@@ -20,8 +20,11 @@ extensions = [
 ]
 default_role = "literal"
 nitpicky = True
-# Types of other packages, whose documentation is not here.
-nitpick_ignore_regex = [(r"py:.*", r"(torch|nn|np|numpy|os|ncps|collections|pathlib|typing)\b.*")]
+# Types of other packages, whose documentation is not here, and of what no user needs.
+nitpick_ignore_regex = [
+    (r"py:.*", r"(torch|nn|np|numpy|os|ncps|collections|pathlib|typing)\b.*"),
+    (r"py:class", r"(.*\.)?(CSource|Item|Matrix|Report|SequenceLayer|Wiring)"),
+]
 
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 4
@@ -37,10 +40,12 @@ nb_execution_timeout = 600
 nb_merge_streams = True
 
 autodoc_member_order = "bysource"
+autodoc_inherit_docstrings = False
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
+napoleon_use_ivar = True
 napoleon_use_rtype = False
 
 html_theme = "furo"

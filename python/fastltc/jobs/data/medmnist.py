@@ -59,6 +59,7 @@ class Record:
 
     @property
     def file_name(self) -> str:
+        """The file that MedMNIST publishes the set in."""
         return f"{self.name}.npz"
 
 
