@@ -7,7 +7,7 @@ the text of which says what kind of error it is. A call that succeeds pays nothi
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
 import torch
@@ -20,7 +20,6 @@ __all__ = [
     "check_lengths_and_timespans",
     "check_same_device",
     "check_timespan_values",
-    "no_second_derivative",
     "reraise",
 ]
 
@@ -128,24 +127,6 @@ def check_has_kernels(function: str, x: Tensor) -> None:
             "its input to the CPU, or install a fastltc built with FASTLTC_CUDA=ON (`fastltc "
             "info` says what this one has)"
         )
-
-
-def no_second_derivative(what: str, operator: str, instead: str) -> Callable[..., NoReturn]:
-    """Return a backward of a backward that says that there is none.
-
-    Args:
-        what: what has no second derivative.
-        operator: name of the backward operator.
-        instead: what has one.
-    """
-
-    def refuse(ctx: Any, *grads: Any) -> NoReturn:
-        raise NotImplementedError(
-            f"fastltc: the second derivative of {what} is not implemented (the backward of "
-            f"{operator} was asked for, as by create_graph=True); use {instead} where it is needed"
-        )
-
-    return refuse
 
 
 def check_timespan_values(name: str, timespans: Tensor) -> None:

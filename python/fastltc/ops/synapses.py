@@ -23,6 +23,7 @@ __all__ = [
     "plain_tensors",
     "stacked_synapse_list",
     "synapse_list",
+    "synapse_mask",
 ]
 
 _UNCOUNTED = -1
@@ -67,13 +68,37 @@ def synapse_list(mask: Tensor | npt.NDArray[Any], name: str = "mask") -> Tensor:
         raise ValueError(f"{name}: expected shape [pre, post], got {list(mask.shape)}")
     with plain_tensors():
         connected = mask_ones(mask, name).numpy()
-    if connected.ndim != 2:  # inside torch.vmap
-        raise ValueError(f"{name}: expected shape [pre, post], got {list(connected.shape)}")
     pointers = np.concatenate([[0], connected.sum(0).cumsum()])
     presynaptic = np.nonzero(connected.T)[1]
     synapses = np.concatenate([pointers, presynaptic]).astype(np.int32)
     with plain_tensors():
         return torch.from_numpy(synapses).to(device)
+
+
+def synapse_mask(synapses: Tensor, rows: int, columns: int) -> Tensor:
+    """Return the mask that :func:`synapse_list` lists the synapses of.
+
+    Args:
+        synapses: the list.
+        rows: number of presynaptic neurons, or inputs.
+        columns: number of postsynaptic neurons.
+
+    Returns:
+        bool, ``[rows, columns]``, on the device of the list.
+
+    Example:
+        >>> import torch
+        >>> from fastltc.ops.synapses import synapse_mask
+        >>> synapse_mask(torch.tensor([0, 1, 3, 1, 0, 1]), 2, 2).int().tolist()
+        [[0, 1], [1, 1]]
+    """
+    with plain_tensors():
+        synapses = _unwrapped(synapses, "synapses").long()
+        pointers, presynaptic = synapses[: columns + 1], synapses[columns + 1 :]
+        of = torch.arange(columns, device=synapses.device).repeat_interleave(pointers.diff())
+        mask = torch.zeros(rows, columns, dtype=torch.bool, device=synapses.device)
+        mask[presynaptic, of] = True
+        return mask
 
 
 _ROUNDING = {torch.bfloat16: 2**-6, torch.float16: 2**-8, torch.float64: 2**-16}
@@ -105,7 +130,7 @@ def mask_ones(mask: Tensor | npt.NDArray[Any], name: str) -> Tensor:
         [[True, False], [False, True]]
     """
     if isinstance(mask, Tensor):
-        entries = _unwrapped(mask).detach().to("cpu", torch.float64)
+        entries = _unwrapped(mask, name).detach().to("cpu", torch.float64)
     else:
         entries = torch.from_numpy(np.asarray(mask, dtype=np.float64))
     ones = entries == 1
@@ -321,7 +346,7 @@ class SynapseCache:
             return self.synapses
         with plain_tensors():
             self.synapses = self._make(mask, self._name)
-            mask = _unwrapped(mask)
+            mask = _unwrapped(mask, self._name)
             self._version = _version(mask)
             self._mask, self._address, self._stride = mask, mask.data_ptr(), mask.stride()
             self._memory, self._copy = None, b""
@@ -368,7 +393,7 @@ class RoundedMask(SynapseCache):
 
 
 def _round_mask(mask: Tensor, name: str) -> Tensor:
-    ones, plain = mask_ones(mask, name), _unwrapped(mask).detach()
+    ones, plain = mask_ones(mask, name), _unwrapped(mask, name).detach()
     return plain if torch.equal(ones, (plain != 0).cpu()) else ones.to(plain)
 
 
@@ -395,8 +420,22 @@ def plain_tensors() -> Iterator[None]:
         torch._C._set_tracing_state(tracing)  # type: ignore[attr-defined]
 
 
-def _unwrapped(mask: Tensor) -> Tensor:
-    """Return the tensor that holds the values, inside ``torch.func.grad`` and its like."""
-    while torch._C._functorch.is_functorch_wrapped_tensor(mask):
-        mask = torch._C._functorch.get_unwrapped(mask)
+def _unwrapped(mask: Tensor, name: str) -> Tensor:
+    """Return the tensor that holds the values, inside ``torch.func.grad`` and its like.
+
+    Layers that ``torch.vmap`` stacks have one wiring.
+    """
+    functorch = torch._C._functorch
+    dims = []
+    while functorch.is_functorch_wrapped_tensor(mask):
+        if functorch.is_batchedtensor(mask):
+            dims.append(functorch.maybe_get_bdim(mask))
+        mask = functorch.get_unwrapped(mask)
+    for dim in reversed(dims):
+        others, mask = mask, mask.select(dim, 0)
+        if not (others == mask.unsqueeze(dim)).all():
+            raise ValueError(
+                f"{name}: expected the same mask in all entries of torch.vmap, got several; "
+                "fastltc.ParallelLTC runs LTC layers of different wirings in one call"
+            )
     return mask
