@@ -345,8 +345,8 @@ class SynapseCache:
             self._mask = None
             return self.synapses
         with plain_tensors():
-            self.synapses = self._make(mask, self._name)
             mask = _unwrapped(mask, self._name)
+            self.synapses = self._make(mask, self._name)
             self._version = _version(mask)
             self._mask, self._address, self._stride = mask, mask.data_ptr(), mask.stride()
             self._memory, self._copy = None, b""
