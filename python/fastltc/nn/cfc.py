@@ -18,8 +18,6 @@ from fastltc.nn.sequence_layer import SequenceLayer
 from fastltc.nn.wired_cfc_cell import WiredCfCCell
 from fastltc.ops.sequence import Sequences
 
-__all__ = ["CfC"]
-
 
 class CfC(SequenceLayer):
     r"""A closed-form continuous-time (CfC) layer, which runs whole sequences.

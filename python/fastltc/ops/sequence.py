@@ -23,14 +23,6 @@ from torch.autograd import forward_ad
 from fastltc._extension import load_operators
 from fastltc.ops.errors import check_same_device, no_second_derivative, reraise
 
-__all__ = [
-    "HALF_DTYPES",
-    "SequenceOperator",
-    "Sequences",
-    "below_autograd",
-    "compute_in_float32_under_autocast",
-]
-
 load_operators()
 
 HALF_DTYPES = (torch.float16, torch.bfloat16)
@@ -115,13 +107,11 @@ class Sequences(NamedTuple):
 class SequenceOperator:
     """The operators of one layer, forward and backward.
 
-    Args:
-        name: of the operators, without ``_forward`` and ``_backward``; also that of the reference.
-        layer: what errors call the layer.
-        sizes: returns N, M and how many values a sample keeps of a step for the backward pass,
-            besides its first state. It is given x, timespans and the arguments from ``parameters``
-            on up to the layer's last option.
-        names: of the first parameters, for errors, if they have any.
+    ``name`` is theirs without ``_forward`` and ``_backward``, and that of the reference; ``layer``
+    is what errors call the layer. ``sizes`` returns N, M and how many values a sample keeps of a
+    step for the backward pass, besides its first state; it is given x, timespans and the arguments
+    from ``parameters`` on up to the layer's last option. ``names`` are those of the first
+    parameters.
     """
 
     def __init__(
