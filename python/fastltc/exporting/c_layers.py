@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -46,11 +46,10 @@ class LayerCode:
         numbers = [number(value) for value in np.asarray(values).reshape(-1)]
         self._add("float", name, numbers, what, FLOAT_BYTES)
 
-    def integers(self, name: str, values: Iterable[int], what: str) -> None:
+    def integers(self, name: str, values: np.ndarray, what: str) -> None:
         """Add an array of integers of the smallest type that holds them."""
-        numbers = [int(value) for value in values]
-        bits = next(bits for bits in (8, 16, 32) if max(numbers) < 1 << bits)
-        self._add(f"uint{bits}_t", name, [str(value) for value in numbers], what, bits // 8)
+        smallest = np.min_scalar_type(values.max())
+        self._add(f"{smallest}_t", name, list(map(str, values)), what, smallest.itemsize)
 
     def records(self, kind: str, name: str, rows: np.ndarray, what: str) -> None:
         """Add an array of structs of floats, one for each row."""
