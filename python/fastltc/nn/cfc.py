@@ -130,11 +130,9 @@ class CfC(SequenceLayer):
         self.use_mixed = mixed_memory
         if self.use_mixed:
             self.lstm = LSTMCell(inputs, self.state_size)
-        self.fc: nn.Module
-        if proj_size is None:
-            self.fc = nn.Identity()
-        else:
-            self.fc = nn.Linear(self.output_size, proj_size)
+        self.fc: nn.Module = (
+            nn.Identity() if proj_size is None else nn.Linear(self.output_size, proj_size)
+        )
 
     def _inputs_and_neurons(self) -> tuple[int, int]:
         return self._sizes
