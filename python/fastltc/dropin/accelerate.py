@@ -19,7 +19,7 @@ from fastltc.dropin.conversions import (
 
 @dataclass(frozen=True)
 class SwapReport:
-    """What :func:`accelerate` did.
+    """What :func:`fastltc.accelerate` did.
 
     Attributes:
         swapped: name of each module in the model (as in ``named_modules``; ``""`` is the model

@@ -281,7 +281,7 @@ def plan_swap(module: Any) -> Plan:
 
 
 def apply_plan(plan: Plan) -> None:
-    """Swap the modules of a plan."""
+    """Do the swaps of a plan."""
     for module, swap, additions in plan:
         entries: dict[str, Any] = module.__dict__
         for name in swap.dropped:
@@ -291,7 +291,7 @@ def apply_plan(plan: Plan) -> None:
 
 
 def is_candidate(module: nn.Module | None) -> TypeGuard[nn.Module]:
-    """Whether a module is one of ncps, or of a subclass, that has not been swapped."""
+    """Tell whether a module is one of ncps that was not swapped yet."""
     return isinstance(module, NCPS_CLASSES) and not isinstance(module, OUR_CLASSES)
 
 
