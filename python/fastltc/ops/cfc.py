@@ -8,15 +8,8 @@ import torch
 from torch import Tensor
 
 from fastltc import reference
+from fastltc._parameters import CFC_ACTIVATIONS, CFC_MODES
 from fastltc.ops.sequence import HALF_DTYPES, SequenceOperator, Sequences
-
-__all__ = ["CFC_ACTIVATIONS", "CFC_MODES", "cfc", "run_cfc"]
-
-CFC_MODES = ("default", "no_gate", "pure")
-"""Names of the modes; the operators take the position."""
-
-CFC_ACTIVATIONS = ("lecun_tanh", "silu", "relu", "tanh", "gelu")
-"""Names of the activations of the backbone; the operators take the position."""
 
 _MODES = {name: number for number, name in enumerate(CFC_MODES)}
 _ACTIVATIONS = {name: number for number, name in enumerate(CFC_ACTIVATIONS)}

@@ -19,19 +19,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = [
-    "TENSORS",
-    "Eager",
-    "Transformable",
-    "below_autograd",
-    "flatten",
-    "is_tracked",
-    "registered_gradients",
-    "registered_second_derivatives",
-    "save_arguments",
-    "save_for_second_derivatives",
-]
-
 TENSORS = 8
 """How many of a forward operator's first arguments are tensors or lists of tensors."""
 

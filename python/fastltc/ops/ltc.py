@@ -3,54 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from fastltc import reference
+from fastltc._parameters import LTC_PARAMETERS
 from fastltc.ops.sequence import SequenceOperator, Sequences
 from fastltc.ops.synapses import synapse_mask
-
-__all__ = ["LTC_PARAMETERS", "LTC_POSITIVE", "LTC_TABLE", "LTCParameter", "ltc", "run_ltc"]
-
-
-class LTCParameter(NamedTuple):
-    """A row of the table of LTC's parameters."""
-
-    name: str
-    shape: str
-    """``"N"``; of synapses ``"NN"`` and ``"IN"``; of the maps, which need not be there, ``"I"`` and
-    ``"M"``."""
-    positive: bool = False
-    """Whether it passes through the softplus."""
-
-
-# As FASTLTC_LTC_PARAMETERS in csrc/core/ltc_problem.h.
-LTC_TABLE = (
-    LTCParameter("gleak", "N", positive=True),
-    LTCParameter("vleak", "N"),
-    LTCParameter("cm", "N", positive=True),
-    LTCParameter("sigma", "NN"),
-    LTCParameter("mu", "NN"),
-    LTCParameter("w", "NN", positive=True),
-    LTCParameter("erev", "NN"),
-    LTCParameter("sensory_sigma", "IN"),
-    LTCParameter("sensory_mu", "IN"),
-    LTCParameter("sensory_w", "IN", positive=True),
-    LTCParameter("sensory_erev", "IN"),
-    LTCParameter("input_w", "I"),
-    LTCParameter("input_b", "I"),
-    LTCParameter("output_w", "M"),
-    LTCParameter("output_b", "M"),
-)
-"""The parameters, in the order in which the operators take them."""
-
-LTC_PARAMETERS = tuple(row.name for row in LTC_TABLE)
-"""Their names."""
-
-LTC_POSITIVE = tuple(row.name for row in LTC_TABLE if row.positive)
-"""Names of those that pass through the softplus."""
 
 _CM = LTC_PARAMETERS.index("cm")
 _FIRST_MAP = LTC_PARAMETERS.index("input_w")

@@ -16,8 +16,6 @@ from fastltc.ops.gradients import below_autograd
 from fastltc.ops.sequence import HALF_DTYPES, compute_in_float32_under_autocast
 from fastltc.ops.synapses import check_entries, mask_entries
 
-__all__ = ["masked_linear", "prefers_entries"]
-
 load_operators()
 _forward = torch.ops.fastltc.masked_linear.default
 _backward = torch.ops.fastltc.masked_linear_backward.default
@@ -131,15 +129,9 @@ _COMPILED_BATCH = 32
 def prefers_entries(
     batch: int, ones: int, outputs: int, inputs: int, itemsize: int = 4, training: bool = False
 ) -> bool:
-    """Whether going by the mask's ones is quicker than the dense product.
+    """Whether going by the ``ones`` of the mask is quicker than the dense product.
 
-    Args:
-        batch: number of samples.
-        ones: number of ones in the mask.
-        outputs: O.
-        inputs: I.
-        itemsize: bytes of a value.
-        training: whether a backward pass follows.
+    ``itemsize`` is bytes of a value, ``training`` whether a backward pass follows.
     """
     costs = _TRAINING if training else _INFERENCE
     weights, values = outputs * inputs, batch * (outputs + inputs)

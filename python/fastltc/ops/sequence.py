@@ -34,13 +34,6 @@ from fastltc.ops.gradients import (
     save_for_second_derivatives,
 )
 
-__all__ = [
-    "HALF_DTYPES",
-    "SequenceOperator",
-    "Sequences",
-    "compute_in_float32_under_autocast",
-]
-
 load_operators()
 
 HALF_DTYPES = (torch.float16, torch.bfloat16)
@@ -91,14 +84,12 @@ class Sequences(NamedTuple):
 class SequenceOperator:
     """The operators of one layer, forward and backward.
 
-    Args:
-        name: of the operators, without ``_forward`` and ``_backward``; also that of the reference.
-        sizes: returns N, M and how many values a sample keeps of a step for the backward pass,
-            besides its first state. It is given x, timespans and the arguments from ``parameters``
-            on up to the layer's last option.
-        reference: the layer in plain PyTorch, given the forward operator's arguments up to
-            ``return_sequences``; returns the output and the last state.
-        names: of the first parameters, for errors, if they have any.
+    ``name`` is theirs without ``_forward`` and ``_backward``. ``sizes`` returns N, M and how many
+    values a sample keeps of a step for the backward pass, besides its first state; it is given x,
+    timespans and the arguments from ``parameters`` on up to the layer's last option. ``reference``
+    is the layer in plain PyTorch: it is given the forward operator's arguments up to
+    ``return_sequences`` and returns the output and the last state. ``names`` are those of the first
+    parameters.
     """
 
     def __init__(
