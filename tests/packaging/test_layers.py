@@ -31,7 +31,7 @@ PYTHON_LAYERS = {
         {"exporting", "hub"},
         {"jobs"},
         {"cli"},
-        {"__init__"},
+        {"__init__", "__main__"},
     ],
     "fastltc.dropin": [
         {"verified"},
@@ -52,6 +52,7 @@ PYTHON_LAYERS = {
         {"__init__"},
     ],
     "fastltc.cli": [
+        {"completion"},
         {"options"},
         {"data", "evaluate", "export"},
         {"train"},
