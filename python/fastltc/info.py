@@ -98,9 +98,9 @@ def format_report(info: dict[str, Any] | None = None) -> str:
 
     Example:
         >>> from fastltc import info
-        >>> print(info.format_report())  # doctest: +SKIP
-        fastltc            0.1.0
-        torch              2.13.0+cpu (built against 2.13.0+cpu)
+        >>> print(info.format_report())
+        fastltc              ...
+        torch                ...
         ...
     """
     if info is None:

@@ -69,8 +69,8 @@ def read_model(path: str | os.PathLike[str]) -> Model:
 
     Example:
         >>> from fastltc.runtime.model_file import read_model
-        >>> model = read_model("model.safetensors")  # doctest: +SKIP
-        >>> model.layers[0]["type"]  # doctest: +SKIP
+        >>> model = read_model("model.safetensors")
+        >>> model.layers[0]["type"]
         'ltc'
     """
     path = Path(path)
