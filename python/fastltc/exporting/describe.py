@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -258,11 +258,11 @@ def _refuse(title: str, reason: str | None) -> None:
         raise ExportError(f"{title}: {reason}, which an exported model cannot follow")
 
 
-def _describe_ltc(title: str, cell: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+def _describe_ltc(title: str, cell: Any) -> dict[str, Any]:
     _refuse(title, cell._softplus_change())
     compute_parameters(cell)
     maps = {f"{side}_mapping": getattr(cell, f"_{side}_mapping") for side in ("input", "output")}
-    layer = {
+    return {
         "type": "ltc",
         "input_size": cell.sensory_size,
         "units": cell.state_size,
@@ -273,7 +273,6 @@ def _describe_ltc(title: str, cell: Any) -> tuple[dict[str, Any], dict[str, Any]
         **{key: m if m in ("affine", "linear") else None for key, m in maps.items()},
         "mixed_memory": False,
     }
-    return layer, {}
 
 
 def _parts(title: str, cell: Any) -> Any:
@@ -285,9 +284,9 @@ def _parts(title: str, cell: Any) -> Any:
     return parts
 
 
-def _describe_wired_cfc(title: str, cell: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+def _describe_wired_cfc(title: str, cell: Any) -> dict[str, Any]:
     _parts(title, cell)
-    layer = {
+    return {
         "type": "wired_cfc",
         "input_size": cell.sensory_size,
         "units": cell.state_size,
@@ -297,14 +296,22 @@ def _describe_wired_cfc(title: str, cell: Any) -> tuple[dict[str, Any], dict[str
         "mixed_memory": False,
         "proj_size": None,
     }
-    return layer, {}
 
 
-def _describe_cfc(title: str, cell: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+def _describe_cfc(title: str, cell: Any, known: dict[str, Any]) -> dict[str, Any]:
+    """Describe a plain cell; tensors that it has under other names come into ``known``."""
     parts = _parts(title, cell)
     layers = cell.backbone_layers
     dense = parts.linears[:layers]
-    layer = {
+    # Dropout modules count in the names of the module, and are not in the file.
+    for index, linear in enumerate(dense):
+        for name in ("weight", "bias"):
+            known[f"rnn_cell.backbone.{2 * index}.{name}"] = getattr(linear, name)
+    mask = cell.sparsity_mask
+    if mask is not None:
+        for name, head in zip(CFC_HEADS[:2], parts.linears[layers:], strict=False):
+            known[f"rnn_cell.{name}.weight"] = torch.where(mask != 0, head.weight, 0)
+    return {
         "type": "cfc",
         "input_size": cell.input_size,
         "units": cell.hidden_size,
@@ -316,17 +323,6 @@ def _describe_cfc(title: str, cell: Any) -> tuple[dict[str, Any], dict[str, Any]
         "mixed_memory": False,
         "proj_size": None,
     }
-    # Dropout modules count in the names of the module, and are not in the file.
-    known = {
-        f"rnn_cell.backbone.{2 * index}.{name}": getattr(linear, name)
-        for index, linear in enumerate(dense)
-        for name in ("weight", "bias")
-    }
-    mask = cell.sparsity_mask
-    if mask is not None:
-        for name, head in zip(CFC_HEADS[:2], parts.linears[layers:], strict=False):
-            known[f"rnn_cell.{name}.weight"] = torch.where(mask != 0, head.weight, 0)
-    return layer, known
 
 
 def _describe_liquid(title: str, module: Any) -> Part:
@@ -335,12 +331,13 @@ def _describe_liquid(title: str, module: Any) -> Part:
     cell = module.rnn_cell if is_layer else module
     if is_layer and not has_own_forward(cell):
         _refuse(title, f"its rnn_cell, a {type(cell).__name__}, has a forward of its own")
+    known: dict[str, Any] = {}
     if isinstance(cell, LTCCell):
-        layer, known = _describe_ltc(title, cell)
+        layer = _describe_ltc(title, cell)
     elif isinstance(cell, WiredCfCCell):
-        layer, known = _describe_wired_cfc(title, cell)
+        layer = _describe_wired_cfc(title, cell)
     else:
-        layer, known = _describe_cfc(title, cell)
+        layer = _describe_cfc(title, cell, known)
     fc = module.fc if isinstance(module, CfC) else None
     if fc is not None:
         _refuse(title, change("fc", fc, (nn.Linear, nn.Identity), computed=True))
@@ -355,14 +352,10 @@ def _describe_liquid(title: str, module: Any) -> Part:
         compute_parameters(module.lstm.input_map)
         compute_parameters(module.lstm.recurrent_map)
     # Not from the state dict: of pruned and parametrized modules that holds other tensors.
-    tensors = {
-        name: known[name]
-        if name in known
-        else functools.reduce(
-            getattr, (name if is_layer else name.removeprefix("rnn_cell.")).split("."), module
-        )
-        for name in tensor_shapes(layer)
-    }
+    tensors = {}
+    for name in tensor_shapes(layer):
+        path = name if is_layer else name.removeprefix("rnn_cell.")
+        tensors[name] = known[name] if name in known else attrgetter(path)(module)
     return Part(layer, tensors, _wiring(cell))
 
 
