@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
 from importlib.metadata import version as version_of
 from pathlib import Path
+
+from fastltc.jobs.data import DataError, load_data
 
 project = "fastltc"
 author = "The fastltc authors"
@@ -38,6 +41,14 @@ nb_execution_cache_path = str(build / ("notebooks-quick" if quick else "notebook
 nb_execution_raise_on_error = True
 nb_execution_timeout = 600
 nb_merge_streams = True
+# Notebooks call the command `fastltc` of this environment, also where it is not activated.
+os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+# The only data that is not in a package: without it the page is shown as it is written.
+try:
+    load_data("breastmnist", os.environ.get("FASTLTC_DATA_ROOT"))
+except DataError as error:
+    print(f"tutorials/breastmnist.md is not run: {error}")
+    nb_execution_excludepatterns = ["tutorials/breastmnist.md"]
 
 autodoc_member_order = "bysource"
 autodoc_inherit_docstrings = False
@@ -49,6 +60,9 @@ napoleon_use_ivar = True
 napoleon_use_rtype = False
 
 html_theme = "furo"
+pygments_dark_style = "github-dark"
 html_title = f"fastltc {release}"
+# Lines of 100 characters fit into the page.
+html_theme_options = {"light_css_variables": {"code-font-size": "0.75rem"}}
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
