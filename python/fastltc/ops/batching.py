@@ -155,6 +155,37 @@ def batched_forward(
     return one_by_one(lambda *flat: apply(options, *flat), count, dims, flat), (0, 0, 0)
 
 
+def run_in_vmap(
+    operator: Any, counts: Counts, options: Any, flat: Sequence[Any]
+) -> list[Tensor] | None:
+    """Run a forward operator inside one ``torch.vmap``, without gradients, and nothing else.
+
+    An autograd function would take a millisecond for the same. None where that is not so.
+    """
+    functorch = torch._C._functorch
+    stack = functorch.get_interpreter_stack()
+    if stack is None or len(stack) != 1 or stack[0].key() != functorch.TransformType.Vmap:
+        return None
+    tensors: list[Any] = list(flat)
+    dims: list[Any] = [None] * len(tensors)
+    count = None
+    for i, tensor in enumerate(flat):
+        if tensor is not None and functorch.is_batchedtensor(tensor):
+            tensors[i], dims[i] = functorch.get_unwrapped(tensor), functorch.maybe_get_bdim(tensor)
+            count = tensors[i].shape[dims[i]]
+
+    def apply(options: Any, *flat: Any) -> Any:
+        return below_autograd(operator.forward, *nested(flat, counts), *options)
+
+    with torch._C._DisableFuncTorch():
+        if count is None:
+            return list(apply(options, *tensors)[:2])
+        outputs, of = batched_forward(operator, apply, counts, options, count, dims, tensors)
+    level = stack[0].level()
+    axes: Any = of
+    return [functorch._add_batch_dim(y, d, level) for y, d in zip(outputs[:2], axes, strict=False)]
+
+
 def batched_backward(
     operator: Any,
     apply: Callable[..., tuple[Tensor, ...]],

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from fastltc._extension import load_operators
-from fastltc.ops.batching import TENSORS, flatten
+from fastltc.ops.batching import TENSORS, flatten, run_in_vmap
 from fastltc.ops.errors import check_same_device, reraise
 from fastltc.ops.gradients import (
     Eager,
@@ -218,11 +218,12 @@ class SequenceOperator:
         try:
             if torch._C._are_functorch_transforms_active():
                 flat, counts = flatten(arguments[:TENSORS])
-                rest = (
-                    *arguments[TENSORS:-1],
-                    torch.is_grad_enabled() and any(map(is_tracked, flat)),
-                )
-                output, hn, _ = Transformable.apply(self, counts, rest, *flat)
+                tracked = torch.is_grad_enabled() and any(map(is_tracked, flat))
+                rest = *arguments[TENSORS:-1], tracked
+                results = None if tracked else run_in_vmap(self, counts, rest, flat)
+                if results is None:
+                    results = Transformable.apply(self, counts, rest, *flat)
+                output, hn = results[:2]
             elif needs_grad:
                 flat, counts = flatten(arguments[:TENSORS])
                 output, hn = Eager.apply(self, counts, arguments[TENSORS:], *flat)
