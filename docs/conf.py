@@ -63,6 +63,7 @@ html_theme = "furo"
 pygments_dark_style = "github-dark"
 html_title = f"fastltc {release}"
 # Lines of 100 characters fit into the page.
+html_static_path, html_css_files = ["_static"], ["site.css"]
 html_theme_options = {"light_css_variables": {"code-font-size": "0.75rem"}}
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
