@@ -39,15 +39,6 @@ from .model import (
     shown,
 )
 
-__all__ = [
-    "FORMAT",
-    "FORMAT_VERSION",
-    "is_model_file",
-    "model_digest",
-    "read_model",
-    "write_model",
-]
-
 FORMAT = "fastltc.model"
 FORMAT_VERSION = 2
 # What version 2 added to the description. A file that has none of it is written as version 1, for

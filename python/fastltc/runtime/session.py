@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 else:
     _runtime = _extension.load_runtime()
 
-__all__ = ["Network", "Session", "load"]
-
 
 class Network(_runtime.Network):
     """A model whose parameters are prepared for inference, once for any number of sessions.
