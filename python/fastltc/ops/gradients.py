@@ -158,6 +158,7 @@ class Eager(torch.autograd.Function):
     def forward(
         ctx: Any, operator: Any, counts: Counts, options: Any, *flat: Any
     ) -> tuple[Tensor, Tensor]:
+        """Call the operator and keep what the backward pass needs."""
         output, hn, states = below_autograd(operator.forward, *_nested(flat, counts), *options)
         save_arguments(ctx, operator, counts, options, states, flat)
         return output, hn
@@ -165,6 +166,7 @@ class Eager(torch.autograd.Function):
     @staticmethod
     @_each_entry
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        """Turn the gradients of output and last state into those of the arguments."""
         return (None, None, None, *_gradients(ctx, ctx.needs_input_grad[5], *grads[:2]))
 
 
@@ -175,10 +177,12 @@ class Transformable(torch.autograd.Function):
     def forward(
         operator: Any, counts: Counts, options: Any, *flat: Any
     ) -> tuple[Tensor, Tensor, Tensor]:
+        """Call the operator."""
         return below_autograd(operator.forward, *_nested(flat, counts), *options)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        """Keep what the backward pass needs."""
         operator, counts, options, *flat = inputs
         save_arguments(ctx, operator, counts, options, output[2], flat)
         ctx.mark_non_differentiable(output[2])
@@ -189,6 +193,7 @@ class Transformable(torch.autograd.Function):
     def vmap(
         info: Any, in_dims: Sequence[Any], operator: Any, counts: Counts, options: Any, *flat: Any
     ) -> tuple[tuple[Tensor, ...], tuple[int | None, ...]]:
+        """Fold the entries into the batch where only inputs differ, else call for each."""
         dims, count = in_dims[3:], info.batch_size
         if not _is_folded(dims, flat):
             outputs = _one_by_one(
