@@ -22,6 +22,7 @@ extensions = [
     "sphinx_design",
 ]
 default_role = "literal"
+highlight_language = "text"
 nitpicky = True
 # Types of other packages, whose documentation is not here, and of what no user needs.
 nitpick_ignore_regex = [
