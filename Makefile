@@ -12,6 +12,7 @@ lint:
 	ruff check .
 	ruff format --check .
 	mypy
+	interrogate --quiet python/fastltc
 	clang-format --dry-run -Werror $(CXX_FILES)
 
 format:

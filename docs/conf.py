@@ -60,6 +60,9 @@ napoleon_use_ivar = True
 napoleon_use_rtype = False
 
 html_theme = "furo"
+pygments_dark_style = "github-dark"
 html_title = f"fastltc {release}"
+# Lines of 100 characters fit into the page.
+html_theme_options = {"light_css_variables": {"code-font-size": "0.75rem"}}
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True

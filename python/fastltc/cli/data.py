@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..jobs.defaults import NEAR_BITS, SHARES
+from . import completion
 from .options import JSON, field_option, options, path_option, print_json
 
 if TYPE_CHECKING:
@@ -49,7 +50,9 @@ _SEARCH = (
 
 
 @click.command()
-@click.argument("sources", metavar="DATA...", nargs=-1, required=True)
+@click.argument(
+    "sources", metavar="DATA...", nargs=-1, required=True, shell_complete=completion.a_file
+)
 @field_option("split_column")
 @path_option(
     "--out", "DIR", "Folder for audit.txt, audit.json and audit.png, the pairs side by side."
@@ -94,7 +97,7 @@ def audit(
 
 
 @click.command()
-@click.argument("source", metavar="DATA")
+@click.argument("source", metavar="DATA", shell_complete=completion.a_file)
 @path_option(
     "--out", "DIR", "Folder for train.csv, val.csv, test.csv and the report.", required=True
 )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..jobs.defaults import RECALLS, RESAMPLES
+from . import completion
 from .options import (
     CHECKPOINT,
     DATA_ROOT,
@@ -15,6 +16,7 @@ from .options import (
     JSON,
     OFFLINE,
     POSITIVE,
+    RUN,
     THREADS,
     absolute,
     make_console,
@@ -65,7 +67,7 @@ def print_metrics(console: Console, split: str, metrics: dict[str, Any]) -> None
 
 
 @click.command()
-@click.argument("run", metavar="RUN", type=click.Path(path_type=Path))
+@RUN
 @options(
     click.option(
         "--split",
@@ -74,7 +76,12 @@ def print_metrics(console: Console, split: str, metrics: dict[str, Any]) -> None
     ),
     POSITIVE,
     CHECKPOINT,
-    click.option("--data", metavar="DATA", help="Other data with classes of the same names."),
+    click.option(
+        "--data",
+        metavar="DATA",
+        help="Other data with classes of the same names.",
+        shell_complete=completion.data_set,
+    ),
     DATA_ROOT,
     OFFLINE,
     click.option(
@@ -152,7 +159,7 @@ def evaluate(
 
 
 @click.command()
-@click.argument("run", metavar="RUN", type=click.Path(path_type=Path))
+@RUN
 @click.argument(
     "images", metavar="IMAGE...", nargs=-1, required=True, type=click.Path(path_type=Path)
 )
@@ -259,7 +266,14 @@ def _plain(number: float) -> str:
 
 
 @click.command()
-@click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument(
+    "runs",
+    metavar="RUN...",
+    nargs=-1,
+    required=True,
+    type=click.Path(path_type=Path),
+    shell_complete=completion.run_folder,
+)
 @path_option("--out", "DIR", "Folder for compare.json and compare.png.")
 @JSON
 def compare(runs: tuple[Path, ...], out: Path | None, as_json: bool) -> None:

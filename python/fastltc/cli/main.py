@@ -14,6 +14,7 @@ from typing import Any
 
 import click
 
+from . import completion
 from .data import audit, split
 from .evaluate import compare, evaluate, predict
 from .export import export
@@ -118,7 +119,7 @@ def info(as_json: bool) -> None:
 @main.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @click.option("-m", "module", is_flag=True, help="SCRIPT is the name of a module.")
 @click.option("--report", is_flag=True, help="Print at the end what of ncps was swapped.")
-@click.argument("script")
+@click.argument("script", shell_complete=completion.a_file)
 @click.argument("arguments", metavar="ARGS...", nargs=-1, type=click.UNPROCESSED)
 def run(module: bool, report: bool, script: str, arguments: tuple[str, ...]) -> None:
     """Run SCRIPT, written for ncps, with the modules of fastltc.

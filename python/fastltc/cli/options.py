@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..jobs.config import OPTIONS
+from ..jobs.options import Option
+from . import completion
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,16 +30,24 @@ def field_option(name: str) -> Callable[..., Any]:
         name,
         type=_TYPES[declared.declared],
         metavar=declared.metavar,
+        shell_complete=_complete(declared),
         help=declared.help + (f"  [default: {declared.usual}]" if declared.usual else ""),
     )
 
 
+def _complete(declared: Option) -> completion.Complete | None:
+    if declared.metavar in ("DIR", "FILE"):
+        return completion.a_file
+    names = () if declared.allowed is None else declared.allowed.names
+    return completion.among(lambda: ((name, "") for name in names)) if names else None
+
+
 def path_option(
-    flag: str, metavar: str, help: str, *names: str, required: bool = False
+    flag: str, metavar: str, help: str, *names: str, **given: Any
 ) -> Callable[..., Any]:
     """A click option that is a path."""
     path = click.Path(path_type=Path)
-    return click.option(flag, *names, type=path, metavar=metavar, help=help, required=required)
+    return click.option(flag, *names, type=path, metavar=metavar, help=help, **given)
 
 
 DATA_ROOT = field_option("data_root")
@@ -66,6 +76,12 @@ def options(*decorators: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return decorate
 
 
+RUN = click.argument(
+    "run",
+    metavar="RUN",
+    type=click.Path(path_type=Path),
+    shell_complete=completion.run_folder,
+)
 OFFLINE = click.option("--offline", is_flag=True, help="Never download.")
 CHECKPOINT = click.option(
     "--checkpoint",

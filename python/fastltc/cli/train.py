@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from . import completion
 from .evaluate import print_metrics
 from .options import (
     DATA_ROOT,
@@ -38,7 +39,7 @@ _INTERRUPTED = 130
 
 
 @click.command()
-@click.argument("data", required=False)
+@click.argument("data", required=False, shell_complete=completion.data_set)
 @options(
     DATA_ROOT,
     OFFLINE,
@@ -48,7 +49,12 @@ _INTERRUPTED = 130
         "Run folder to make.  [default: runs/DATA, or the next free runs/DATA-2, ...]",
     ),
     click.option("--overwrite", is_flag=True, help="Replace the run that is in --out."),
-    click.option("--recipe", metavar="NAME", help="Start from a recipe; see: fastltc recipes"),
+    click.option(
+        "--recipe",
+        metavar="NAME",
+        help="Start from a recipe; see: fastltc recipes",
+        shell_complete=completion.recipe,
+    ),
     path_option(
         "--config",
         "TOML",
@@ -60,6 +66,7 @@ _INTERRUPTED = 130
         "RUN",
         "Go on with an interrupted run, or with --seeds N a folder of seeds; --epochs, "
         "--threads, --device may differ.",
+        shell_complete=completion.run_folder,
     ),
     click.option("--seeds", type=int, metavar="N", help="Train with N seeds; mean and deviation."),
     *TRAIN_OPTIONS,
@@ -270,7 +277,7 @@ def _train_seeds(
 
 
 @click.command()
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=completion.recipe)
 def recipes(name: str | None) -> None:
     """List the recipes that come with the package, or print the one called NAME."""
     from importlib import resources

@@ -16,8 +16,6 @@ from fastltc.dropin.conversions import (
     plan_swap,
 )
 
-__all__ = ["SwapReport", "accelerate"]
-
 
 @dataclass(frozen=True)
 class SwapReport:

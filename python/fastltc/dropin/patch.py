@@ -10,8 +10,6 @@ from typing import Any
 
 from fastltc.dropin.conversions import NCPS_CLASSES, LeftAloneError, apply_plan, plan_swap
 
-__all__ = ["Patch", "patch_ncps"]
-
 
 class Patch:
     """A patch that is in force from its making until :meth:`undo`; see :func:`fastltc.patch_ncps`.

@@ -13,10 +13,11 @@ from typing import Any, NamedTuple
 
 
 class Range(NamedTuple):
-    """The values that an option may have, in words and as a condition."""
+    """The values that an option may have: in words, as a condition, and, if few, one by one."""
 
     expected: str
     holds: Callable[[Any], bool]
+    names: tuple[str, ...] = ()
 
 
 COUNT = Range("at least 1", lambda value: value >= 1)
@@ -29,7 +30,7 @@ SEED = Range("0 to 2**32 - 1", lambda value: 0 <= value < 2**32)
 
 def one_of(names: Collection[str]) -> Range:
     """The range of an option that is one of several names."""
-    return Range(f"one of {', '.join(names)}", names.__contains__)
+    return Range(f"one of {', '.join(names)}", names.__contains__, tuple(names))
 
 
 _TYPES: dict[str, tuple[type, ...]] = {

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 else:
     _runtime = _extension.load_runtime()
 
-__all__ = ["Network", "Session", "load"]
-
 
 class Network(_runtime.Network):
     """A model whose parameters are prepared for inference, once for any number of sessions.
@@ -37,8 +35,8 @@ class Network(_runtime.Network):
 
     Example:
         >>> from fastltc.runtime import load
-        >>> network = load("model.safetensors")  # doctest: +SKIP
-        >>> left, right = network.session(), network.session()  # doctest: +SKIP
+        >>> network = load("model.safetensors")
+        >>> left, right = network.session(), network.session()
     """
 
     __slots__ = ("_names",)
@@ -106,8 +104,8 @@ class Session(_runtime.Session):
     Example:
         >>> import numpy as np
         >>> from fastltc.runtime import Session
-        >>> session = Session.load("model.safetensors")  # doctest: +SKIP
-        >>> y = session.step(np.zeros(16, np.float32), dt=0.02)  # doctest: +SKIP
+        >>> session = Session.load("model.safetensors")
+        >>> y = session.step(np.zeros(16, np.float32), dt=0.02)
 
     Source: Hasani et al., Liquid Time-constant Networks, AAAI 2021; Closed-form continuous-time
     neural networks, Nature Machine Intelligence 2022.
@@ -159,6 +157,6 @@ def load(path: str | os.PathLike[str]) -> Network:
 
     Example:
         >>> from fastltc.runtime import load
-        >>> sessions = [load("a.safetensors").session(streams=64)]  # doctest: +SKIP
+        >>> sessions = [load("model.safetensors").session(streams=64)]
     """
     return Network(read_model(path))
