@@ -11,17 +11,11 @@ _REMEDY = "Install fastltc again (pip install fastltc, or pip install . in its s
 
 
 def library_path(name: str) -> str:
-    """Return the path of the compiled library ``fastltc.<name>``.
+    """Return the path of the compiled library ``fastltc.<name>``, or raise ImportError.
 
-    It is looked up as a module would be, because in an editable install it does not lie beside
-    the Python files.
-
-    Args:
-        name: ``"_C"`` (operators for torch), ``"_C_cuda"`` (their CUDA kernels) or ``"_runtime"``
-            (no torch).
-
-    Raises:
-        ImportError: if the installation has no such library.
+    ``_C`` has operators for torch, ``_C_cuda`` their CUDA kernels, ``_runtime`` needs no torch. It
+    is looked up as a module would be, because in an editable install it does not lie beside the
+    Python files.
     """
     spec = importlib.util.find_spec(f"fastltc.{name}")
     if spec is None or spec.origin is None:
@@ -51,10 +45,7 @@ def load_operators() -> str:
     """Register ``torch.ops.fastltc.*`` by loading ``_C`` once; return its path.
 
     Where torch is built with CUDA and this installation has the kernels for it, ``_C_cuda`` is
-    loaded too.
-
-    Raises:
-        ImportError: if ``_C`` is missing or cannot be loaded; the text says why and what to do.
+    loaded too. An ImportError says why ``_C`` cannot be loaded and what to do.
     """
     path = _load_into_torch("_C")
     load_cuda_operators()
@@ -63,12 +54,10 @@ def load_operators() -> str:
 
 @functools.cache
 def load_cuda_operators() -> tuple[str | None, str]:
-    """Load the CUDA kernels of the operators, once.
+    """Load the CUDA kernels of the operators, once, after ``_C`` is loaded.
 
-    Call it after ``_C`` is loaded. Their absence is no error before a CUDA tensor comes.
-
-    Returns:
-        The path of ``_C_cuda`` and an empty text, or None and why there are no CUDA kernels.
+    Their absence is no error before a CUDA tensor comes. Returns the path of ``_C_cuda`` and an
+    empty text, or None and why there are no CUDA kernels.
     """
     import torch
 
@@ -82,11 +71,7 @@ def load_cuda_operators() -> tuple[str | None, str]:
 
 @functools.cache
 def load_runtime() -> ModuleType:
-    """Import and return ``fastltc._runtime``, which needs no torch.
-
-    Raises:
-        ImportError: if it is missing or cannot be loaded; the text says why and what to do.
-    """
+    """Import ``fastltc._runtime``, which needs no torch, or raise ImportError with what to do."""
     path = library_path("_runtime")
     try:
         return importlib.import_module("fastltc._runtime")

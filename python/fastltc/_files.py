@@ -11,8 +11,7 @@ from pathlib import Path
 def write_bytes(path: Path, content: bytes) -> None:
     """Writes a file under a temporary name beside it, then renames it over ``path``.
 
-    Raises:
-        OSError: with the name of ``path``; whatever was there before is still there, whole.
+    After an OSError, which names ``path``, whatever was there before is still there, whole.
     """
     write_all({path: content})
 
@@ -20,14 +19,10 @@ def write_bytes(path: Path, content: bytes) -> None:
 def write_all(contents: Mapping[Path, bytes], stale: Iterable[Path] = ()) -> None:
     """Writes files that belong together: all lie on the disk before the first takes its name.
 
-    Args:
-        contents: of each file.
-        stale: files of an earlier set, which would be taken for part of the new one. Those that are
-            there, and are not written anew, are removed before the first new file takes its name.
-
-    Raises:
-        OSError: with the name of the file that could not be written; then, as a rule, nothing has
-            changed (renaming can hardly fail where writing did not).
+    ``stale`` are files of an earlier set, which would be taken for part of the new one. Those that
+    are there, and are not written anew, are removed before the first new file takes its name. After
+    an OSError, which names the file that could not be written, as a rule nothing has changed
+    (renaming can hardly fail where writing did not).
     """
     written: dict[Path, str] = {}
     path = Path()

@@ -18,17 +18,14 @@ def _version(distribution: str) -> str | None:
 
 
 def _collect_torch() -> dict[str, Any]:
-    result: dict[str, Any] = {"version": None, "cuda": None, "threads": None, "error": None}
     try:
         import torch
     # A broken installation of torch fails in other ways than by ImportError; it is to be reported.
     except Exception as error:
-        result["error"] = f"{type(error).__name__}: {error}"
-        return result
-    result["version"] = str(torch.__version__)
-    result["cuda"] = torch.version.cuda
-    result["threads"] = torch.get_num_threads()
-    return result
+        text = f"{type(error).__name__}: {error}"
+        return {"version": None, "cuda": None, "threads": None, "error": text}
+    version, threads = str(torch.__version__), torch.get_num_threads()
+    return {"version": version, "cuda": torch.version.cuda, "threads": threads, "error": None}
 
 
 def _collect_operators(torch_error: str | None) -> dict[str, Any]:
@@ -49,12 +46,12 @@ def _collect_runtime() -> tuple[dict[str, Any], dict[str, Any]]:
         runtime = _extension.load_runtime()
     except ImportError as error:
         return {"error": str(error)}, {"error": str(error)}
+    build = {**runtime.build_info(), "error": None}
     try:
-        cpu = {**runtime.cpu_info(), "error": None}
+        return {**runtime.cpu_info(), "error": None}, build
     # FASTLTC_CPU asks for what is not possible here.
     except ValueError as error:
-        cpu = {"error": str(error)}
-    return cpu, {**runtime.build_info(), "error": None}
+        return {"error": str(error)}, build
 
 
 def collect() -> dict[str, Any]:
@@ -101,9 +98,9 @@ def format_report(info: dict[str, Any] | None = None) -> str:
 
     Example:
         >>> from fastltc import info
-        >>> print(info.format_report())  # doctest: +SKIP
-        fastltc            0.1.0
-        torch              2.13.0+cpu (built against 2.13.0+cpu)
+        >>> print(info.format_report())
+        fastltc              ...
+        torch                ...
         ...
     """
     if info is None:

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import ast
 import copy
-import doctest
-import importlib
 import io
 import pickle
-import re
 import weakref
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import ncps.torch
@@ -27,7 +22,6 @@ from fastltc import accelerate, patch_ncps
 from fastltc.dropin import conversions, patch
 from ncps_twins import WIRINGS, check_twins
 
-ROOT = Path(__file__).resolve().parents[2]
 I, N = 4, 12  # noqa: E741
 
 LAYERS: dict[str, Callable[[], nn.Module]] = {
@@ -626,22 +620,6 @@ def test_reports() -> None:
     assert again.left_alone.keys() == {"1", "1.rnn_cell"}
     assert str(accelerate(nn.Linear(1, 1))) == "0 modules of ncps swapped, 0 left alone"
     assert not accelerate(nn.Sequential(fastltc.LTC(3, 8))).swapped
-
-
-@pytest.mark.parametrize("name", ["accelerate", "patch"])
-def test_examples_in_docstrings(name: str) -> None:
-    found = doctest.testmod(importlib.import_module(f"fastltc.dropin.{name}"))
-    assert found.attempted > 0
-    assert found.failed == 0
-
-
-def test_the_page_names_tests_that_exist() -> None:
-    text = (ROOT / "docs" / "drop-in.md").read_text(encoding="utf-8")
-    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", text)
-    assert len(named) > 20
-    for path, function in named:
-        tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
-        assert function in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
 
 
 def test_what_is_no_module_is_refused() -> None:

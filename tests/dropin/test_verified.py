@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import compileall
 import copy
-import doctest
 import importlib.util
 import os
 import pickle
@@ -387,9 +386,3 @@ def test_a_script_runs_with_another_distribution_named_ncps(
     assert execute([*run, "script.py"], tmp_path, **environment) == expected
     _, report = execute([*run, "--report", "script.py"], tmp_path, **environment)
     assert report == "fastltc: ncps is left alone: No module named 'ncps.torch.lstm'\n"
-
-
-def test_examples_in_docstrings() -> None:
-    found = doctest.testmod(verified)
-    assert found.attempted > 0
-    assert found.failed == 0

@@ -215,15 +215,6 @@ def test_a_layer_that_was_on_the_meta_device(kind: Kind) -> None:
     assert torch.equal(layer(x)[0], expected)
 
 
-@pytest.mark.parametrize("frozen", [True, False])
-@wired_kinds
-def test_forward_mode_is_refused_not_lost(kind: Kind, frozen: bool) -> None:
-    layer, x = make(kind)
-    layer.requires_grad_(not frozen)
-    with pytest.raises((RuntimeError, NotImplementedError), match=r"jvp|forward"):
-        torch.func.jvp(lambda x: layer(x)[0], (x,), (torch.ones_like(x),))
-
-
 @wired_kinds
 def test_gradients_of_frozen_parameters_are_not_made(kind: Kind) -> None:
     layer, x = make(kind)

@@ -26,7 +26,6 @@ from layers import (
     raw_arguments,
     run_operator,
     run_raw,
-    run_reference,
     with_gradients,
 )
 
@@ -113,18 +112,6 @@ def test_the_registered_gradients_are_those_of_the_function(draw: Draw) -> None:
     weights = random_weights(case)
     expected = with_gradients(run_operator, case, weights)
     assert_same_bits(with_gradients(run_registered, case, weights), expected)
-
-
-@pytest.mark.parametrize("kind", RUNS)
-@plainly
-def test_a_second_derivative_is_refused_clearly(draw: Draw, kind: str) -> None:
-    case = draw(poison=False).requiring_grad()
-    x, parameter = case.data["x"], case.parameters[case.some_parameter]
-    (grad_x,) = torch.autograd.grad(RUNS[kind](case)[0].sum(), x, create_graph=True)
-    (expected,) = torch.autograd.grad(run_reference(case)[0].sum(), x)
-    assert_all_close({"first": grad_x.detach()}, {"first": expected})
-    with pytest.raises(NotImplementedError, match=f"second derivative of the {case.cell} layer"):
-        torch.autograd.grad(grad_x.square().sum(), parameter)
 
 
 @plainly

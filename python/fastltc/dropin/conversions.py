@@ -34,12 +34,10 @@ from ncps.wirings import Wiring
 from torch import nn
 
 from fastltc import nn as ours
+from fastltc._parameters import LTC_MASKS, LTC_PARAMETERS
 from fastltc.dropin import verified
 from fastltc.nn.changes import change, has_hooks, replaced_method, warn_once
-from fastltc.ops.ltc import LTC_PARAMETERS
 from fastltc.ops.synapses import RoundedMask, SynapseCache, mask_ones, synapse_list
-
-__all__ = ["CfC", "CfCCell", "LSTMCell", "LTC", "LTCCell", "WiredCfCCell"]
 
 
 class LeftAloneError(ValueError):
@@ -107,10 +105,6 @@ def _refuse(reason: str | None) -> None:
         raise LeftAloneError(reason)
 
 
-def _no_additions(module: Any) -> dict[str, Any]:
-    return {}
-
-
 def _ltc_cell_additions(cell: Any) -> dict[str, Any]:
     parameters = cell._parameters
     for name, parameter in vars(cell)["_params"].items():
@@ -121,8 +115,7 @@ def _ltc_cell_additions(cell: Any) -> dict[str, Any]:
                 f"its _params[{name!r}], which ncps computes with, is not its parameter {name} "
                 "(pruned, parametrized, or loaded with assign=True?)"
             )
-    masks = ("sparsity_mask", "sensory_sparsity_mask")
-    for name in (*LTC_PARAMETERS[:11], *masks):
+    for name in (*LTC_PARAMETERS[:11], *LTC_MASKS):
         if name not in parameters:
             raise LeftAloneError(f"it has no parameter {name}")
     for side in ("input", "output"):
@@ -140,7 +133,7 @@ def _ltc_cell_additions(cell: Any) -> dict[str, Any]:
     additions: dict[str, Any] = {"_watch": None}
     adjacency = (wiring.adjacency_matrix, wiring.sensory_adjacency_matrix)
     for name, cache, matrix in zip(
-        masks, ("_synapses", "_sensory_synapses"), adjacency, strict=True
+        LTC_MASKS, ("_synapses", "_sensory_synapses"), adjacency, strict=True
     ):
         mask = parameters[name]
         if mask.requires_grad:
@@ -204,7 +197,7 @@ class _Swap:
     """Other modules inside that are not a cell's own to look at: name and classes they may have."""
     dropped: tuple[str, ...] = ()
     """Entries of ``__dict__`` that are properties in fastltc."""
-    additions: Callable[[Any], dict[str, Any]] = _no_additions
+    additions: Callable[[Any], dict[str, Any]] = lambda module: {}
     """Returns the entries of ``__dict__`` that only fastltc has; may raise LeftAloneError."""
 
 
@@ -231,23 +224,12 @@ SWAPS: dict[type, _Swap] = {
         dropped=("_layers",),
         additions=_wired_cfc_cell_additions,
     ),
-    NcpsCfCCell: _Swap(
-        CfCCell,
-        "fastltc::cfc_forward",
-        additions=_cfc_cell_additions,
-    ),
+    NcpsCfCCell: _Swap(CfCCell, "fastltc::cfc_forward", additions=_cfc_cell_additions),
     NcpsLSTMCell: _Swap(LSTMCell, None, additions=_lstm_cell_additions),
 }
 
 NCPS_CLASSES: tuple[Any, ...] = (NcpsLTC, NcpsLTCCell, NcpsCfC, NcpsCfCCell, NcpsWiredCfCCell)
-OUR_CLASSES = (
-    ours.LTC,
-    ours.LTCCell,
-    ours.CfC,
-    ours.CfCCell,
-    ours.WiredCfCCell,
-    ours.LSTMCell,
-)
+OUR_CLASSES = tuple(getattr(ours, theirs.__name__) for theirs in SWAPS)
 
 Plan = list[tuple[Any, _Swap, dict[str, Any]]]
 
@@ -255,10 +237,9 @@ Plan = list[tuple[Any, _Swap, dict[str, Any]]]
 def plan_swap(module: Any) -> Plan:
     """Return what swapping a module and its cells takes.
 
-    Raises:
-        LeftAloneError: if it is of a subclass, it or its class has been changed so that fastltc
-            would compute something else or not call what has been added, or it is on a device
-            without kernels.
+    LeftAloneError says that it is of a subclass, that it or its class has been changed so that
+    fastltc would compute something else or not call what has been added, or that it is on a device
+    without kernels.
     """
     theirs = type(module)
     swap = SWAPS.get(theirs)
@@ -300,6 +281,7 @@ def plan_swap(module: Any) -> Plan:
 
 
 def apply_plan(plan: Plan) -> None:
+    """Do the swaps of a plan."""
     for module, swap, additions in plan:
         entries: dict[str, Any] = module.__dict__
         for name in swap.dropped:
@@ -309,6 +291,7 @@ def apply_plan(plan: Plan) -> None:
 
 
 def is_candidate(module: nn.Module | None) -> TypeGuard[nn.Module]:
+    """Tell whether a module is one of ncps that was not swapped yet."""
     return isinstance(module, NCPS_CLASSES) and not isinstance(module, OUR_CLASSES)
 
 

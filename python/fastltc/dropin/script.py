@@ -18,8 +18,6 @@ from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
 
-__all__ = ["run_script"]
-
 _NCPS_TORCH = "ncps.torch"
 
 

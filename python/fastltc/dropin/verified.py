@@ -29,8 +29,6 @@ from pathlib import Path
 from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
 from typing import Any
 
-__all__ = ["RELEASE", "difference"]
-
 RELEASE = "1.0.1"
 """The release of ncps that fastltc computes."""
 

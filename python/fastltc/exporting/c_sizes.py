@@ -14,21 +14,12 @@ from pathlib import Path
 from .c_source import CSource
 from .errors import ExportError
 
-__all__ = ["Sizes", "find_compiler", "measure"]
-
 _FLAGS = ("-std=c99", "-Os", "-fno-asynchronous-unwind-tables", "-fstack-usage", "-c")
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """Bytes, and where the figures are from.
-
-    Args:
-        flash: code and constants.
-        ram: the state of one stream.
-        stack: an upper bound for one call of the step function, without what ``expf`` takes.
-        source: compiler and target, or that the figures were computed.
-    """
+    """Bytes of flash, RAM of a stream and stack of a step without ``expf``; how they were found."""
 
     flash: int
     ram: int
@@ -45,12 +36,8 @@ class Sizes:
 def find_compiler(command: str | None = None) -> list[str] | None:
     """Return the command of a C compiler: that given, ``$CC``, or ``gcc`` or ``cc`` if it is there.
 
-    Args:
-        command: a compiler that takes gcc's options, and options of one's own, for example
-            ``arm-none-eabi-gcc -mcpu=cortex-m4``.
-
-    Raises:
-        ExportError: (a ValueError) if the one that is given is not there.
+    It takes gcc's options; with options of one's own, ``arm-none-eabi-gcc -mcpu=cortex-m4`` for
+    one. An ExportError says that the one that is given is not there.
     """
     for wanted in (command, os.environ.get("CC")):
         words = shlex.split(wanted or "")
@@ -66,12 +53,7 @@ def find_compiler(command: str | None = None) -> list[str] | None:
 def measure(code: CSource, compiler: list[str] | None) -> Sizes:
     """Compile generated C for size and read the sizes of the object; without a compiler, compute.
 
-    Args:
-        code: what `generate_c` returned.
-        compiler: what `find_compiler` returned.
-
-    Raises:
-        ExportError: (a ValueError) if the compiler fails; the text has what it says.
+    An ExportError has what a compiler says that fails.
     """
     size_tool = _size_tool(compiler[0]) if compiler else None
     if compiler is None or size_tool is None:

@@ -12,6 +12,7 @@ import re
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
+from string import Template
 from typing import Any
 
 from .._files import write_bytes
@@ -21,8 +22,6 @@ from . import c_templates as c
 from .c_constants import FLOAT_BYTES, number, texts
 from .c_layers import LayerCode, layer_code
 from .errors import ExportError
-
-__all__ = ["CSource", "generate_c", "in_words", "write_c"]
 
 
 @dataclass(frozen=True)
@@ -70,12 +69,7 @@ def write_c(model: Model, folder: str | os.PathLike[str], name: str = "model") -
 
 
 def generate_c(model: Model, name: str = "model") -> CSource:
-    """Return a model as C99 source; see :func:`write_c`.
-
-    Raises:
-        ExportError: (a ValueError) if the name is no C identifier.
-        ValueError: if the model is not valid.
-    """
+    """Return a model as C99 source; see :func:`write_c`."""
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,40}", name) or name.lower() in _RESERVED:
         raise ExportError(f"name: expected a C identifier of at most 41 letters, got {name!r}")
     check_model(model)
@@ -83,24 +77,14 @@ def generate_c(model: Model, name: str = "model") -> CSource:
         layer_code(f"layer{index}", layer, model.parameters(index))
         for index, layer in enumerate(model.layers)
     ]
-    helpers = {need for layer in layers for need in layer.helpers}
-    while True:
-        needed = helpers | {need for helper in helpers for need in c.HELPERS[helper].needs}
-        if needed == helpers:
-            break
-        helpers = needed
     from .. import __version__
 
     facts = _facts(model, __version__)
     state = [entry for layer in layers for entry in layer.state]
     step, buffer_floats = _step(model, layers, name)
-    source = c.SOURCE.substitute(
-        name=name,
-        facts=facts,
-        helpers="\n".join(h.text.strip("\n") + "\n" for n, h in c.HELPERS.items() if n in helpers),
-        layers="\n".join(text for layer in layers for text in layer.text),
-        step=step,
-    )
+    code = "\n".join(text for layer in layers for text in layer.text)
+    helpers = c.helpers_of(code + step)
+    source = c.SOURCE.substitute(name=name, facts=facts, helpers=helpers, layers=code, step=step)
     header = c.HEADER.substitute(
         name=name,
         upper=name.upper(),
@@ -177,7 +161,8 @@ def _step(model: Model, layers: list[LayerCode], name: str) -> tuple[str, int]:
             target, turn = f"buffer{turn}", 1 - turn
         if target in sizes:
             sizes[target] = max(sizes[target], width)
-        calls.append("    " + made.call(read, target).replace("SIZE", str(width)))
+        call = Template(made.call).substitute(x=read, y=target, size=width)
+        calls.append(f"    {call}")
         read = target
     declared = [f"    float {buffer}[{size}];\n" for buffer, size in sizes.items() if size]
     body = c.STEP.substitute(

@@ -2,103 +2,52 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
 from string import Template
 
-__all__ = [
-    "BLEND",
-    "CELL",
-    "CFC",
-    "CLOCK_LOOP",
-    "DENSE_LOOP",
-    "DENSE_PURE_LOOP",
-    "GATED_END",
-    "GATED_START",
-    "HEADER",
-    "HELPERS",
-    "LSTM",
-    "LTC",
-    "PAIR_LOOP",
-    "PURE_END",
-    "PURE_LOOP",
-    "PURE_START",
-    "SOURCE",
-    "STEP",
-    "SYNAPSE_LOOP",
-]
-
-
-@dataclass(frozen=True)
-class Helper:
-    """A type or function that layers share, and the names of those it needs."""
-
-    text: str
-    needs: tuple[str, ...] = ()
-
-
-def _struct(name: str, *members: str) -> Helper:
-    lines = "".join(f"    float {member};\n" for member in members)
-    return Helper(f"\ntypedef struct {{\n{lines}}} {name};\n")
-
-
-def _each(name: str, expression: str, *needs: str) -> Helper:
-    return Helper(
-        f"""
-/* y may be x. */
-static void {name}_of(const float *x, float *y, size_t size)
-{{
-    size_t i;
-    for (i = 0; i < size; ++i) {{
-        y[i] = {expression};
-    }}
-}}
-""",
-        needs,
-    )
-
-
-# In the order in which they stand in a file.
-HELPERS: dict[str, Helper] = {
-    "neuron": Helper(
-        """
+# Types and functions that layers share, a blank line between two. Each needs earlier ones only.
+# gelu: erfc(s) exp(s^2) = t P(t), t = 1 / (1 + 0.34 s), by a weighted least-squares fit for s >= 0.
+_SHARED = """\
 typedef struct {
     float capacitance;  /* times the number of unfolds */
     float leak;         /* conductance, epsilon included */
     float leak_current; /* conductance times potential */
 } neuron;
-"""
-    ),
-    "synapse": Helper(
-        """
+
 typedef struct {
     float slope;
     float midpoint;
     float conductance;
     float current; /* conductance times reversal potential */
 } synapse;
-"""
-    ),
-    "synapse_pair": _struct("synapse_pair", "ff1", "ff2"),
-    "clock": _struct("clock_weight", "a", "b"),
-    "heads": _struct("heads", "ff1", "ff2", "time_a", "time_b"),
-    "absolute": Helper(
-        """
+
+typedef struct {
+    float ff1;
+    float ff2;
+} synapse_pair;
+
+typedef struct {
+    float a;
+    float b;
+} clock_weight;
+
+typedef struct {
+    float ff1;
+    float ff2;
+    float time_a;
+    float time_b;
+} heads;
+
 static float absolute(float x)
 {
     return x < 0.0f ? -x : x;
 }
-"""
-    ),
-    "sigmoid": Helper(
-        """
+
 static float sigmoid(float x)
 {
     return 1.0f / (1.0f + expf(-x));
 }
-"""
-    ),
-    "hyptan": Helper(
-        """
+
 /* tanh. Near 0 by its series, where 1 - z would cancel. */
 static float hyptan(float x)
 {
@@ -112,25 +61,19 @@ static float hyptan(float x)
         return x < 0.0f ? -y : y;
     }
 }
-""",
-        ("absolute",),
-    ),
-    "gelu": Helper(
-        """
+
 /* x times the normal distribution function, by a fit of erfc(s) exp(s^2) to 1e-9. */
 static float gelu(float x)
 {
     const float s = 0.707106781f * absolute(x);
     const float t = 1.0f / (1.0f + 0.34f * s);
-    const float fit = GELU_FIT;
+    const float fit =\x20
+        0.18027708f + t * (0.30400592f + t * (-0.28250377f + t * \
+(1.20494428f + t * (-1.2448492f + t * (1.08442613f + t * (-0.24630045f))))));
     const float tail = 0.5f * x * expf(-s * s) * t * fit;
     return x < 0.0f ? tail : x - tail;
 }
-""",
-        ("absolute",),
-    ),
-    "softplus": Helper(
-        """
+
 /* log(1 + exp(x)), the logarithm by the series of 2 atanh(s), s at most 1/3. */
 static float softplus(float x)
 {
@@ -142,11 +85,7 @@ static float softplus(float x)
         + q * (0.0909090909f + q * 0.0769230769f)))));
     return (x > 0.0f ? x : 0.0f) + 2.0f * s * series;
 }
-""",
-        ("absolute",),
-    ),
-    "dense": Helper(
-        """
+
 /* y = weight x + bias; bias may be NULL, y may not overlap x. */
 static void dense(const float *weight, const float *bias, const float *x, float *y,
                   size_t inputs, size_t outputs)
@@ -161,17 +100,7 @@ static void dense(const float *weight, const float *bias, const float *x, float 
         y[j] = sum;
     }
 }
-"""
-    ),
-    "relu_of": _each("relu", "x[i] > 0.0f ? x[i] : 0.0f"),
-    "tanh_of": _each("tanh", "hyptan(x[i])", "hyptan"),
-    "sigmoid_of": _each("sigmoid", "sigmoid(x[i])", "sigmoid"),
-    "silu_of": _each("silu", "x[i] * sigmoid(x[i])", "sigmoid"),
-    "gelu_of": _each("gelu", "gelu(x[i])", "gelu"),
-    "lecun_tanh_of": _each("lecun_tanh", "1.7159f * hyptan(0.666f * x[i])", "hyptan"),
-    "softplus_of": _each("softplus", "softplus(x[i])", "softplus"),
-    "softmax_of": Helper(
-        """
+
 /* y may be x. */
 static void softmax_of(const float *x, float *y, size_t size)
 {
@@ -189,30 +118,41 @@ static void softmax_of(const float *x, float *y, size_t size)
     }
 }
 """
-    ),
+
+_EACH = Template("""\
+/* y may be x. */
+static void ${name}_of(const float *x, float *y, size_t size)
+{
+    size_t i;
+    for (i = 0; i < size; ++i) {
+        y[i] = $expression;
+    }
+}""")
+
+_ACTIVATIONS = {
+    "relu": "x[i] > 0.0f ? x[i] : 0.0f",
+    "tanh": "hyptan(x[i])",
+    "sigmoid": "sigmoid(x[i])",
+    "silu": "x[i] * sigmoid(x[i])",
+    "gelu": "gelu(x[i])",
+    "lecun_tanh": "1.7159f * hyptan(0.666f * x[i])",
+    "softplus": "softplus(x[i])",
 }
 
-# erfc(s) exp(s^2) = t P(t), t = 1 / (1 + 0.34 s): a weighted least-squares fit for s >= 0.
-_GELU_FIT = (
-    0.18027708,
-    0.30400592,
-    -0.28250377,
-    1.20494428,
-    -1.2448492,
-    1.08442613,
-    -0.24630045,
-)
 
+def helpers_of(code: str) -> str:
+    """Return the shared types and functions that code uses, with those that they use."""
+    *texts, softmax = _SHARED.rstrip().split("\n\n")
+    texts += [_EACH.substitute(name=n, expression=e) for n, e in _ACTIVATIONS.items()]
+    found: list[str] = []
+    for text in reversed([*texts, softmax]):
+        defined = re.search(r"^static \w+ (\w+)\(|^} (\w+);", text, re.MULTILINE)
+        assert defined is not None
+        if re.search(rf"\b{defined[1] or defined[2]}\b", re.sub(r"/\*.*?\*/", "", code)):
+            code += text
+            found.insert(0, f"{text}\n")
+    return "\n".join(found)
 
-def _horner(coefficients: tuple[float, ...]) -> str:
-    first, *rest = coefficients
-    return f"{first}f" + (f" + t * ({_horner(tuple(rest))})" if rest else "")
-
-
-HELPERS["gelu"] = Helper(
-    HELPERS["gelu"].text.replace("GELU_FIT", "\n        " + _horner(_GELU_FIT)),
-    HELPERS["gelu"].needs,
-)
 
 HEADER = Template("""\
 /*
@@ -365,12 +305,6 @@ $recurrent            next[j] = (capacitance * v[j] + step * sum_current)
 }
 """)
 
-BLEND = {
-    "default": "h[j] = f1 * (1.0f - r) + r * f2;",
-    "no_gate": "h[j] = f1 + r * f2;",
-}
-
-# A cell of a CfC: what goes into its heads, the sums of each neuron, its state.
 CELL = Template("""\
 /* x: $inputs inputs. h: $size neurons, changed. */
 static void $function(const float *x, float dt, float *h)
@@ -380,71 +314,30 @@ $weight    size_t j$counters;
     memcpy(z, x, $inputs * sizeof *z);
     memcpy(z + $inputs, h, $size * sizeof *z);
 $before    for (j = 0; j < $size; ++j) {
-$start$loop$end    }
+$neuron    }
 }
 """)
 
-GATED_START = Template("""\
-        float f1 = ${prefix}_bias[j].ff1, f2 = ${prefix}_bias[j].ff2, r;
-        float a = ${prefix}_bias[j].time_a, b = ${prefix}_bias[j].time_b;
+# The sums of a neuron and its new state.
+GATED = Template("""\
+float f1 = ${prefix}_bias[j].ff1, f2 = ${prefix}_bias[j].ff2, r;
+float a = ${prefix}_bias[j].time_a, b = ${prefix}_bias[j].time_b;
+${loop}f1 = hyptan(f1);
+f2 = hyptan(f2);
+r = sigmoid(a * dt + b);
+h[j] = $blend;
 """)
 
-GATED_END = Template("""\
-        f1 = hyptan(f1);
-        f2 = hyptan(f2);
-        r = sigmoid(a * dt + b);
-        $blend
-""")
-
-PURE_START = Template("""\
-        float f = ${prefix}_bias[j];
-""")
-
-PURE_END = Template("""\
-        h[j] = ${prefix}_a[j]
-            - ${prefix}_a[j] * expf(-dt * (${prefix}_rate[j] + absolute(f))) * f;
-""")
-
-PAIR_LOOP = Template("""\
-        for (; s < ${prefix}_ends[j]; ++s) {
-            const float signal = z[${prefix}_from[s]];
-            f1 += ${prefix}_synapses[s].ff1 * signal;
-            f2 += ${prefix}_synapses[s].ff2 * signal;
-        }
-""")
-
-CLOCK_LOOP = Template("""\
-        for (k = 0; k < $all; ++k, ++clock) {
-            a += clock->a * z[k];
-            b += clock->b * z[k];
-        }
-""")
-
-PURE_LOOP = Template("""\
-        for (; s < ${prefix}_ends[j]; ++s) {
-            f += ${prefix}_weight[s] * z[${prefix}_from[s]];
-        }
-""")
-
-DENSE_LOOP = Template("""\
-        for (k = 0; k < $width; ++k, ++weight) {
-            f1 += weight->ff1 * $read[k];
-            f2 += weight->ff2 * $read[k];
-            a += weight->time_a * $read[k];
-            b += weight->time_b * $read[k];
-        }
-""")
-
-DENSE_PURE_LOOP = Template("""\
-        for (k = 0; k < $width; ++k, ++weight) {
-            f += *weight * $read[k];
-        }
+PURE = Template("""\
+float f = ${prefix}_bias[j];
+${loop}h[j] = ${prefix}_a[j]
+    - ${prefix}_a[j] * expf(-dt * (${prefix}_rate[j] + absolute(f))) * f;
 """)
 
 CFC = Template("""\
 static void $name(const float *x, float dt, float *h$c, float *y)
 {
 $memory$calls
-$output
+    $output
 }
 """)

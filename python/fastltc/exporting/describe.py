@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fastltc._parameters import CFC_HEADS
 from fastltc.exporting.errors import ExportError
 from fastltc.exporting.leaves import leaves_of, title_of
 from fastltc.nn import (
@@ -29,8 +30,6 @@ from fastltc.nn.changes import change, compute_parameters, has_own_forward
 from fastltc.nn.lstm_cell import memory_change
 from fastltc.ops.synapses import mask_ones
 from fastltc.runtime.model import Model, ModelFileError, check_model, tensor_shapes
-
-__all__ = ["describe", "describe_parts", "wiring_metadata"]
 
 SUPPORTED = (
     "LTC, CfC and their cells (of fastltc and of ncps), nn.Linear, MaskedLinear, nn.ReLU, nn.Tanh, "
@@ -134,11 +133,7 @@ def assemble(
     input_names: Sequence[str] = (),
     output_names: Sequence[str] = (),
 ) -> Model:
-    """Return the model of its parts, checked; the rest as of :func:`describe`.
-
-    Raises:
-        ExportError: if they do not fit each other.
-    """
+    """Return the model of its parts, checked; the rest as of :func:`describe`."""
     sized = [part.layer for part in parts if "input_size" in part.layer]
     if not sized:
         raise ExportError(f"nothing to export: expected at least one layer, supported: {SUPPORTED}")
@@ -185,11 +180,11 @@ def describe_parts(module: Any, name: str = "") -> list[Part]:
         )
     parts: list[Part] = []
     batch_first: tuple[str, bool] | None = None
-    last: tuple[str, bool] | None = None
+    last: str | None = None
     for path, leaf in leaves_of(module, name):
         if last is not None and isinstance(leaf, (LTC, CfC)):
             raise ExportError(
-                f"{path}: reads sequences, but {last[0]} before it has return_sequences=False"
+                f"{path}: reads sequences, but {last} before it has return_sequences=False"
             )
         if isinstance(leaf, (LTC, CfC)):
             if batch_first is not None and batch_first[1] != leaf.batch_first:
@@ -198,7 +193,7 @@ def describe_parts(module: Any, name: str = "") -> list[Part]:
                     f"{batch_first[1]}"
                 )
             batch_first = path, leaf.batch_first
-            last = None if leaf.return_sequences else (path, False)
+            last = None if leaf.return_sequences else path
         parts += _describe_leaf(path, leaf)
     return parts
 
@@ -210,15 +205,12 @@ def _describe_leaf(path: str, module: Any) -> list[Part]:
         return []
     if kind in _ACTIVATIONS:
         return [Part({"type": "activation", "function": _activation(title, module)})]
+    known: Any
     describe_one: Any
     for known, describe_one in (
         (nn.Linear, _describe_linear),
         (MaskedLinear, _describe_masked_linear),
-        (LTC, _describe_ltc),
-        (CfC, _describe_cfc),
-        (LTCCell, _describe_ltc_cell),
-        (WiredCfCCell, _describe_wired_cfc_cell),
-        (CfCCell, _describe_cfc_cell),
+        *((kind, _describe_liquid) for kind in (LTC, CfC, LTCCell, WiredCfCCell, CfCCell)),
     ):
         if isinstance(module, known):
             if kind.forward is not known.forward or "forward" in vars(module):
@@ -266,24 +258,11 @@ def _refuse(title: str, reason: str | None) -> None:
         raise ExportError(f"{title}: {reason}, which an exported model cannot follow")
 
 
-def _check_own_cell(title: str, layer: Any) -> None:
-    if not has_own_forward(layer.rnn_cell):
-        _refuse(title, f"its rnn_cell, a {type(layer.rnn_cell).__name__}, has a forward of its own")
-
-
-def _describe_ltc(title: str, module: LTC) -> Part:
-    _check_own_cell(title, module)
-    part = _describe_ltc_cell(title, module.rnn_cell)
-    return _with_memory(title, part, module)
-
-
-def _describe_ltc_cell(title: str, cell: Any) -> Part:
-    def mapping(value: Any) -> str | None:
-        return value if value in ("affine", "linear") else None
-
+def _describe_ltc(title: str, cell: Any) -> dict[str, Any]:
     _refuse(title, cell._softplus_change())
     compute_parameters(cell)
-    layer = {
+    maps = {f"{side}_mapping": getattr(cell, f"_{side}_mapping") for side in ("input", "output")}
+    return {
         "type": "ltc",
         "input_size": cell.sensory_size,
         "units": cell.state_size,
@@ -291,29 +270,9 @@ def _describe_ltc_cell(title: str, cell: Any) -> Part:
         "ode_unfolds": int(cell._ode_unfolds),
         "epsilon": float(cell._epsilon),
         "implicit_param_constraints": bool(cell._implicit_param_constraints),
-        "input_mapping": mapping(cell._input_mapping),
-        "output_mapping": mapping(cell._output_mapping),
+        **{key: m if m in ("affine", "linear") else None for key, m in maps.items()},
         "mixed_memory": False,
     }
-    wiring = _wiring(cell._wiring, range(cell.state_size))
-    return Part(layer, _look_up(cell, layer), wiring)
-
-
-def _describe_cfc(title: str, module: CfC) -> Part:
-    _check_own_cell(title, module)
-    if module.wired_mode:
-        part = _describe_wired_cfc_cell(title, module.rnn_cell)
-    else:
-        part = _describe_cfc_cell(title, module.rnn_cell)
-    fc = module.fc
-    _refuse(title, change("fc", fc, (nn.Linear, nn.Identity), computed=True))
-    if isinstance(fc, nn.Linear):
-        compute_parameters(fc)
-        part.layer["proj_size"] = part.layer["output_size"] = fc.out_features
-        if fc.bias is None:
-            raise ExportError(f"{title}: its fc has no bias")
-        part.tensors.update({"fc.weight": fc.weight, "fc.bias": fc.bias})  # type: ignore[dict-item]
-    return _with_memory(title, part, module)
 
 
 def _parts(title: str, cell: Any) -> Any:
@@ -325,11 +284,9 @@ def _parts(title: str, cell: Any) -> Any:
     return parts
 
 
-def _describe_wired_cfc_cell(title: str, cell: Any) -> Part:
+def _describe_wired_cfc(title: str, cell: Any) -> dict[str, Any]:
     _parts(title, cell)
-    wiring = cell._wiring
-    neurons = [n for index in range(wiring.num_layers) for n in wiring.get_neurons_of_layer(index)]
-    layer = {
+    return {
         "type": "wired_cfc",
         "input_size": cell.sensory_size,
         "units": cell.state_size,
@@ -339,14 +296,22 @@ def _describe_wired_cfc_cell(title: str, cell: Any) -> Part:
         "mixed_memory": False,
         "proj_size": None,
     }
-    return Part(layer, _look_up(cell, layer), _wiring(wiring, neurons))
 
 
-def _describe_cfc_cell(title: str, cell: Any) -> Part:
+def _describe_cfc(title: str, cell: Any, known: dict[str, Any]) -> dict[str, Any]:
+    """Describe a plain cell; tensors that it has under other names come into ``known``."""
     parts = _parts(title, cell)
     layers = cell.backbone_layers
     dense = parts.linears[:layers]
-    layer = {
+    # Dropout modules count in the names of the module, and are not in the file.
+    for index, linear in enumerate(dense):
+        for name in ("weight", "bias"):
+            known[f"rnn_cell.backbone.{2 * index}.{name}"] = getattr(linear, name)
+    mask = cell.sparsity_mask
+    if mask is not None:
+        for name, head in zip(CFC_HEADS[:2], parts.linears[layers:], strict=False):
+            known[f"rnn_cell.{name}.weight"] = torch.where(mask != 0, head.weight, 0)
+    return {
         "type": "cfc",
         "input_size": cell.input_size,
         "units": cell.hidden_size,
@@ -358,51 +323,40 @@ def _describe_cfc_cell(title: str, cell: Any) -> Part:
         "mixed_memory": False,
         "proj_size": None,
     }
-    # Dropout modules count in the names of the module, and are not in the file.
-    backbone = {
-        f"rnn_cell.backbone.{2 * index}.{name}": getattr(linear, name)
-        for index, linear in enumerate(dense)
-        for name in ("weight", "bias")
-    }
-    tensors: Any = _look_up(cell, layer, known=backbone)
-    mask = cell.sparsity_mask
-    if mask is not None:
-        for name in ("ff1", "ff2"):
-            key = f"rnn_cell.{name}.weight"
-            if key in tensors:
-                tensors[key] = torch.where(mask != 0, tensors[key], 0)
-    return Part(layer, tensors)
 
 
-def _with_memory(title: str, part: Part, module: Any) -> Part:
-    part.layer["mixed_memory"] = bool(module.use_mixed)
-    if module.use_mixed:
-        lstm = module.lstm
-        _refuse(title, memory_change(lstm, computed=True))
-        compute_parameters(lstm.input_map)
-        compute_parameters(lstm.recurrent_map)
-        for name in ("input_map.weight", "input_map.bias", "recurrent_map.weight"):
-            part.tensors[f"lstm.{name}"] = _attribute(module.lstm, name)
-    return part
-
-
-def _look_up(
-    cell: nn.Module, layer: Mapping[str, Any], known: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
-    """Return the tensors of a cell by the names of the file."""
-    known = known or {}
-    found = {}
-    for name in tensor_shapes(layer):
-        if name in known:
-            found[name] = known[name]
-        else:
-            found[name] = _attribute(cell, name.removeprefix("rnn_cell."))
-    return found
-
-
-def _attribute(module: nn.Module, path: str) -> Any:
+def _describe_liquid(title: str, module: Any) -> Part:
+    """Describe a layer, or a cell by itself."""
+    is_layer = isinstance(module, (LTC, CfC))
+    cell = module.rnn_cell if is_layer else module
+    if is_layer and not has_own_forward(cell):
+        _refuse(title, f"its rnn_cell, a {type(cell).__name__}, has a forward of its own")
+    known: dict[str, Any] = {}
+    if isinstance(cell, LTCCell):
+        layer = _describe_ltc(title, cell)
+    elif isinstance(cell, WiredCfCCell):
+        layer = _describe_wired_cfc(title, cell)
+    else:
+        layer = _describe_cfc(title, cell, known)
+    fc = module.fc if isinstance(module, CfC) else None
+    if fc is not None:
+        _refuse(title, change("fc", fc, (nn.Linear, nn.Identity), computed=True))
+    if isinstance(fc, nn.Linear):
+        compute_parameters(fc)
+        layer["proj_size"] = layer["output_size"] = fc.out_features
+        if fc.bias is None:
+            raise ExportError(f"{title}: its fc has no bias")
+    if is_layer and module.use_mixed:
+        layer["mixed_memory"] = True
+        _refuse(title, memory_change(module.lstm, computed=True))
+        compute_parameters(module.lstm.input_map)
+        compute_parameters(module.lstm.recurrent_map)
     # Not from the state dict: of pruned and parametrized modules that holds other tensors.
-    return functools.reduce(getattr, path.split("."), module)
+    tensors = {}
+    for name in tensor_shapes(layer):
+        path = name if is_layer else name.removeprefix("rnn_cell.")
+        tensors[name] = known[name] if name in known else attrgetter(path)(module)
+    return Part(layer, tensors, _wiring(cell))
 
 
 def _read_tensors(title: str, part: Part) -> None:
@@ -436,7 +390,13 @@ def clear_unused(part: Part) -> None:
                 tensor[(mask == 0) & ~np.isfinite(tensor)] = 0
 
 
-def _wiring(wiring: Any, neurons: Any) -> dict[str, Any]:
+def _wiring(cell: Any) -> dict[str, Any] | None:
+    if isinstance(cell, CfCCell):
+        return None
+    wiring, neurons = cell._wiring, list(range(cell.state_size))
+    if isinstance(cell, WiredCfCCell):
+        layers = range(wiring.num_layers)
+        neurons = [n for index in layers for n in wiring.get_neurons_of_layer(index)]
     return {
         "class": type(wiring).__name__,
         "neurons": [str(wiring.get_type_of_neuron(neuron)) for neuron in neurons],

@@ -14,8 +14,6 @@ from fastltc.dropin.conversions import NCPS_CLASSES, OUR_CLASSES
 from fastltc.exporting.errors import ExportError
 from fastltc.nn import LTC, CfC, MaskedLinear, Sequential
 
-__all__ = ["leaves_of", "title_of"]
-
 
 def title_of(path: str, module: Any) -> str:
     """Return what errors call a module."""
@@ -25,8 +23,7 @@ def title_of(path: str, module: Any) -> str:
 def leaves_of(module: Any, path: str) -> Iterator[tuple[str, nn.Module]]:
     """Find the layers of a module in the order in which they run, with their paths.
 
-    Raises:
-        ExportError: if that cannot be told.
+    An ExportError says that that cannot be told.
     """
     kind = type(module)
     inner = _wrapped(module)

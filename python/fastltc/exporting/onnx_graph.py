@@ -20,9 +20,7 @@ from .._files import write_bytes
 from ..runtime.model import RECURRENT, Model, check_model, unit_in_words
 from ..runtime.model_file import model_digest
 from .errors import ExportError
-from .prepared import memory_gates, neurons, positive, under
-
-__all__ = ["OPSET", "build_onnx", "write_onnx"]
+from .prepared import memory_gates, neurons, synapses, under
 
 OPSET = 17
 # The format of that time, so that runtimes of that time read the file.
@@ -32,7 +30,7 @@ _MAX_UNFOLDS = 64
 
 
 def write_onnx(model: Model, path: str | os.PathLike[str]) -> None:
-    """Write a model as an ONNX file; see :func:`build_onnx`.
+    """Write a model as an ONNX file.
 
     Raises:
         ExportError: (a ValueError) if the model cannot be written so.
@@ -72,11 +70,15 @@ def build_onnx(model: Model) -> Any:
 
     check_model(model)
     body = _Body(model)
-    tensor = onnx.helper.make_tensor_value_info
-    single = onnx.TensorProto.FLOAT
     inputs, outputs, size = model.input_size, model.output_size, model.state_size
     unit = unit_in_words(model.time_unit)
     node = onnx.helper.make_node
+
+    def tensor(name: str, *shape: Any, kind: str = "FLOAT", **more: Any) -> Any:
+        return onnx.helper.make_tensor_value_info(
+            name, onnx.TensorProto.DataType.Value(kind), shape, **more
+        )
+
     step = onnx.helper.make_graph(
         [
             node("Gather", ["x", "t"], ["x_t"], axis=1),
@@ -86,14 +88,14 @@ def build_onnx(model: Model) -> Any:
         ],
         "step",
         [
-            tensor("t", onnx.TensorProto.INT64, []),
-            tensor("going", onnx.TensorProto.BOOL, []),
-            tensor("state_before", single, ["batch", size]),
+            tensor("t", kind="INT64"),
+            tensor("going", kind="BOOL"),
+            tensor("state_before", "batch", size),
         ],
         [
-            tensor("going_on", onnx.TensorProto.BOOL, []),
-            tensor(body.state, single, ["batch", size]),
-            tensor(body.output, single, ["batch", outputs]),
+            tensor("going_on", kind="BOOL"),
+            tensor(body.state, "batch", size),
+            tensor(body.output, "batch", outputs),
         ],
     )
     over_time = [
@@ -105,14 +107,11 @@ def build_onnx(model: Model) -> Any:
         over_time,
         "fastltc",
         [
-            tensor("x", single, ["batch", "time", inputs]),
-            tensor("timespans", single, ["batch", "time"], doc_string=f"in {unit}"),
-            tensor("state", single, ["batch", size]),
+            tensor("x", "batch", "time", inputs),
+            tensor("timespans", "batch", "time", doc_string=f"in {unit}"),
+            tensor("state", "batch", size),
         ],
-        [
-            tensor("output", single, ["batch", "time", outputs]),
-            tensor("next_state", single, ["batch", size]),
-        ],
+        [tensor("output", "batch", "time", outputs), tensor("next_state", "batch", size)],
         initializer=[onnx.numpy_helper.from_array(a, name) for name, a in body.constants.items()],
     )
     made = onnx.helper.make_model(
@@ -173,21 +172,21 @@ class _Body:
         # A graph may not give out one value twice, nor one of its inputs.
         self.output = self.add("Identity", signal)
 
+    def _new_name(self, what: str) -> str:
+        self._count += 1
+        return f"{self._prefix}{what}_{self._count}"
+
     def add(self, operator: str, *inputs: str, outputs: int = 1, **attributes: Any) -> Any:
         """Add a node; return the name of its output, or a list of them."""
         import onnx
 
-        names = []
-        for _ in range(outputs):
-            self._count += 1
-            names.append(f"{self._prefix}{operator.lower()}_{self._count}")
+        names = [self._new_name(operator.lower()) for _ in range(outputs)]
         self.nodes.append(onnx.helper.make_node(operator, inputs, names, **attributes))
         return names[0] if outputs == 1 else names
 
     def constant(self, values: Any, name: str = "constant") -> str:
         """Add a float32 constant; return its name."""
-        self._count += 1
-        key = f"{self._prefix}{name}_{self._count}"
+        key = self._new_name(name)
         with np.errstate(over="ignore"):
             made = np.array(values, dtype=np.float32, order="C")
         if not np.isfinite(made).all():
@@ -197,8 +196,7 @@ class _Body:
 
     def integers(self, values: Sequence[int]) -> str:
         """Add an int64 constant; return its name."""
-        self._count += 1
-        key = f"{self._prefix}integers_{self._count}"
+        key = self._new_name("integers")
         self.constants[key] = np.array(values, dtype=np.int64)
         return key
 
@@ -208,7 +206,7 @@ class _Body:
         return self.add("Split", value, self.integers(sizes), outputs=len(sizes), axis=1)
 
     def concat(self, values: Sequence[str]) -> str:
-        return self.add("Concat", *values, axis=1)
+        return values[0] if len(values) == 1 else self.add("Concat", *values, axis=1)
 
     def dense(self, value: str, weight: np.ndarray, bias: np.ndarray | None) -> str:
         offsets = np.zeros(len(weight)) if bias is None else bias
@@ -247,15 +245,11 @@ class _Body:
             raise ExportError(
                 f"ode_unfolds: expected at most {_MAX_UNFOLDS} for ONNX, got {layer['ode_unfolds']}"
             )
-
         capacitances, leaks, leak_currents = neurons(layer, p).T
         current = self.constant(leak_currents, "leak_current")
         conductance = self.constant(leaks, "leak")
         capacitance = self.constant(capacitances, "capacitance")
-        if layer["input_mapping"] is not None:
-            x = self.add("Mul", x, self.constant(p["input_w"], "input_w"))
-        if layer["input_mapping"] == "affine":
-            x = self.add("Add", x, self.constant(p["input_b"], "input_b"))
+        x = self.mapped(p, "input", x)
         sensory = self.synapses(layer, p, "sensory_")
         if sensory is not None:
             current, conductance = sensory(x, current, conductance)
@@ -275,42 +269,39 @@ class _Body:
         motors = layer["output_size"]
         if motors < layer["units"]:
             y = self.split(v, [motors, layer["units"] - motors])[0]
-        if layer["output_mapping"] is not None:
-            y = self.add("Mul", y, self.constant(p["output_w"], "output_w"))
-        if layer["output_mapping"] == "affine":
-            y = self.add("Add", y, self.constant(p["output_b"], "output_b"))
-        return y, v
+        return self.mapped(p, "output", y), v
+
+    def mapped(self, p: dict[str, np.ndarray], side: str, value: str) -> str:
+        for operator, name in (("Mul", f"{side}_w"), ("Add", f"{side}_b")):
+            if name in p:
+                value = self.add(operator, value, self.constant(p[name], name))
+        return value
 
     def synapses(self, layer: dict[str, Any], p: dict[str, np.ndarray], prefix: str) -> Any:
         """Add the constants of the synapses; return what adds their sums to currents."""
-        mask = p[f"{prefix}sparsity_mask"]
-        neurons = mask.shape[1]
-        degree = int(mask.sum(0).max())
-        if degree == 0:
+        post, pre, numbers = synapses(layer, p, prefix)
+        if not len(pre):
             return None
+        # The place of each among those that lead to the same neuron.
+        place = np.arange(len(pre)) - np.searchsorted(post, post)
+        neurons, degree = layer["units"], int(place.max()) + 1
+        table = np.zeros((4, neurons, degree))
+        table[:, post, place] = numbers.T
         sources = np.zeros((neurons, degree), dtype=np.int64)
-        exists = np.zeros((neurons, degree))
-        for neuron in range(neurons):
-            found = np.flatnonzero(mask[:, neuron])
-            sources[neuron, : len(found)] = found
-            exists[neuron, : len(found)] = 1
-
-        def gathered(values: np.ndarray) -> np.ndarray:
-            return np.where(exists == 1, np.take_along_axis(values.T, sources, 1), 0)
-
-        weight = gathered(positive(layer, p[f"{prefix}w"]))
+        sources[post, place] = pre
         pick = self.integers(list(sources.reshape(-1)))
         shape = self.integers([0, neurons, degree])
-        slope = self.constant(gathered(p[f"{prefix}sigma"]), "slope")
-        midpoint = self.constant(gathered(p[f"{prefix}mu"]), "midpoint")
-        conductances = self.constant(weight, "conductance")
-        currents = self.constant(weight * gathered(p[f"{prefix}erev"]), "current")
+        slope, midpoint, conductances, currents = (
+            self.constant(values, name)
+            for values, name in zip(
+                table, ("slope", "midpoint", "conductance", "current"), strict=True
+            )
+        )
         last = self.integers([2])
 
         def run(value: str, current: str, conductance: str) -> tuple[str, str]:
             taken = self.add("Reshape", self.add("Gather", value, pick, axis=1), shape)
-            argument = self.add("Mul", slope, self.add("Sub", taken, midpoint))
-            opened = self.add("Sigmoid", argument)
+            opened = self.add("Sigmoid", self.add("Mul", slope, self.add("Sub", taken, midpoint)))
             sums = [
                 self.add("ReduceSum", self.add("Mul", opened, factor), last, keepdims=0)
                 for factor in (currents, conductances)
@@ -327,7 +318,7 @@ class _Body:
             cell = under(p, f"rnn_cell.layer_{index}.")
             x = self.heads(layer["mode"], cell, self.concat([x, own]), dt)
             after.append(x)
-        return self.project(p, x), (after[0] if len(after) == 1 else self.concat(after))
+        return self.project(p, x), self.concat(after)
 
     def cfc(
         self, layer: dict[str, Any], p: dict[str, np.ndarray], x: str, h: str, dt: str

@@ -7,8 +7,6 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["memory_gates", "neurons", "positive", "under"]
-
 Arrays = Mapping[str, np.ndarray]
 
 
@@ -37,6 +35,19 @@ def neurons(layer: Mapping[str, Any], p: Arrays) -> np.ndarray:
     leak = positive(layer, p["gleak"])
     capacitance = positive(layer, p["cm"]) * layer["ode_unfolds"]
     return np.stack([capacitance, leak + layer["epsilon"], leak * p["vleak"]], 1)
+
+
+def synapses(
+    layer: Mapping[str, Any], p: Arrays, prefix: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return of an LTC's synapses the postsynaptic neuron, ascending, the source, and numbers.
+
+    These are slope, midpoint, conductance and current, ``[synapses, 4]``.
+    """
+    post, pre = np.nonzero(p[f"{prefix}sparsity_mask"].T)
+    sigma, mu, w, erev = (p[f"{prefix}{key}"][pre, post] for key in ("sigma", "mu", "w", "erev"))
+    w = positive(layer, w)
+    return post, pre, np.stack([sigma, mu, w, w * erev], 1)
 
 
 def memory_gates(parameters: Arrays) -> tuple[np.ndarray, np.ndarray]:

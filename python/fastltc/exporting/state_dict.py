@@ -19,8 +19,6 @@ from fastltc.exporting.describe import Part, clear_unused, to_array
 from fastltc.exporting.errors import ExportError
 from fastltc.runtime.model import tensor_shapes
 
-__all__ = ["describe_state_dict", "find_layers", "read_state_dict"]
-
 # A key that every layer of a kind has, in a layer and in a cell by itself.
 _MARKS = {"gleak": "ltc", "layer_0.ff1.weight": "wired_cfc", "ff1.weight": "cfc"}
 _FOUND = re.compile(
@@ -32,11 +30,8 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     """Read the tensors of a file of ``torch.save`` or ``safetensors``, without unpickling.
 
     A dictionary of ``torch.save`` may hold the state dict under ``model``, ``state_dict`` or
-    ``model_state_dict``, as checkpoints do.
-
-    Raises:
-        ExportError: (a ValueError) if it is no such file; the text names it.
-        OSError: if it cannot be opened.
+    ``model_state_dict``, as checkpoints do. An ExportError says that it is no such file, an OSError
+    that it cannot be opened.
     """
     with open(path, "rb"):
         pass  # the errors of the libraries are not OSErrors
@@ -93,22 +88,16 @@ def describe_state_dict(
     mode: str | None = None,
     activation: str = "lecun_tanh",
 ) -> Part:
-    """Return the liquid layer that a state dict holds.
+    """Return the liquid layer that a state dict, names and tensors, holds.
 
-    Args:
-        state: names and tensors, as ``module.state_dict()`` gives them.
-        layer: name of the layer in it; needed where it holds more than one layer.
-        output_size: motor neurons of an LTC; needed where it has no output map.
-        ode_unfolds: unfolds of an LTC.
-        epsilon: epsilon of an LTC.
-        implicit_param_constraints: whether an LTC keeps parameters positive by a softplus; by
-            default True of a layer, False of a cell by itself, as the classes have it.
-        mode: of a CfC, ``"default"`` or ``"no_gate"``; a ``"pure"`` one is recognised.
-        activation: of the backbone of a CfC.
+    ``layer`` is its name, needed where there are more than one. ``output_size``, the motor neurons
+    of an LTC, is needed where it has no output map. ``implicit_param_constraints``, whether an LTC
+    keeps parameters positive by a softplus, is by default True of a layer, False of a cell by
+    itself, as the classes have it. ``mode`` is ``"default"`` or ``"no_gate"``; a ``"pure"`` CfC is
+    recognised.
 
-    Raises:
-        ExportError: (a ValueError) if there is no such layer, an option is missing or a tensor
-            does not fit; the text names it.
+    An ExportError names a layer that there is not, an option that is missing or a tensor that does
+    not fit.
     """
     layers = find_layers(state)
     name = _choose(layers, layer, state)
@@ -178,30 +167,26 @@ def _choose(layers: Mapping[str, str], layer: str | None, state: Mapping[str, Te
 
 def _ltc(title: str, own: Mapping[str, Tensor], output_size: int | None) -> dict[str, Any]:
     inputs, neurons = own["rnn_cell.sensory_sparsity_mask"].shape
-    maps = {
-        side: "affine"
-        if f"rnn_cell.{side}_b" in own
-        else "linear"
-        if f"rnn_cell.{side}_w" in own
-        else None
-        for side in ("input", "output")
-    }
+    maps = dict.fromkeys(("input", "output"))
+    for side in maps:
+        for key, mapping in (("w", "linear"), ("b", "affine")):
+            if f"rnn_cell.{side}_{key}" in own:
+                maps[side] = mapping
     if maps["output"] is not None:
         motors = own["rnn_cell.output_w"].shape[0]
         if output_size not in (None, motors):
             raise ExportError(f"output_size: expected {motors}, as {title} has, got {output_size}")
+        output_size = motors
     elif output_size is None:
         raise ExportError(
             f"output_size: needed, because {title} has no output map that would tell the number of "
             "motor neurons"
         )
-    else:
-        motors = output_size
     return {
         "type": "ltc",
         "input_size": inputs,
         "units": neurons,
-        "output_size": motors,
+        "output_size": output_size,
         "input_mapping": maps["input"],
         "output_mapping": maps["output"],
     }

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from .errors import ConfigError
+from .files import parse_toml
 from .options import (
     ABOVE_0,
     COUNT,
@@ -307,18 +308,3 @@ def read_toml(path: Any) -> dict[str, Any]:
             f"{path}: unknown option {unknown[0]!r}; known: {', '.join(sorted(OPTIONS))}"
         )
     return values
-
-
-def parse_toml(text: str) -> dict[str, Any]:
-    """TOML as plain values.
-
-    Raises:
-        ValueError: it is no TOML.
-    """
-    import sys
-
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
-    return tomllib.loads(text)

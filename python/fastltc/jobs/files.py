@@ -1,4 +1,4 @@
-"""Files that are either whole or absent."""
+"""Files that are either whole or absent, and the formats of their texts."""
 
 from __future__ import annotations
 
@@ -18,3 +18,18 @@ def format_json(content: Any) -> bytes:
 def write_json(path: Path, content: Any) -> None:
     """Writes `format_json`, whole or not at all."""
     write_bytes(path, format_json(content))
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """TOML as plain values.
+
+    Raises:
+        ValueError: it is no TOML.
+    """
+    import sys
+
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    return tomllib.loads(text)

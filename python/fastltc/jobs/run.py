@@ -257,7 +257,7 @@ class Run:
 
     @property
     def complete(self) -> bool:
-        """Whether the run came to its end: it is finished and has been tested."""
+        """Whether the run came to its end, which is that it is finished and has been tested."""
         try:
             metrics = self.metrics
         except RunError:
@@ -279,6 +279,7 @@ class Run:
         write_json(self.path / CONFIG, config.to_dict())
 
     def write_metrics(self, metrics: Mapping[str, Any]) -> None:
+        """Writes ``metrics.json`` anew."""
         write_json(self.path / METRICS, metrics)
 
     def save_checkpoints(

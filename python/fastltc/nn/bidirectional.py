@@ -11,8 +11,6 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 from fastltc.nn.sequence_layer import SequenceLayer
 from fastltc.nn.timespans import check_packed_timespans, layer_lengths
 
-__all__ = ["Bidirectional"]
-
 
 class Bidirectional(nn.Module):
     r"""Two layers over the same sequences, one of them from the end to the beginning.
@@ -108,16 +106,15 @@ class Bidirectional(nn.Module):
         batched = input.dim() == 3
         turned = batched and not self.batch_first
 
-        def rows(tensor: Tensor) -> Tensor:
-            """Return it as ``[B, T, ...]``, or the other way round."""
-            if not batched:
-                return tensor.unsqueeze(0)
+        def turn(tensor: Tensor) -> Tensor:
             return tensor.transpose(0, 1) if turned else tensor
 
+        def rows(tensor: Tensor) -> Tensor:
+            """Return it as ``[B, T, ...]``."""
+            return turn(tensor) if batched else tensor.unsqueeze(0)
+
         def given(tensor: Tensor) -> Tensor:
-            if not batched:
-                return tensor.squeeze(0)
-            return tensor.transpose(0, 1) if turned else tensor
+            return turn(tensor) if batched else tensor.squeeze(0)
 
         x = rows(input)
         batch, time, _ = x.shape

@@ -18,8 +18,6 @@ from fastltc.nn.sequence_layer import SequenceLayer
 from fastltc.nn.wired_cfc_cell import WiredCfCCell
 from fastltc.ops.sequence import Sequences
 
-__all__ = ["CfC"]
-
 
 class CfC(SequenceLayer):
     r"""A closed-form continuous-time (CfC) layer, which runs whole sequences.
@@ -132,11 +130,9 @@ class CfC(SequenceLayer):
         self.use_mixed = mixed_memory
         if self.use_mixed:
             self.lstm = LSTMCell(inputs, self.state_size)
-        self.fc: nn.Module
-        if proj_size is None:
-            self.fc = nn.Identity()
-        else:
-            self.fc = nn.Linear(self.output_size, proj_size)
+        self.fc: nn.Module = (
+            nn.Identity() if proj_size is None else nn.Linear(self.output_size, proj_size)
+        )
 
     def _inputs_and_neurons(self) -> tuple[int, int]:
         return self._sizes

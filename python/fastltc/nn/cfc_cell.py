@@ -9,14 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fastltc._parameters import CFC_ACTIVATIONS, CFC_HEADS, CFC_MODES
 from fastltc.nn.changes import change, compute_parameters, own_forward
 from fastltc.nn.closed_form import CellParts, ClosedForm, read_linears
 from fastltc.nn.steps import run_step
-from fastltc.ops.cfc import CFC_ACTIVATIONS, CFC_MODES, run_cfc
+from fastltc.ops.cfc import run_cfc
 from fastltc.ops.sequence import Sequences
 from fastltc.ops.synapses import THOROUGH_FROM, RoundedMask, mask_ones
-
-__all__ = ["CfCCell", "LeCun"]
 
 
 class LeCun(nn.Module):
@@ -229,14 +228,10 @@ class CfCCell(ClosedForm):
         )
 
     def _find_parts(self, computed: bool = False) -> CellParts | str:
-        """Look at the modules inside: return them, or why they have to be called.
-
-        ``computed`` is that of :func:`change`.
-        """
         linears: list[Any] = []
         dropouts: list[Any] = []
         activation = "lecun_tanh"
-        heads = ("ff1",) if self.mode == "pure" else ("ff1", "ff2", "time_a", "time_b")
+        heads = CFC_HEADS[:1] if self.mode == "pure" else CFC_HEADS
         wanted: list[tuple[str, Any, tuple[type[nn.Module], ...]]] = []
         if self.backbone_layers > 0:
             backbone: Any = self.backbone
@@ -286,7 +281,6 @@ class CfCCell(ClosedForm):
         return CellParts(tuple(linears), tuple(dropouts), activation)
 
     def _step(self, x: Tensor, h: Tensor, dt: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Run one step through the modules, as ncps does; ``dt`` is ``[B, 1]`` or ``[B, N]``."""
         z = torch.cat([x, h], 1)
         if self.backbone_layers > 0:
             z = self.backbone(z)  # type: ignore[misc]  # there is one
@@ -330,7 +324,6 @@ class CfCCell(ClosedForm):
         return self._rounded.current(mask, True if thorough else None)
 
     def _operator_parameters(self, parts: CellParts) -> list[Tensor] | None:
-        """Read the parameters; None if one is not there any more."""
         found = read_linears(parts.linears)
         if found is not None and self.mode == "pure":
             found += self.w_tau, self.A

@@ -22,20 +22,6 @@ from torch.nn.utils.weight_norm import WeightNorm
 
 from fastltc._extension import load_runtime
 
-__all__ = [
-    "GLOBAL_HOOKS",
-    "Watch",
-    "change",
-    "compute_parameters",
-    "has_hooks",
-    "has_own_forward",
-    "own_forward",
-    "replaced_method",
-    "warn_of_steps",
-    "warn_once",
-    "watched",
-]
-
 _Value = TypeVar("_Value")
 _Cell = TypeVar("_Cell", bound=nn.Module)
 
@@ -60,18 +46,11 @@ _COMPUTE_WEIGHTS = prune.BasePruningMethod, SpectralNorm, WeightNorm
 def change(
     name: str, module: Any, kinds: tuple[type[nn.Module], ...], computed: bool = False
 ) -> str | None:
-    """Say why a module that an operator does not call has to be called, if it has to.
+    """Say why a module that an operator does not call has to be called; None if it need not be.
 
-    Args:
-        name: what its cell calls it.
-        module: a module inside a cell.
-        kinds: classes that do what the operator does instead; no subclass of them may do.
-        computed: whether a ``weight`` will do that torch computes from other parameters, by a
-            parametrization or one of the hooks of :func:`compute_parameters`: for who reads it
-            once.
-
-    Returns:
-        None if reading its ``weight`` and ``bias``, if it has any, is enough.
+    Its class has to be one of ``kinds``, which do what the operator does instead; no subclass of
+    them may do. ``computed`` is whether a ``weight`` will do that torch computes from other
+    parameters, by a parametrization or a hook of :func:`compute_parameters`: for who reads it once.
     """
     kind = type(module)
     if computed and parametrize.is_parametrized(module):
@@ -135,11 +114,8 @@ def _only_computes(module: nn.Module) -> bool:
 def compute_parameters(module: nn.Module, spectral: bool = True) -> None:
     """Compute the weights that hooks compute before a call, of a module that is not called.
 
-    ``torch.nn.utils.prune``, ``weight_norm`` and the older ``spectral_norm`` leave such hooks.
-
-    Args:
-        module: has the hooks and the weights.
-        spectral: also those of ``spectral_norm``.
+    ``torch.nn.utils.prune``, ``weight_norm`` and the older ``spectral_norm`` (unless ``spectral``
+    is False) leave such hooks.
     """
     for hook in list(module._forward_pre_hooks.values()):
         if isinstance(hook, _COMPUTE_WEIGHTS) and (spectral or not isinstance(hook, SpectralNorm)):
@@ -147,15 +123,9 @@ def compute_parameters(module: nn.Module, spectral: bool = True) -> None:
 
 
 def watched(cell: Any, found: _Value | str) -> _Value | None:
-    """Keep what was found out about a cell for its next call, in its ``_watch``.
+    """Keep what was found out about a cell for its next call, in its ``_watch``, and return it.
 
-    Args:
-        cell: the cell.
-        found: what its modules are, or why they have to be called, about which a warning is given
-            once.
-
-    Returns:
-        None if they have to be called.
+    A text is why its modules have to be called: it is warned of once, and the result is None.
     """
     compiling = torch.compiler.is_compiling()
     if not isinstance(found, str):
@@ -191,10 +161,6 @@ class Watch(Generic[_Value]):
 
     What is left out is what nobody does by accident: a dictionary of hooks that is itself replaced
     by another.
-
-    Args:
-        root: the cell.
-        value: what was found out.
     """
 
     __slots__ = ("_root", "_seen", "value")

@@ -9,21 +9,11 @@ from torch import Tensor
 
 from fastltc.ops.sequence import HALF_DTYPES
 
-__all__ = ["check_input_kind", "check_state"]
-
 
 def check_state(name: str, state: Any, shape: tuple[int, ...], inputs: Tensor) -> Tensor:
-    """Return a state that fits the input, or say why it does not.
+    """Return a state that fits the input, or raise what is wrong with it.
 
-    Args:
-        name: what the caller calls it.
-        state: a tensor of exactly this shape: nothing is broadcast. Half types fit float32 inputs.
-        shape: expected shape.
-        inputs: gives dtype and device.
-
-    Raises:
-        TypeError: if it is not a tensor, or of another dtype or device.
-        ValueError: if it has another shape.
+    Nothing is broadcast to the shape. Half types fit float32 inputs.
     """
     if not isinstance(state, Tensor):
         raise TypeError(f"{name}: expected a tensor, got {type(state).__name__}")
@@ -45,12 +35,7 @@ def check_state(name: str, state: Any, shape: tuple[int, ...], inputs: Tensor) -
 
 
 def check_input_kind(inputs: Tensor, weight: Tensor) -> None:
-    """Raise TypeError if inputs do not fit the parameters; half types and float32 mix.
-
-    Args:
-        inputs: what the user gave.
-        weight: one of the parameters.
-    """
+    """Raise TypeError if inputs do not fit the parameters; half types and float32 mix."""
     if inputs.device != weight.device:
         raise TypeError(
             f"input: expected a tensor on {weight.device}, where the parameters are, got one on "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +13,6 @@ from fastltc.nn.changes import Watch, watched
 from fastltc.nn.checks import check_input_kind
 from fastltc.nn.steps import run_steps, some_weight
 from fastltc.ops.sequence import Sequences
-
-__all__ = ["CellParts", "ClosedForm", "read_linears"]
 
 
 @dataclass(frozen=True)
@@ -35,34 +33,20 @@ class ClosedForm(nn.Module):
     cell is made with; else they are called step by step.
     """
 
+    _inputs_and_neurons: Callable[[], tuple[int, int]]
+    """I and N."""
+    _find_parts: Callable[..., CellParts | str]
+    """The modules inside, or why they have to be called; ``computed`` is that of `change`."""
+    _operator_parameters: Callable[[CellParts], list[Tensor] | None]
+    """The parameters; None if one is not there any more."""
+    _run_operator: Callable[[Sequences, CellParts, list[Tensor]], tuple[Tensor, Tensor] | None]
+    """Runs the operator; None if the modules have to be called after all."""
+    _step: Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor]]
+    """Runs a step through the modules, as ncps does; its time step is ``[B, 1]`` or ``[B, N]``."""
+
     def __init__(self) -> None:
         super().__init__()
         self._watch: Watch[CellParts] | None = None
-
-    def _inputs_and_neurons(self) -> tuple[int, int]:
-        """Return I and N."""
-        raise NotImplementedError
-
-    def _find_parts(self, computed: bool = False) -> CellParts | str:
-        """Look at the modules inside: return them, or why they have to be called.
-
-        ``computed`` is that of :func:`fastltc.nn.changes.change`.
-        """
-        raise NotImplementedError
-
-    def _operator_parameters(self, parts: CellParts) -> list[Tensor] | None:
-        """Read the parameters; None if one is not there any more."""
-        raise NotImplementedError
-
-    def _run_operator(
-        self, sequences: Sequences, parts: CellParts, parameters: list[Tensor]
-    ) -> tuple[Tensor, Tensor] | None:
-        """Run the operator; None if the modules have to be called after all."""
-        raise NotImplementedError
-
-    def _step(self, x: Tensor, h: Tensor, dt: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Run one step through the modules, as ncps does; ``dt`` is ``[B, 1]`` or ``[B, N]``."""
-        raise NotImplementedError
 
     def _readout(self, h: Tensor) -> Tensor:
         """Return the output that goes with a state."""

@@ -9,8 +9,6 @@ from torch import Tensor, nn
 
 from fastltc.nn.changes import Watch, change, has_hooks, has_own_forward, own_forward
 
-__all__ = ["LSTMCell", "memory_parameters"]
-
 
 @own_forward
 class LSTMCell(nn.Module):
@@ -83,12 +81,8 @@ class LSTMCell(nn.Module):
 def memory_parameters(cell: Any) -> tuple[Tensor, Tensor, Tensor] | None:
     """Return what the operators take of a memory cell: weight, bias and recurrent weight.
 
-    Args:
-        cell: the layer's ``lstm``.
-
-    Returns:
-        None if it does something else than :class:`LSTMCell`: it or one of its linear layers was
-        replaced, wrapped or hooked, and has to be called.
+    None if it does something else than :class:`LSTMCell`: it or one of its linear layers was
+    replaced, wrapped or hooked, and has to be called.
     """
     if not isinstance(cell, LSTMCell) or not has_own_forward(cell) or has_hooks(cell):
         return None
@@ -106,9 +100,7 @@ def memory_parameters(cell: Any) -> tuple[Tensor, Tensor, Tensor] | None:
 def memory_change(cell: Any, computed: bool = False) -> str | None:
     """Say why the modules of a memory cell have to be called, if the operators do not do the same.
 
-    Args:
-        cell: an :class:`LSTMCell`, or that of ncps.
-        computed: that of :func:`fastltc.nn.changes.change`.
+    ``computed`` is that of :func:`fastltc.nn.changes.change`.
     """
     for name, kind in (
         ("input_map", nn.Linear),

@@ -11,8 +11,6 @@ from fastltc.nn.ltc_cell import LTCCell
 from fastltc.nn.sequence_layer import SequenceLayer
 from fastltc.nn.wiring import WiringSizes
 
-__all__ = ["LTC"]
-
 
 class LTC(WiringSizes, SequenceLayer):
     r"""A liquid time-constant (LTC) layer, which runs whole sequences.

@@ -10,16 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fastltc._parameters import LTC_MASKS, LTC_PARAMETERS, LTC_TABLE
 from fastltc.nn.changes import Watch, change, own_forward
 from fastltc.nn.checks import check_input_kind
 from fastltc.nn.ltc_weights import LTCWeights
 from fastltc.nn.steps import run_step
 from fastltc.nn.wiring import WiringSizes, build_wiring
-from fastltc.ops.ltc import LTC_PARAMETERS, LTC_POSITIVE, LTC_TABLE, run_ltc
+from fastltc.ops.ltc import run_ltc
 from fastltc.ops.sequence import Sequences
 from fastltc.ops.synapses import THOROUGH_FROM, SynapseCache, synapse_list
-
-__all__ = ["LTCCell"]
 
 _read_all = itemgetter(*LTC_PARAMETERS)
 _NO_MAP = (None, False, "", "none", "identity")
@@ -96,17 +95,7 @@ class LTCCell(WiringSizes, LTCWeights):
         self._wiring = build_wiring(wiring, in_features)
         self.make_positive_fn = nn.Softplus() if implicit_param_constraints else nn.Identity()
         self._implicit_param_constraints = implicit_param_constraints
-        self._init_ranges = {
-            "gleak": (0.001, 1.0),
-            "vleak": (-0.2, 0.2),
-            "cm": (0.4, 0.6),
-            "w": (0.001, 1.0),
-            "sigma": (3, 8),
-            "mu": (0.3, 0.8),
-            "sensory_w": (0.001, 1.0),
-            "sensory_sigma": (3, 8),
-            "sensory_mu": (0.3, 0.8),
-        }
+        self._init_ranges = {row.name: row.drawn for row in LTC_TABLE if row.drawn}
         self._input_mapping = input_mapping
         self._output_mapping = output_mapping
         self._ode_unfolds = ode_unfolds
@@ -137,14 +126,13 @@ class LTCCell(WiringSizes, LTCWeights):
                 constant(row.name, reversal[row.name]())
             elif row.shape in shapes:
                 draw(row.name, shapes[row.shape])
-        mask = np.abs(wiring.adjacency_matrix)
-        sensory_mask = np.abs(wiring.sensory_adjacency_matrix)
-        constant("sparsity_mask", mask, requires_grad=False)
-        constant("sensory_sparsity_mask", sensory_mask, requires_grad=False)
-        self._synapses = SynapseCache(synapse_list(mask, "sparsity_mask"), "sparsity_mask")
-        self._sensory_synapses = SynapseCache(
-            synapse_list(sensory_mask, "sensory_sparsity_mask"), "sensory_sparsity_mask"
-        )
+        caches = []
+        matrices = wiring.adjacency_matrix, wiring.sensory_adjacency_matrix
+        for name, matrix in zip(LTC_MASKS, matrices, strict=True):
+            mask = np.abs(matrix)
+            constant(name, mask, requires_grad=False)
+            caches.append(SynapseCache(synapse_list(mask, name), name))
+        self._synapses, self._sensory_synapses = caches
         for side, mapping, size in (
             ("input", self._input_mapping, inputs),
             ("output", self._output_mapping, self.motor_size),
@@ -286,8 +274,8 @@ class LTCCell(WiringSizes, LTCWeights):
     def _made_positive(self, parameters: Sequence[Tensor | None]) -> tuple[Tensor | None, ...]:
         """Return the parameters as the equation has them, by another ``make_positive_fn``."""
         return tuple(
-            self.make_positive_fn(value) if name in LTC_POSITIVE else value
-            for name, value in zip(LTC_PARAMETERS, parameters, strict=True)
+            self.make_positive_fn(value) if row.positive else value
+            for row, value in zip(LTC_TABLE, parameters, strict=True)
         )
 
     def _readout(self, h: Tensor) -> Tensor:

@@ -8,10 +8,8 @@ from typing import Any
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from fastltc.ops.ltc import LTC_POSITIVE
+from fastltc._parameters import LTC_TABLE
 from fastltc.ops.synapses import SynapseCache
-
-__all__ = ["LTCWeights"]
 
 
 class LTCWeights(nn.Module):
@@ -29,8 +27,9 @@ class LTCWeights(nn.Module):
         Call it after each step of the optimizer if ``implicit_param_constraints`` is False.
         """
         if not self._implicit_param_constraints:
-            for name in LTC_POSITIVE:
-                getattr(self, name).data.clamp_(min=0)
+            for row in LTC_TABLE:
+                if row.positive:
+                    getattr(self, row.name).data.clamp_(min=0)
 
     def refresh_synapses(self) -> None:
         """Read the masks again, as is needed after an edit in place through ``.data``.

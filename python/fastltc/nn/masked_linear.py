@@ -11,8 +11,6 @@ from torch import Tensor, nn
 from fastltc.ops.masked_linear import masked_linear
 from fastltc.ops.synapses import SynapseCache, mask_entries, mask_ones
 
-__all__ = ["MaskedLinear"]
-
 
 class MaskedLinear(nn.Module):
     r"""A linear layer whose weight is masked: :math:`y = x (W \odot M)^T + b`.

@@ -9,16 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fastltc._parameters import LTC_MASKS, LTC_PARAMETERS
 from fastltc.nn.changes import compute_parameters, has_own_forward
 from fastltc.nn.checks import check_input_kind, check_state
 from fastltc.nn.ltc import LTC
 from fastltc.nn.ltc_weights import LTCWeights
 from fastltc.nn.timespans import layer_lengths, layer_timespans, timespans_like
 from fastltc.ops.errors import check_timespan_values
-from fastltc.ops.ltc import LTC_PARAMETERS, ltc
+from fastltc.ops.ltc import ltc
 from fastltc.ops.synapses import SynapseCache, stacked_synapse_list
-
-__all__ = ["ParallelLTC"]
 
 _OPTIONS = ("_ode_unfolds", "_epsilon", "_implicit_param_constraints")
 
@@ -82,7 +81,7 @@ class ParallelLTC(LTCWeights):
                     )
             stack = torch.stack([value.detach() for value in values])
             self.register_parameter(name, nn.Parameter(stack, values[0].requires_grad))
-        for name in ("sparsity_mask", "sensory_sparsity_mask"):
+        for name in LTC_MASKS:
             masks = torch.stack([getattr(cell, name).detach() for cell in cells])
             self.register_buffer(name, masks)
         self._synapses, self._sensory_synapses = (
@@ -290,36 +289,25 @@ def _check_alike(layers: list[LTC]) -> None:
             raise ValueError(f"layers[{k}].rnn_cell: expected it as it is made, but {reason}")
         compute_parameters(layer.rnn_cell)
     for k, layer in enumerate(layers[1:], 1):
-        for what, ours, theirs in zip(
-            _WHAT, _description(layer), _description(layers[0]), strict=True
-        ):
+        wanted = _description(layers[0])
+        for what, ours in _description(layer).items():
+            theirs = wanted[what]
             if ours != theirs:
                 raise ValueError(
                     f"layers[{k}]: expected {what} of {theirs}, as layers[0] has, got {ours}"
                 )
 
 
-_WHAT = (
-    "inputs",
-    "neurons",
-    "outputs",
-    "ode_unfolds",
-    "epsilon",
-    "implicit_param_constraints",
-    "return_sequences",
-    "batch_first",
-    "maps",
-    "dtype",
-    "device",
-)
-
-
-def _description(layer: LTC) -> tuple[Any, ...]:
+def _description(layer: LTC) -> dict[str, Any]:
     cell = layer.rnn_cell
-    maps = [name for name in LTC_PARAMETERS[11:] if getattr(cell, name, None) is not None]
-    return (
-        *(layer.sensory_size, layer.state_size, layer.output_size),
-        *(getattr(cell, name) for name in _OPTIONS),
-        *(layer.return_sequences, layer.batch_first),
-        *(maps, cell.gleak.dtype, str(cell.gleak.device)),
-    )
+    return {
+        "inputs": layer.sensory_size,
+        "neurons": layer.state_size,
+        "outputs": layer.output_size,
+        **{name[1:]: getattr(cell, name) for name in _OPTIONS},
+        "return_sequences": layer.return_sequences,
+        "batch_first": layer.batch_first,
+        "maps": [name for name in LTC_PARAMETERS[11:] if getattr(cell, name, None) is not None],
+        "dtype": cell.gleak.dtype,
+        "device": str(cell.gleak.device),
+    }

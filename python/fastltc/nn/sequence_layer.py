@@ -16,8 +16,6 @@ from fastltc.nn.steps import run_steps, some_weight
 from fastltc.nn.timespans import check_packed_timespans, layer_lengths, layer_timespans
 from fastltc.ops.sequence import Sequences
 
-__all__ = ["SequenceLayer"]
-
 
 class SequenceLayer(nn.Module):
     """Base of the layers that run whole sequences; not for users.

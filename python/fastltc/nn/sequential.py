@@ -11,8 +11,6 @@ from torch.nn.utils.rnn import PackedSequence
 from fastltc.nn.bidirectional import Bidirectional
 from fastltc.nn.sequence_layer import SequenceLayer
 
-__all__ = ["Sequential"]
-
 
 class Sequential(nn.Sequential):
     r"""Layers on top of each other: liquid ones, and any modules between them.

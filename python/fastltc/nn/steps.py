@@ -13,8 +13,6 @@ from fastltc.nn.timespans import cell_timespans
 from fastltc.ops.errors import check_lengths_and_timespans, check_timespan_values
 from fastltc.ops.sequence import Sequences
 
-__all__ = ["run_step", "run_steps", "some_weight"]
-
 
 def run_step(
     cell: Any, input: Any, state: Any, elapsed_time: Any, names: tuple[str, str, str]

@@ -11,14 +11,6 @@ from torch.nn.utils.rnn import PackedSequence
 
 from fastltc.ops.sequence import HALF_DTYPES
 
-__all__ = [
-    "cell_timespans",
-    "check_packed_timespans",
-    "layer_lengths",
-    "layer_timespans",
-    "timespans_like",
-]
-
 
 def _dtype(like: Tensor) -> torch.dtype:
     """Return the dtype the layer computes in, which for half types is float32."""
@@ -26,6 +18,8 @@ def _dtype(like: Tensor) -> torch.dtype:
 
 
 def _constant(name: str, seconds: float, batch: int, time: int, like: Tensor) -> Tensor | None:
+    if not isinstance(seconds, Real):
+        raise TypeError(f"{name}: expected a number or a tensor, got {type(seconds).__name__}")
     if not 0 <= seconds < math.inf:
         raise ValueError(f"{name}: expected a finite time step of 0 or more, got {seconds}")
     if seconds == 1:
@@ -50,10 +44,6 @@ def timespans_like(name: str, timespans: Tensor, like: Tensor) -> Tensor:
     return timespans if timespans.dtype == dtype else timespans.to(dtype)
 
 
-def _type_error(name: str, value: object) -> TypeError:
-    return TypeError(f"{name}: expected a number or a tensor, got {type(value).__name__}")
-
-
 def layer_timespans(
     timespans: Tensor | float | None,
     batch: int,
@@ -63,37 +53,17 @@ def layer_timespans(
     batched: bool,
     like: Tensor,
 ) -> Tensor | None:
-    """Bring the time steps of a layer into the shape ``[B, T]`` or ``[B, T, N]``.
+    """Bring the time steps of a layer into ``[B, T]`` or ``[B, T, N]``; None if all are 1.
 
-    The axes of batch and time stand in the order of the input's, and the time axis must have all
-    T steps. That settles the shapes that could be read in two ways: ``[T, T]`` is ``(B, T)`` with
-    ``batch_first=True`` and ``(T, B)`` without, and for unbatched input the first axis is time.
-
-    Args:
-        timespans: a number, a tensor of no dimension, or with ``batch_first=True`` ``(B, T)``,
-            ``(B, T, 1)`` or ``(B, T, N)``, with ``batch_first=False`` ``(T, B)``, ``(T, B, 1)`` or
-            ``(T, B, N)``; B may be 1 for all samples. For unbatched input ``(T,)``, ``(T, 1)`` or
-            ``(T, N)``.
-        batch: B.
-        time: T.
-        neurons: N.
-        batch_first: the order of the axes of the input.
-        batched: whether the input had a batch axis.
-        like: gives dtype and device.
-
-    Returns:
-        None for a time step of 1 everywhere.
-
-    Raises:
-        ValueError: for another shape, or a number that is negative or not finite.
-        TypeError: for another dtype, device or kind of object.
+    The axes of batch and time stand in the order of the input's, and the time axis must have all T
+    steps. That settles the shapes that could be read in two ways: ``[T, T]`` is ``(B, T)`` with
+    ``batch_first=True`` and ``(T, B)`` without, and for unbatched input the first axis is time. B
+    may be 1 for all samples. ``like`` gives dtype and device.
     """
     if timespans is None:
         return None
     if not isinstance(timespans, Tensor):
-        if isinstance(timespans, Real):
-            return _constant("timespans", timespans, batch, time, like)
-        raise _type_error("timespans", timespans)
+        return _constant("timespans", timespans, batch, time, like)
     given = timespans = timespans_like("timespans", timespans, like)
     if timespans.dim() == 0:
         return timespans.expand(batch, time)
@@ -110,12 +80,8 @@ def layer_timespans(
         or shape[1] != time
         or (len(shape) == 3 and shape[2] != neurons)
     ):
-        if not batched:
-            expected = "(T,), (T, 1) or (T, N)"
-        elif batch_first:
-            expected = "(B, T), (B, T, 1) or (B, T, N)"
-        else:
-            expected = "(T, B), (T, B, 1) or (T, B, N)"
+        axes = ("B, T" if batch_first else "T, B") if batched else "T"
+        expected = f"({axes if batched else 'T,'}), ({axes}, 1) or ({axes}, N)"
         raise ValueError(
             f"timespans: expected a number or a tensor of shape {expected} with B = {batch} (or "
             f"1), T = {time}, N = {neurons}, got shape {tuple(given.shape)}"
@@ -132,29 +98,12 @@ def cell_timespans(
     like: Tensor,
     name: str = "elapsed_time",
 ) -> Tensor | None:
-    """Bring the elapsed time of a cell into the shape ``[B, 1]`` or ``[B, 1, N]``.
+    """Bring the elapsed time of a cell into the shape ``[B, 1]`` or ``[B, 1, N]``; None if it is 1.
 
-    One axis is always that of the samples, also where B equals N.
-
-    Args:
-        elapsed_time: a number, a tensor of one element, ``(B,)``, ``(B, 1)``, ``(B, N)`` or
-            ``(1, N)``.
-        batch: B.
-        neurons: N.
-        like: gives dtype and device.
-        name: what the caller calls the argument.
-
-    Returns:
-        None for a time step of 1 everywhere.
-
-    Raises:
-        ValueError: for another shape, or a number that is negative or not finite.
-        TypeError: for another dtype, device or kind of object.
+    One axis is always that of the samples, also where B equals N. ``like`` gives dtype and device.
     """
     if not isinstance(elapsed_time, Tensor):
-        if isinstance(elapsed_time, Real):
-            return _constant(name, elapsed_time, batch, 1, like)
-        raise _type_error(name, elapsed_time)
+        return _constant(name, elapsed_time, batch, 1, like)
     elapsed_time = timespans_like(name, elapsed_time, like)
     shape = tuple(elapsed_time.shape)
     if shape in ((), (1,), (1, 1)):
@@ -170,12 +119,7 @@ def cell_timespans(
 
 
 def check_packed_timespans(timespans: PackedSequence, packed: PackedSequence) -> None:
-    """Raise ValueError if time steps are not packed as the input is.
-
-    Args:
-        timespans: what the user gave.
-        packed: the input.
-    """
+    """Raise ValueError if time steps are not packed as the input is."""
     if not torch.equal(timespans.batch_sizes, packed.batch_sizes):
         raise ValueError(
             "timespans: expected the batch sizes of the input, "
@@ -186,18 +130,7 @@ def check_packed_timespans(timespans: PackedSequence, packed: PackedSequence) ->
 def layer_lengths(
     lengths: Tensor | list[int] | int | None, batch: int, batched: bool, device: torch.device
 ) -> Tensor | None:
-    """Bring the lengths of the samples into an int64 tensor of shape ``[B]``.
-
-    Args:
-        lengths: a tensor or list of B integers; for unbatched input one integer.
-        batch: B.
-        batched: whether the input had a batch axis.
-        device: where the input is.
-
-    Raises:
-        ValueError: for another shape.
-        TypeError: for another dtype or kind of object.
-    """
+    """Bring the lengths of the samples into an int64 tensor of shape ``[B]``."""
     if lengths is None:
         return None
     try:

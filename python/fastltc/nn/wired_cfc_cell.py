@@ -17,8 +17,6 @@ from fastltc.ops.cfc import run_cfc
 from fastltc.ops.sequence import Sequences
 from fastltc.ops.synapses import THOROUGH_FROM
 
-__all__ = ["WiredCfCCell"]
-
 
 @own_forward
 class WiredCfCCell(WiringSizes, ClosedForm):

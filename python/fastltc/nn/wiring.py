@@ -6,8 +6,6 @@ from typing import Any
 
 from ncps.wirings import Wiring
 
-__all__ = ["WiringSizes", "build_wiring"]
-
 
 class WiringSizes:
     """The sizes of modules that run one wiring, ``_wiring``."""
@@ -42,21 +40,10 @@ class WiringSizes:
 def build_wiring(
     wiring: Any, in_features: int | None, name: str = "in_features", motors: bool = True
 ) -> Wiring:
-    """Return the wiring, built for ``in_features`` inputs.
+    """Return the wiring, built for ``in_features`` inputs, which the caller calls ``name``.
 
-    A wiring that is built already is used as it is. (Building it a second time, as ncps does,
-    would add synapses to it.)
-
-    Args:
-        wiring: ``ncps.wirings.Wiring``.
-        in_features: number of inputs; None if the wiring is built.
-        name: what the caller calls ``in_features``.
-        motors: whether the number of outputs must be set.
-
-    Raises:
-        TypeError: if ``wiring`` is not a wiring.
-        ValueError: if it is not built and ``in_features`` is None, if it is built for another
-            number of inputs, or if its number of outputs is not set.
+    A wiring that is built already is used as it is. (Building it a second time, as ncps does, would
+    add synapses to it.) ``motors`` is whether its number of outputs must be set.
     """
     if not isinstance(wiring, Wiring):
         raise TypeError(f"wiring: expected an ncps.wirings.Wiring, got {type(wiring).__name__}")

@@ -7,15 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from fastltc import reference
+from fastltc._parameters import CFC_ACTIVATIONS, CFC_MODES
 from fastltc.ops.sequence import HALF_DTYPES, SequenceOperator, Sequences
-
-__all__ = ["CFC_ACTIVATIONS", "CFC_MODES", "cfc", "run_cfc"]
-
-CFC_MODES = ("default", "no_gate", "pure")
-"""Names of the modes; the operators take the position."""
-
-CFC_ACTIVATIONS = ("lecun_tanh", "silu", "relu", "tanh", "gelu")
-"""Names of the activations of the backbone; the operators take the position."""
 
 _MODES = {name: number for number, name in enumerate(CFC_MODES)}
 _ACTIVATIONS = {name: number for number, name in enumerate(CFC_ACTIVATIONS)}
@@ -43,7 +37,36 @@ def _sizes(
     return neurons, layer_sizes[-1], kept
 
 
-_run = SequenceOperator("cfc", "CfC", _sizes).run
+def _reference(
+    x: Tensor,
+    h0: Tensor | None,
+    timespans: Tensor | None,
+    lengths: Tensor | None,
+    parameters: Sequence[Tensor],
+    memory: Sequence[Tensor],
+    masks: Sequence[Tensor],
+    dropout: Tensor | None,
+    layer_sizes: Sequence[int],
+    backbone_layers: int,
+    mode: int,
+    activation: int,
+    return_sequences: bool,
+) -> tuple[Tensor, Tensor]:
+    return reference.cfc(
+        *(x, h0, timespans, lengths),
+        parameters=parameters,
+        masks=masks,
+        layer_sizes=layer_sizes,
+        backbone_layers=backbone_layers,
+        mode=CFC_MODES[mode],
+        activation=CFC_ACTIVATIONS[activation],
+        dropout=dropout,
+        memory=memory or None,
+        return_sequences=return_sequences,
+    )
+
+
+_run = SequenceOperator("cfc", _sizes, _reference).run
 
 
 def cfc(
@@ -99,13 +122,14 @@ def cfc(
 
     Returns:
         ``(output, hn)``: ``[B, T, M]`` (or ``[B, M]``) with ``M = layer_sizes[-1]``, and the
-        state after the last valid step, ``[B, N]``. Both are differentiable once, and
-        deterministic: the same call with the same number of threads gives the same bits.
+        state after the last valid step, ``[B, N]``. Both are differentiable any number of
+        times (those beyond one backward pass at the speed of the reference), and deterministic:
+        the same call with the same number of threads gives the same bits.
 
     Raises:
         ValueError: if a shape or a value is wrong.
         TypeError: if a dtype or a device is wrong.
-        NotImplementedError: if a second derivative is asked for.
+        NotImplementedError: if there are no kernels for the device.
 
     Example:
         >>> import torch

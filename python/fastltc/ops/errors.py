@@ -7,22 +7,13 @@ the text of which says what kind of error it is. A call that succeeds pays nothi
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
 
 from fastltc._extension import load_cuda_operators
-
-__all__ = [
-    "check_has_kernels",
-    "check_lengths_and_timespans",
-    "check_same_device",
-    "check_timespan_values",
-    "no_second_derivative",
-    "reraise",
-]
 
 _KINDS: dict[str, type[Exception]] = {"ValueError": ValueError, "TypeError": TypeError}
 # As csrc/torch/checks.h and check_same_device have them.
@@ -40,18 +31,9 @@ def reraise(
 ) -> NoReturn:
     """Raise the error of an operator as one of the function that called it.
 
-    Args:
-        error: what the operator raised.
-        arguments: what it was given.
-        operator: an overload of ``torch.ops.fastltc``.
-        x: its first argument.
-        parameters: names of its first parameters, if they have any.
-
-    Raises:
-        ValueError: if the operator refused a shape or a value.
-        TypeError: if it refused a dtype, a device or what is not a tensor.
-        RuntimeError: if there are no CUDA kernels, or the operator failed otherwise.
-        NotImplementedError: if it has no kernels for the device.
+    A refused shape or value is a ValueError; a dtype, a device or what is not a tensor a TypeError.
+    Without CUDA kernels it is a RuntimeError, without any for the device a NotImplementedError.
+    ``parameters`` are names of the operator's first parameters, if they have any.
     """
     if isinstance(error, NotImplementedError):
         check_has_kernels(operator._schema.name.partition("::")[2], x)
@@ -88,12 +70,6 @@ def check_same_device(
 
     For fake kernels: they also answer when only some tensors are on the meta device, and would
     return real tensors that nobody has written.
-
-    Args:
-        operator: an overload of ``torch.ops.fastltc``.
-        x: the tensor that the results are made like.
-        arguments: all arguments.
-        parameters: names of its first parameters, if they have any.
     """
     for _, name, value in _named(operator, arguments, parameters):
         if isinstance(value, Tensor) and value.device != x.device:
@@ -104,16 +80,7 @@ def check_same_device(
 
 
 def check_has_kernels(function: str, x: Tensor) -> None:
-    """Raise an error with the remedy if there are no kernels for the device of ``x``.
-
-    Args:
-        function: name of the operator without a prefix.
-        x: the first argument.
-
-    Raises:
-        RuntimeError: if it is a CUDA device, and the CUDA kernels are not there.
-        NotImplementedError: if it is neither that nor the CPU.
-    """
+    """Raise an error with the remedy if there are no kernels for the device of ``x``."""
     if x.device.type == "cuda":
         path, reason = load_cuda_operators()
         if path is None:
@@ -130,31 +97,8 @@ def check_has_kernels(function: str, x: Tensor) -> None:
         )
 
 
-def no_second_derivative(what: str, operator: str, instead: str) -> Callable[..., NoReturn]:
-    """Return a backward of a backward that says that there is none.
-
-    Args:
-        what: what has no second derivative.
-        operator: name of the backward operator.
-        instead: what has one.
-    """
-
-    def refuse(ctx: Any, *grads: Any) -> NoReturn:
-        raise NotImplementedError(
-            f"fastltc: the second derivative of {what} is not implemented (the backward of "
-            f"{operator} was asked for, as by create_graph=True); use {instead} where it is needed"
-        )
-
-    return refuse
-
-
 def check_timespan_values(name: str, timespans: Tensor) -> None:
-    """Raise ValueError if a time step is negative, infinite or NaN.
-
-    Args:
-        name: what the caller calls the argument.
-        timespans: any shape, any real dtype.
-    """
+    """Raise ValueError if a time step is negative, infinite or NaN."""
     bad = torch.logical_not((timespans >= 0) & torch.isfinite(timespans))
     if bad.any():
         where = [int(i) for i in bad.nonzero()[0]]
@@ -168,13 +112,7 @@ def check_timespan_values(name: str, timespans: Tensor) -> None:
 def check_lengths_and_timespans(
     lengths: Tensor | None, timespans: Tensor | None, time: int
 ) -> None:
-    """Raise ValueError if a length or a time step is out of its range.
-
-    Args:
-        lengths: ``[B]``, integer; None if all samples are ``time`` steps long.
-        timespans: ``[B, T]`` or ``[B, T, N]``; what stands behind the lengths does not count.
-        time: T.
-    """
+    """Raise ValueError if a length, or a time step within the lengths, is out of its range."""
     if lengths is not None and lengths.numel():
         low, high = int(lengths.min()), int(lengths.max())
         if low < 0 or high > time:

@@ -3,52 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from fastltc import reference
+from fastltc._parameters import LTC_PARAMETERS
 from fastltc.ops.sequence import SequenceOperator, Sequences
-
-__all__ = ["LTC_PARAMETERS", "LTC_POSITIVE", "LTC_TABLE", "LTCParameter", "ltc", "run_ltc"]
-
-
-class LTCParameter(NamedTuple):
-    """A row of the table of LTC's parameters."""
-
-    name: str
-    shape: str
-    """``"N"``; of synapses ``"NN"`` and ``"IN"``; of the maps, which need not be there, ``"I"`` and
-    ``"M"``."""
-    positive: bool = False
-    """Whether it passes through the softplus."""
-
-
-# As FASTLTC_LTC_PARAMETERS in csrc/core/ltc_problem.h.
-LTC_TABLE = (
-    LTCParameter("gleak", "N", positive=True),
-    LTCParameter("vleak", "N"),
-    LTCParameter("cm", "N", positive=True),
-    LTCParameter("sigma", "NN"),
-    LTCParameter("mu", "NN"),
-    LTCParameter("w", "NN", positive=True),
-    LTCParameter("erev", "NN"),
-    LTCParameter("sensory_sigma", "IN"),
-    LTCParameter("sensory_mu", "IN"),
-    LTCParameter("sensory_w", "IN", positive=True),
-    LTCParameter("sensory_erev", "IN"),
-    LTCParameter("input_w", "I"),
-    LTCParameter("input_b", "I"),
-    LTCParameter("output_w", "M"),
-    LTCParameter("output_b", "M"),
-)
-"""The parameters, in the order in which the operators take them."""
-
-LTC_PARAMETERS = tuple(row.name for row in LTC_TABLE)
-"""Their names."""
-
-LTC_POSITIVE = tuple(row.name for row in LTC_TABLE if row.positive)
-"""Names of those that pass through the softplus."""
+from fastltc.ops.synapses import synapse_mask
 
 _CM = LTC_PARAMETERS.index("cm")
 _FIRST_MAP = LTC_PARAMETERS.index("input_w")
@@ -87,7 +50,68 @@ def _sizes(
     return neurons, output_size * cm.shape[0] if stacked else output_size, states * neurons
 
 
-_run = SequenceOperator("ltc", "LTC", _sizes, LTC_PARAMETERS[:_FIRST_MAP]).run
+def _reference(
+    x: Tensor,
+    h0: Tensor | None,
+    timespans: Tensor | None,
+    lengths: Tensor | None,
+    parameters: Sequence[Tensor],
+    memory: Sequence[Tensor],
+    synapses: Tensor,
+    sensory_synapses: Tensor,
+    maps: int,
+    output_size: int,
+    ode_unfolds: int,
+    epsilon: float,
+    softplus: bool,
+    return_sequences: bool,
+) -> tuple[Tensor, Tensor]:
+    present = (
+        m for m in range(len(LTC_PARAMETERS)) if m < _FIRST_MAP or maps >> m - _FIRST_MAP & 1
+    )
+    named = {LTC_PARAMETERS[m]: tensor for m, tensor in zip(present, parameters, strict=True)}
+    cm = named["cm"]
+    count, neurons = cm.shape if cm.dim() == 2 else (1, cm.shape[0])
+    masks = (
+        synapse_mask(synapses, count * neurons, count * neurons),
+        synapse_mask(sensory_synapses, x.shape[2], count * neurons),
+    )
+
+    def run(x: Tensor, h0: Any, spans: Any, named: dict[str, Tensor], *masks: Tensor) -> Any:
+        return reference.ltc(
+            *(x, h0, spans, lengths),
+            **named,
+            mask=masks[0],
+            sensory_mask=masks[1],
+            memory=memory or None,
+            output_size=output_size,
+            ode_unfolds=ode_unfolds,
+            epsilon=epsilon,
+            softplus=softplus,
+            return_sequences=return_sequences,
+        )
+
+    if cm.dim() == 1:
+        return run(x, h0, timespans, named, *masks)
+
+    # Layers beside each other, with no synapses between them.
+    def own(tensor: Tensor | None, k: int) -> Any:
+        return None if tensor is None else tensor.chunk(count, -1)[k]
+
+    results = [
+        run(
+            *(own(x, k), own(h0, k)),
+            own(timespans, k) if timespans is not None and timespans.dim() == 3 else timespans,
+            {name: tensor[k] for name, tensor in named.items()},
+            *(mask.chunk(count, 0)[k].chunk(count, 1)[k] for mask in masks),
+        )
+        for k in range(count)
+    ]
+    outputs, states = zip(*results, strict=True)
+    return torch.cat(outputs, -1), torch.cat(states, -1)
+
+
+_run = SequenceOperator("ltc", _sizes, _reference, LTC_PARAMETERS[:_FIRST_MAP]).run
 
 
 def ltc(
@@ -127,7 +151,7 @@ def ltc(
             layers beside each other, with no synapses between them. x then is ``[B, T, K I]``,
             states are ``[B, K N]`` and outputs ``[B, T, K M]``, one layer after another; see
             :class:`fastltc.ParallelLTC`. Without ``memory``.
-        synapses: int32, as :func:`fastltc.nn.synapse_list` makes it from the ``[N, N]`` mask, or
+        synapses: int32, as :func:`fastltc.ops.synapse_list` makes it from the ``[N, N]`` mask, or
             :func:`fastltc.ops.stacked_synapse_list` from several.
             Parameters of missing synapses are never read and have a gradient of exactly 0.
         sensory_synapses: the same of the ``[I, N]`` mask.
@@ -143,14 +167,15 @@ def ltc(
 
     Returns:
         ``(output, hn)``: ``[B, T, M]`` (or ``[B, M]``) and the state after the last valid step,
-        ``[B, N]``. Both are differentiable once, and deterministic: the same call with the same
+        ``[B, N]``. Both are differentiable any number of times (those beyond one backward
+        pass at the speed of the reference), and deterministic: the same call with the same
         number of threads gives the same bits. Whether a gradient is asked for may change the
         rounding of small batches, which have kernels of their own for inference.
 
     Raises:
         ValueError: if a shape or a value is wrong.
         TypeError: if a dtype or a device is wrong.
-        NotImplementedError: if a second derivative is asked for.
+        NotImplementedError: if there are no kernels for the device.
 
     Example:
         >>> import torch

@@ -11,11 +11,10 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from fastltc._extension import load_operators, load_runtime
-from fastltc.ops.errors import check_has_kernels, check_same_device, no_second_derivative
-from fastltc.ops.sequence import HALF_DTYPES, below_autograd, compute_in_float32_under_autocast
+from fastltc.ops.errors import check_has_kernels, check_same_device
+from fastltc.ops.gradients import below_autograd
+from fastltc.ops.sequence import HALF_DTYPES, compute_in_float32_under_autocast
 from fastltc.ops.synapses import check_entries, mask_entries
-
-__all__ = ["masked_linear", "prefers_entries"]
 
 load_operators()
 _forward = torch.ops.fastltc.masked_linear.default
@@ -66,14 +65,28 @@ def _gradients(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
     return grad_x, grad_weight, grad_bias if ctx.has_bias else None, None
 
 
+def _setup_second(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    ctx.save_for_backward(*inputs[:4])
+    ctx.has_bias = inputs[4]
+    ctx.set_materialize_grads(False)
+
+
+def _second_derivatives(
+    ctx: Any, wanted_x: Tensor | None, wanted_weight: Tensor | None, wanted_bias: Tensor | None
+) -> tuple[Tensor | None, ...]:
+    """Differentiate the backward pass: its products are products by the mask's ones again."""
+    grad_output, x, weight, entries = ctx.saved_tensors
+    wanted_x = torch.zeros_like(x) if wanted_x is None else wanted_x
+    wanted_weight = torch.zeros_like(weight) if wanted_weight is None else wanted_weight
+    bias = wanted_bias if ctx.has_bias else None
+    of_grad = _forward(wanted_x, weight, bias, entries) + _forward(x, wanted_weight, None, entries)
+    of_x, of_weight, _ = _backward(grad_output, wanted_x, wanted_weight, entries, False)
+    return of_grad, of_x, of_weight, None, None
+
+
 torch.library.register_autograd("fastltc::masked_linear", _gradients, setup_context=_setup_context)
 torch.library.register_autograd(
-    "fastltc::masked_linear_backward",
-    no_second_derivative(
-        "masked_linear",
-        "fastltc::masked_linear_backward",
-        "torch.nn.functional.linear(x, weight * mask, bias)",
-    ),
+    "fastltc::masked_linear_backward", _second_derivatives, setup_context=_setup_second
 )
 compute_in_float32_under_autocast("fastltc::masked_linear")
 
@@ -116,15 +129,9 @@ _COMPILED_BATCH = 32
 def prefers_entries(
     batch: int, ones: int, outputs: int, inputs: int, itemsize: int = 4, training: bool = False
 ) -> bool:
-    """Whether going by the mask's ones is quicker than the dense product.
+    """Whether going by the ``ones`` of the mask is quicker than the dense product.
 
-    Args:
-        batch: number of samples.
-        ones: number of ones in the mask.
-        outputs: O.
-        inputs: I.
-        itemsize: bytes of a value.
-        training: whether a backward pass follows.
+    ``itemsize`` is bytes of a value, ``training`` whether a backward pass follows.
     """
     costs = _TRAINING if training else _INFERENCE
     weights, values = outputs * inputs, batch * (outputs + inputs)
@@ -163,7 +170,7 @@ def masked_linear(
     r"""Multiply by a masked weight: :math:`y = x (W \odot M)^T + b`.
 
     Goes by the ones of the mask where they are few, and takes the dense product of
-    ``weight * mask`` where that is quicker, by :func:`prefers_entries`: it depends on the sizes,
+    ``weight * mask`` where that is quicker, by ``prefers_entries``: it depends on the sizes,
     the dtype, the processor and whether a gradient is asked for; in compiled code not on the batch.
     On a GPU it takes the dense product unless asked otherwise.
     The two ways round differently. The gradient of the weight off the mask is exactly 0. What
@@ -181,9 +188,9 @@ def masked_linear(
 
     Returns:
         ``[..., O]`` in the dtype of ``x`` (float32 under autocast). Differentiable with respect
-        to ``x``, ``weight`` and ``bias``: once where it goes by the ones, which it does not inside
-        ``torch.func`` and forward mode, even if asked to. The same bits for any number of threads,
-        and for each call on a GPU, where it does.
+        to ``x``, ``weight`` and ``bias`` any number of times. Inside ``torch.func`` and forward
+        mode it is the dense product, even if asked to go by the ones. The same bits for any number
+        of threads, and for each call on a GPU, where it goes by them.
 
     Raises:
         ValueError: if a shape or the mask is wrong, or ``entries`` is the list of another mask,
@@ -191,7 +198,6 @@ def masked_linear(
         TypeError: if a dtype or a device is wrong.
         RuntimeError: if ``entries`` is not a list for this mask's shape, or if it is to go by the
             ones on a device that has no kernel for that.
-        NotImplementedError: if a second derivative is asked for that is not there.
 
     Example:
         >>> import torch

@@ -21,33 +21,23 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from fastltc._extension import load_operators
-from fastltc.ops.errors import check_same_device, no_second_derivative, reraise
-
-__all__ = [
-    "HALF_DTYPES",
-    "SequenceOperator",
-    "Sequences",
-    "below_autograd",
-    "compute_in_float32_under_autocast",
-]
+from fastltc.ops.errors import check_same_device, reraise
+from fastltc.ops.gradients import (
+    TENSORS,
+    Eager,
+    Transformable,
+    flatten,
+    is_tracked,
+    registered_gradients,
+    registered_second_derivatives,
+    save_arguments,
+    save_for_second_derivatives,
+)
 
 load_operators()
 
 HALF_DTYPES = (torch.float16, torch.bfloat16)
 """Dtypes that are stored only; what they take part in is computed in float32."""
-
-_DATA, _TENSORS = 4, 8
-"""How many arguments of a forward operator are data, and are tensors or lists of tensors."""
-
-
-def below_autograd(operator: Any, *arguments: Any) -> Any:
-    """Call an operator without the autograd kernel that ``register_autograd`` puts in Python.
-
-    It costs as much as the rest of a call.
-    """
-    with torch._C._AutoDispatchBelowAutograd():
-        # What a call of the overload calls: a frame less.
-        return operator._op(*arguments)
 
 
 def compute_in_float32_under_autocast(operator: str) -> None:
@@ -57,27 +47,6 @@ def compute_in_float32_under_autocast(operator: str) -> None:
     """
     for device in ("cpu", "cuda"):
         torch.library.register_autocast(operator, device, torch.float32)
-
-
-def _flat(tensors: Sequence[Any]) -> tuple[list[Any], tuple[int, int, int | None]]:
-    """Return the tensors among the first arguments, and how many are in each list.
-
-    Autograd functions see no tensors inside lists.
-    """
-    *data, parameters, memory, first, second = tensors
-    if isinstance(first, Tensor):
-        return [*data, *parameters, *memory, first, second], (len(parameters), len(memory), None)
-    counts = len(parameters), len(memory), len(first)
-    return [*data, *parameters, *memory, *first, second], counts
-
-
-def _nested(flat: Sequence[Any], counts: tuple[int, int, int | None]) -> list[Any]:
-    """Return the arguments again."""
-    parameters, memory, first = counts
-    end, flat = _DATA + parameters, list(flat)
-    nested = [*flat[:_DATA], flat[_DATA:end], flat[end : end + memory]]
-    rest = flat[end + memory :]
-    return [*nested, *rest] if first is None else [*nested, rest[:-1], rest[-1]]
 
 
 def _widened(value: Any) -> Any:
@@ -115,35 +84,35 @@ class Sequences(NamedTuple):
 class SequenceOperator:
     """The operators of one layer, forward and backward.
 
-    Args:
-        name: of the operators, without ``_forward`` and ``_backward``; also that of the reference.
-        layer: what errors call the layer.
-        sizes: returns N, M and how many values a sample keeps of a step for the backward pass,
-            besides its first state. It is given x, timespans and the arguments from ``parameters``
-            on up to the layer's last option.
-        names: of the first parameters, for errors, if they have any.
+    ``name`` is theirs without ``_forward`` and ``_backward``. ``sizes`` returns N, M and how many
+    values a sample keeps of a step for the backward pass, besides its first state; it is given x,
+    timespans and the arguments from ``parameters`` on up to the layer's last option. ``reference``
+    is the layer in plain PyTorch: it is given the forward operator's arguments up to
+    ``return_sequences`` and returns the output and the last state. ``names`` are those of the first
+    parameters.
     """
 
     def __init__(
         self,
         name: str,
-        layer: str,
         sizes: Callable[..., tuple[int, int, int]],
+        reference: Callable[..., tuple[Tensor, Tensor]],
         names: Sequence[str] = (),
     ) -> None:
         self.forward: Any = getattr(torch.ops.fastltc, f"{name}_forward").default
         self.backward: Any = getattr(torch.ops.fastltc, f"{name}_backward").default
         forward, backward = f"fastltc::{name}_forward", f"fastltc::{name}_backward"
-        self._sizes, self._names = sizes, names
-        self.no_second_derivative = no_second_derivative(
-            f"the {layer} layer", backward, f"fastltc.reference.{name}"
-        )
+        self._sizes, self.reference, self._names = sizes, reference, names
         torch.library.register_fake(forward, self._forward_fake)
         torch.library.register_fake(backward, self._backward_fake)
         torch.library.register_autograd(
-            forward, _registered_gradients, setup_context=self._setup_context
+            forward, registered_gradients, setup_context=self._setup_context
         )
-        torch.library.register_autograd(backward, self.no_second_derivative)
+        torch.library.register_autograd(
+            backward,
+            registered_second_derivatives,
+            setup_context=save_for_second_derivatives(self),
+        )
         compute_in_float32_under_autocast(forward)
 
     def _forward_fake(
@@ -186,8 +155,8 @@ class SequenceOperator:
         )
 
     def _setup_context(self, ctx: Any, inputs: Sequence[Any], output: Sequence[Tensor]) -> None:
-        flat, counts = _flat(inputs[:_TENSORS])
-        _save(ctx, self, counts, inputs[_TENSORS:], output[2], flat)
+        flat, counts = flatten(inputs[:TENSORS])
+        save_arguments(ctx, self, counts, inputs[TENSORS:], output[2], flat)
         ctx.mark_non_differentiable(output[2])
 
     def run(
@@ -241,134 +210,23 @@ class SequenceOperator:
         if tracing or torch.compiler.is_compiling():
             output, hn, _ = self.forward(*arguments)
             return output, hn
+        if forward_ad._current_level >= 0:
+            # Tangents may be there.
+            return self.reference(*arguments[:-2])
         try:
-            # In forward mode a tangent would be lost silently; autograd functions refuse it.
-            if not needs_grad and forward_ad._current_level < 0:
+            if torch._C._are_functorch_transforms_active():
+                flat, counts = flatten(arguments[:TENSORS])
+                rest = (
+                    *arguments[TENSORS:-1],
+                    torch.is_grad_enabled() and any(map(is_tracked, flat)),
+                )
+                output, hn, _ = Transformable.apply(self, counts, rest, *flat)
+            elif needs_grad:
+                flat, counts = flatten(arguments[:TENSORS])
+                output, hn = Eager.apply(self, counts, arguments[TENSORS:], *flat)
+            else:
                 with torch._C._AutoDispatchBelowAutograd():
                     output, hn, _ = self.forward._op(*arguments)
-            else:
-                functorch = torch._C._are_functorch_transforms_active()
-                function: Any = _Transformable if functorch else _Eager
-                flat, counts = _flat(arguments[:_TENSORS])
-                output, hn, *_ = function.apply(self, counts, arguments[_TENSORS:], *flat)
         except RuntimeError as error:
             reraise(error, arguments, self.forward, x, self._names)
         return output, hn
-
-
-def _save(
-    ctx: Any,
-    operator: SequenceOperator,
-    counts: tuple[int, int, int | None],
-    options: Sequence[Any],
-    states: Tensor,
-    flat: Sequence[Tensor | None],
-) -> None:
-    ctx.save_for_backward(states, *flat)
-    ctx.operator, ctx.counts, ctx.options = operator, counts, options
-    ctx.set_materialize_grads(False)
-
-
-def _gradients(
-    ctx: Any, timespans_grad: bool, grad_output: Tensor | None, grad_hn: Tensor | None
-) -> list[Tensor | None]:
-    """Return the gradients of all tensors."""
-    operator: SequenceOperator = ctx.operator
-    states, *flat = ctx.saved_tensors
-    *options, save_states = ctx.options
-    if not save_states:
-        raise RuntimeError(
-            f"{operator.forward._schema.name}: expected save_states=True where a gradient is asked "
-            "for, got save_states=False"
-        )
-    if grad_output is None and grad_hn is None:
-        return [None] * len(flat)
-    _, h0, timespans, *_ = flat
-    timespans_grad = timespans_grad and timespans is not None
-    given = grad_output, grad_hn, states
-    grads: Any
-    learned: list[Tensor]
-    if torch.is_grad_enabled() and torch._C._are_functorch_transforms_active():
-        grad_x, grad_h0, grad_timespans, *learned = _TransformableBackward.apply(
-            operator, ctx.counts, (*options, timespans_grad), *given, *flat
-        )
-    else:
-        arguments = *given, *_nested(flat, ctx.counts), *options, timespans_grad
-        if torch.is_grad_enabled():
-            grads = operator.backward(*arguments)
-        else:
-            grads = below_autograd(operator.backward, *arguments)
-        grad_x, grad_h0, grad_timespans, parameters, memory = grads
-        learned = [*parameters, *memory]
-    return [
-        grad_x,
-        None if h0 is None else grad_h0,
-        grad_timespans if timespans_grad else None,
-        None,
-        *learned,
-        *(None,) * (len(flat) - _DATA - len(learned)),
-    ]
-
-
-def _registered_gradients(
-    ctx: Any, grad_output: Tensor | None, grad_hn: Tensor | None, grad_states: Tensor | None
-) -> tuple[Any, ...]:
-    grads = _gradients(ctx, ctx.needs_input_grad[2], grad_output, grad_hn)
-    return (*_nested(grads, ctx.counts), *(None,) * len(ctx.options))
-
-
-class _Eager(torch.autograd.Function):
-    """A forward operator with gradients, for eager mode.
-
-    What ``register_autograd`` makes does the same in some 150 us more.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any, operator: SequenceOperator, counts: Any, options: Any, *flat: Any
-    ) -> tuple[Tensor, Tensor]:
-        output, hn, states = below_autograd(operator.forward, *_nested(flat, counts), *options)
-        _save(ctx, operator, counts, options, states, flat)
-        return output, hn
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        return (None, None, None, *_gradients(ctx, ctx.needs_input_grad[5], *grads[:2]))
-
-
-class _Transformable(torch.autograd.Function):
-    """The same inside ``torch.func.grad`` and its like, which takes 20 us more."""
-
-    @staticmethod
-    def forward(
-        operator: SequenceOperator, counts: Any, options: Any, *flat: Any
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        return below_autograd(operator.forward, *_nested(flat, counts), *options)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        operator, counts, options, *flat = inputs
-        _save(ctx, operator, counts, options, output[2], flat)
-        ctx.mark_non_differentiable(output[2])
-
-    backward = staticmethod(_Eager.backward)
-
-
-class _TransformableBackward(torch.autograd.Function):
-    """A backward operator there."""
-
-    @staticmethod
-    def forward(
-        operator: SequenceOperator, counts: Any, options: Any, *flat: Any
-    ) -> tuple[Tensor, ...]:
-        arguments = *flat[:3], *_nested(flat[3:], counts), *options
-        *grads, parameters, memory = below_autograd(operator.backward, *arguments)
-        return (*grads, *parameters, *memory)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        ctx.operator = inputs[0]
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Any) -> Any:
-        ctx.operator.no_second_derivative(ctx, *grads)

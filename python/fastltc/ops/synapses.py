@@ -14,17 +14,6 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
-__all__ = [
-    "RoundedMask",
-    "SynapseCache",
-    "THOROUGH_FROM",
-    "mask_entries",
-    "mask_ones",
-    "plain_tensors",
-    "stacked_synapse_list",
-    "synapse_list",
-]
-
 _UNCOUNTED = -1
 """The version of a tensor that was made in inference mode, where versions are not counted."""
 
@@ -47,7 +36,7 @@ def synapse_list(mask: Tensor | npt.NDArray[Any], name: str = "mask") -> Tensor:
         list[N + 1 + s]             presynaptic neuron (or input) of synapse s, ascending per j
 
     Args:
-        mask: ``[pre, post]``, any dtype, 0 or 1 up to rounding (:func:`mask_ones`).
+        mask: ``[pre, post]``, any dtype, 0 or 1 up to rounding.
         name: what to call it in errors.
 
     Returns:
@@ -67,8 +56,6 @@ def synapse_list(mask: Tensor | npt.NDArray[Any], name: str = "mask") -> Tensor:
         raise ValueError(f"{name}: expected shape [pre, post], got {list(mask.shape)}")
     with plain_tensors():
         connected = mask_ones(mask, name).numpy()
-    if connected.ndim != 2:  # inside torch.vmap
-        raise ValueError(f"{name}: expected shape [pre, post], got {list(connected.shape)}")
     pointers = np.concatenate([[0], connected.sum(0).cumsum()])
     presynaptic = np.nonzero(connected.T)[1]
     synapses = np.concatenate([pointers, presynaptic]).astype(np.int32)
@@ -76,36 +63,32 @@ def synapse_list(mask: Tensor | npt.NDArray[Any], name: str = "mask") -> Tensor:
         return torch.from_numpy(synapses).to(device)
 
 
+def synapse_mask(synapses: Tensor, rows: int, columns: int) -> Tensor:
+    """Return the mask, ``[rows, columns]``, that :func:`synapse_list` lists the synapses of."""
+    with plain_tensors():
+        synapses = _unwrapped(synapses, "synapses").long()
+        pointers, presynaptic = synapses[: columns + 1], synapses[columns + 1 :]
+        of = torch.arange(columns, device=synapses.device).repeat_interleave(pointers.diff())
+        mask = torch.zeros(rows, columns, dtype=torch.bool, device=synapses.device)
+        mask[presynaptic, of] = True
+        return mask
+
+
 _ROUNDING = {torch.bfloat16: 2**-6, torch.float16: 2**-8, torch.float64: 2**-16}
 """How far a one may be off, by the coarsest dtype that holds all entries of the mask."""
 
 
 def mask_ones(mask: Tensor | npt.NDArray[Any], name: str) -> Tensor:
-    """Find the ones of a mask whose entries are 0 or 1 up to rounding.
+    """Find the ones of a mask whose entries are 0 or 1 up to rounding: bool, on the CPU.
 
     Averages of checkpoints (of clients, of the last epochs, of a student and its teacher) leave
     masks of 0 and, say, 1.0000001: four units in the last place of a half type are allowed, where
     the mask was stored in one, and 1.5e-5 else. That is far less than one of many averaged masks
-    takes away from a one, or puts in the place of a zero, where it differs from the others.
-
-    Args:
-        mask: any shape, any dtype, with values.
-        name: what to call it in errors.
-
-    Returns:
-        bool, of the shape of the mask, on the CPU.
-
-    Raises:
-        ValueError: if an entry is neither.
-
-    Example:
-        >>> import torch
-        >>> from fastltc.ops.synapses import mask_ones
-        >>> mask_ones(sum(0.1 * torch.eye(2) for _ in range(10)), "mask").tolist()
-        [[True, False], [False, True]]
+    takes away from a one, or puts in the place of a zero, where it differs from the others. A
+    ValueError names an entry that is neither.
     """
     if isinstance(mask, Tensor):
-        entries = _unwrapped(mask).detach().to("cpu", torch.float64)
+        entries = _unwrapped(mask, name).detach().to("cpu", torch.float64)
     else:
         entries = torch.from_numpy(np.asarray(mask, dtype=np.float64))
     ones = entries == 1
@@ -218,15 +201,8 @@ def _remember(entries: Tensor, mask: Tensor) -> None:
 def check_entries(entries: Tensor, mask: Tensor) -> None:
     """Raise ValueError if a list of entries is not that of a mask.
 
-    Lists are compared once; afterwards identity and versions are. Only plain tensors on the CPU
-    are looked at.
-
-    Args:
-        entries: what should be the list of ``mask``.
-        mask: ``[O, I]``, 0 or 1.
-
-    Raises:
-        ValueError: if it is that of another mask.
+    Lists are compared once; afterwards identity and versions are. Only plain tensors on the CPU are
+    looked at.
     """
     known = _CHECKED.get(id(entries))
     if (
@@ -247,16 +223,11 @@ def check_entries(entries: Tensor, mask: Tensor) -> None:
 
 
 class SynapseCache:
-    """The synapse list of a mask, made anew when the mask has changed.
+    """The synapse list of a mask, made anew by ``make`` when the mask has changed.
 
-    A change is noticed by the identity, address and version of the tensor. An in-place edit
-    through ``mask.data`` changes none of them, so the values are compared too, where that costs
-    little beside the call itself; see :meth:`current`.
-
-    Args:
-        synapses: the list to begin with.
-        name: what to call the mask in errors.
-        make: makes the list from the mask and its name.
+    A change is noticed by the identity, address and version of the tensor. An in-place edit through
+    ``mask.data`` changes none of them, so the values are compared too, where that costs little
+    beside the call itself; see :meth:`current`. Errors call the mask ``name``.
     """
 
     def __init__(
@@ -279,16 +250,11 @@ class SynapseCache:
         return SynapseCache, (self.synapses, self._name, self._make)
 
     def current(self, mask: Tensor, thorough: bool | None) -> Tensor:
-        """Return the synapse list of ``mask``.
+        """Return the synapse list of ``mask``, whose entries are 0 or 1.
 
-        Args:
-            mask: as what the list was made of, 0 or 1.
-            thorough: whether to compare the values of a large mask also (of more than 4096
-                entries; those of a small one always are). None: compare none. Only masks on the
-                CPU are compared.
-
-        Raises:
-            ValueError: if the mask has changed and an entry is neither 0 nor 1.
+        ``thorough`` is whether to compare the values of a large mask also (of more than 4096
+        entries; those of a small one always are). None: compare none. Only masks on the CPU are
+        compared.
         """
         if (
             mask is self._mask
@@ -320,8 +286,8 @@ class SynapseCache:
             self._mask = None
             return self.synapses
         with plain_tensors():
+            mask = _unwrapped(mask, self._name)
             self.synapses = self._make(mask, self._name)
-            mask = _unwrapped(mask)
             self._version = _version(mask)
             self._mask, self._address, self._stride = mask, mask.data_ptr(), mask.stride()
             self._memory, self._copy = None, b""
@@ -349,11 +315,7 @@ class SynapseCache:
 
 
 class RoundedMask(SynapseCache):
-    """A mask as the operators take it that read masks: exactly 0 where it is 0 up to rounding.
-
-    Args:
-        name: what to call the mask in errors.
-    """
+    """A mask as the operators take it that read masks: exactly 0 where it is 0 up to rounding."""
 
     def __init__(self, name: str) -> None:
         super().__init__(torch.empty(0), name, _round_mask)
@@ -368,7 +330,7 @@ class RoundedMask(SynapseCache):
 
 
 def _round_mask(mask: Tensor, name: str) -> Tensor:
-    ones, plain = mask_ones(mask, name), _unwrapped(mask).detach()
+    ones, plain = mask_ones(mask, name), _unwrapped(mask, name).detach()
     return plain if torch.equal(ones, (plain != 0).cpu()) else ones.to(plain)
 
 
@@ -395,8 +357,22 @@ def plain_tensors() -> Iterator[None]:
         torch._C._set_tracing_state(tracing)  # type: ignore[attr-defined]
 
 
-def _unwrapped(mask: Tensor) -> Tensor:
-    """Return the tensor that holds the values, inside ``torch.func.grad`` and its like."""
-    while torch._C._functorch.is_functorch_wrapped_tensor(mask):
-        mask = torch._C._functorch.get_unwrapped(mask)
+def _unwrapped(mask: Tensor, name: str) -> Tensor:
+    """Return the tensor that holds the values, inside ``torch.func.grad`` and its like.
+
+    Layers that ``torch.vmap`` stacks have one wiring.
+    """
+    functorch = torch._C._functorch
+    dims = []
+    while functorch.is_functorch_wrapped_tensor(mask):
+        if functorch.is_batchedtensor(mask):
+            dims.append(functorch.maybe_get_bdim(mask))
+        mask = functorch.get_unwrapped(mask)
+    for dim in reversed(dims):
+        others, mask = mask, mask.select(dim, 0)
+        if not (others == mask.unsqueeze(dim)).all():
+            raise ValueError(
+                f"{name}: expected the same mask in all entries of torch.vmap, got several; "
+                "fastltc.ParallelLTC runs LTC layers of different wirings in one call"
+            )
     return mask

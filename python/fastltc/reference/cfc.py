@@ -10,8 +10,6 @@ from torch.nn import functional as F
 
 from fastltc.reference.sequence import run_sequence
 
-__all__ = ["cfc"]
-
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "lecun_tanh": lambda x: 1.7159 * torch.tanh(0.666 * x),
     "silu": F.silu,

@@ -10,8 +10,6 @@ from torch.nn.functional import softplus as torch_softplus
 
 from fastltc.reference.sequence import run_sequence
 
-__all__ = ["ltc"]
-
 
 def ltc(
     x: Tensor,

@@ -6,8 +6,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["memory_cell"]
-
 
 def memory_cell(
     x: Tensor, h: Tensor, c: Tensor, weight: Tensor, bias: Tensor, recurrent_weight: Tensor

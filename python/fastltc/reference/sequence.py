@@ -9,8 +9,6 @@ from torch import Tensor
 
 from fastltc.reference.memory import memory_cell
 
-__all__ = ["bounded", "run_sequence"]
-
 
 def run_sequence(
     step: Callable[[int, Tensor, Tensor, Tensor], Tensor],
@@ -64,14 +62,6 @@ def bounded(timespans: Tensor) -> Tensor:
     """Return time steps of at most the root of the largest number, which is the limit to rounding.
 
     Their products with what a layer computes stay finite.
-
-    Args:
-        timespans: any shape, floating point.
-
-    Example:
-        >>> import torch
-        >>> bounded(torch.tensor([1.0, 3e38]))
-        tensor([1.0000e+00, 1.8447e+19])
     """
     # float16 has no room above it, and is not squared.
     return timespans.clamp(max=max(65504.0, torch.finfo(timespans.dtype).max ** 0.5))

@@ -10,30 +10,12 @@ from typing import Any
 
 import numpy as np
 
-__all__ = [
-    "ACTIVATIONS",
-    "RECURRENT",
-    "Model",
-    "ModelFileError",
-    "check_keys",
-    "check_layers",
-    "check_model",
-    "check_names",
-    "check_shape",
-    "shown",
-    "tensor_shapes",
-    "unit_in_words",
-    "unit_remark",
-]
+from .._parameters import CFC_ACTIVATIONS, CFC_HEADS, LTC_MASKS, LTC_TABLE
 
 RECURRENT = ("ltc", "wired_cfc", "cfc")
 """Types of the layers that have a state."""
 ACTIVATIONS = ("relu", "tanh", "sigmoid", "silu", "gelu", "lecun_tanh", "softplus", "softmax")
 """Functions of an activation layer; the softmax is over the features."""
-CFC_MODES = ("default", "pure", "no_gate")
-CFC_ACTIVATIONS = ("lecun_tanh", "silu", "relu", "tanh", "gelu")
-MAPPINGS = ("affine", "linear", None)
-
 # Far above what any model of this kind needs; they bound what a forged file can ask for.
 _MAX_PARAMETERS = 1 << 29
 _MAX_SIZE = 1 << 20
@@ -80,7 +62,7 @@ class Model:
 
     @property
     def state_size(self) -> int:
-        """Numbers that a stream carries: of each recurrent layer the h, then its c if it has one.
+        """Numbers that a stream carries, of each recurrent layer the h, then its c if it has one.
 
         h is ``[units]``; with ``mixed_memory`` the c of the LSTM cell, ``[units]``, follows it.
         """
@@ -100,77 +82,55 @@ class Model:
         }
 
 
-# A check takes a value of a layer's description and returns what is wrong with it, or None.
-_Check = Callable[[Any], str | None]
+# What a value of a layer's description has to be: whether it is that, and that in words.
+_Check = tuple[Callable[[Any], bool], str]
 
 
 def _size(least: int = 1, most: int = _MAX_SIZE) -> _Check:
-    def check(value: Any) -> str | None:
-        if type(value) is int and least <= value <= most:
-            return None
-        return f"an integer from {least} to {most}"
+    def is_one(value: Any) -> bool:
+        return type(value) is int and least <= value <= most
 
-    return check
+    return is_one, f"an integer from {least} to {most}"
 
 
 def _one_of(*allowed: Any) -> _Check:
-    def check(value: Any) -> str | None:
-        if any(type(value) is type(known) and value == known for known in allowed):
-            return None
-        return "one of " + ", ".join(json.dumps(known) for known in allowed)
+    def is_one(value: Any) -> bool:
+        return any(type(value) is type(known) and value == known for known in allowed)
 
-    return check
+    return is_one, "one of " + ", ".join(json.dumps(known) for known in allowed)
 
 
-def _optional(check_value: _Check) -> _Check:
-    def check(value: Any) -> str | None:
-        expected = None if value is None else check_value(value)
-        return None if expected is None else f"{expected}, or null"
-
-    return check
+_IS_SIZE, _A_SIZE = _size()
 
 
-def _cells(value: Any) -> str | None:
-    good = type(value) is list and 1 <= len(value) <= _MAX_CELLS
-    if good and all(_size()(cell) is None for cell in value):
-        return None
-    return f"a list of 1 to {_MAX_CELLS} sizes"
-
-
-def _epsilon(value: Any) -> str | None:
-    if type(value) in (int, float) and 0 <= value <= 1:
-        return None
-    return "a number from 0 to 1"
+def _are_sizes(value: Any) -> bool:
+    return type(value) is list and 1 <= len(value) <= _MAX_CELLS and all(map(_IS_SIZE, value))
 
 
 _BOOL = _one_of(True, False)
+_MAPPING = _one_of("affine", "linear", None)
 _ENDS = {"input_size": _size(), "output_size": _size()}
-_LAYER = {"input_size": _size(), "units": _size(), "output_size": _size()}
+_LAYER = {**_ENDS, "units": _size(), "mixed_memory": _BOOL}
+_CFC = {
+    **_LAYER,
+    "mode": _one_of("default", "pure", "no_gate"),
+    "proj_size": (lambda value: value is None or _IS_SIZE(value), f"{_A_SIZE}, or null"),
+}
 _KEYS: dict[str, dict[str, _Check]] = {
     "ltc": {
         **_LAYER,
         "ode_unfolds": _size(most=_MAX_UNFOLDS),
-        "epsilon": _epsilon,
+        "epsilon": (lambda v: type(v) in (int, float) and 0 <= v <= 1, "a number from 0 to 1"),
         "implicit_param_constraints": _BOOL,
-        "input_mapping": _one_of(*MAPPINGS),
-        "output_mapping": _one_of(*MAPPINGS),
-        "mixed_memory": _BOOL,
+        "input_mapping": _MAPPING,
+        "output_mapping": _MAPPING,
     },
-    "wired_cfc": {
-        **_LAYER,
-        "cells": _cells,
-        "mode": _one_of(*CFC_MODES),
-        "mixed_memory": _BOOL,
-        "proj_size": _optional(_size()),
-    },
+    "wired_cfc": {**_CFC, "cells": (_are_sizes, f"a list of 1 to {_MAX_CELLS} sizes")},
     "cfc": {
-        **_LAYER,
-        "mode": _one_of(*CFC_MODES),
+        **_CFC,
         "activation": _one_of(*CFC_ACTIVATIONS),
         "backbone_layers": _size(0, _MAX_CELLS),
         "backbone_units": _size(0),
-        "mixed_memory": _BOOL,
-        "proj_size": _optional(_size()),
     },
     "linear": {**_ENDS, "bias": _BOOL},
     "activation": {"function": _one_of(*ACTIVATIONS)},
@@ -178,11 +138,7 @@ _KEYS: dict[str, dict[str, _Check]] = {
 
 
 def tensor_shapes(layer: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    """Return names and shapes of the tensors of a layer, as in its state dict.
-
-    Args:
-        layer: a description whose keys and values are valid, see docs/export.md.
-    """
+    """Return names and shapes of the tensors of a layer, as in its state dict; it must be valid."""
     kind = layer["type"]
     if kind == "activation":
         return {}
@@ -193,16 +149,13 @@ def tensor_shapes(layer: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     neurons = layer["units"]
     shapes: dict[str, tuple[int, ...]] = {}
     if kind == "ltc":
-        shapes = dict.fromkeys(("gleak", "vleak", "cm"), (neurons,))
-        for name in ("sigma", "mu", "w", "erev", "sparsity_mask"):
-            shapes[name] = neurons, neurons
-            shapes[f"sensory_{name}"] = inputs, neurons
-        for side, size in (("input", inputs), ("output", layer["output_size"])):
-            mapping = layer[f"{side}_mapping"]
-            if mapping is not None:
-                shapes[f"{side}_w"] = (size,)
-            if mapping == "affine":
-                shapes[f"{side}_b"] = (size,)
+        sizes = {"N": neurons, "I": inputs, "M": layer["output_size"]}
+        maps = {"w": ("affine", "linear"), "b": ("affine",)}
+        for name, axes in (*((row.name, row.shape) for row in LTC_TABLE), *LTC_MASKS.items()):
+            side, _, key = name.partition("_")
+            mapping = f"{side}_mapping"
+            if mapping not in layer or layer[mapping] in maps[key]:
+                shapes[name] = tuple(sizes[axis] for axis in axes)
         read = layer["output_size"]
     elif kind == "wired_cfc":
         before = inputs
@@ -232,11 +185,11 @@ def tensor_shapes(layer: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
 
 
 def _heads(layer: Mapping[str, Any], width: int, size: int) -> dict[str, tuple[int, ...]]:
-    dense = ("ff1",) if layer["mode"] == "pure" else ("ff1", "ff2", "time_a", "time_b")
+    pure = layer["mode"] == "pure"
     shapes: dict[str, tuple[int, ...]] = {}
-    for name in dense:
+    for name in CFC_HEADS[:1] if pure else CFC_HEADS:
         shapes[f"{name}.weight"], shapes[f"{name}.bias"] = (size, width), (size,)
-    if layer["mode"] == "pure":
+    if pure:
         shapes["w_tau"] = shapes["A"] = 1, size
     return shapes
 
@@ -353,28 +306,24 @@ def _check_layer(where: str, layer: Any) -> None:
     check_keys(where, layer, ("type", *checks))
     for key, check in checks.items():
         _check_value(f"{where}.{key}", layer[key], check)
-    given, wanted = layer.get("output_size"), None
+    given = layer.get("output_size")
     if kind == "ltc" and given > layer["units"]:
         raise ModelFileError(
             f"{where}.output_size: expected at most units = {layer['units']}, got {given}"
         )
-    if kind == "wired_cfc":
-        if sum(layer["cells"]) != layer["units"]:
-            raise ModelFileError(
-                f"{where}.cells: expected sizes whose sum is units = {layer['units']}, got "
-                f"{sum(layer['cells'])}"
-            )
-        wanted = layer["cells"][-1]
-    elif kind == "cfc":
-        if (layer["backbone_layers"] == 0) != (layer["backbone_units"] == 0):
-            raise ModelFileError(
-                f"{where}.backbone_units: expected 0 without backbone layers, else 1 or more, got "
-                f"{layer['backbone_units']} with backbone_layers = {layer['backbone_layers']}"
-            )
-        wanted = layer["units"]
-    if wanted is not None:
-        projected = layer["proj_size"]
-        wanted = wanted if projected is None else projected
+    if kind == "wired_cfc" and sum(layer["cells"]) != layer["units"]:
+        raise ModelFileError(
+            f"{where}.cells: expected sizes whose sum is units = {layer['units']}, got "
+            f"{sum(layer['cells'])}"
+        )
+    if kind == "cfc" and (layer["backbone_layers"] == 0) != (layer["backbone_units"] == 0):
+        raise ModelFileError(
+            f"{where}.backbone_units: expected 0 without backbone layers, else 1 or more, got "
+            f"{layer['backbone_units']} with backbone_layers = {layer['backbone_layers']}"
+        )
+    if "proj_size" in layer:
+        last = layer["cells"][-1] if kind == "wired_cfc" else layer["units"]
+        wanted = last if layer["proj_size"] is None else layer["proj_size"]
         if given != wanted:
             raise ModelFileError(f"{where}.output_size: expected {wanted}, got {given}")
 
@@ -390,8 +339,8 @@ def check_keys(where: str, found: dict[str, Any], wanted: tuple[str, ...]) -> No
 
 
 def _check_value(name: str, value: Any, check: _Check) -> None:
-    expected = check(value)
-    if expected is not None:
+    is_right, expected = check
+    if not is_right(value):
         raise ModelFileError(f"{name}: expected {expected}, got {shown(value)}")
 
 

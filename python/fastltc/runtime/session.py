@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 else:
     _runtime = _extension.load_runtime()
 
-__all__ = ["Network", "Session", "load"]
-
 
 class Network(_runtime.Network):
     """A model whose parameters are prepared for inference, once for any number of sessions.
@@ -34,13 +32,11 @@ class Network(_runtime.Network):
         output_size: number of outputs of a stream, M.
         state_size: numbers that a stream carries from step to step.
         time_unit: seconds that one unit of a time step is.
-        input_names: a name for each input, or none at all.
-        output_names: a name for each output, of classes for example, or none at all.
 
     Example:
         >>> from fastltc.runtime import load
-        >>> network = load("model.safetensors")  # doctest: +SKIP
-        >>> left, right = network.session(), network.session()  # doctest: +SKIP
+        >>> network = load("model.safetensors")
+        >>> left, right = network.session(), network.session()
     """
 
     __slots__ = ("_names",)
@@ -54,10 +50,12 @@ class Network(_runtime.Network):
 
     @property
     def input_names(self) -> tuple[str, ...]:
+        """A name for each input, or none at all."""
         return self._names[0]
 
     @property
     def output_names(self) -> tuple[str, ...]:
+        """A name for each output, of classes for example, or none at all."""
         return self._names[1]
 
     def session(self, streams: int = 1) -> Session:
@@ -102,14 +100,12 @@ class Session(_runtime.Session):
         state_size: numbers that a stream carries from step to step: of each recurrent layer its
             h ``[N]`` and, with mixed memory, c ``[N]``.
         time_unit: seconds that one unit of a time step is.
-        input_names: a name for each input, or none at all.
-        output_names: a name for each output, of classes for example, or none at all.
 
     Example:
         >>> import numpy as np
         >>> from fastltc.runtime import Session
-        >>> session = Session.load("model.safetensors")  # doctest: +SKIP
-        >>> y = session.step(np.zeros(16, np.float32), dt=0.02)  # doctest: +SKIP
+        >>> session = Session.load("model.safetensors")
+        >>> y = session.step(np.zeros(16, np.float32), dt=0.02)
 
     Source: Hasani et al., Liquid Time-constant Networks, AAAI 2021; Closed-form continuous-time
     neural networks, Nature Machine Intelligence 2022.
@@ -124,10 +120,12 @@ class Session(_runtime.Session):
 
     @property
     def input_names(self) -> tuple[str, ...]:
+        """A name for each input, or none at all."""
         return self.network.input_names
 
     @property
     def output_names(self) -> tuple[str, ...]:
+        """A name for each output, of classes for example, or none at all."""
         return self.network.output_names
 
     @classmethod
@@ -159,6 +157,6 @@ def load(path: str | os.PathLike[str]) -> Network:
 
     Example:
         >>> from fastltc.runtime import load
-        >>> sessions = [load("a.safetensors").session(streams=64)]  # doctest: +SKIP
+        >>> sessions = [load("model.safetensors").session(streams=64)]
     """
     return Network(read_model(path))

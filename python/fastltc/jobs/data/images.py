@@ -168,7 +168,7 @@ def read_image(
 
     Example:
         >>> from fastltc.jobs.data import read_image
-        >>> read_image("scan.png", (1, 28, 28)).pixels.shape  # doctest: +SKIP
+        >>> read_image("scan.png", (1, 28, 28)).pixels.shape
         (1, 28, 28)
     """
     from PIL import Image

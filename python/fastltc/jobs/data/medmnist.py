@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..config import parse_toml
 from ..errors import DataError
+from ..files import parse_toml
 from .arrays import array_of, open_npz
 from .fetch import Published, obtain, verify
 from .options import DataOptions
@@ -39,6 +39,7 @@ class Record:
 
     @property
     def file_name(self) -> str:
+        """The file that MedMNIST publishes the set in."""
         return f"{self.name}.npz"
 
 

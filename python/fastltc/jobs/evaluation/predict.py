@@ -79,9 +79,10 @@ def predict(
 
     Example:
         >>> from fastltc.jobs import Run, predict
-        >>> checkpoint = Run.open("run").load_checkpoint()  # doctest: +SKIP
-        >>> predict(checkpoint, ["seven.png"])[0].name  # doctest: +SKIP
-        '7'
+        >>> checkpoint = Run.open("run").load_checkpoint()
+        >>> answer = predict(checkpoint, ["scan.png"])[0]
+        >>> answer.name in checkpoint.classes
+        True
     """
     if len(checkpoint.image_shape) != 3:
         raise ConfigError(

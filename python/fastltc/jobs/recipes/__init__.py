@@ -5,8 +5,9 @@ from __future__ import annotations
 from importlib import resources
 from typing import Any
 
-from ..config import parse_toml, read_toml
+from ..config import read_toml
 from ..errors import ConfigError
+from ..files import parse_toml
 
 
 def recipe_names() -> tuple[str, ...]:
