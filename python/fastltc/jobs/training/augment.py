@@ -31,7 +31,7 @@ def make_augment(config: TrainConfig, shape: tuple[int, ...]) -> Augment | None:
     if len(shape) != 3:
         raise ConfigError("augment: only images can be augmented")
     steps: list[Any] = []
-    kornia = _kornia() if wanted else None
+    kornia: Any = _kornia() if wanted else None
     if affine:
         steps.append(
             kornia.RandomAffine(
