@@ -47,6 +47,12 @@ _FILES: dict[str, tuple[str, str, str, tuple[int, ...]]] = {
         (10000,),
     ),
 }
+_NPZ_KEYS = {
+    "train_images": "x_train",
+    "train_labels": "y_train",
+    "test_images": "x_test",
+    "test_labels": "y_test",
+}
 
 
 def load_mnist(options: DataOptions) -> DataSet:
@@ -100,10 +106,9 @@ def _npz(options: DataOptions) -> Path | None:
 def _read_npz(path: Path) -> dict[str, NDArray[np.uint8]]:
     arrays = open_npz(path)
     found = {}
-    for kind, (_, _, _, shape) in _FILES.items():
-        split, _, what = kind.partition("_")
-        key = f"{'x' if what == 'images' else 'y'}_{split}"
+    for kind, key in _NPZ_KEYS.items():
         values = array_of(arrays, key, path)
+        shape = _FILES[kind][3]
         if values.shape != shape or not np.issubdtype(values.dtype, np.integer):
             raise DataError(
                 f"{path}: {key}: expected integers of shape {shape}, "
