@@ -128,6 +128,7 @@ class Eager(torch.autograd.Function):
     def forward(
         ctx: Any, operator: Any, counts: Counts, options: Any, *flat: Any
     ) -> tuple[Tensor, Tensor]:
+        """Call the operator and keep what the backward pass takes."""
         output, hn, states = below_autograd(operator.forward, *nested(flat, counts), *options)
         save_arguments(ctx, operator, counts, options, states, flat)
         return output, hn
@@ -135,6 +136,7 @@ class Eager(torch.autograd.Function):
     @staticmethod
     @_each_entry
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        """Return the gradients of all arguments."""
         return (None, None, None, *_gradients(ctx, ctx.needs_input_grad[5], *grads[:2]))
 
 
@@ -145,10 +147,12 @@ class Transformable(torch.autograd.Function):
     def forward(
         operator: Any, counts: Counts, options: Any, *flat: Any
     ) -> tuple[Tensor, Tensor, Tensor]:
+        """Call the operator."""
         return below_autograd(operator.forward, *nested(flat, counts), *options)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        """Keep what the backward pass takes."""
         operator, counts, options, *flat = inputs
         save_arguments(ctx, operator, counts, options, output[2], flat)
         ctx.mark_non_differentiable(output[2])
@@ -159,6 +163,8 @@ class Transformable(torch.autograd.Function):
     def vmap(
         info: Any, in_dims: Sequence[Any], operator: Any, counts: Counts, options: Any, *flat: Any
     ) -> tuple[tuple[Tensor, ...], tuple[int | None, ...]]:
+        """Run the entries in as few calls as they allow."""
+
         def apply(options: Any, *flat: Any) -> tuple[Tensor, Tensor, Tensor]:
             return Transformable.apply(operator, counts, options, *flat)
 
