@@ -9,7 +9,10 @@
 
 #include <cstdint>
 #include <initializer_list>
+#include <span>
 #include <string>
+
+#include "core/list_text.h"
 
 namespace fastltc::runtime {
 
@@ -49,9 +52,7 @@ struct ArrayView {
     return total;
   }
   std::string shape_text() const {
-    std::string text = "[";
-    for (int k = 0; k < dimensions; ++k) text += (k ? ", " : "") + std::to_string(shape[k]);
-    return text + "]";
+    return list_text(std::span(shape, static_cast<size_t>(dimensions)));
   }
 
  private:
