@@ -2,7 +2,7 @@
 
 CXX_FILES = $(shell git ls-files '*.h' '*.cpp' '*.cu' '*.cuh')
 
-.PHONY: develop lint format test test-cpp bench packaging
+.PHONY: develop lint format test test-cpp bench docs packaging
 
 develop:  ## editable install that compiles again, where needed, at each import
 	pip install scikit-build-core 'pybind11>=3' 'cmake>=3.25' ninja
@@ -30,6 +30,9 @@ test-cpp:  ## the C++ tests, under sanitizers
 
 bench:
 	pytest benchmarks
+
+docs:  ## the site in build/docs; FASTLTC_DOCS_QUICK=1 for the short form of the notebooks
+	sphinx-build -W --keep-going -b html docs build/docs
 
 packaging:  ## gigabytes of torch and some minutes: make packaging TORCH=2.13.0
 	python tools/check_packaging.py --torch '$(TORCH)' all

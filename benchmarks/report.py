@@ -1,9 +1,11 @@
-"""Makes the table of measured numbers out of the JSON of a run.
+"""Makes the tables of measured numbers out of the JSON of a run.
 
     pytest benchmarks --benchmark-json=benchmarks/results/NAME.json
-    python benchmarks/report.py benchmarks/results/NAME.json [--readme README.md]
+    python benchmarks/report.py benchmarks/results/NAME.json \\
+        [--docs docs/benchmarks.md] [--readme README.md]
 
-Prints the table, or writes it between the two marker comments of a Markdown file.
+Prints the table of all rows, or writes it between the two marker comments of a Markdown file, and
+the eight rows of `README` between those of another.
 """
 
 from __future__ import annotations
@@ -11,7 +13,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,24 +23,73 @@ from figures import Figure, Row, duration, number
 BEGIN = "<!-- benchmark table: begin -->"
 END = "<!-- benchmark table: end -->"
 HEADER = ("case", "fastltc", "against ncps", "against LSTM", "other", "asked", "reached")
+README_HEADER = ("training step", "fastltc", "ncps", "LSTM", "targets")
+# The benchmarks of the README, and what they are called there. Missed targets are among them.
+README = {
+    "test_training_step[auto_ncp_19]": "LTC, 19 neurons, NCP",
+    "test_training_step[auto_ncp_64]": "LTC, 64 neurons, NCP",
+    "test_training_step[fully_connected_64]": "LTC, 64 neurons, all to all",
+    "test_training_step[cfc_auto_ncp_19]": "CfC, 19 neurons, NCP",
+    "test_training_step[cfc_64]": "CfC, 64 neurons, backbone",
+    "test_training_step[cfc_mixed_auto_ncp_19]": "CfC, 19 neurons, mixed memory",
+    "test_step[one_step]": "LTC, 19: step of a stream",
+    "test_peak_memory[auto_ncp_64]": "LTC, 64: memory in training",
+}
 # Above this many waiting tasks per core before the run, others were using the machine.
 BUSY = 0.7
 
 
-def read_rows(data: dict[str, Any]) -> list[Row]:
-    """Return the rows of a run."""
-    return [
-        Row.from_json(benchmark["extra_info"]["row"])
+def read_rows(data: dict[str, Any]) -> dict[str, Row]:
+    """Return the rows of a run by the names of their benchmarks."""
+    return {
+        benchmark["name"]: Row.from_json(benchmark["extra_info"]["row"])
         for benchmark in data["benchmarks"]
         if "row" in benchmark["extra_info"]
-    ]
+    }
 
 
-def table(rows: Sequence[Row]) -> str:
+def table(rows: Iterable[Row]) -> str:
     """Return a Markdown table; rows in which nothing is asked come last."""
     rows = sorted(rows, key=lambda row: all(figure.asked is None for figure in row.figures))
-    lines = [HEADER, ("---",) * len(HEADER), *(_cells(row) for row in rows)]
+    return _markdown([HEADER, ("---",) * len(HEADER), *(_cells(row) for row in rows)])
+
+
+def readme_table(rows: Mapping[str, Row]) -> str:
+    """Return the rows of `README` as a table that reads well as plain text too.
+
+    How many times as quick (or small) as another: the median of the ratio, or 1 over the median.
+
+    Raises:
+        ValueError: if a row is missing.
+    """
+    missing = [name for name in README if name not in rows]
+    if missing:
+        raise ValueError(f"expected a result of {missing[0]}, which the README shows")
+    lines = [README_HEADER]
+    for name, label in README.items():
+        row = rows[name]
+        asked = [figure for figure in row.figures if figure.asked]
+        met = sum(bool(figure.reached) for figure in asked)
+        amount = _amount(next(iter(row.contestants.values())))
+        others = [_times(row, column) for column in ("ncps", "LSTM")]
+        lines.append((label, amount, *others, f"{met} of {len(asked)} met"))
+    widths = [max(len(line[column]) for line in lines) for column in range(len(README_HEADER))]
+    lines.insert(1, tuple("-" * width for width in widths))
+    return _markdown(
+        [cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in lines
+    )
+
+
+def _markdown(lines: Iterable[Iterable[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _times(row: Row, column: str) -> str:
+    for figure in row.figures:
+        if figure.column == column:
+            share = figure.text.startswith("{} of ")
+            return f"{number(1 / figure.value.median if share else figure.value.median)} x"
+    return ""
 
 
 def load_warning(load: float | None, cores: int) -> str | None:
@@ -119,37 +171,47 @@ def _amount(contestant: dict[str, float]) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("result", type=Path, help="JSON of pytest-benchmark")
-    parser.add_argument("--readme", type=Path, help="Markdown file with the two markers")
+    parser.add_argument("--docs", type=Path, help="Markdown file for all rows, with the markers")
+    parser.add_argument("--readme", type=Path, help="Markdown file for eight, with the markers")
     options = parser.parse_args(arguments)
     data = json.loads(options.result.read_text(encoding="utf-8"))
-    quick = data["machine_info"]["quick"]
-    if quick and options.readme:
+    files = [file for file in (options.docs, options.readme) if file]
+    if data["machine_info"]["quick"] and files:
         print(
             f"{options.result}: of the quick mode (FASTLTC_BENCH_QUICK), which measures nothing; "
-            f"{options.readme} stays as it is",
+            f"{' and '.join(map(str, files))} stays as it is",
             file=sys.stderr,
         )
         return 1
     for warning in warnings(data):
         print(warning, file=sys.stderr)
-    block = f"{table(read_rows(data))}\n\n{conditions(data, f'`{_shown_path(options)}`')}"
-    if not options.readme:
-        print(block)
+    rows = read_rows(data)
+    about = conditions(data, f"`{_shown_path(options.result)}`")
+    if not files:
+        print(f"{table(rows.values())}\n\n{about}")
         return 0
-    try:
-        text = replace_block(options.readme.read_text(encoding="utf-8"), block)
-    except ValueError as error:
-        print(f"{options.readme}: {error}", file=sys.stderr)
-        return 1
-    options.readme.write_text(text, encoding="utf-8")
+    texts = {}
+    for file in files:
+        try:
+            if file == options.readme:
+                block = (
+                    f"{readme_table(rows)}\n\n{textwrap.fill(about, 80, break_on_hyphens=False)}"
+                )
+            else:
+                block = f"{table(rows.values())}\n\n{about}"
+            texts[file] = replace_block(file.read_text(encoding="utf-8"), block)
+        except ValueError as error:
+            print(f"{file}: {error}", file=sys.stderr)
+            return 1
+    for file, text in texts.items():
+        file.write_text(text, encoding="utf-8")
     return 0
 
 
-def _shown_path(options: argparse.Namespace) -> str:
-    """Return the path of the result as seen from the Markdown file, or its name."""
-    folder = (options.readme or Path("README.md")).resolve().parent
-    result: Path = options.result.resolve()
-    return result.relative_to(folder).as_posix() if result.is_relative_to(folder) else result.name
+def _shown_path(result: Path) -> str:
+    """Return the path of the result inside the repository, or its name."""
+    root, result = Path(__file__).resolve().parents[1], result.resolve()
+    return result.relative_to(root).as_posix() if result.is_relative_to(root) else result.name
 
 
 if __name__ == "__main__":

@@ -47,7 +47,9 @@ Returns:
     Outputs, float32, ``[T, S, M]``, or ``[T, M]`` for ``xs`` of ``[T, I]``; ``out`` if it is given.
 
 Raises:
-    As ``step``; everything is checked before the first step.)";
+    ValueError: as ``step``; everything is checked before the first step.
+    TypeError: as ``step``.
+    RuntimeError: as ``step``.)";
 
 inline constexpr const char* kResetText =
     R"(reset($self, streams=None)

@@ -1,12 +1,17 @@
 import copy
 import json
+import shutil
+import xml.etree.ElementTree
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import picture
 import report
 from figures import Figure, Row, Spread, duration, number
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def spread(value: float) -> Spread:
@@ -41,7 +46,26 @@ NOTHING_ASKED = Row(
 )
 
 
-def run(*rows: Row) -> dict[str, Any]:
+# The rows of the README, each with another number.
+EIGHT = {
+    name: Row(
+        "AutoNCP(19, 2), B=128",
+        "forward + backward",
+        2,
+        [
+            Figure("ncps", "{} x ncps", spread(100 + number), at_least=104),
+            Figure("LSTM", "{} of LSTM(19)", spread(0.5), at_most=0.4),
+            Figure("other", "{} x", spread(7.0)),
+        ],
+        {"fastltc": {"seconds": 1e-3, "q1": 1e-3, "q3": 1e-3, "calls": 10}},
+    )
+    for number, name in enumerate(report.README)
+}
+
+
+def run(*rows: Row, **named: Row) -> dict[str, Any]:
+    """A run of rows, the names of whose benchmarks do not matter or are given."""
+    named = {f"test_{index}": row for index, row in enumerate(rows)} | named
     return {
         "machine_info": {
             "processor": "Some CPU",
@@ -57,19 +81,21 @@ def run(*rows: Row) -> dict[str, Any]:
         },
         "commit_info": {"id": "0123456789abcdef0123456789abcdef01234567", "dirty": False},
         "datetime": "2026-01-02T03:04:05+00:00",
-        "benchmarks": [{"extra_info": {"row": row.to_json()}} for row in rows],
+        "benchmarks": [
+            {"name": name, "extra_info": {"row": row.to_json()}} for name, row in named.items()
+        ],
     }
 
 
 @pytest.fixture
 def files(tmp_path: Path) -> tuple[Path, Path]:
-    """A result and a README with markers."""
+    """A result and a page with markers."""
     result = tmp_path / "benchmarks" / "results" / "some.json"
     result.parent.mkdir(parents=True)
-    result.write_text(json.dumps(run(TRAINING, MEMORY)))
-    readme = tmp_path / "README.md"
-    readme.write_text(f"# Title\n\n{report.BEGIN}\nold\n{report.END}\n\nThe end.\n")
-    return result, readme
+    result.write_text(json.dumps(run(TRAINING, MEMORY, **EIGHT)))
+    page = tmp_path / "page.md"
+    page.write_text(f"# Title\n\n{report.BEGIN}\nold\n{report.END}\n\nThe end.\n")
+    return result, page
 
 
 def cells(line: str) -> list[str]:
@@ -78,7 +104,7 @@ def cells(line: str) -> list[str]:
 
 def test_rows_survive_json() -> None:
     rows = [TRAINING, MEMORY, NOTHING_ASKED]
-    assert report.read_rows(json.loads(json.dumps(run(*rows)))) == rows
+    assert list(report.read_rows(json.loads(json.dumps(run(*rows)))).values()) == rows
 
 
 def test_rows_without_a_target_come_last_and_others_keep_their_order() -> None:
@@ -90,8 +116,8 @@ def test_rows_without_a_target_come_last_and_others_keep_their_order() -> None:
 
 def test_benchmarks_without_a_row_are_left_out() -> None:
     data = run(TRAINING)
-    data["benchmarks"].append({"extra_info": {}})
-    assert report.read_rows(data) == [TRAINING]
+    data["benchmarks"].append({"name": "test_other", "extra_info": {}})
+    assert report.read_rows(data) == {"test_0": TRAINING}
 
 
 def test_table_has_times_ratios_targets_and_whether_they_are_reached() -> None:
@@ -166,22 +192,76 @@ def test_durations_have_a_unit() -> None:
     ]
 
 
-def test_readme_gets_the_table_between_its_markers(files: tuple[Path, Path]) -> None:
-    result, readme = files
-    assert report.main([str(result), "--readme", str(readme)]) == 0
-    text = readme.read_text()
+def test_a_page_gets_the_table_between_its_markers(files: tuple[Path, Path]) -> None:
+    result, page = files
+    assert report.main([str(result), "--docs", str(page)]) == 0
+    text = page.read_text()
     assert text.startswith(f"# Title\n\n{report.BEGIN}\n| case |")
     assert text.endswith(f"{report.END}\n\nThe end.\n")
     assert "old" not in text
     for part in ("Some CPU", "avx512", "2 cores", "torch 2.13.0", "0123456789ab", "2026-01-02"):
         assert part in text
-    assert "`benchmarks/results/some.json`" in text
+    assert "`some.json`" in text
+    assert text.count("| 1 ms |") == 8
     # A second time changes nothing.
+    assert report.main([str(result), "--docs", str(page)]) == 0
+    assert page.read_text() == text
+
+
+def test_readme_gets_eight_rows_within_80_columns(files: tuple[Path, Path]) -> None:
+    result, readme = files
     assert report.main([str(result), "--readme", str(readme)]) == 0
-    assert readme.read_text() == text
+    lines = readme.read_text().splitlines()
+    table = [cells(line) for line in lines if line.startswith("|")]
+    assert table[0] == list(report.README_HEADER)
+    assert table[2:] == [
+        [label, "1 ms", f"{100 + index} x", "2 x", f"{int(index >= 4)} of 2 met"]
+        for index, label in enumerate(report.README.values())
+    ]
+    assert max(map(len, lines)) <= 80
+    assert len({len(line) for line in lines if line.startswith("|")}) == 1
 
 
-def test_without_a_readme_the_table_is_printed(
+def test_neither_page_is_written_when_a_row_of_the_readme_is_missing(
+    files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    result, readme = files
+    docs = readme.with_name("docs.md")
+    docs.write_text(before := readme.read_text())
+    result.write_text(json.dumps(run(TRAINING)))
+    assert report.main([str(result), "--docs", str(docs), "--readme", str(readme)]) == 1
+    assert next(iter(report.README)) in capsys.readouterr().err
+    assert docs.read_text() == readme.read_text() == before
+
+
+def test_the_committed_pages_and_pictures_are_of_the_committed_result(tmp_path: Path) -> None:
+    result = ROOT / "benchmarks" / "results" / "epyc-zen4-2cores.json"
+    options = []
+    for option, page in (("--docs", "docs/benchmarks.md"), ("--readme", "README.md")):
+        options += [option, str(shutil.copy(ROOT / page, tmp_path))]
+    assert report.main([str(result), *options]) == 0
+    for page in ("docs/benchmarks.md", "README.md"):
+        assert (tmp_path / Path(page).name).read_text() == (ROOT / page).read_text()
+    assert picture.main([str(result), str(tmp_path)]) == 0
+    for name in ("speed-light.svg", "speed-dark.svg"):
+        assert (tmp_path / name).read_text() == (ROOT / "docs" / "images" / name).read_text()
+        assert f"docs/images/{name}" in (ROOT / "README.md").read_text()
+
+
+def test_pictures_differ_in_colours_only() -> None:
+    light, dark = picture.THEMES["light"], picture.THEMES["dark"]
+    assert light.keys() == dark.keys()
+    result = ROOT / "benchmarks" / "results" / "epyc-zen4-2cores.json"
+    pictures = picture.pictures(json.loads(result.read_text()))
+    text = pictures["speed-light.svg"]
+    xml.etree.ElementTree.fromstring(text)
+    assert "959 us" in text
+    for name, colour in light.items():
+        text = text.replace(colour, dark[name])
+    assert text == pictures["speed-dark.svg"]
+
+
+def test_without_a_page_the_table_is_printed(
     files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert report.main([str(files[0])]) == 0
@@ -190,7 +270,7 @@ def test_without_a_readme_the_table_is_printed(
     assert captured.err == ""
 
 
-def test_quick_results_stay_out_of_the_readme(
+def test_quick_results_stay_out_of_pages_and_pictures(
     files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     result, readme = files
@@ -201,6 +281,9 @@ def test_quick_results_stay_out_of_the_readme(
     assert report.main([str(result), "--readme", str(readme)]) == 1
     assert readme.read_text() == before
     assert "quick mode" in capsys.readouterr().err
+    assert picture.main([str(result), str(result.parent)]) == 1
+    assert "quick mode" in capsys.readouterr().err
+    assert not list(result.parent.glob("*.svg"))
 
 
 @pytest.mark.parametrize(
@@ -212,13 +295,13 @@ def test_quick_results_stay_out_of_the_readme(
         f"{report.BEGIN}{report.END}" * 2,
     ],
 )
-def test_readme_without_its_markers_is_left_as_it_is(
+def test_a_page_without_its_markers_is_left_as_it_is(
     files: tuple[Path, Path], capsys: pytest.CaptureFixture[str], text: str
 ) -> None:
-    result, readme = files
-    readme.write_text(text)
-    assert report.main([str(result), "--readme", str(readme)]) == 1
-    assert readme.read_text() == text
+    result, page = files
+    page.write_text(text)
+    assert report.main([str(result), "--docs", str(page)]) == 1
+    assert page.read_text() == text
     assert report.BEGIN in capsys.readouterr().err
 
 

@@ -27,7 +27,7 @@ PYTHON_LAYERS = {
         {"info", "ops", "runtime"},
         {"nn"},
         {"dropin"},
-        {"exporting"},
+        {"exporting", "hub"},
         {"jobs"},
         {"cli"},
         {"__init__"},

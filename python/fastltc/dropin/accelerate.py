@@ -21,7 +21,7 @@ __all__ = ["SwapReport", "accelerate"]
 
 @dataclass(frozen=True)
 class SwapReport:
-    """What :func:`accelerate` did.
+    """What :func:`fastltc.accelerate` did.
 
     Attributes:
         swapped: name of each module in the model (as in ``named_modules``; ``""`` is the model

@@ -300,6 +300,7 @@ def plan_swap(module: Any) -> Plan:
 
 
 def apply_plan(plan: Plan) -> None:
+    """Do the swaps of a plan."""
     for module, swap, additions in plan:
         entries: dict[str, Any] = module.__dict__
         for name in swap.dropped:
@@ -309,6 +310,7 @@ def apply_plan(plan: Plan) -> None:
 
 
 def is_candidate(module: nn.Module | None) -> TypeGuard[nn.Module]:
+    """Tell whether a module is one of ncps that was not swapped yet."""
     return isinstance(module, NCPS_CLASSES) and not isinstance(module, OUR_CLASSES)
 
 

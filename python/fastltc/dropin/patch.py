@@ -14,7 +14,7 @@ __all__ = ["Patch", "patch_ncps"]
 
 
 class Patch:
-    """A patch that is in force from its making until :meth:`undo`; see :func:`patch_ncps`.
+    """A patch that is in force from its making until :meth:`undo`; see :func:`fastltc.patch_ncps`.
 
     Attributes:
         swapped: how many modules of each class of ncps were made and swapped meanwhile.

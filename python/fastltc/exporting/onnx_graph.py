@@ -32,7 +32,7 @@ _MAX_UNFOLDS = 64
 
 
 def write_onnx(model: Model, path: str | os.PathLike[str]) -> None:
-    """Write a model as an ONNX file; see :func:`build_onnx`.
+    """Write a model as an ONNX file.
 
     Raises:
         ExportError: (a ValueError) if the model cannot be written so.

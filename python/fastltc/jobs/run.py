@@ -31,6 +31,11 @@ CONFUSION = "confusion-test.png"
 WIRING = "wiring.png"
 GRAPH = "wiring-graph.png"
 EXAMPLES = "examples.png"
+CARD = "README.md"
+# A card that the user has made his own lacks it.
+CARD_MARK = (
+    "# Written by fastltc train, which replaces this file; without this line it is left alone."
+)
 TENSORBOARD = "tensorboard"
 # Beside the runs of several seeds.
 SEEDS = "seeds.json"
@@ -117,7 +122,7 @@ class Run:
     """A run folder.
 
     ``config.json``, ``metrics.json`` (with ``status``: running, finished, interrupted or failed),
-    ``log.jsonl`` (one line per epoch), ``best.pt``, ``last.pt`` and pictures.
+    ``log.jsonl`` (one line per epoch), ``best.pt``, ``last.pt``, pictures and ``README.md``.
     """
 
     path: Path
@@ -171,14 +176,29 @@ class Run:
         old = [self.path / name for name in _WRITTEN]
         for pattern in _WRITTEN_PATTERNS:
             old.extend(self.path.glob(pattern))
-        for path in (*old, *self._seeds_summary()):
+        for path in (*old, *self._card(), *self._seeds_summary()):
             path.unlink(missing_ok=True)
 
     def remove_unfinished(self) -> None:
         """Removes what a training that was killed while it wrote has left under temporary names."""
-        for name in _WRITTEN:
+        for name in (*_WRITTEN, CARD):
             for path in self.path.glob(f".{name}.????????"):
                 path.unlink(missing_ok=True)
+
+    def _card(self) -> list[Path]:
+        """The card of the run, unless it has become the user's."""
+        path = self.path / CARD
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            if CARD_MARK in path.read_text(encoding="utf-8").splitlines()[:2]:
+                return [path]
+        return []
+
+    def write_card(self, text: str) -> bool:
+        """Writes ``README.md``, unless there is one of the user's; whether it did."""
+        if (self.path / CARD).exists() and not self._card():
+            return False
+        write_bytes(self.path / CARD, text.encode())
+        return True
 
     def _seeds_summary(self) -> list[Path]:
         """``seeds.json`` in the folder above, where it tells of this run."""
@@ -191,8 +211,9 @@ class Run:
         return []
 
     def _stale(self, digests: Sequence[str]) -> list[Path]:
-        """What is of none of these checkpoints: pictures, and evaluations that do not say so."""
-        found = [*(self.path / name for name in (CURVE, WIRING, GRAPH)), *self._seeds_summary()]
+        """What is of none of these checkpoints: pictures, the card, other evaluations."""
+        found = [self.path / name for name in (CURVE, WIRING, GRAPH)]
+        found += [*self._card(), *self._seeds_summary()]
         for split in (*SPLITS, "all"):
             files = evaluation_files(self.path, split)
             if files[0].exists():
@@ -235,7 +256,7 @@ class Run:
 
     @property
     def complete(self) -> bool:
-        """Whether the run came to its end: it is finished and has been tested."""
+        """Whether the run came to its end, which is that it is finished and has been tested."""
         try:
             metrics = self.metrics
         except RunError:
@@ -257,6 +278,7 @@ class Run:
         write_json(self.path / CONFIG, config.to_dict())
 
     def write_metrics(self, metrics: Mapping[str, Any]) -> None:
+        """Writes ``metrics.json`` anew."""
         write_json(self.path / METRICS, metrics)
 
     def save_checkpoints(

@@ -127,7 +127,7 @@ def ltc(
             layers beside each other, with no synapses between them. x then is ``[B, T, K I]``,
             states are ``[B, K N]`` and outputs ``[B, T, K M]``, one layer after another; see
             :class:`fastltc.ParallelLTC`. Without ``memory``.
-        synapses: int32, as :func:`fastltc.nn.synapse_list` makes it from the ``[N, N]`` mask, or
+        synapses: int32, as :func:`fastltc.ops.synapse_list` makes it from the ``[N, N]`` mask, or
             :func:`fastltc.ops.stacked_synapse_list` from several.
             Parameters of missing synapses are never read and have a gradient of exactly 0.
         sensory_synapses: the same of the ``[I, N]`` mask.

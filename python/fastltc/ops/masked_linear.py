@@ -163,7 +163,7 @@ def masked_linear(
     r"""Multiply by a masked weight: :math:`y = x (W \odot M)^T + b`.
 
     Goes by the ones of the mask where they are few, and takes the dense product of
-    ``weight * mask`` where that is quicker, by :func:`prefers_entries`: it depends on the sizes,
+    ``weight * mask`` where that is quicker, by ``prefers_entries``: it depends on the sizes,
     the dtype, the processor and whether a gradient is asked for; in compiled code not on the batch.
     On a GPU it takes the dense product unless asked otherwise.
     The two ways round differently. The gradient of the weight off the mask is exactly 0. What

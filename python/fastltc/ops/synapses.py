@@ -47,7 +47,7 @@ def synapse_list(mask: Tensor | npt.NDArray[Any], name: str = "mask") -> Tensor:
         list[N + 1 + s]             presynaptic neuron (or input) of synapse s, ascending per j
 
     Args:
-        mask: ``[pre, post]``, any dtype, 0 or 1 up to rounding (:func:`mask_ones`).
+        mask: ``[pre, post]``, any dtype, 0 or 1 up to rounding.
         name: what to call it in errors.
 
     Returns:

@@ -80,7 +80,7 @@ class Model:
 
     @property
     def state_size(self) -> int:
-        """Numbers that a stream carries: of each recurrent layer the h, then its c if it has one.
+        """Numbers that a stream carries, of each recurrent layer the h, then its c if it has one.
 
         h is ``[units]``; with ``mixed_memory`` the c of the LSTM cell, ``[units]``, follows it.
         """

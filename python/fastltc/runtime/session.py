@@ -34,8 +34,6 @@ class Network(_runtime.Network):
         output_size: number of outputs of a stream, M.
         state_size: numbers that a stream carries from step to step.
         time_unit: seconds that one unit of a time step is.
-        input_names: a name for each input, or none at all.
-        output_names: a name for each output, of classes for example, or none at all.
 
     Example:
         >>> from fastltc.runtime import load
@@ -54,10 +52,12 @@ class Network(_runtime.Network):
 
     @property
     def input_names(self) -> tuple[str, ...]:
+        """A name for each input, or none at all."""
         return self._names[0]
 
     @property
     def output_names(self) -> tuple[str, ...]:
+        """A name for each output, of classes for example, or none at all."""
         return self._names[1]
 
     def session(self, streams: int = 1) -> Session:
@@ -102,8 +102,6 @@ class Session(_runtime.Session):
         state_size: numbers that a stream carries from step to step: of each recurrent layer its
             h ``[N]`` and, with mixed memory, c ``[N]``.
         time_unit: seconds that one unit of a time step is.
-        input_names: a name for each input, or none at all.
-        output_names: a name for each output, of classes for example, or none at all.
 
     Example:
         >>> import numpy as np
@@ -124,10 +122,12 @@ class Session(_runtime.Session):
 
     @property
     def input_names(self) -> tuple[str, ...]:
+        """A name for each input, or none at all."""
         return self.network.input_names
 
     @property
     def output_names(self) -> tuple[str, ...]:
+        """A name for each output, of classes for example, or none at all."""
         return self.network.output_names
 
     @classmethod

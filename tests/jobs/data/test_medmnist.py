@@ -2,15 +2,15 @@ from __future__ import annotations
 
 import functools
 import http.server
-import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from fastltc.jobs.data import DataError, load_data, medmnist
+from fastltc.jobs.data import SPLITS, DataError, load_data, medmnist
 from job_support import publish, real_data, write_medmnist
 
 
@@ -75,7 +75,7 @@ def test_a_missing_file_offline_says_where_it_was_looked_for(tmp_path: Path, cac
     text = str(raised.value)
     assert str(tmp_path / "breastmnist.npz") in text
     assert str(cache / "breastmnist.npz") in text
-    assert "https://zenodo.org/record/6496656/files/breastmnist.npz" in text
+    assert "https://zenodo.org/records/10519652/files/breastmnist.npz" in text
     assert "750601b1f35ba3300ea97c75c52ff8f6" in text
     assert "--data-root" in text
     assert not cache.exists()
@@ -216,7 +216,7 @@ def test_a_single_array_is_no_archive(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_the_published_record() -> None:
     record = medmnist.RECORDS["breastmnist"]
-    assert record.url == "https://zenodo.org/record/6496656/files/breastmnist.npz?download=1"
+    assert record.url == "https://zenodo.org/records/10519652/files/breastmnist.npz?download=1"
     assert record.md5 == "750601b1f35ba3300ea97c75c52ff8f6"
 
 
@@ -228,82 +228,66 @@ def test_the_real_file() -> None:
     assert np.bincount(labels).tolist() == [210, 570]
 
 
-def write_package(folder: Path, **changes: object) -> Path:
-    """A package medmnist whose table is read and whose code would raise."""
-    entry = {
-        "url": "https://example.org/pathmnist.npz",
-        "MD5": "0" * 32,
-        "url_64": "https://example.org/pathmnist_64.npz",
-        "MD5_64": "1" * 32,
-        "task": "multi-class",
-        "label": {"0": "adipose", "1": "mucus"},
-        "n_channels": 3,
-        "n_samples": {"train": 3, "val": 2, "test": 2},
-    }
-    package = folder / "site" / "medmnist"
-    package.mkdir(parents=True)
-    (package / "__init__.py").write_text("raise RuntimeError('torchvision is broken')")
-    (package / "info.py").write_text(
-        f"import os\nINFO = { ({'pathmnist': {**entry, **changes}})!r}\n"
-    )
-    return package.parent
+def test_the_table_is_that_of_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Its import makes a folder in the user's home.
+    monkeypatch.setenv("HOME", str(tmp_path))
+    try:
+        import medmnist as package
+    except ImportError as error:
+        pytest.skip(f"medmnist cannot be imported: {error}")
+    described = {name: entry for name, entry in package.INFO.items() if "3d" not in name}
+    assert tuple(described) == medmnist.NAMES
+    assert len(medmnist.RECORDS) == 4 * len(described)
+    # Its comma would be one of predictions-SPLIT.csv's.
+    described["breastmnist"]["label"]["1"] = "normal or benign"
+    for base, entry in described.items():
+        for suffix, side in (("", 28), ("_64", 64), ("_128", 128), ("_224", 224)):
+            record = medmnist.RECORDS[base + suffix]
+            assert record.url == entry[f"url{suffix}"]
+            assert record.md5 == entry[f"MD5{suffix}"]
+            assert record.side == side
+            assert dict(enumerate(record.classes)) == {
+                int(label): name for label, name in entry["label"].items()
+            }
+            assert record.channels == entry["n_channels"]
+            assert dict(zip(SPLITS, record.sizes, strict=True)) == entry["n_samples"]
+            assert record.multilabel == entry["task"].startswith("multi-label")
+            assert record.positive == (1 if entry["task"] == "binary-class" else None)
 
 
-@pytest.fixture
-def fresh_table(monkeypatch: pytest.MonkeyPatch) -> None:
-    medmnist._package_table.cache_clear()
-    monkeypatch.delitem(sys.modules, "medmnist", raising=False)
-    yield
-    medmnist._package_table.cache_clear()
+@pytest.mark.parametrize("name", medmnist.NAMES)
+@pytest.mark.parametrize("suffix", ["", "_64", "_128", "_224"])
+def test_every_set_is_known_without_the_package(name: str, suffix: str) -> None:
+    record = medmnist.RECORDS[name + suffix]
+    assert f"{record.file_name}?download=1" in record.url
+    with pytest.raises(DataError, match=rf"{name}{suffix}\.npz not found.*\n.*\n.*{record.md5}"):
+        load_data(name + suffix)
 
 
-def test_other_sets_come_from_the_table_of_the_package(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh_table: None
-) -> None:
-    monkeypatch.syspath_prepend(write_package(tmp_path))
-    record = medmnist.find_record("pathmnist")
-    assert (record.classes, record.channels, record.sizes) == (("adipose", "mucus"), 3, (3, 2, 2))
-    assert record.md5 == "0" * 32
-    larger = medmnist.find_record("pathmnist_64")
-    assert (larger.md5, larger.side, larger.file_name) == ("1" * 32, 64, "pathmnist_64.npz")
-    # Not imported: its code would have raised.
-    assert "medmnist" not in sys.modules
+def test_larger_files_of_colours(tmp_path: Path) -> None:
+    record = replace(medmnist.RECORDS["pathmnist_64"], sizes=(3, 2, 2))
     rng = np.random.default_rng(0)
     arrays = {}
-    for split, size in (("train", 3), ("val", 2), ("test", 2)):
+    for split, size in zip(SPLITS, record.sizes, strict=True):
         arrays[f"{split}_images"] = rng.integers(0, 256, (size, 64, 64, 3)).astype(np.uint8)
         arrays[f"{split}_labels"] = (np.arange(size) % 2).astype(np.uint8)[:, None]
     path = tmp_path / "pathmnist_64.npz"
     np.savez(path, **arrays)
-    with pytest.raises(DataError, match="expected md5 1111"):
+    with pytest.raises(DataError, match=f"expected md5 {record.md5}"):
         load_data("pathmnist_64", tmp_path)
-    splits = medmnist.read_npz(path, larger)
+    splits = medmnist.read_npz(path, record)
     assert splits["train"].inputs.shape == (3, 3, 64, 64)
     np.testing.assert_array_equal(splits["val"].inputs[1, 2], arrays["val_images"][1, :, :, 2])
 
 
-def test_sets_of_several_labels_are_read_as_such(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh_table: None
-) -> None:
-    monkeypatch.syspath_prepend(
-        write_package(tmp_path, task="multi-label, binary-class", n_channels=1)
-    )
-    record = medmnist.find_record("pathmnist")
-    assert record.multilabel
+def test_sets_of_several_labels_are_read_as_such(tmp_path: Path) -> None:
+    record = replace(medmnist.RECORDS["chestmnist"], sizes=(3, 2, 2))
     arrays = {}
-    for split, size in (("train", 3), ("val", 2), ("test", 2)):
+    for split, size in zip(SPLITS, record.sizes, strict=True):
         arrays[f"{split}_images"] = np.zeros((size, 28, 28), np.uint8)
-        arrays[f"{split}_labels"] = np.ones((size, 2), np.uint8)
+        arrays[f"{split}_labels"] = np.ones((size, 14), np.uint8)
     np.savez(tmp_path / "some.npz", **arrays)
-    assert medmnist.read_npz(tmp_path / "some.npz", record)["train"].labels.shape == (3, 2)
-
-
-def test_without_the_package_the_remedy_is_named(
-    monkeypatch: pytest.MonkeyPatch, fresh_table: None
-) -> None:
-    monkeypatch.setattr(medmnist.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(DataError, match=r"pip install --no-deps medmnist.*npz:bloodmnist\.npz"):
-        load_data("bloodmnist")
+    assert medmnist.read_npz(tmp_path / "some.npz", record)["train"].labels.shape == (3, 14)
 
 
 def test_a_download_goes_on_where_it_broke_off(

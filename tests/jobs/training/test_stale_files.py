@@ -7,6 +7,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,8 @@ def digests(folder: Path) -> set[str]:
         if path.suffix == ".png":
             with Image.open(path) as image:
                 found.add(image.text["Description"].rpartition(" ")[2])
+        elif path.suffix == ".md":
+            found.add(re.findall(r"digest (\w+)", path.read_text())[0])
         elif path.suffix == ".csv":
             with open(path, newline="") as file:
                 rows = list(csv.DictReader(file))

@@ -53,7 +53,7 @@ def log_without_times(run: Run) -> list[dict[str, Any]]:
 def test_a_run_folder_has_everything(tmp_path: Path) -> None:
     run = train(quick(epochs=2), tmp_path / "runs" / "first")
     assert sorted(path.name for path in run.path.iterdir()) == sorted(
-        ["best.pt", "config.json", "last.pt", "log.jsonl", "metrics.json", *PICTURES]
+        ["README.md", "best.pt", "config.json", "last.pt", "log.jsonl", "metrics.json", *PICTURES]
     )
     for name in PICTURES:
         with Image.open(io.BytesIO((run.path / name).read_bytes())) as image:

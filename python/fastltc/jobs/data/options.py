@@ -18,9 +18,10 @@ Progress = Callable[[int, int], None]
 class DataOptions(ReadingOptions):
     """Options of `load_data`; one that a data set does not take is an error there.
 
+    The options from ``image_size`` to ``split_seed`` are those of
+    `fastltc.jobs.reading.ReadingOptions`.
+
     Args:
-        image_size, channels, file_column, label_column, split_column, group_column, time_column,
-            window, stride, time_unit, split_seed: see `fastltc.jobs.reading.ReadingOptions`.
         data_root: folder to look for files in first, or the file itself.
         offline: never download.
         progress: called with received and total bytes while a file is downloaded.

@@ -112,7 +112,7 @@ def find_source(name: str) -> tuple[Source, str]:
             return source, place
     if name in SOURCES and not colon:
         return SOURCES[name], name
-    if medmnist.is_medmnist(name):
+    if name in medmnist.RECORDS:
         return SOURCES[name.partition("_")[0]], name
     raise DataError(f"unknown data set {name!r}; known: {', '.join(data_sets())}")
 

@@ -136,6 +136,7 @@ class Backbone(nn.Module):
         return self._maps(images).mean(dim=(2, 3))
 
     def forward(self, images: Tensor) -> Tensor:
+        """Return the logits ``[B, classes]`` of images ``[B, C, H, W]``."""
         if self.rnn is not None:
             output, _ = self.rnn(self._maps(images).flatten(2).transpose(1, 2))
             return cast(Tensor, self.gain * output)

@@ -108,6 +108,7 @@ class ConvNCP(nn.Module):
         return x.reshape(len(images), self.steps, self.STEP_FEATURES)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the logits ``[B, classes]`` of images ``[B, C, H, W]``."""
         if images.ndim != 4 or tuple(images.shape[1:]) != self.image_shape:
             expected = ", ".join(str(size) for size in self.image_shape)
             raise ValueError(f"images: expected [B, {expected}], got {list(images.shape)}")

@@ -42,4 +42,5 @@ class Dense(nn.Module):
         self.about = "three dense layers"
 
     def forward(self, inputs: Tensor) -> Tensor:
+        """Return the logits ``[B, classes]`` of inputs ``[B, ...]``."""
         return cast(Tensor, self.layers(inputs))

@@ -53,4 +53,5 @@ class Ensemble(nn.Module):
         return [member(*inputs) for member in self.members]
 
     def forward(self, *inputs: Tensor) -> Tensor:
+        """Return the mean of the members' logits."""
         return torch.stack(self.each(*inputs)).mean(dim=0)

@@ -82,6 +82,7 @@ class Standardise(nn.Module):
         self.deviation.copy_(torch.where(deviation > 0, deviation, 1.0))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the features in units of their deviation from their mean."""
         return (x - self.mean) / self.deviation
 
     def export_layers(self) -> list[nn.Module]:

@@ -89,6 +89,7 @@ class Probe(nn.Module):
         return inputs.flatten(1)
 
     def forward(self, inputs: Tensor) -> Tensor:
+        """Return the logits ``[B, classes]`` of inputs ``[B, ...]``."""
         return nn.functional.linear(self.scale(self.embed(inputs)), self.weight, self.bias)
 
     @torch.no_grad()

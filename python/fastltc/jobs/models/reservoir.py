@@ -104,6 +104,7 @@ class Reservoir(nn.Module):
         return torch.cat([*read, torch.ones_like(state[:, :1])], dim=1)
 
     def forward(self, images: Tensor) -> Tensor:
+        """Return the logits ``[B, classes]`` of images ``[B, C, H, W]``."""
         return self.states(images) @ self.readout / self.temperature
 
     @torch.no_grad()

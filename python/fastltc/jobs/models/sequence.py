@@ -130,6 +130,7 @@ class Rows(_Sequence):
             self.encoder.extend([nn.Linear(channels * width, encoder), nn.Tanh()])
 
     def forward(self, images: Tensor) -> Tensor:
+        """Return the logits ``[B, classes]`` of images ``[B, C, H, W]``."""
         rows = self.encoder(images.movedim(1, 2).flatten(2))
         output, _ = self.rnn(rows, timespans=self.timestep)
         return self.logits(output[:, self.rows_read].flatten(1))
@@ -189,6 +190,7 @@ class Series(_Sequence):
         self.scale.fit(inputs)
 
     def forward(self, rows: Tensor, timespans: Tensor | None = None) -> Tensor:
+        """Return the logits ``[B, T, classes]`` of rows ``[B, T, features]``."""
         output, _ = self.rnn(self.scale(rows), timespans=timespans)
         return self.logits(output)
 

@@ -100,7 +100,7 @@ class Network:
 
     @property
     def drawable(self) -> bool:
-        """Whether lines would show more than a matrix: it is neither full nor too large."""
+        """Whether lines show more than a matrix, as where it is neither full nor too large."""
         neurons = sum(len(layer) for kind, layer in self.layers if kind != "sensory")
         between = sum(synapse.source[0] == "neuron" for synapse in self.synapses)
         full = len(self.layers) == 2 if self.all_within else between >= max(neurons, 2) ** 2

@@ -17,6 +17,7 @@ from ..models import trainable_parameters
 from ..plots.liquid_layer import network_of
 from ..run import (
     BEST,
+    CARD,
     CONFIG,
     CONFUSION,
     CURVE,
@@ -32,6 +33,7 @@ from ..run import (
     evaluation_files,
 )
 from ..unchanged import fingerprints
+from .card import model_card
 from .task import Task
 
 
@@ -162,46 +164,53 @@ class RunLog:
             picture = plots.montage(train.inputs, train.labels, data.classes, title=data.name)
             self._write_picture(EXAMPLES, picture)
 
+    def write_card(self, best: Checkpoint) -> None:
+        """Writes the model card of the best checkpoint."""
+        if self.run.write_card(model_card(self.metrics, best)):
+            self.written.add(CARD)
+
     def _write_picture(self, name: str, picture: bytes, stale: Iterable[Path] = ()) -> None:
         write_all({self.run.path / name: picture}, stale)
         self.written.add(name)
 
-    def write_metrics(self) -> None:
-        """Writes ``metrics.json``."""
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """What ``metrics.json`` holds."""
         from ... import __version__
 
-        if not self.task.group.first:
-            return
         config, data = self.task.config, self.task.data
-        self.written.add(METRICS)
-        self.run.write_metrics(
-            {
-                "status": self.status,
-                "data": data.name,
-                "source": data.source,
-                "images": {name: len(split) for name, split in data.splits.items()},
-                "splits": self.fingerprints,
-                "remarks": list(data.remarks),
-                "model": config.model,
-                "trainable_parameters": trainable_parameters(self.task.model),
-                "seed": config.seed,
-                "threads": torch.get_num_threads(),
-                "processes": self.task.group.size,
-                "device": str(self.task.device),
-                "epochs": len(self.history),
-                "selected_by": (
-                    "being the last" if config.select == "last" else f"validation {config.select}"
-                ),
-                "best_epoch": None if self.best is None else self.best["epoch"],
-                "best_digest": self.best_digest,
-                "fitted": self.fitted,
-                "val": self.best,
-                "test": self.test,
-                "seconds": self.seconds,
-                "files": sorted(self.written),
-                "versions": {"fastltc": __version__, "torch": torch.__version__},
-            }
-        )
+        return {
+            "status": self.status,
+            "data": data.name,
+            "source": data.source,
+            "images": {name: len(split) for name, split in data.splits.items()},
+            "splits": self.fingerprints,
+            "remarks": list(data.remarks),
+            "model": config.model,
+            "trainable_parameters": trainable_parameters(self.task.model),
+            "seed": config.seed,
+            "threads": torch.get_num_threads(),
+            "processes": self.task.group.size,
+            "device": str(self.task.device),
+            "epochs": len(self.history),
+            "selected_by": (
+                "being the last" if config.select == "last" else f"validation {config.select}"
+            ),
+            "best_epoch": None if self.best is None else self.best["epoch"],
+            "best_digest": self.best_digest,
+            "fitted": self.fitted,
+            "val": self.best,
+            "test": self.test,
+            "seconds": self.seconds,
+            "files": sorted(self.written),
+            "versions": {"fastltc": __version__, "torch": torch.__version__},
+        }
+
+    def write_metrics(self) -> None:
+        """Writes ``metrics.json``."""
+        if self.task.group.first:
+            self.written.add(METRICS)
+            self.run.write_metrics(self.metrics)
 
 
 def summary_writer() -> Any:

@@ -279,6 +279,7 @@ class _Session:
                 log.write_metrics()
                 log.draw_confusion(best)
             log.draw(best)
+            log.write_card(best)
         log.draw_examples()
         # Now with all files that were written.
         log.write_metrics()

@@ -1,0 +1,290 @@
+"""Layers and models that are saved to a folder with their arguments, or to the Hugging Face Hub.
+
+Needs ``huggingface_hub``: ``pip install "fastltc[hub]"``; import it as ``fastltc.hub``.
+"""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ncps.wirings import NCP, AutoNCP, FullyConnected, Random, Wiring
+from safetensors.torch import load_file
+
+from fastltc import nn as layers
+
+try:
+    from huggingface_hub import PyTorchModelHubMixin
+except ImportError:
+    raise ImportError(
+        'fastltc.hub: expected huggingface_hub, which is not installed; pip install "fastltc[hub]"'
+    ) from None
+
+__all__ = ["LTC", "CfC", "HubMixin", "decode_wiring", "encode_wiring"]
+
+# Argument of a wiring -> attribute that keeps it. The seed of an NCP is kept nowhere; its synapses,
+# like those of all, are in the configuration.
+_WIRINGS: dict[type[Wiring], dict[str, str]] = {
+    Wiring: {"units": "units"},
+    FullyConnected: {
+        "units": "units",
+        "output_dim": "output_dim",
+        "erev_init_seed": "_erev_init_seed",
+        "self_connections": "self_connections",
+    },
+    Random: {
+        "units": "units",
+        "output_dim": "output_dim",
+        "sparsity_level": "sparsity_level",
+        "random_seed": "_random_seed",
+    },
+    NCP: {
+        "inter_neurons": "_num_inter_neurons",
+        "command_neurons": "_num_command_neurons",
+        "motor_neurons": "_num_motor_neurons",
+        "sensory_fanout": "_sensory_fanout",
+        "inter_fanout": "_inter_fanout",
+        "recurrent_command_synapses": "_recurrent_command_synapses",
+        "motor_fanin": "_motor_fanin",
+    },
+    AutoNCP: {
+        "units": "units",
+        "output_size": "_output_size",
+        "sparsity_level": "_sparsity_level",
+        "seed": "_seed",
+    },
+}
+_NAMES = {kind.__name__: kind for kind in _WIRINGS}
+_MATRICES = ("adjacency_matrix", "sensory_adjacency_matrix")
+_SIGNS = "-0+"
+
+_CARD = """---
+{{ card_data }}
+---
+
+# {{ name }}
+
+{{ about }}
+
+```python
+# pip install "fastltc[hub]"
+{{ load }}
+```
+
+It was saved by fastltc. `config.json` has the arguments of the class, with the synapses of its
+wiring, `model.safetensors` the parameters.
+"""
+
+
+def encode_wiring(wiring: Wiring) -> dict[str, Any]:
+    """Return a wiring as what JSON holds: its class, its arguments and its synapses.
+
+    Args:
+        wiring: a wiring of ``ncps.wirings``, built or not. A row of a matrix is a text, a letter
+            for each neuron: ``+`` excites it, ``-`` inhibits it, ``0`` is no synapse.
+
+    Raises:
+        TypeError: if it is of another class, which only its own code could make again.
+        ValueError: if a synapse has another polarity than -1 or 1.
+
+    Example:
+        >>> from fastltc.hub import decode_wiring, encode_wiring
+        >>> from fastltc.wirings import Wiring
+        >>> wiring = Wiring(3)
+        >>> wiring.add_synapse(0, 2, -1)
+        >>> data = encode_wiring(wiring)
+        >>> data["wiring"], data["adjacency_matrix"]
+        ('Wiring', ['00-', '000', '000'])
+        >>> int(decode_wiring(data).adjacency_matrix[0, 2])
+        -1
+    """
+    arguments = _WIRINGS.get(type(wiring))
+    if arguments is None:
+        raise TypeError(
+            f"wiring: expected one of {', '.join(_NAMES)} of ncps.wirings, whose class is known "
+            f"where it is loaded, got {type(wiring).__name__}"
+        )
+    data: dict[str, Any] = {"wiring": type(wiring).__name__}
+    data |= {name: _plain(getattr(wiring, kept)) for name, kept in arguments.items()}
+    for name in _MATRICES:
+        matrix = getattr(wiring, name)
+        if matrix is not None and not np.isin(matrix, (-1, 0, 1)).all():
+            raise ValueError(f"{name}: expected polarities of -1, 0 or 1, got others")
+        data[name] = matrix if matrix is None else [_row(row) for row in matrix]
+    outputs = None if wiring.output_dim is None else int(wiring.output_dim)
+    return data | {"inputs": _plain(wiring.input_dim), "outputs": outputs}
+
+
+def decode_wiring(data: dict[str, Any]) -> Wiring:
+    """Return the wiring that :func:`encode_wiring` made ``data`` of.
+
+    Raises:
+        ValueError: if it is of another class or its synapses do not fit its size.
+    """
+    kind = _NAMES.get(data["wiring"])
+    if kind is None:
+        raise ValueError(f"wiring: expected one of {', '.join(_NAMES)}, got {data['wiring']!r}")
+    wiring = kind(**{name: data[name] for name in _WIRINGS[kind]})
+    if data["inputs"] is not None:
+        wiring.build(data["inputs"])
+    for name in _MATRICES:
+        made = getattr(wiring, name)
+        if made is None:
+            continue
+        rows, (count, width) = data[name], made.shape
+        if [len(row) for row in rows] != [width] * count or {*"".join(rows)} - {*_SIGNS}:
+            raise ValueError(f"{name}: expected {count} rows of {width} letters of {_SIGNS}")
+        made[:] = [[_SIGNS.index(letter) - 1 for letter in row] for row in rows]
+    wiring.output_dim = data["outputs"]
+    return wiring
+
+
+class HubMixin(
+    PyTorchModelHubMixin,  # type: ignore[misc, unused-ignore]
+    library_name="fastltc",
+    tags=["liquid-neural-network"],
+    model_card_template=_CARD,
+):
+    """``huggingface_hub.PyTorchModelHubMixin`` for models whose arguments may be wirings.
+
+    A class that derives from it, and then from ``torch.nn.Module``, has ``save_pretrained``,
+    ``from_pretrained`` and ``push_to_hub``. Its arguments must be wirings or what JSON holds; they
+    go to ``config.json``, with the synapses of the wirings as they are when the model is saved,
+    and parameters in their dtype to ``model.safetensors``. Unlike that of ``huggingface_hub``,
+    ``from_pretrained`` is strict: every parameter must be there, unless ``strict=False``.
+
+    Raises:
+        TypeError: by ``save_pretrained``, before it writes, if an argument is neither.
+
+    Example:
+        >>> import tempfile
+        >>> import torch
+        >>> from fastltc import CfC
+        >>> from fastltc.hub import HubMixin
+        >>> from fastltc.wirings import AutoNCP, Wiring
+        >>> class Gestures(HubMixin, torch.nn.Module):
+        ...     def __init__(self, inputs: int, wiring: Wiring, classes: int = 4):
+        ...         super().__init__()
+        ...         self.rnn = CfC(inputs, wiring, return_sequences=False)
+        ...         self.head = torch.nn.Linear(wiring.output_dim, classes)
+        ...     def forward(self, x, timespans=None):
+        ...         return self.head(self.rnn(x, timespans=timespans)[0])
+        >>> model, x = Gestures(6, AutoNCP(32, 8)), torch.randn(2, 50, 6)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = model.save_pretrained(folder)
+        ...     loaded = Gestures.from_pretrained(folder)
+        Loading weights from local directory
+        >>> torch.equal(loaded(x), model(x))
+        True
+    """
+
+    _hub_arguments: dict[str, Any]
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        """Keep the arguments that JSON does not hold: a wiring is built, if at all, only later."""
+        instance: Any = super().__new__(cls, *args, **kwargs)
+        names = list(cls._hub_mixin_init_parameters)[1:]
+        passed = dict(zip(names, args, strict=False)) | kwargs
+        instance._hub_arguments = {
+            name: value for name, value in passed.items() if not cls._is_jsonable(value)
+        }
+        return instance
+
+    def save_pretrained(
+        self, save_directory: str | Path, *, config: Any = None, **kwargs: Any
+    ) -> str | None:
+        if config is None:
+            arguments = {name: _argument(name, v) for name, v in self._hub_arguments.items()}
+            config = {**(self._hub_mixin_config or {}), **arguments}  # type: ignore[dict-item]
+        return super().save_pretrained(save_directory, config=config, **kwargs)
+
+    @classmethod
+    def _from_pretrained(cls, *, strict: bool = True, **kwargs: Any) -> Any:
+        arguments = {
+            name: decode_wiring(value) if isinstance(value, dict) and "wiring" in value else value
+            for name, value in kwargs.items()
+        }
+        return super()._from_pretrained(strict=strict, **arguments)
+
+    @classmethod
+    def _load_as_safetensor(
+        cls, model: Any, model_file: str, map_location: str, strict: bool
+    ) -> Any:
+        # Into the device asked for, and the dtype of the file, which else would be rounded.
+        dtypes = {t.dtype for t in load_file(model_file).values() if t.is_floating_point()}
+        model.to(device=map_location, dtype=dtypes.pop() if len(dtypes) == 1 else None)
+        return super()._load_as_safetensor(model, model_file, map_location, strict)
+
+    def generate_model_card(self, *args: Any, **kwargs: Any) -> Any:
+        kind, module = type(self), inspect.getmodule(type(self))
+        own = module is not None and module.__name__ == __name__
+        count = sum(p.numel() for p in self.parameters() if p.requires_grad)  # type: ignore[attr-defined]
+        known = {
+            "name": kind.__name__,
+            "about": f"A model of {count:,} trained parameters in PyTorch with liquid layers.",
+            "load": (f"from fastltc.hub import {kind.__name__}\n\n" if own else "")
+            + f'model = {kind.__name__}.from_pretrained("FOLDER or OWNER/NAME")',
+        }
+        return super().generate_model_card(*args, **(known | kwargs))
+
+
+class LTC(HubMixin, layers.LTC):
+    """An :class:`fastltc.LTC` with ``save_pretrained``, ``from_pretrained`` and ``push_to_hub``.
+
+    Arguments, parameters and results are those of :class:`fastltc.LTC`, the rest is that of
+    :class:`HubMixin`.
+
+    Example:
+        >>> import tempfile
+        >>> import torch
+        >>> from fastltc.hub import LTC
+        >>> from fastltc.wirings import AutoNCP
+        >>> layer = LTC(16, AutoNCP(19, 2))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = layer.save_pretrained(folder)
+        ...     loaded = LTC.from_pretrained(folder)
+        Loading weights from local directory
+        >>> x = torch.randn(4, 32, 16)
+        >>> torch.equal(loaded(x)[0], layer(x)[0])
+        True
+    """
+
+
+class CfC(HubMixin, layers.CfC):
+    """A :class:`fastltc.CfC` with ``save_pretrained``, ``from_pretrained`` and ``push_to_hub``.
+
+    Arguments, parameters and results are those of :class:`fastltc.CfC`, the rest is that of
+    :class:`HubMixin`.
+
+    Example:
+        >>> import tempfile
+        >>> from fastltc.hub import CfC
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = CfC(16, 24, proj_size=2).save_pretrained(folder)
+        ...     loaded = CfC.from_pretrained(folder)
+        Loading weights from local directory
+        >>> loaded.fc
+        Linear(in_features=24, out_features=2, bias=True)
+    """
+
+
+def _argument(name: str, value: Any) -> Any:
+    if isinstance(value, Wiring):
+        return encode_wiring(value)
+    if isinstance(value, np.generic):
+        return _plain(value)
+    raise TypeError(
+        f"{name}: expected a wiring or what JSON holds, which config.json can keep, got "
+        f"{type(value).__name__}"
+    )
+
+
+def _row(row: np.ndarray) -> str:
+    return "".join(_SIGNS[int(polarity) + 1] for polarity in row)
+
+
+def _plain(value: Any) -> Any:
+    """Return a Python number for one of numpy."""
+    return value.item() if isinstance(value, np.generic) else value
