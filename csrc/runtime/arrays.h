@@ -51,9 +51,8 @@ struct ArrayView {
     for (int k = 0; k < dimensions; ++k) total *= shape[k];
     return total;
   }
-  std::string shape_text() const {
-    return list_text(std::span(shape, static_cast<size_t>(dimensions)));
-  }
+  std::span<const Py_intptr_t> sizes() const { return {shape, static_cast<size_t>(dimensions)}; }
+  std::string shape_text() const { return list_text(sizes()); }
 
  private:
   bool ends_with(Shape wanted) const {
