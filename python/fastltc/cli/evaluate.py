@@ -63,7 +63,7 @@ def print_metrics(console: Console, split: str, metrics: dict[str, Any]) -> None
             for found in metrics["precision_at_recall"]
         ]
         lines.append(f"  calibration error  {metrics['calibration']['ece']:.4f}")
-    console.print("\n".join(lines), markup=False)
+    console.print("\n".join(lines))
 
 
 @click.command()
@@ -120,8 +120,7 @@ def evaluate(
     Writes evaluation-SPLIT.json, predictions-SPLIT.csv and pictures: confusion, roc,
     precision-recall and calibration.
     """
-    from rich.table import Column, Table
-    from rich.text import Text
+    from rich.table import Table
 
     from ..jobs import Run
     from ..jobs import evaluate as evaluate_run
@@ -135,27 +134,24 @@ def evaluate(
         return
     console = make_console()
     console.print(
-        f"{run}, {checkpoint} checkpoint (epoch {result['epoch']}), digest {result['digest']}",
-        markup=False,
+        f"{run}, {checkpoint} checkpoint (epoch {result['epoch']}), digest {result['digest']}"
     )
     split = result["split"]
     if options["data"] is not None:
         for remark in result["remarks"]:
-            console.print(f"note: {remark}", markup=False)
+            console.print(f"note: {remark}")
     print_metrics(console, f"{result['data']} {split}", result)
     names = [entry["name"] for entry in result["per_class"]]
     counts = result["confusion_matrix"]
     if counts is None:
         counts, names = [[] for _ in names], []
-    # A name is no markup, whatever brackets are in it.
-    heads = [Column(Text(name)) for name in names]
-    table = Table("true \\ predicted", *heads, "recall", "precision", "F1", box=None)
+    table = Table("true \\ predicted", *names, "recall", "precision", "F1", box=None)
     for entry, row in zip(result["per_class"], counts, strict=True):
         scores = [f"{entry[name]:.3f}" for name in ("recall", "precision", "f1")]
-        table.add_row(Text(entry["name"]), *(str(count) for count in row), *scores)
+        table.add_row(entry["name"], *(str(count) for count in row), *scores)
     console.print(table)
     folder = run if out is None else out
-    console.print(f"written to {folder}: {', '.join(result['files'])}", markup=False)
+    console.print(f"written to {folder}: {', '.join(result['files'])}")
 
 
 @click.command()
@@ -221,14 +217,11 @@ def predict(
     for prediction in predictions:
         if loaded.multilabel:
             listed = ", ".join(f"{name} {p:.3f}" for name, p in prediction.probabilities.items())
-            click.echo(f"{prediction.image.path}: {prediction.name or 'none'} ({listed})")
-            continue
-        probability = prediction.probabilities[prediction.name]
-        converted = prediction.image.conversion
-        click.echo(
-            f"{prediction.image.path}: {prediction.name} ({probability:.3f})"
-            + (f"  [{converted}]" if converted else "")
-        )
+            converted = ""
+        else:
+            listed = f"{prediction.probabilities[prediction.name]:.3f}"
+            converted = prediction.image.conversion and f"  [{prediction.image.conversion}]"
+        click.echo(f"{prediction.image.path}: {prediction.name or 'none'} ({listed}){converted}")
 
 
 def _predict_rows(loaded: Checkpoint, files: tuple[Path, ...], as_json: bool) -> None:
@@ -278,8 +271,7 @@ def _plain(number: float) -> str:
 @JSON
 def compare(runs: tuple[Path, ...], out: Path | None, as_json: bool) -> None:
     """One table (and figure) of the test metrics of RUN...: runs, or folders of --seeds."""
-    from rich.table import Column, Table
-    from rich.text import Text
+    from rich.table import Table
 
     from ..jobs import compare as compare_runs
 
@@ -292,20 +284,17 @@ def compare(runs: tuple[Path, ...], out: Path | None, as_json: bool) -> None:
     columns = [("auc", None), ("accuracy", None)]
     columns += [(name, positive) for name in ("f1", "average_precision") for positive in positives]
     shown = [column for column in columns if any(_cell(row, *column) is not None for row in rows)]
-    heads = [
-        Column(Text(name if positive is None else f"{name} ({positive})"))
-        for name, positive in shown
-    ]
+    heads = [name if positive is None else f"{name} ({positive})" for name, positive in shown]
     table = Table("run", "model", "parameters", "runs", *heads, box=None)
     for row in rows:
         cells = [_cell(row, *column) or "-" for column in shown]
         parameters = f"{row['trainable_parameters']:,}"
-        table.add_row(Text(row["name"]), row["model"], parameters, str(row["n"]), *cells)
+        table.add_row(row["name"], row["model"], parameters, str(row["n"]), *cells)
     console = make_console()
     console.print(table)
     for row in rows:
         for remark in row["remarks"]:
-            console.print(f"note: {remark}", markup=False)
+            console.print(f"note: {remark}")
 
 
 def _cell(row: dict[str, Any], name: str, positive: str | None) -> str | None:

@@ -102,7 +102,8 @@ def make_console() -> Console:
     """Where commands print: on a terminal in its width, else with lines as long as they are."""
     from rich.console import Console
 
-    console = Console(soft_wrap=True, highlight=False)
+    # Names of classes and files are no markup, whatever brackets and colons are in them.
+    console = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
         # In a file or a pipe nothing is too wide, and a table would be cut.
         console.width = 10_000

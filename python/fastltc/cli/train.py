@@ -99,14 +99,14 @@ def train(
     from ..jobs import Run
     from ..jobs import train as train_run
 
-    if options["data_root"] is not None:
-        # So that `evaluate` finds it from another folder.
-        options["data_root"] = str(Path(options["data_root"]).expanduser().resolve())
-    if options["weights"] is not None:
-        options["weights"] = str(Path(options["weights"]).expanduser().resolve())
+    for name in ("data_root", "weights"):
+        if options[name] is not None:
+            # So that `evaluate` finds it from another folder.
+            options[name] = str(Path(options[name]).expanduser().resolve())
     console = make_console()
     if resume is not None:
-        _only_for_new(data, out, recipe, config_file, options)
+        new = {"DATA": data, "--out": out, "--recipe": recipe, "--config": config_file}
+        _only_for_new(new, options)
         given = {name: value for name, value in options.items() if value is not None}
         if seeds is None and not (resume / "config.json").exists() and any(resume.glob("seed-*")):
             raise click.UsageError(f"{resume} holds runs of several seeds; add --seeds N")
@@ -117,21 +117,13 @@ def train(
         config = _config(data, recipe, config_file, options)
     if out is None:
         out = _next_free(Path("runs") / _short_name(config.data))
+    how = {"overwrite": overwrite, "resume": resume is not None, "offline": offline}
     if seeds is not None:
-        resuming = resume is not None
-        _train_seeds(console, config, out, seeds, overwrite, resuming, offline, quiet)
+        _train_seeds(console, config, out, seeds, quiet, how)
         return
     done = 0 if resume is None else _epochs_done(resume)
-    view = _TrainView(console, config, quiet=quiet, done=done)
-    with view:
-        run = train_run(
-            config,
-            out,
-            overwrite=overwrite,
-            resume=resume is not None,
-            offline=offline,
-            progress=view.callbacks(),
-        )
+    with _TrainView(console, config, quiet=quiet, done=done) as view:
+        run = train_run(config, out, progress=view.callbacks(), **how)
     if not _is_first():
         return  # another process writes
     _print_run(console, run)
@@ -164,23 +156,12 @@ def _epochs_done(run: Path) -> int:
         return 0
 
 
-def _only_for_new(
-    data: str | None,
-    out: Path | None,
-    recipe: str | None,
-    config_file: Path | None,
-    options: dict[str, Any],
-) -> None:
+def _only_for_new(new: dict[str, Any], options: dict[str, Any]) -> None:
+    """Refuses what is given of ``new``, and of the options those that a run keeps."""
     from ..jobs.config import OPTIONS, RESUMABLE
 
-    named: dict[str, Any] = {
-        "DATA": data,
-        "--out": out,
-        "--recipe": recipe,
-        "--config": config_file,
-    }
-    named |= {OPTIONS[name].flag: value for name, value in options.items() if name not in RESUMABLE}
-    given = next((name for name, value in named.items() if value is not None), None)
+    new |= {OPTIONS[name].flag: value for name, value in options.items() if name not in RESUMABLE}
+    given = next((name for name, value in new.items() if value is not None), None)
     if given is not None:
         raise click.UsageError(f"{given} cannot be changed in a run that is resumed")
 
@@ -218,14 +199,7 @@ def _over(values: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _train_seeds(
-    console: Console,
-    config: TrainConfig,
-    out: Path,
-    count: int,
-    overwrite: bool,
-    resume: bool,
-    offline: bool,
-    quiet: bool,
+    console: Console, config: TrainConfig, out: Path, count: int, quiet: bool, how: dict[str, bool]
 ) -> None:
     from ..jobs import train_seeds
 
@@ -235,7 +209,7 @@ def _train_seeds(
     def progress(own: TrainConfig) -> TrainProgress:
         for view in views:
             view.bar.stop()
-        done = _epochs_done(out / f"seed-{own.seed}") if resume else 0
+        done = _epochs_done(out / f"seed-{own.seed}") if how["resume"] else 0
         view = _TrainView(console, own, quiet=quiet, done=done)
         views.append(view)
         view.bar.start()
@@ -243,15 +217,7 @@ def _train_seeds(
         return view.callbacks()
 
     try:
-        summary = train_seeds(
-            config,
-            out,
-            count,
-            overwrite=overwrite,
-            resume=resume,
-            offline=offline,
-            progress=progress,
-        )
+        summary = train_seeds(config, out, count, progress=progress, **how)
     except KeyboardInterrupt:
         if _is_first():
             click.echo(
@@ -385,7 +351,7 @@ class _TrainView:
 
     def say(self, text: str) -> None:
         if not self.quiet:
-            self.console.print(text, markup=False)
+            self.console.print(text)
 
     def start(self, data: DataSet, model: nn.Module) -> None:
         from ..jobs.models import default_model, trainable_parameters
@@ -435,21 +401,18 @@ class _TrainView:
 
 def _print_run(console: Console, run: Run) -> None:
     metrics = run.metrics
-    if metrics["status"] == "interrupted":
-        if metrics["best_epoch"] is None:
-            text = f"interrupted in the first epoch: {run.path} has no checkpoint"
-        else:
-            text = (
-                f"interrupted after epoch {metrics['epochs']}; best epoch {metrics['best_epoch']} "
-                f"by {metrics['selected_by']}. Try: fastltc evaluate {run.path}, or "
-                f"fastltc train --resume {run.path}"
-            )
-        console.print(text, markup=False)
-        return
-    console.print(
-        f"best epoch {metrics['best_epoch']} of {metrics['epochs']} by {metrics['selected_by']}; "
-        f"{metrics['seconds']:.1f} s on {metrics['threads']} threads",
-        markup=False,
-    )
-    print_metrics(console, "test", metrics["test"])
-    console.print(f"written to {run.path}: {', '.join(metrics['files'])}", markup=False)
+    best = f"best epoch {metrics['best_epoch']}"
+    if metrics["status"] != "interrupted":
+        console.print(
+            f"{best} of {metrics['epochs']} by {metrics['selected_by']}; "
+            f"{metrics['seconds']:.1f} s on {metrics['threads']} threads"
+        )
+        print_metrics(console, "test", metrics["test"])
+        console.print(f"written to {run.path}: {', '.join(metrics['files'])}")
+    elif metrics["best_epoch"] is None:
+        console.print(f"interrupted in the first epoch: {run.path} has no checkpoint")
+    else:
+        console.print(
+            f"interrupted after epoch {metrics['epochs']}; {best} by {metrics['selected_by']}. "
+            f"Try: fastltc evaluate {run.path}, or fastltc train --resume {run.path}"
+        )

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from .config import TrainConfig
 from .data import SPLITS
+from .data.sets import KINDS
 from .errors import ConfigError, DeviceError, RunError
 from .files import write_all, write_bytes, write_json
 
@@ -351,7 +352,7 @@ class Run:
                 )
             config = TrainConfig.from_dict(content["config"])
             shape = tuple(int(size) for size in content["image_shape"])
-            kind = {3: "images", 2: "series", 1: "vectors"}[len(shape)]
+            kind = KINDS[len(shape)]
             # The weights come from the checkpoint, not from their publisher.
             options = {**config.model_options(), "pretrained": None}
             model = build_model(

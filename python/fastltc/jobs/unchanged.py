@@ -40,14 +40,8 @@ def check_unchanged(
     """Makes sure that splits hold what they held when a checkpoint was written.
 
     Splits that are made here are made anew of the files that are there. With a few files more,
-    test examples would be some that the model was trained on.
-
-    Args:
-        data: as it is now.
-        known: the checkpoint's `fingerprints`; of older checkpoints empty, which checks nothing.
-        path: the checkpoint, for the error.
-        advice: what to do about it, for the error.
-        names: the splits that matter.
+    test examples would be some that the model was trained on. ``known`` are the `fingerprints` of
+    the checkpoint at ``path``; those of older ones are empty, which checks nothing.
 
     Raises:
         RunError: a split has changed; the text names the first, and the sizes then and now.

@@ -113,7 +113,6 @@ def load_npz(path: Path, options: DataOptions) -> DataSet:
             source=str(path),
             remarks=remarks,
             whole=whole is not None and options.whole,
-            features=(),
             time_unit=1.0 if any(part.timespans is not None for part in read.values()) else 0.0,
         )
     )

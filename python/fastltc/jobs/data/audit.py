@@ -321,20 +321,17 @@ def picture(path: Path) -> tuple[Any, NDArray[Any]]:
 def _near(decoded: Sequence[_Picture | None], bits: int) -> list[list[int]]:
     """Near duplicates, each pair of different pictures as a list of two."""
     # Equal pictures are one here, else a thousand copies would be half a million pairs.
-    first: dict[bytes, int] = {}
+    copies: dict[bytes, list[int]] = defaultdict(list)
+    pictures: list[_Picture] = []
     for index, picture in enumerate(decoded):
         if picture is not None:
-            first.setdefault(picture[0], index)
-    places = np.array(list(first.values()), dtype=np.int64)
-    pictures = [picture for picture in (decoded[place] for place in places) if picture is not None]
+            if picture[0] not in copies:
+                pictures.append(picture)
+            copies[picture[0]].append(index)
     if len(pictures) < 2:
         return []
     hashes = np.stack([picture[1] for picture in pictures])
     thumbnails = np.stack([picture[2] for picture in pictures])
-    copies: dict[bytes, list[int]] = defaultdict(list)
-    for index, picture in enumerate(decoded):
-        if picture is not None:
-            copies[picture[0]].append(index)
     ones = np.array([bin(value).count("1") for value in range(256)], dtype=np.uint8)
     found = []
     chunk = max(1, 1 << 22 >> max(len(hashes).bit_length(), 1))

@@ -50,14 +50,8 @@ def is_offline(options: DataOptions) -> bool:
 def obtain(published: Published, options: DataOptions, suffixes: tuple[str, ...] = ()) -> Path:
     """The path of a published file: in the data root, in the cache, or downloaded into it.
 
-    Args:
-        published: the file.
-        options: ``data_root``, ``offline`` and ``progress`` are used.
-        suffixes: endings with which the data root may be the file itself.
-
-    Returns:
-        The path. A download has the published checksum; files found on disk are verified by the
-        caller, who knows what is in them.
+    The data root may be the file itself, with one of the ``suffixes``. A download has the published
+    checksum; files found on disk are verified by the caller, who knows what is in them.
 
     Raises:
         DataError: the file is nowhere and cannot be downloaded; the text says where it was looked
@@ -161,12 +155,7 @@ class _Resuming:
 
 
 def verify(path: Path, checksum: str, url: str) -> bytes:
-    """The content of a file that must have a published checksum.
-
-    Args:
-        path: the file.
-        checksum: ``md5:...`` or ``sha256:...``.
-        url: where another copy can be had.
+    """The content of a file that must have a checksum, ``md5:...`` or ``sha256:...``.
 
     Raises:
         DataError: it cannot be read, or is another file.

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..defaults import SHARES
 from ..errors import DataError
 from .audit import shared_groups
 from .images import is_grey, opened_picture, read_image
@@ -225,16 +226,14 @@ def complete_splits(
     """
     present = {item.split for item in listed}
     grouped = any(item.group is not None for item in listed)
+
+    def allotted(items: Sequence[Listed], shares: Sequence[float]) -> list[Listed]:
+        groups = [item.group for item in items] if grouped else None
+        found = partition([item.label for item in items], shares, seed, groups)
+        return [replace(item, split=where) for item, where in zip(items, found, strict=True)]
+
     if present == {None}:
-        found = partition(
-            [item.label for item in listed],
-            seed=seed,
-            groups=[item.group for item in listed] if grouped else None,
-        )
-        remark = f"split 70/10/20 here, stratified, seed {seed}"
-        return [replace(item, split=where) for item, where in zip(listed, found, strict=True)], (
-            remark,
-        )
+        return allotted(listed, SHARES), (f"split 70/10/20 here, stratified, seed {seed}",)
     for name in ("train", "test"):
         if name not in present:
             raise DataError(
@@ -243,16 +242,9 @@ def complete_splits(
     if "val" in present:
         return list(listed), ()
     train = [item for item in listed if item.split == "train"]
-    found = partition(
-        [item.label for item in train],
-        (0.9, 0.1, 0.0),
-        seed,
-        [item.group for item in train] if grouped else None,
-    )
-    moved = [replace(item, split=where) for item, where in zip(train, found, strict=True)]
     rest = [item for item in listed if item.split != "train"]
     remark = f"validation: 10 % of the training images, stratified, seed {seed}"
-    return moved + rest, (remark,)
+    return allotted(train, (0.9, 0.1, 0.0)) + rest, (remark,)
 
 
 def load_listed(listed: Sequence[Listed], options: DataOptions, name: str, source: str) -> DataSet:
@@ -324,17 +316,15 @@ def _common_shape(
             "give grey images to all three channels, or --channels 1 for all in grey"
         )
     channels = options.channels or (3 if True in kinds else 1)
-    if options.image_size is not None:
-        side = options.image_size
-        return (channels, side, side), remarks
-    if len(sizes) == 1:
+    width = height = options.image_size or DEFAULT_SIZE
+    if options.image_size is None and len(sizes) == 1:
         width, height = sizes.pop()
-        return (channels, height, width), remarks
-    remarks = (
-        f"images of {len(sizes)} sizes: all resized to {DEFAULT_SIZE}x{DEFAULT_SIZE} "
-        "(--image-size N for another)",
-    )
-    return (channels, DEFAULT_SIZE, DEFAULT_SIZE), remarks
+    elif options.image_size is None:
+        remarks = (
+            f"images of {len(sizes)} sizes: all resized to {width}x{height} "
+            "(--image-size N for another)",
+        )
+    return (channels, height, width), remarks
 
 
 def _peek(path: Path) -> tuple[tuple[int, int], bool]:

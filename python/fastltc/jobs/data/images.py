@@ -77,10 +77,6 @@ def open_picture(path: Path) -> tuple[Any, int]:
 def eight_bits(image: Any, path: Path) -> tuple[Any, list[str]]:
     """A picture without transparency (black shows through) and of eight bits a channel.
 
-    Args:
-        image: from `open_picture`.
-        path: the file, for errors.
-
     Returns:
         A Pillow image that `in_mode` takes, and what was done to it, in words.
 

@@ -105,14 +105,7 @@ def load_medmnist(name: str, options: DataOptions) -> DataSet:
 
 
 def read_npz(path: Path, record: Record) -> dict[str, Split]:
-    """Reads the six arrays of a MedMNIST file and checks their shapes and labels.
-
-    Args:
-        path: the ``.npz`` file.
-        record: what it must contain.
-
-    Returns:
-        ``train``, ``val`` and ``test``.
+    """Reads the six arrays of a MedMNIST file and checks that they are those of the record.
 
     Raises:
         DataError: not a NumPy archive, an array is missing or has another shape, dtype or label.

@@ -42,10 +42,7 @@ class DataOptions(ReadingOptions):
     def only(self, taken: Sequence[str], source: str, *, strict: bool = True) -> DataOptions:
         """These options, once it is sure that ``source`` takes all that differ from the default.
 
-        Args:
-            taken: names of those that it takes.
-            source: what it is called in the error.
-            strict: False to leave out the others.
+        Where that is not ``strict``, those that are not among the ``taken`` are left out.
 
         Raises:
             DataError: an option was given that the source does not take; the text names it.

@@ -12,6 +12,9 @@ from ..errors import DataError
 
 SPLITS = ("train", "val", "test")
 
+# By the number of axes of one input.
+KINDS = {3: "images", 2: "series", 1: "vectors"}
+
 # The remark on data that is whole.
 WHOLE = "without splits of its own: all of it is judged"
 
@@ -75,7 +78,7 @@ class DataSet:
     @property
     def kind(self) -> str:
         """``"images"``, ``"series"`` or ``"vectors"``."""
-        return {4: "images", 3: "series", 2: "vectors"}[self.splits["train"].inputs.ndim]
+        return KINDS[len(self.input_shape)]
 
     @property
     def input_shape(self) -> tuple[int, ...]:

@@ -22,10 +22,7 @@ _FORM = ("image_size", "channels", "window", "time_unit")
 
 
 def check_same_test(runs: Sequence[Run]) -> tuple[str, ...]:
-    """Makes sure that runs were tested on the same examples, as far as they tell.
-
-    Args:
-        runs: the first is what the others are compared with.
+    """Makes sure that runs were tested on the examples of the first, as far as they tell.
 
     Returns:
         What a reader of the metrics must know: examples that came in another form.
@@ -33,12 +30,7 @@ def check_same_test(runs: Sequence[Run]) -> tuple[str, ...]:
     Raises:
         RunError: a run was tested on other data or other examples; the text names it and why.
     """
-    remarks = []
-    for run in runs[1:]:
-        found = _difference(runs[0], run)
-        if found is not None:
-            remarks.append(found)
-    return tuple(remarks)
+    return tuple(filter(None, (_difference(runs[0], run) for run in runs[1:])))
 
 
 def _difference(first: Run, other: Run) -> str | None:

@@ -69,26 +69,18 @@ def score_metrics(
     from sklearn.metrics import average_precision_score, brier_score_loss
 
     if truth.all() or not truth.any():
-        return {
-            "average_precision": None,
-            "precision_at_recall": [],
-            "brier": None,
-            "calibration": None,
-        }
-    at = []
-    for recall in recalls:
-        precision, threshold, reached = precision_at_recall(truth, scores, recall)
-        at.append(
-            {
-                "recall": recall,
-                "precision": precision,
-                "threshold": threshold,
-                "reached_recall": reached,
-            }
-        )
+        names = ("average_precision", "precision_at_recall", "brier", "calibration")
+        return {**dict.fromkeys(names), "precision_at_recall": []}
+    found = ("precision", "threshold", "reached_recall")
     return {
         "average_precision": float(average_precision_score(truth, scores)),
-        "precision_at_recall": at,
+        "precision_at_recall": [
+            {
+                "recall": recall,
+                **dict(zip(found, precision_at_recall(truth, scores, recall), strict=True)),
+            }
+            for recall in recalls
+        ],
         "brier": float(brier_score_loss(truth, scores)),
         "calibration": calibration(truth, scores),
     }

@@ -11,15 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import plots
-from ..data import (
-    IGNORED,
-    SPLITS,
-    DataError,
-    DataOptions,
-    DataSet,
-    Split,
-    load_data,
-)
+from ..data import IGNORED, SPLITS, DataError, DataOptions, DataSet, Split, load_data
 from ..data.tables import format_table
 from ..defaults import RECALLS, RESAMPLES
 from ..errors import ConfigError, RunError

@@ -55,9 +55,7 @@ class Feed:
     def take(self, index: Tensor | slice, augment: Augment | None = None) -> tuple[Tensor, ...]:
         """What the model is called with: the inputs, and the timespans where there are any.
 
-        Args:
-            index: which examples.
-            augment: applied to images in ``[0, 1]``, in place of the crop of the middle.
+        ``augment`` gets images in ``[0, 1]``, in place of the crop of the middle.
         """
         inputs = self.inputs[index]
         if inputs.ndim == 4:

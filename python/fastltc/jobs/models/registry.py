@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..data.sets import KINDS
 from .backbones import NAMES as BACKBONES
 from .backbones import Backbone
 from .conv_ncp import ConvNCP
@@ -97,7 +98,7 @@ def build_model(
         263048
     """
     entry = find_model(name)
-    kind = {3: "images", 2: "series", 1: "vectors"}[len(input_shape)]
+    kind = KINDS[len(input_shape)]
     if kind not in entry.kinds:
         fitting = [known for known, other in MODELS.items() if kind in other.kinds]
         raise ValueError(

@@ -170,26 +170,13 @@ def _blocks(axes: Axes, network: Network, gap: float, rows: int) -> None:
     """Layers with all connections within, and what is read of the whole layer before."""
     for column, (kind, _) in enumerate(network.layers):
         left = gap * (column - 1) + (_HALF if column > 1 else 0.3)
+        right, low, high = gap * column - _HALF, -rows - 0.1, 0.1
         if column and network.gates:
-            corners = [
-                (left, 0.1),
-                (gap * column - _HALF, 0.1),
-                (gap * column - _HALF, -rows - 0.1),
-                (left, -rows - 0.1),
-            ]
+            corners = [(left, high), (right, high), (right, low), (left, low)]
             axes.add_patch(Polygon(corners, fc=_GATES, ec="none", zorder=0))
         if kind != "sensory" and network.all_within:
-            axes.add_patch(
-                Rectangle(
-                    (gap * column - _HALF, -rows - 0.1),
-                    2 * _HALF,
-                    rows + 0.2,
-                    fc=_LAYER,
-                    ec=GREY,
-                    lw=1,
-                    zorder=0.5,
-                )
-            )
+            look: Any = {"fc": _LAYER, "ec": GREY, "lw": 1, "zorder": 0.5}
+            axes.add_patch(Rectangle((right, low), 2 * _HALF, high - low, **look))
 
 
 def _legend(network: Network) -> list[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -12,9 +12,6 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from .figure import BLUE, GREY, ORANGE, shortened, to_png
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 
 def training_curve(
@@ -45,14 +42,19 @@ def training_curve(
     epochs = [record["epoch"] for record in history]
     figure = Figure(figsize=(10, 4), layout="constrained")
     losses, scores = figure.subplots(1, 2)
-    _curve(losses, epochs, history, "train_loss", "training", GREY)
-    _curve(losses, epochs, history, "val_loss", "validation", BLUE)
+    look: Any = {"lw": 1.8, "marker": "o" if len(epochs) <= 30 else None, "ms": 3}
+    for axes, name, label, color in (
+        (losses, "train_loss", "training", GREY),
+        (losses, "val_loss", "validation", BLUE),
+        (scores, "train_accuracy", "training accuracy", GREY),
+        (scores, "val_accuracy", "validation accuracy", BLUE),
+        (scores, "val_auc", "validation AUC", ORANGE),
+    ):
+        values = [record[name] for record in history]
+        if None not in values:
+            axes.plot(epochs, values, color=color, label=label, **look)
     losses.set_ylim(bottom=0)
     losses.set_ylabel("cross-entropy")
-    _curve(scores, epochs, history, "train_accuracy", "training accuracy", GREY)
-    _curve(scores, epochs, history, "val_accuracy", "validation accuracy", BLUE)
-    if all(record["val_auc"] is not None for record in history):
-        _curve(scores, epochs, history, "val_auc", "validation AUC", ORANGE)
     scores.set_ylim(top=1.005)
     scores.set_ylabel("score")
     for axes in (losses, scores):
@@ -68,19 +70,6 @@ def training_curve(
     if title:
         figure.suptitle(textwrap.fill(title, 100), fontsize=11)
     return to_png(figure, of)
-
-
-def _curve(
-    axes: Axes,
-    epochs: Sequence[int],
-    history: Sequence[Mapping[str, Any]],
-    key: str,
-    label: str,
-    color: str,
-) -> None:
-    marker = "o" if len(epochs) <= 30 else None
-    values = [record[key] for record in history]
-    axes.plot(epochs, values, color=color, lw=1.8, marker=marker, ms=3, label=label)
 
 
 def comparison(rows: Sequence[Mapping[str, Any]]) -> bytes:

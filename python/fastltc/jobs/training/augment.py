@@ -19,72 +19,44 @@ def make_augment(config: TrainConfig, shape: tuple[int, ...]) -> Augment | None:
     Draws come from torch's global generator, so a resumed run goes on with the same ones. The
     crop needs no kornia.
 
-    Args:
-        config: its ``augment_*`` options.
-        shape: ``(C, H, W)`` of the images.
-
     Raises:
         ConfigError: kornia is needed and is not installed or broken, or the inputs are no images.
     """
-    affine = any(
-        (
-            config.augment_scale,
-            config.augment_shift,
-            config.augment_rotate,
-            config.augment_shear,
-        )
-    )
-    wanted = (
-        affine
-        or config.augment_flip
-        or config.augment_colour
-        or config.augment_brightness
-        or config.augment_contrast
-    )
+    names = ("scale", "shift", "rotate", "shear")
+    affine = any(getattr(config, f"augment_{name}") for name in names)
+    light = config.augment_brightness, config.augment_contrast
+    wanted = affine or config.augment_flip or config.augment_colour or any(light)
     if not wanted and config.augment_crop is None:
         return None
     if len(shape) != 3:
         raise ConfigError("augment: only images can be augmented")
     steps: list[Any] = []
-    if wanted:
-        kornia = _kornia()
-        if affine:
-            steps.append(
-                kornia.RandomAffine(
-                    degrees=config.augment_rotate,
-                    translate=(config.augment_shift, config.augment_shift),
-                    scale=(1 - config.augment_scale, 1 + config.augment_scale),
-                    shear=config.augment_shear or None,
-                    # Black corners would tell which images were turned.
-                    padding_mode="border",
-                    p=config.augment_affine_p,
-                )
+    kornia: Any = _kornia() if wanted else None
+    if affine:
+        steps.append(
+            kornia.RandomAffine(
+                degrees=config.augment_rotate,
+                translate=(config.augment_shift, config.augment_shift),
+                scale=(1 - config.augment_scale, 1 + config.augment_scale),
+                shear=config.augment_shear or None,
+                # Black corners would tell which images were turned.
+                padding_mode="border",
+                p=config.augment_affine_p,
             )
-        if config.augment_flip:
-            steps.append(kornia.RandomHorizontalFlip(p=0.5))
+        )
+    if config.augment_flip:
+        steps.append(kornia.RandomHorizontalFlip(p=0.5))
     if config.augment_crop is not None:
         steps.append(partial(_crop, config.augment_crop))
-    if wanted:
-        if config.augment_colour:
-            if shape[0] != 3:
-                raise ConfigError("augment_colour: expected images in colour, got grey ones")
-            limit = config.augment_colour
-            steps.append(kornia.RandomRGBShift(limit, limit, limit, p=config.augment_colour_p))
-        if config.augment_brightness or config.augment_contrast:
-            steps.append(
-                kornia.ColorJiggle(
-                    brightness=config.augment_brightness,
-                    contrast=config.augment_contrast,
-                    p=config.augment_light_p,
-                )
-                if shape[0] == 3
-                else partial(
-                    _light,
-                    config.augment_brightness,
-                    config.augment_contrast,
-                    config.augment_light_p,
-                )
-            )
+    if config.augment_colour:
+        if shape[0] != 3:
+            raise ConfigError("augment_colour: expected images in colour, got grey ones")
+        limit = config.augment_colour
+        steps.append(kornia.RandomRGBShift(limit, limit, limit, p=config.augment_colour_p))
+    if any(light) and shape[0] == 3:
+        steps.append(kornia.ColorJiggle(*light, p=config.augment_light_p))
+    elif any(light):
+        steps.append(partial(_light, *light, config.augment_light_p))
 
     def augment(images: Tensor) -> Tensor:
         if len(images) == 0:

@@ -29,13 +29,7 @@ Seen = Callable[[int], None]
 
 
 class Gradients:
-    """Cross-entropy by an optimizer, in batches of an order that is drawn anew each epoch.
-
-    Args:
-        task: what is trained.
-        order: the generator of the order.
-        path: the run folder, for errors.
-    """
+    """Cross-entropy by an optimizer, in batches of an order that is drawn anew each epoch."""
 
     fitted: dict[str, float] | None = None
 
@@ -148,12 +142,7 @@ class Gradients:
 
 
 class ClosedForm:
-    """A model that is fitted at once, which counts as one epoch.
-
-    Args:
-        task: what is trained.
-        judge: the metrics of the model on a split.
-    """
+    """A model that is fitted at once, which counts as one epoch."""
 
     epochs = 1
     rate = 0.0

@@ -38,12 +38,7 @@ from .task import Task
 
 
 class RunLog:
-    """The epochs of a run so far. Of several processes, only the first writes them.
-
-    Args:
-        task: what is trained.
-        path: the run folder.
-    """
+    """The epochs of a run so far. Of several processes, only the first writes them."""
 
     def __init__(self, task: Task, path: Path) -> None:
         self.task = task
@@ -93,14 +88,7 @@ class RunLog:
     def add(
         self, record: dict[str, Any], logged: dict[str, Any], training: dict[str, Any], kept: bool
     ) -> None:
-        """Writes the files of an epoch.
-
-        Args:
-            record: its line of ``log.jsonl``.
-            logged: its validation metrics.
-            training: what resuming needs besides the weights.
-            kept: whether the best checkpoint stays an earlier one.
-        """
+        """Writes the files of an epoch; ``kept`` where the best checkpoint is an earlier one."""
         if not self.task.group.first:
             return
         data = self.task.data
@@ -134,16 +122,14 @@ class RunLog:
 
     def draw(self, best: Checkpoint) -> None:
         """Draws the training and the network of the best checkpoint."""
-        title = self.task.data.name
-        curve = plots.training_curve(
-            self.history, best_epoch=best.epoch, title=title, of=best.origin
-        )
+        title, of = self.task.data.name, best.origin
+        curve = plots.training_curve(self.history, best_epoch=best.epoch, title=title, of=of)
         self._write_picture(CURVE, curve)
         network = network_of(best.model, best.classes, best.features)
         if network is not None:
-            self._write_picture(WIRING, plots.wiring_diagram(network, of=best.origin))
+            self._write_picture(WIRING, plots.wiring_diagram(network, of=of))
         if network is not None and network.drawable:
-            graph = plots.wiring_graph(network, title=network.title, of=best.origin)
+            graph = plots.wiring_graph(network, title=network.title, of=of)
             self._write_picture(GRAPH, graph)
 
     def draw_confusion(self, best: Checkpoint) -> None:

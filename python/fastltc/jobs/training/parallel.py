@@ -20,12 +20,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Group:
-    """The processes of a run.
-
-    Args:
-        rank: of this process.
-        size: how many there are.
-    """
+    """The processes of a run: how many there are, and which is this one."""
 
     rank: int = 0
     size: int = 1

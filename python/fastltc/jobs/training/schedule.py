@@ -12,10 +12,7 @@ from ..config import TrainConfig
 class Schedule:
     """Sets the rate before each step: warm-up, then constant, cosine, or less on a plateau.
 
-    Args:
-        config: ``lr``, ``schedule``, ``warmup``, ``epochs`` and those of the plateau.
-        optimizer: whose rate is set.
-        steps: of an epoch.
+    An epoch has ``steps`` of them.
     """
 
     def __init__(self, config: TrainConfig, optimizer: torch.optim.Optimizer, steps: int) -> None:

@@ -25,13 +25,7 @@ from .parallel import Group
 class Task:
     """Everything that is settled before the first step; model and data go to the device.
 
-    Args:
-        config: the configuration, with a model.
-        data: the data set.
-        positive: class that F1 is about, or None.
-        model: its scales, where it has any, become those of the training split.
-        device: where it is trained.
-        group: the processes that train it.
+    Scales of the model, where it has any, become those of the training split.
 
     Raises:
         ConfigError: augmentation or mirror images are asked for, and there are no images.
@@ -90,11 +84,7 @@ def make_model(
 ) -> nn.Module:
     """The model as training starts, drawn from torch's global generator.
 
-    Args:
-        config: with a model.
-        data: what it is trained on.
-        positive: class that F1 is about, or None.
-        resume: the weights come from the checkpoint, not from where the run had its first from.
+    To ``resume``, its weights will come from the checkpoint, not from where the first came from.
 
     Raises:
         ConfigError: an option does not fit the model or the data.
