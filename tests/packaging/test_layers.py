@@ -42,8 +42,9 @@ PYTHON_LAYERS = {
     ],
     "fastltc.jobs": [
         {"defaults", "errors", "files", "interrupts", "options"},
-        {"device", "models", "reading"},
+        {"device", "reading"},
         {"data"},
+        {"models"},
         {"config", "plots", "unchanged"},
         {"recipes", "run"},
         {"evaluation"},
