@@ -6,7 +6,7 @@ CXX_FILES = $(shell git ls-files '*.h' '*.cpp' '*.cu' '*.cuh')
 
 develop:  ## editable install that compiles again, where needed, at each import
 	pip install scikit-build-core 'pybind11>=3' 'cmake>=3.25' ninja
-	pip install --no-build-isolation -C build-dir=build/develop -C editable.rebuild=true -e '.[dev]'
+	pip install --no-build-isolation -C build-dir=build/develop -C editable.rebuild=true -e '.[dev,docs]'
 
 lint:
 	ruff check .

@@ -22,6 +22,7 @@ extensions = [
     "sphinx_design",
 ]
 default_role = "literal"
+highlight_language = "text"
 nitpicky = True
 # Types of other packages, whose documentation is not here, and of what no user needs.
 nitpick_ignore_regex = [
@@ -63,6 +64,7 @@ html_theme = "furo"
 pygments_dark_style = "github-dark"
 html_title = f"fastltc {release}"
 # Lines of 100 characters fit into the page.
+html_static_path, html_css_files = ["_static"], ["site.css"]
 html_theme_options = {"light_css_variables": {"code-font-size": "0.75rem"}}
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True

@@ -77,6 +77,25 @@ inline constexpr float kLeastCapacity<float> = 0x1p-80f;
 template <>
 inline constexpr double kLeastCapacity<double> = 0x1p-500;
 
+// The dense matrices of a list's synapses, [presynaptic, N], or their gradients.
+template <typename Pointer>
+struct SynapseMatrices {
+  Pointer sigma = nullptr;
+  Pointer mu = nullptr;
+  Pointer w = nullptr;
+  Pointer erev = nullptr;
+};
+
+// A synapse as kernels read it, all four values at once: its sigmoid is 1 / (1 + 2^(a v + b))
+// (docs/equations.md: folding).
+template <typename T>
+struct alignas(4 * sizeof(T)) Synapse {
+  T a;   // -sigma log2(e)
+  T b;   // sigma mu log2(e)
+  T we;  // pos(w) erev
+  T w;   // pos(w)
+};
+
 // Synapses in compressed columns: those onto neuron j are [column[j], column[j + 1]), with their
 // presynaptic index in row[].
 struct SynapseList {

@@ -21,31 +21,22 @@ bool forward_by_post_lanes(const LtcInputs<T>& in, const LtcOutputs<T>& out,
   const int64_t B = in.size.B, U = in.size.U;
   if (out.states != nullptr || layer.memory.present || B == 0 || B >= Simd<T>::lanes) return false;
   PostLanes<T> lanes;
-  Arena counting;
-  lanes.take(counting, in);
-  counting.take<int32_t>(in.size.N + 2);
-  const Block dealt(counting.used());
-  Arena arena(dealt.data());
-  lanes.take(arena, in);
-  lanes.deal(in, arena.take<int32_t>(in.size.N + 2));
+  const BlockOf dealt([&](Arena& arena) { lanes.take(arena, in); });
+  lanes.deal(in);
   const int64_t by_batch =
       U * (layer.recurrent.count + in.size.N) + layer.sensory.count + in.size.N;
   if (B * lanes.cost(U) >= by_batch) return false;
 
+  const BlockOf slots([&](Arena& arena) { lanes.take_slots(arena); });
+  lanes.fill(in, layer);
   int64_t parts = 1 + B * in.size.T * lanes.cost(U) * Simd<T>::lanes / kEvaluationsWorthAThread;
   if (parts > parallel.threads) parts = parallel.threads;
   if (parts > B) parts = B;
-  Arena slots;
-  lanes.take_slots(slots);
-  Arena one;
-  PostLanesForward<T>(in, out, lanes, Arena()).take(one);
-  const Block block(slots.used() + one.used() * parts);
-  Arena filled(block.data());
-  lanes.take_slots(filled);
-  lanes.fill(in, layer);
+  const size_t bytes = bytes_of([&](Arena& arena) { PostLanesForward<T>(in, out, lanes, arena); });
+  const Block block(bytes * parts);
   run_parts(parallel, parts, [&](int64_t part) {
-    PostLanesForward<T> forward(in, out, lanes,
-                                Arena(block.data() + slots.used() + one.used() * part));
+    Arena arena(block.data() + bytes * part);
+    PostLanesForward<T> forward(in, out, lanes, arena);
     for (int64_t b = B * part / parts; b < B * (part + 1) / parts; ++b) forward.run(b);
   });
   return true;

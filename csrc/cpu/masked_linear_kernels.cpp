@@ -24,10 +24,18 @@ namespace {
 // Multiply-adds of registers that are worth waking a thread for, about 10 us.
 constexpr int64_t kMultiplyAddsWorthAThread = 40000;
 
-int64_t parts_of(int64_t multiply_adds, int64_t rows, int threads) {
-  int64_t parts = 1 + multiply_adds / kMultiplyAddsWorthAThread;
-  if (parts > threads) parts = threads;
-  return parts > rows ? rows : parts;
+// Runs body(begin, end) for the parts of [0, count), as many as that work is worth.
+template <typename Body>
+void share_out(int64_t multiply_adds, int64_t count, const Parallel& parallel, const Body& body) {
+  run_ranges(parallel, count, 1 + multiply_adds / kMultiplyAddsWorthAThread, body);
+}
+// Runs task.add_rows<width>(begin, end) for all rows in the same way.
+template <typename Task>
+void add_rows(const Task& task, int64_t multiply_adds, int64_t rows, int width,
+              const Parallel& parallel) {
+  share_out(multiply_adds, rows, parallel, [&](int64_t begin, int64_t end) {
+    with_width(width, [&](auto w) { task.template add_rows<decltype(w)::value>(begin, end); });
+  });
 }
 
 template <typename T>
@@ -65,13 +73,12 @@ struct Transposition {
   int64_t stride;
   int64_t batch;
   Blocks<T> blocks;
-  int64_t parts;
 
-  void operator()(int64_t part) const {
+  // Of some registers.
+  void operator()(int64_t first_register, int64_t end_register) const {
     constexpr int L = Simd<T>::lanes;
     const int64_t step = blocks.width * L;  // between rows
-    for (int64_t q = blocks.registers() * part / parts; q < blocks.registers() * (part + 1) / parts;
-         ++q) {
+    for (int64_t q = first_register; q < end_register; ++q) {
       const int64_t first = q * L;
       T* const at = blocks.row(q / blocks.width, 0) + q % blocks.width * L;
       for (int64_t begin = 0; begin < blocks.rows; begin += chunk) {
@@ -123,7 +130,6 @@ struct Product {
   const T* bias;
   Blocks<T> in;
   Blocks<T> out;
-  int64_t parts;
 
   template <int W>
   void add_rows(int64_t begin, int64_t end) const {
@@ -142,13 +148,6 @@ struct Product {
       }
     }
   }
-
-  void operator()(int64_t part) const {
-    with_width(in.width, [&](auto width) {
-      this->template add_rows<decltype(width)::value>(out.rows * part / parts,
-                                                      out.rows * (part + 1) / parts);
-    });
-  }
 };
 
 template <typename T>
@@ -157,7 +156,6 @@ struct WeightGradient {
   const MaskedLinearGradients<T>& grad;
   Blocks<T> x;
   Blocks<T> g;
-  int64_t parts;
 
   // Four entries at a time, whose sums fold into one register (Simd::add_four) and then into one
   // value each. An output's gradients are cleared here, just before some of them are written.
@@ -212,30 +210,22 @@ struct WeightGradient {
       grad.bias[o] = S::sum(sum);
     }
   }
-
-  void operator()(int64_t part) const {
-    with_width(x.width, [&](auto width) {
-      this->template add_rows<decltype(width)::value>(in.O * part / parts,
-                                                      in.O * (part + 1) / parts);
-    });
-  }
 };
 
 // Moves [batch, rows] into blocks, or blocks out.
 template <bool into_blocks, typename T>
 void transpose(const T* from, T* to, int64_t stride, int64_t batch, Blocks<T> blocks,
                const Parallel& parallel) {
-  const int64_t parts =
-      parts_of(blocks.registers() * blocks.rows * 4, blocks.registers(), parallel.threads);
-  run_parts(parallel, parts, Transposition<into_blocks, T>{from, to, stride, batch, blocks, parts});
+  share_out(blocks.registers() * blocks.rows * 4, blocks.registers(), parallel,
+            Transposition<into_blocks, T>{from, to, stride, batch, blocks});
 }
 
 // values[e] = weight of the list's entry e.
 template <typename T>
-void pack(const MaskedLinear<T>& in, T* values, int64_t parts, const Parallel& parallel) {
-  run_parts(parallel, parts, [&](int64_t part) {
+void pack(const MaskedLinear<T>& in, T* values, int64_t work, const Parallel& parallel) {
+  share_out(work, in.O, parallel, [&](int64_t begin, int64_t end) {
     const MaskEntries& list = in.entries;
-    for (int64_t o = in.O * part / parts; o < in.O * (part + 1) / parts; ++o) {
+    for (int64_t o = begin; o < end; ++o) {
       const T* const weight = in.weight + o * in.I;
       for (int64_t e = list.first[o]; e < list.first[o + 1]; ++e) {
         values[e] = weight[list.input[e]];
@@ -250,20 +240,17 @@ template <typename T>
 void masked_linear(const MaskedLinear<T>& in, T* y, const Parallel& parallel) {
   const MaskEntries& list = in.entries;
   Blocks<T> x, out;
-  const auto take = [&](Arena& arena) {
+  T* values = nullptr;
+  const BlockOf block([&](Arena& arena) {
     x.take(arena, in.B, in.I);
     out.take(arena, in.B, in.O);
-    return arena.take<T>(list.first[in.O]);
-  };
-  Arena counting;
-  take(counting);
-  const Block block(counting.used());
-  Arena arena(block.data());
-  T* const values = take(arena);
+    values = arena.take<T>(list.first[in.O]);
+  });
   transpose<true>(in.x, static_cast<T*>(nullptr), in.stride_x, in.B, x, parallel);
-  const int64_t parts = parts_of(list.first[in.O] * x.registers(), in.O, parallel.threads);
-  pack(in, values, parts, parallel);
-  run_parts(parallel, parts, Product<T>{list.first, list.input, values, in.bias, x, out, parts});
+  const int64_t work = list.first[in.O] * x.registers();
+  pack(in, values, work, parallel);
+  add_rows(Product<T>{list.first, list.input, values, in.bias, x, out}, work, in.O, x.width,
+           parallel);
   transpose<false>(static_cast<const T*>(nullptr), y, in.O, in.B, out, parallel);
 }
 
@@ -274,34 +261,24 @@ void masked_linear_backward(const MaskedLinear<T>& in, const MaskedLinearGradien
   const int64_t entries = list.first[in.O];
   Blocks<T> x, g, grad_x;
   T *by_output = nullptr, *by_input = nullptr;  // the weights in both orders
-  const auto take = [&](Arena& arena) {
+  const BlockOf block([&](Arena& arena) {
     x.take(arena, in.B, in.I);
     g.take(arena, in.B, in.O);
     grad_x.take(arena, in.B, in.I);
     by_output = arena.take<T>(entries);
     by_input = arena.take<T>(entries);
-  };
-  Arena counting;
-  take(counting);
-  const Block block(counting.used());
-  Arena arena(block.data());
-  take(arena);
+  });
   transpose<true>(in.x, static_cast<T*>(nullptr), in.stride_x, in.B, x, parallel);
   transpose<true>(grad.grad, static_cast<T*>(nullptr), grad.stride, in.B, g, parallel);
   const int64_t work = entries * x.registers();
-  const int64_t output_parts = parts_of(work, in.O, parallel.threads);
-  const int64_t input_parts = parts_of(work, in.I, parallel.threads);
-  pack(in, by_output, output_parts, parallel);
-  run_parts(parallel, input_parts, [&](int64_t part) {
-    for (int64_t k = entries * part / input_parts; k < entries * (part + 1) / input_parts; ++k) {
-      by_input[k] = by_output[list.place[k]];
-    }
+  pack(in, by_output, work, parallel);
+  share_out(work, entries, parallel, [&](int64_t begin, int64_t end) {
+    for (int64_t k = begin; k < end; ++k) by_input[k] = by_output[list.place[k]];
   });
-  run_parts(
-      parallel, input_parts,
-      Product<T>{list.first_of_input, list.output, by_input, nullptr, g, grad_x, input_parts});
+  add_rows(Product<T>{list.first_of_input, list.output, by_input, nullptr, g, grad_x}, work, in.I,
+           g.width, parallel);
   transpose<false>(static_cast<const T*>(nullptr), grad.x, in.I, in.B, grad_x, parallel);
-  run_parts(parallel, output_parts, WeightGradient<T>{in, grad, x, g, output_parts});
+  add_rows(WeightGradient<T>{in, grad, x, g}, work, in.O, x.width, parallel);
 }
 
 FASTLTC_INSTANTIATE(masked_linear)

@@ -5,25 +5,17 @@
 
 namespace fastltc::cpu {
 
-FASTLTC_EXPORT_TYPED(ltc_forward,
-                     (const LtcInputs<T>& in, const LtcOutputs<T>& out, const Parallel& parallel),
-                     (in, out, parallel))
-FASTLTC_EXPORT_TYPED(ltc_backward,
-                     (const LtcInputs<T>& in, const LtcGradients<T>& grad,
-                      const Parallel& parallel),
-                     (in, grad, parallel))
-FASTLTC_EXPORT_TYPED(cfc_forward,
-                     (const CfcInputs<T>& in, const CfcOutputs<T>& out, const Parallel& parallel),
-                     (in, out, parallel))
-FASTLTC_EXPORT_TYPED(cfc_backward,
-                     (const CfcInputs<T>& in, const CfcGradients<T>& grad,
-                      const Parallel& parallel),
-                     (in, grad, parallel))
+#define FASTLTC_EXPORT_OPERATOR(name, Inputs, Outputs)                                         \
+  FASTLTC_EXPORT_TYPED(name,                                                                   \
+                       (const Inputs<T>& in, const Outputs<T>& out, const Parallel& parallel), \
+                       (in, out, parallel))
+
+FASTLTC_EXPORT_OPERATOR(ltc_forward, LtcInputs, LtcOutputs)
+FASTLTC_EXPORT_OPERATOR(ltc_backward, LtcInputs, LtcGradients)
+FASTLTC_EXPORT_OPERATOR(cfc_forward, CfcInputs, CfcOutputs)
+FASTLTC_EXPORT_OPERATOR(cfc_backward, CfcInputs, CfcGradients)
+FASTLTC_EXPORT_OPERATOR(masked_linear_backward, MaskedLinear, MaskedLinearGradients)
 FASTLTC_EXPORT_TYPED(masked_linear, (const MaskedLinear<T>& in, T* y, const Parallel& parallel),
                      (in, y, parallel))
-FASTLTC_EXPORT_TYPED(masked_linear_backward,
-                     (const MaskedLinear<T>& in, const MaskedLinearGradients<T>& grad,
-                      const Parallel& parallel),
-                     (in, grad, parallel))
 
 }  // namespace fastltc::cpu

@@ -7,13 +7,7 @@ namespace fastltc::cpu::FASTLTC_ISA {
 
 template <typename T>
 void sigmoid_exp2(const T* t, T* out, int64_t n) {
-  using S = Simd<T>;
-  int64_t k = 0;
-  for (; k + S::lanes <= n; k += S::lanes) S::store(out + k, S::sigmoid_exp2(S::load(t + k)));
-  if (k < n) {
-    const int rest = static_cast<int>(n - k);
-    S::store_first(out + k, S::sigmoid_exp2(S::load_first(t + k, rest)), rest);
-  }
+  map_values(out, n, [](auto x) { return Simd<T>::sigmoid_exp2(x); }, t);
 }
 
 int64_t sigmoid_limit(int64_t repeats) {

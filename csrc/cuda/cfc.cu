@@ -24,18 +24,31 @@ namespace fastltc::cuda {
 
 namespace {
 
-// What both passes need, and where it lies in the scratch memory.
+// A call of either pass, and where what it needs lies in the scratch memory.
 template <typename T>
 struct Pass {
   const CfcSchedule& schedule;
   const CfcInputs<T>& in;
+  bool backward;
   cudaStream_t stream;
 
   CfcLayer<T> layer{};
   // Of the backbone's layers, then of the cells, then of the memory cell if there is one.
   StagePass<T> products{};
-  // Of the tiled plan.
+  // What the memory cell gives: [B][N], of a step; backward of all rows, [rows][N].
+  T* recalled = nullptr;
+  // Of the tiled plan: states, or their gradients, [B][N]; the same of backbone layers' activations,
+  // [B][units].
   MemorySteps<T, false> memory{};
+  T* turn[2] = {};
+  T* of_layer[2] = {};
+  // Forward.
+  T* given = nullptr;
+  T* given_memory = nullptr;
+  // Backward.
+  T* grad_dt = nullptr;           // [rows][N]
+  T* grad_pure = nullptr;         // [rows][2][N]
+  std::vector<T*> activations{};  // [rows][units], of each backbone layer
 
   const std::vector<Stage<T>>& stages() const { return products.stages; }
   int64_t count() const { return in.backbone_layers + in.cells; }
@@ -47,7 +60,7 @@ struct Pass {
     return 2 * in.backbone_layers + (s - in.backbone_layers) * (pure() ? 4 : 8);
   }
 
-  void take(Scratch& scratch, T* states, bool backward) {
+  void take(Scratch& scratch, T* states) {
     const LayerSizes& size = in.size;
     const SequenceRows<T> rows = SequenceRows<T>::of(in);
     layer.size = size;
@@ -96,10 +109,31 @@ struct Pass {
                    masked ? in.masks[s - in.backbone_layers] : nullptr,
                    backward && schedule.plan == CfcPlan::block_per_tile);
     }
-    if (!remembers() || !tiled()) return;
-    memory.stream = stream;
-    memory.call = {stages().back(), rows, nullptr, memory_half(in.h0, size.N),
-                   scratch.take<T>(size.B * size.N)};
+    if (tiled()) {
+      for (T*& buffer : turn) buffer = scratch.take<T>(size.B * size.N);
+      for (T*& buffer : of_layer) buffer = scratch.take<T>(size.B * in.backbone_units);
+    }
+    if (remembers() && (tiled() || backward)) {
+      recalled = scratch.take<T>((backward ? rows.count : size.B) * size.N);
+    }
+    if (remembers() && tiled()) {
+      memory.stream = stream;
+      memory.call = {stages().back(), rows, nullptr, memory_half(in.h0, size.N),
+                     scratch.take<T>(size.B * size.N)};
+    }
+    if (!backward) {
+      layer.given = given = scratch.take<T>(rows.count * stages()[0].width());
+      if (!remembers()) return;
+      given_memory = scratch.take<T>(rows.count * stages().back().width());
+      layer.given_memory = memory.call.given = given_memory;
+      return;
+    }
+    if (in.timespans.data != nullptr) grad_dt = scratch.take<T>(rows.count * size.N);
+    if (pure()) grad_pure = scratch.take<T>(2 * rows.count * size.N);
+    for (int64_t s = 0; s < in.backbone_layers; ++s) {
+      activations.push_back(scratch.take<T>(rows.count * in.backbone_units));
+    }
+    products.take_parts(scratch);
   }
 
   // A stage's tensors among the layer's parameters, or among their gradients.
@@ -156,8 +190,18 @@ struct Pass {
   }
 
   // The recurrence by the plans that run whole sequences; fill(call) gives the call what its pass
-  // reads and writes.
-  template <bool backward, typename Fill>
+  // reads and writes. run_tiled() is the third plan.
+  template <bool back, typename Fill, typename Tiled>
+  void run_plan(const Fill& fill, const Tiled& run_tiled) const {
+    if (schedule.plan == CfcPlan::warp_per_sample) {
+      run_warp<back>(fill);
+    } else if (schedule.plan == CfcPlan::block_per_tile) {
+      run_block<back>(fill);
+    } else {
+      run_tiled();
+    }
+  }
+  template <bool back, typename Fill>
   void run_warp(const Fill& fill) const {
     CfcWarpCall<T> call;
     call.layer = layer;
@@ -165,13 +209,13 @@ struct Pass {
     std::copy_n(stages().begin(), count(), call.stages);
     fill(call);
     with_slots([&](auto slots, auto gates) {
-      const auto kernel = backward ? cfc_warp_backward_kernel<T, slots(), gates()>
-                                   : cfc_warp_forward_kernel<T, slots(), gates()>;
-      launch(backward ? "cfc_warp_backward" : "cfc_warp_forward", kernel, grid(schedule.blocks),
+      const auto kernel = back ? cfc_warp_backward_kernel<T, slots(), gates()>
+                               : cfc_warp_forward_kernel<T, slots(), gates()>;
+      launch(back ? "cfc_warp_backward" : "cfc_warp_forward", kernel, grid(schedule.blocks),
              schedule.threads, 0, stream, call);
     });
   }
-  template <bool backward, typename Fill>
+  template <bool back, typename Fill>
   void run_block(const Fill& fill) const {
     CfcBlockCall<T> call;
     call.layer = layer;
@@ -183,88 +227,48 @@ struct Pass {
       call.most_values = std::max(call.most_values, stage.units * stage.gates);
     }
     fill(call);
-    const int64_t quads = backward
-                              ? block_backward_quads(in.size.N, call.most_units, call.most_values)
-                              : block_forward_quads(in.size.N, call.most_units);
+    const int64_t quads = back ? block_backward_quads(in.size.N, call.most_units, call.most_values)
+                               : block_forward_quads(in.size.N, call.most_units);
     const int64_t weights = schedule.weights_in_shared ? step_weights(call) : 0;
     const size_t shared = static_cast<size_t>(weights + 4 * quads) * sizeof(T);
     with_place_of_weights([&](auto gates, auto in_shared) {
-      const auto kernel = backward ? cfc_block_backward_kernel<T, gates(), in_shared()>
-                                   : cfc_block_forward_kernel<T, gates(), in_shared()>;
-      launch(backward ? "cfc_block_backward" : "cfc_block_forward", kernel, grid(schedule.blocks),
+      const auto kernel = back ? cfc_block_backward_kernel<T, gates(), in_shared()>
+                               : cfc_block_forward_kernel<T, gates(), in_shared()>;
+      launch(back ? "cfc_block_backward" : "cfc_block_forward", kernel, grid(schedule.blocks),
              schedule.threads, shared, stream, call);
     });
   }
-};
 
-template <typename T>
-struct ForwardPass : Pass<T> {
-  using Pass<T>::in;
-  using Pass<T>::layer;
-  using Pass<T>::memory;
-  using Pass<T>::products;
-  using Pass<T>::schedule;
-  using Pass<T>::stages;
-  using Pass<T>::stream;
-
-  T* given = nullptr;
-  T* given_memory = nullptr;
-  // Of the tiled plan: [B][N] but for the activations, [B][units].
-  T* turn[2] = {};
-  T* recalled = nullptr;
-  T* activations[2] = {};
-
-  void take(Scratch& scratch, T* states) {
-    Pass<T>::take(scratch, states, false);
-    const int64_t rows = layer.rows.count, state = in.size.B * in.size.N;
-    layer.given = given = scratch.take<T>(rows * stages()[0].width());
-    if (this->remembers()) {
-      given_memory = scratch.take<T>(rows * stages().back().width());
-      layer.given_memory = memory.call.given = given_memory;
-    }
-    if (!this->tiled()) return;
-    for (T*& buffer : turn) buffer = scratch.take<T>(state);
-    for (T*& buffer : activations) buffer = scratch.take<T>(in.size.B * in.backbone_units);
-    if (this->remembers()) recalled = scratch.take<T>(state);
-  }
-
-  void run(const CfcOutputs<T>& out) const {
+  void run_forward(const CfcOutputs<T>& out) const {
     if (in.size.B == 0) return;
     products.pack();
     products.products_with_x(stages()[0], given);
-    if (this->remembers()) products.products_with_x(stages().back(), given_memory);
+    if (remembers()) products.products_with_x(stages().back(), given_memory);
     const Results<T> results = Results<T>::of(out);
-    const auto fill = [&](auto& call) { call.out = results; };
-    if (schedule.plan == CfcPlan::warp_per_sample) {
-      this->template run_warp<false>(fill);
-    } else if (schedule.plan == CfcPlan::block_per_tile) {
-      this->template run_block<false>(fill);
-    } else {
-      run_tiled(results);
-    }
+    run_plan<false>([&](auto& call) { call.out = results; }, [&] { run_tiled(results); });
   }
 
   void run_tiled(const Results<T>& results) const {
-    const int64_t B = in.size.B, N = in.size.N, count = B * N;
+    const int64_t B = in.size.B, N = in.size.N, state_size = B * N;
     const auto state = [&](int64_t t) {
-      return results.states == nullptr ? turn[t % 2] : results.states + t * count;
+      return results.states == nullptr ? turn[t % 2] : results.states + t * state_size;
     };
-    copy_state(in.h0, this->by_sample(state(0)), B, N, stream);
-    if (this->remembers()) memory.begin(memory.call.c0);
+    copy_state(in.h0, by_sample(state(0)), B, N, stream);
+    if (remembers()) memory.begin(memory.call.c0);
     CfcTiledForward<T> call;
     call.layer = layer;
     call.out = results;
     for (int64_t t = 0; t < in.size.T; ++t) {
       call.t = t;
       call.held = call.own = state(t);
-      if (this->remembers()) {
+      if (remembers()) {
         memory.step(t, state(t), recalled);
         call.own = recalled;
       }
-      for (int64_t s = 0; s < this->count(); ++s) {
+      for (int64_t s = 0; s < count(); ++s) {
         call.stage = stages()[s];
         const bool backbone = call.stage.role == StageRole::backbone;
-        call.to = backbone ? activations[s % 2] : state(t + 1);
+        call.to = backbone ? of_layer[s % 2] : state(t + 1);
         launch_tiles("cfc_tiled_forward", cfc_tiled_forward_kernel<T>, B, call.stage.width(),
                      stream, call);
         call.from = backbone ? call.to : call.to + call.stage.first;
@@ -272,50 +276,18 @@ struct ForwardPass : Pass<T> {
       }
     }
     const T* const last = state(in.size.T);
-    this->write_state(last, results.hn);
+    write_state(last, results.hn);
     if (results.return_sequences) return;
-    copy_state(this->by_sample(last + N - in.size.M), results.output, B, in.size.M, stream);
-  }
-};
-
-template <typename T>
-struct BackwardPass : Pass<T> {
-  using Pass<T>::in;
-  using Pass<T>::layer;
-  using Pass<T>::memory;
-  using Pass<T>::products;
-  using Pass<T>::schedule;
-  using Pass<T>::stages;
-  using Pass<T>::stream;
-
-  T* grad_dt = nullptr;           // [rows][N]
-  T* grad_pure = nullptr;         // [rows][2][N]
-  T* recalled = nullptr;          // [rows][N]
-  std::vector<T*> activations{};  // [rows][units], of each backbone layer
-  // Of the tiled plan.
-  T* turn[2] = {};        // [B][N]
-  T* of_layer = nullptr;  // [B][units]
-
-  void take(Scratch& scratch, const T* states) {
-    Pass<T>::take(scratch, const_cast<T*>(states), true);
-    const int64_t rows = layer.rows.count, N = in.size.N;
-    if (in.timespans.data != nullptr) grad_dt = scratch.take<T>(rows * N);
-    if (this->pure()) grad_pure = scratch.take<T>(2 * rows * N);
-    if (this->remembers()) recalled = scratch.take<T>(rows * N);
-    for (int64_t s = 0; s < in.backbone_layers; ++s) {
-      activations.push_back(scratch.take<T>(rows * in.backbone_units));
-    }
-    products.take_parts(scratch);
-    if (!this->tiled()) return;
-    for (T*& buffer : turn) buffer = scratch.take<T>(in.size.B * N);
-    of_layer = scratch.take<T>(in.size.B * in.backbone_units);
+    copy_state(by_sample(last + N - in.size.M), results.output, B, in.size.M, stream);
   }
 
-  void run(const CfcGradients<T>& grad) const {
+  void run_backward(const CfcGradients<T>& grad) const {
     products.pack();
     const CfcWanted<T> wanted{Wanted<T>::of(grad),
                               grad.timespans.data == nullptr ? nullptr : grad_dt, grad_pure};
-    if (in.size.B > 0) run_recurrence(wanted);
+    if (in.size.B > 0) {
+      run_plan<true>([&](auto& call) { call.grad = wanted; }, [&] { run_tiled(wanted); });
+    }
     weight_gradients(grad);
     const int64_t rows = layer.rows.count;
     products.input_gradient(false, grad.x);
@@ -323,23 +295,12 @@ struct BackwardPass : Pass<T> {
       launch_threads("cfc_timespans", cfc_timespans_kernel<T>, rows * kWarp, stream, layer.rows,
                      in.size.N, grad_dt, grad.timespans);
     }
-    for (int64_t s = in.backbone_layers; s < this->count() && this->pure(); ++s) {
+    for (int64_t s = in.backbone_layers; s < count() && pure(); ++s) {
       const Stage<T>& stage = stages()[s];
-      T* const* const p = grad.parameters + this->first_parameter(s);
+      T* const* const p = grad.parameters + first_parameter(s);
       launch("cfc_pure_sums", cfc_pure_sums_kernel<T>, grid(ceil_div(stage.units, kWarp), 2),
              kBlockThreads, 0, stream, grad_pure + stage.first, 2 * in.size.N, rows, in.size.N,
              stage.units, p[2], p[3]);
-    }
-  }
-
-  void run_recurrence(const CfcWanted<T>& wanted) const {
-    const auto fill = [&](auto& call) { call.grad = wanted; };
-    if (schedule.plan == CfcPlan::warp_per_sample) {
-      this->template run_warp<true>(fill);
-    } else if (schedule.plan == CfcPlan::block_per_tile) {
-      this->template run_block<true>(fill);
-    } else {
-      run_tiled(wanted);
     }
   }
 
@@ -349,7 +310,7 @@ struct BackwardPass : Pass<T> {
       launch_threads("cfc_activations", cfc_activations_kernel<T>, rows * in.backbone_units, stream,
                      stages()[s], layer.rows, in.activation, activations[s]);
     }
-    if (this->remembers()) {
+    if (remembers()) {
       launch_threads("cfc_recalled", cfc_recalled_kernel<T>, rows * N, stream, stages().back().kept,
                      rows * N, recalled);
     }
@@ -363,32 +324,30 @@ struct BackwardPass : Pass<T> {
             sums.from = backbone ? activations[s - 1] : grad.states + in.size.B * N + from.first;
             sums.from_pitch = backbone ? from.units : N;
           }
-          const bool recalls = this->remembers() && stage.role != StageRole::memory;
+          const bool recalls = remembers() && stage.role != StageRole::memory;
           sums.own = (recalls ? recalled : grad.states) + stage.first;
           sums.own_pitch = N;
         },
-        [&](int64_t s) {
-          return this->template tensors_of<T>(stages()[s], s, grad.parameters, grad.memory);
-        });
+        [&](int64_t s) { return tensors_of<T>(stages()[s], s, grad.parameters, grad.memory); });
   }
 
   void run_tiled(const CfcWanted<T>& wanted) const {
-    const int64_t B = in.size.B, N = in.size.N, count = B * N;
+    const int64_t B = in.size.B, N = in.size.N, state_size = B * N;
     CfcTiledBackward<T> call;
     call.layer = layer;
     call.grad = wanted;
     call.g = turn[0];
     call.before = turn[1];
-    call.of_layer = of_layer;
-    launch_threads("cfc_tiled_last_gradient", cfc_tiled_last_gradient_kernel<T>, count, stream,
+    call.of_layer = of_layer[0];
+    launch_threads("cfc_tiled_last_gradient", cfc_tiled_last_gradient_kernel<T>, state_size, stream,
                    layer, wanted, call.g);
-    if (this->remembers()) memory.begin(memory_half(wanted.grad_hn, N));
+    if (remembers()) memory.begin(memory_half(wanted.grad_hn, N));
     for (int64_t t = in.size.T - 1; t >= 0; --t) {
       call.t = t;
-      for (int64_t s = this->count() - 1; s >= 0; --s) {
+      for (int64_t s = count() - 1; s >= 0; --s) {
         const bool after_cell = s > 0 && stages()[s - 1].role == StageRole::cell;
         call.stage = stages()[s];
-        call.from = after_cell ? call.g + stages()[s - 1].first : of_layer;
+        call.from = after_cell ? call.g + stages()[s - 1].first : of_layer[0];
         call.from_pitch = after_cell ? N : in.backbone_units;
         call.adds = after_cell;
         launch_threads("cfc_tiled_gates", cfc_tiled_gates_kernel<T>, B * call.stage.units, stream,
@@ -396,54 +355,42 @@ struct BackwardPass : Pass<T> {
         launch_tiles("cfc_tiled_backward", cfc_tiled_backward_kernel<T>, B, call.stage.columns(),
                      stream, call);
       }
-      if (this->remembers()) memory.step_backward(t, call.before);
+      if (remembers()) memory.step_backward(t, call.before);
       std::swap(call.g, call.before);
     }
-    if (wanted.grad_h0 != nullptr) this->write_state(call.g, wanted.grad_h0);
+    if (wanted.grad_h0 != nullptr) write_state(call.g, wanted.grad_h0);
   }
 };
 
 }  // namespace
 
 template <typename T>
-size_t cfc_forward_scratch(const CfcSchedule& schedule, const CfcInputs<T>& in) {
-  Scratch scratch;
-  ForwardPass<T>{{schedule, in, nullptr}}.take(scratch, nullptr);
-  return scratch.used();
-}
-
-template <typename T>
-size_t cfc_backward_scratch(const CfcSchedule& schedule, const CfcInputs<T>& in) {
-  Scratch scratch;
-  BackwardPass<T>{{schedule, in, nullptr}}.take(scratch, nullptr);
-  return scratch.used();
-}
-
-template <typename T>
 void launch_cfc_forward(const CfcSchedule& schedule, const CfcInputs<T>& in,
-                        const CfcOutputs<T>& out, void* scratch, void* stream) {
-  ForwardPass<T> pass{{schedule, in, static_cast<cudaStream_t>(stream)}};
-  Scratch memory(scratch);
-  pass.take(memory, out.states);
-  pass.run(out);
+                        const CfcOutputs<T>& out, const Allocate& allocate, void* stream) {
+  const auto take = [&](Scratch& scratch) {
+    Pass<T> pass{schedule, in, false, static_cast<cudaStream_t>(stream)};
+    pass.take(scratch, out.states);
+    return pass;
+  };
+  in_scratch(allocate, take).run_forward(out);
 }
 
 template <typename T>
 void launch_cfc_backward(const CfcSchedule& schedule, const CfcInputs<T>& in,
-                         const CfcGradients<T>& grad, void* scratch, void* stream) {
-  BackwardPass<T> pass{{schedule, in, static_cast<cudaStream_t>(stream)}};
-  Scratch memory(scratch);
-  pass.take(memory, grad.states);
-  pass.run(grad);
+                         const CfcGradients<T>& grad, const Allocate& allocate, void* stream) {
+  const auto take = [&](Scratch& scratch) {
+    Pass<T> pass{schedule, in, true, static_cast<cudaStream_t>(stream)};
+    pass.take(scratch, const_cast<T*>(grad.states));
+    return pass;
+  };
+  in_scratch(allocate, take).run_backward(grad);
 }
 
 #define FASTLTC_INSTANTIATE(T)                                                                    \
-  template size_t cfc_forward_scratch(const CfcSchedule&, const CfcInputs<T>&);                   \
-  template size_t cfc_backward_scratch(const CfcSchedule&, const CfcInputs<T>&);                  \
   template void launch_cfc_forward(const CfcSchedule&, const CfcInputs<T>&, const CfcOutputs<T>&, \
-                                   void*, void*);                                                 \
+                                   const Allocate&, void*);                                       \
   template void launch_cfc_backward(const CfcSchedule&, const CfcInputs<T>&,                      \
-                                    const CfcGradients<T>&, void*, void*);
+                                    const CfcGradients<T>&, const Allocate&, void*);
 FASTLTC_INSTANTIATE(float)
 FASTLTC_INSTANTIATE(double)
 

@@ -1,13 +1,12 @@
-// The CfC layer on CUDA devices: which plan a problem takes, how much memory it needs, and
-// launches. No torch and no CUDA header. The arrays that a problem holds (cell sizes, pointers to
+// The CfC layer on CUDA devices: which plan a problem takes, and launches. No torch and no CUDA header. The arrays that a problem holds (cell sizes, pointers to
 // parameters, masks and gradients, views of dropout) are the host's, all that they point to is the
 // device's; a stream is a cudaStream_t. Nothing here waits for the device.
 #pragma once
 
-#include <cstddef>
 #include <cstdint>
 
 #include "core/cfc_problem.h"
+#include "cuda/frame/scratch.h"
 
 namespace fastltc::cuda {
 
@@ -39,20 +38,14 @@ struct CfcSchedule {
 template <typename T>
 CfcSchedule cfc_schedule(const CfcInputs<T>& in, int64_t shared_limit);
 
-// Bytes of scratch memory, aligned to 256, whose content is not read.
-template <typename T>
-size_t cfc_forward_scratch(const CfcSchedule& schedule, const CfcInputs<T>& in);
-template <typename T>
-size_t cfc_backward_scratch(const CfcSchedule& schedule, const CfcInputs<T>& in);
-
 // `states` are laid out as cuda/cfc_layer.h says, in all as many as cfc_problem.h has. Lengths
 // outside of 0 to T count as the nearer of the two; a negative or NaN time step makes its sample
 // NaN. Throws std::runtime_error when a launch fails.
 template <typename T>
 void launch_cfc_forward(const CfcSchedule& schedule, const CfcInputs<T>& in,
-                        const CfcOutputs<T>& out, void* scratch, void* stream);
+                        const CfcOutputs<T>& out, const Allocate& allocate, void* stream);
 template <typename T>
 void launch_cfc_backward(const CfcSchedule& schedule, const CfcInputs<T>& in,
-                         const CfcGradients<T>& grad, void* scratch, void* stream);
+                         const CfcGradients<T>& grad, const Allocate& allocate, void* stream);
 
 }  // namespace fastltc::cuda

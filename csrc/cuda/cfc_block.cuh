@@ -279,9 +279,7 @@ struct BlockForward {
       }
       __syncthreads();
     }
-    Four<T>* const other = h;
-    h = next;
-    next = other;
+    swap_buffers(h, next);
   }
 
   template <int gates>
@@ -464,9 +462,7 @@ struct BlockBackward {
       __syncthreads();
       return;
     }
-    Four<T>* const other = g;
-    g = before;
-    before = other;
+    swap_buffers(g, before);
   }
 
   template <int gates>

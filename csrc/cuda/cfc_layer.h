@@ -36,6 +36,7 @@ struct CfcLayer {
 
   FASTLTC_DEVICE int64_t row(int64_t b, int64_t t) const { return t * rows.B + b; }
   FASTLTC_DEVICE int64_t state_width() const { return remembers ? 2 * size.N : size.N; }
+  // In full: state_or_zero of it takes up to five registers more.
   FASTLTC_DEVICE T initial(int64_t b, int64_t j) const {
     return h0.data == nullptr ? T(0) : h0.data[b * h0.stride_b + j * h0.stride_c];
   }

@@ -147,9 +147,7 @@ __global__ void __launch_bounds__(kWarp, 1)
         to[lane.neuron] = h;
       }
       __syncwarp();
-      T* const other = from;
-      from = to;
-      to = other;
+      swap_buffers(from, to);
     }
     if (!lane.is_neuron) continue;
     out.hn[b * N + lane.neuron] = h;
@@ -269,9 +267,7 @@ __global__ void __launch_bounds__(kWarp, 1)
         to[lane.neuron] = dz;
       }
       __syncwarp();
-      Packed* const other = from;
-      from = to;
-      to = other;
+      swap_buffers(from, to);
     }
     // What the next sample begins with.
     from[lane.neuron] = to[lane.neuron] = Packed{};

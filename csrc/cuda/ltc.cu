@@ -17,6 +17,7 @@
 #include "cuda/ltc_persistent_backward.cuh"
 #include "cuda/ltc_persistent_forward.cuh"
 #include "cuda/ltc_tiled.cuh"
+#include "cuda/set_device.h"
 
 namespace fastltc::cuda {
 
@@ -176,10 +177,11 @@ struct BackwardPass : LtcPass<T> {
     const LayerSizes& size = in.size;
     if (size.N == 0) return;
     // Entries that are no synapse.
-    T* const recurrent[] = {grad.sigma, grad.mu, grad.w, grad.erev};
-    T* const sensory[] = {grad.sensory_sigma, grad.sensory_mu, grad.sensory_w, grad.sensory_erev};
-    for (T* const dense : recurrent) clear(dense, size.N);
-    for (T* const dense : sensory) clear(dense, size.I);
+    for (T* const dense : {grad.sigma, grad.mu, grad.w, grad.erev}) clear(dense, size.N);
+    for (T* const dense :
+         {grad.sensory_sigma, grad.sensory_mu, grad.sensory_w, grad.sensory_erev}) {
+      clear(dense, size.I);
+    }
     this->gather(true);
     this->sensory_sums();
     if (size.B > 0) {
@@ -323,14 +325,13 @@ struct BackwardPass : LtcPass<T> {
   }
 
   void sum_over_rows(const LtcGradients<T>& grad) const {
-    const SynapseGradients<T> recurrent{
-        static_cast<int>(in.size.B == 0 ? 0 : parts), sums, grad.sigma, grad.mu, grad.w, grad.erev};
-    const SynapseGradients<T> sensory{static_cast<int>(sensory_parts),
-                                      sensory_sums_,
-                                      grad.sensory_sigma,
-                                      grad.sensory_mu,
-                                      grad.sensory_w,
-                                      grad.sensory_erev};
+    const SynapseGradients<T> recurrent{static_cast<int>(in.size.B == 0 ? 0 : parts),
+                                        sums,
+                                        {grad.sigma, grad.mu, grad.w, grad.erev}};
+    const SynapseGradients<T> sensory{
+        static_cast<int>(sensory_parts),
+        sensory_sums_,
+        {grad.sensory_sigma, grad.sensory_mu, grad.sensory_w, grad.sensory_erev}};
     const int64_t most = std::max(counts.synapses, counts.sensory_synapses);
     launch("ltc_synapse_gradients", ltc_synapse_gradients_kernel<T>,
            grid(ceil_div(most, kBlockWarps), 2), kBlockThreads, 0, stream, net, recurrent, sensory,
@@ -357,35 +358,23 @@ namespace {
 
 LtcDevice ask_device(int index) {
   LtcDevice device;
-  int clusters = 0, shared = 0;
+  int clusters = 0;
   check(cudaDeviceGetAttribute(&clusters, cudaDevAttrClusterLaunch, index), "device attributes");
-  check(cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, index),
-        "device attributes");
-  device.shared_bytes = static_cast<size_t>(shared);
+  device.shared_bytes = static_cast<size_t>(shared_limit(index));
   if (clusters == 0) return device;
   const auto kernel = ltc_cluster_backward_kernel<16>;
   // Code made from PTX of an older architecture has no clusters, whatever the device has.
   cudaFuncAttributes code{};
   check(cudaFuncGetAttributes(&code, kernel), "code of a cluster");
   if (code.ptxVersion < 90) return device;
-  check(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
-                             cudaFuncAttributeMaxDynamicSharedMemorySize, shared),
-        "shared memory of a cluster");
+  allow_shared("shared memory of a cluster", kernel, device.shared_bytes);
   // A part of a device may have fewer multiprocessors together than a cluster has blocks.
-  for (unsigned cluster = 8; cluster > 1 && device.cluster_blocks == 1; cluster /= 2) {
-    cudaLaunchAttribute attribute{};
-    attribute.id = cudaLaunchAttributeClusterDimension;
-    attribute.val.clusterDim.x = cluster;
-    attribute.val.clusterDim.y = attribute.val.clusterDim.z = 1;
-    cudaLaunchConfig_t config{};
-    config.gridDim = dim3(cluster);
-    config.blockDim = dim3(kClusterThreads);
-    config.dynamicSmemBytes = device.shared_bytes;
-    config.attrs = &attribute;
-    config.numAttrs = 1;
+  for (int cluster = 8; cluster > 1 && device.cluster_blocks == 1; cluster /= 2) {
+    const LaunchConfig config(grid(cluster), kClusterThreads, cluster, device.shared_bytes,
+                              nullptr);
     int resident = 0;
-    check(cudaOccupancyMaxActiveClusters(&resident, kernel, &config), "clusters of a device");
-    if (resident > 0) device.cluster_blocks = static_cast<int>(cluster);
+    check(cudaOccupancyMaxActiveClusters(&resident, kernel, &config.call), "clusters of a device");
+    if (resident > 0) device.cluster_blocks = cluster;
   }
   return device;
 }
@@ -403,49 +392,34 @@ LtcDevice ltc_device(int index) {
 #endif
 
 template <typename T>
-size_t ltc_forward_scratch(const LtcSchedule& schedule, const LtcInputs<T>& in,
-                           const LtcCounts& counts) {
-  Scratch scratch;
-  // Without kept states it is the most.
-  ForwardPass<T>{{schedule, in, counts, nullptr}}.take(scratch, false);
-  return scratch.used();
-}
-
-template <typename T>
-size_t ltc_backward_scratch(const LtcSchedule& schedule, const LtcInputs<T>& in,
-                            const LtcCounts& counts) {
-  Scratch scratch;
-  BackwardPass<T>{{schedule, in, counts, nullptr}}.take(scratch);
-  return scratch.used();
-}
-
-template <typename T>
 void launch_ltc_forward(const LtcSchedule& schedule, const LtcInputs<T>& in,
-                        const LtcCounts& counts, const LtcOutputs<T>& out, void* scratch,
+                        const LtcCounts& counts, const LtcOutputs<T>& out, const Allocate& allocate,
                         void* stream) {
-  ForwardPass<T> pass{{schedule, in, counts, static_cast<cudaStream_t>(stream)}};
-  Scratch memory(scratch);
-  pass.take(memory, out.states != nullptr);
-  pass.run(out);
+  const auto take = [&](Scratch& scratch) {
+    ForwardPass<T> pass{{schedule, in, counts, static_cast<cudaStream_t>(stream)}};
+    pass.take(scratch, out.states != nullptr);
+    return pass;
+  };
+  in_scratch(allocate, take).run(out);
 }
 
 template <typename T>
 void launch_ltc_backward(const LtcSchedule& schedule, const LtcInputs<T>& in,
-                         const LtcCounts& counts, const LtcGradients<T>& grad, void* scratch,
-                         void* stream) {
-  BackwardPass<T> pass{{schedule, in, counts, static_cast<cudaStream_t>(stream)}};
-  Scratch memory(scratch);
-  pass.take(memory);
-  pass.run(grad);
+                         const LtcCounts& counts, const LtcGradients<T>& grad,
+                         const Allocate& allocate, void* stream) {
+  const auto take = [&](Scratch& scratch) {
+    BackwardPass<T> pass{{schedule, in, counts, static_cast<cudaStream_t>(stream)}};
+    pass.take(scratch);
+    return pass;
+  };
+  in_scratch(allocate, take).run(grad);
 }
 
-#define FASTLTC_INSTANTIATE(T)                                                                     \
-  template size_t ltc_forward_scratch(const LtcSchedule&, const LtcInputs<T>&, const LtcCounts&);  \
-  template size_t ltc_backward_scratch(const LtcSchedule&, const LtcInputs<T>&, const LtcCounts&); \
-  template void launch_ltc_forward(const LtcSchedule&, const LtcInputs<T>&, const LtcCounts&,      \
-                                   const LtcOutputs<T>&, void*, void*);                            \
-  template void launch_ltc_backward(const LtcSchedule&, const LtcInputs<T>&, const LtcCounts&,     \
-                                    const LtcGradients<T>&, void*, void*);
+#define FASTLTC_INSTANTIATE(T)                                                                 \
+  template void launch_ltc_forward(const LtcSchedule&, const LtcInputs<T>&, const LtcCounts&,  \
+                                   const LtcOutputs<T>&, const Allocate&, void*);              \
+  template void launch_ltc_backward(const LtcSchedule&, const LtcInputs<T>&, const LtcCounts&, \
+                                    const LtcGradients<T>&, const Allocate&, void*);
 FASTLTC_INSTANTIATE(float)
 FASTLTC_INSTANTIATE(double)
 

@@ -1,5 +1,4 @@
-// The LTC layer on CUDA devices: which plan a problem takes, how much memory it needs, and
-// launches. No torch and no CUDA header. All pointers of a problem, the synapse lists included, are
+// The LTC layer on CUDA devices: which plan a problem takes, and launches. No torch and no CUDA header. All pointers of a problem, the synapse lists included, are
 // to memory of the device; a stream is a cudaStream_t. Nothing here waits for the device.
 #pragma once
 
@@ -7,6 +6,7 @@
 #include <cstdint>
 
 #include "core/ltc_problem.h"
+#include "cuda/frame/scratch.h"
 
 namespace fastltc::cuda {
 
@@ -74,25 +74,17 @@ struct LtcStateStrides {
 };
 LtcStateStrides ltc_state_strides(const LtcSchedule& schedule, const LayerSizes& size, bool memory);
 
-// Bytes of scratch memory, aligned to 256, whose content is not read.
-template <typename T>
-size_t ltc_forward_scratch(const LtcSchedule& schedule, const LtcInputs<T>& in,
-                           const LtcCounts& counts);
-template <typename T>
-size_t ltc_backward_scratch(const LtcSchedule& schedule, const LtcInputs<T>& in,
-                            const LtcCounts& counts);
-
 // The gradients of dense parameters are written in full, too. Lengths outside of 0 to T count as
 // the nearer of the two. Where a synapse list is not well formed (core/synapse_check.h), the
 // neurons that it concerns become NaN; no memory outside is touched. Throws std::runtime_error when
 // a launch fails.
 template <typename T>
 void launch_ltc_forward(const LtcSchedule& schedule, const LtcInputs<T>& in,
-                        const LtcCounts& counts, const LtcOutputs<T>& out, void* scratch,
+                        const LtcCounts& counts, const LtcOutputs<T>& out, const Allocate& allocate,
                         void* stream);
 template <typename T>
 void launch_ltc_backward(const LtcSchedule& schedule, const LtcInputs<T>& in,
-                         const LtcCounts& counts, const LtcGradients<T>& grad, void* scratch,
-                         void* stream);
+                         const LtcCounts& counts, const LtcGradients<T>& grad,
+                         const Allocate& allocate, void* stream);
 
 }  // namespace fastltc::cuda

@@ -69,6 +69,20 @@ struct ClusterPair {
   }
 };
 
+// Calls body(n, pair, j) for the thread's pairs of a neuron j of the block and a sample of the batch,
+// or with `all` of the tile.
+template <int samples, bool all = false, typename Body>
+__device__ __forceinline__ void each_pair(const SequenceRows<float>& rows,
+                                          const ClusterShare& share, int64_t tile,
+                                          const Body& body) {
+  FASTLTC_UNROLL
+  for (int n = 0; n < ClusterPair<samples>::each; ++n) {
+    const ClusterPair<samples> pair(rows, n, tile);
+    if (pair.post >= share.posts || (!all && pair.b >= rows.B)) continue;
+    body(n, pair, share.first + pair.post);
+  }
+}
+
 // Steps that any of a tile's samples has.
 __device__ __forceinline__ int64_t longest_of_tile(const SequenceRows<float>& rows, int64_t first,
                                                    int samples) {

@@ -81,33 +81,24 @@ __device__ void cluster_forward_tile(const ClusterForward& call, const ClusterSh
   for (int k = thread; k < neurons * samples; k += kClusterThreads) {
     shared.v[k] = initial(tile * samples + k % samples, k / samples);
   }
-  float v[Pair::each], capacity[Pair::each];
-  FASTLTC_UNROLL
-  for (int n = 0; n < Pair::each; ++n) {
-    const Pair pair(rows, n, tile);
-    v[n] = capacity[n] = 0.0f;
-    if (pair.post >= share.posts) continue;
-    const int j = share.first + pair.post;
+  float v[Pair::each] = {}, capacity[Pair::each] = {};
+  each_pair<samples, true>(rows, share, tile, [&](int n, const Pair& pair, int j) {
     v[n] = initial(pair.b, j);
     capacity[n] = call.net.capacity[j];
     if (call.out.states != nullptr && pair.b < B) call.out.states[j * B + pair.b] = v[n];
-  }
+  });
   __syncthreads();
   float* from = shared.v;
   float* to = shared.v + neurons * samples;
   for (int64_t t = 0; t < longest; ++t) {
-    float own_num[Pair::each], own_den[Pair::each], dt[Pair::each];
-    FASTLTC_UNROLL
-    for (int n = 0; n < Pair::each; ++n) {
-      const Pair pair(rows, n, tile);
-      own_num[n] = own_den[n] = dt[n] = 0.0f;
-      if (pair.post >= share.posts || t >= pair.length) continue;
-      const int j = share.first + pair.post;
+    float own_num[Pair::each] = {}, own_den[Pair::each] = {}, dt[Pair::each] = {};
+    each_pair<samples, true>(rows, share, tile, [&](int n, const Pair& pair, int j) {
+      if (t >= pair.length) return;
       const int64_t row = j * rows.count + t * B + pair.b;
       own_num[n] = call.num[row];
       own_den[n] = call.den[row] + shared.broken[pair.post];
       dt[n] = rows.step(pair.b, t, j);
-    }
+    });
     for (int u = 0; u < unfolds; ++u) {
       float num[samples] = {}, den[samples] = {};
       add_cluster_columns<samples>(shared.parameters, from, begin, end, num, den);
@@ -118,12 +109,8 @@ __device__ void cluster_forward_tile(const ClusterForward& call, const ClusterSh
         at[kClusterPitch] = den[s];
       }
       __syncthreads();
-      float rate[Pair::each];
-      FASTLTC_UNROLL
-      for (int n = 0; n < Pair::each; ++n) {
-        const Pair pair(rows, n, tile);
-        rate[n] = 0.0f;
-        if (pair.post >= share.posts) continue;
+      float rate[Pair::each] = {};
+      each_pair<samples, true>(rows, share, tile, [&](int n, const Pair& pair, int j) {
         if (t < pair.length) {
           float all_num = own_num[n], all_den = own_den[n];
           FASTLTC_UNROLL
@@ -136,15 +123,16 @@ __device__ void cluster_forward_tile(const ClusterForward& call, const ClusterSh
           rate[n] = reciprocal(capacity[n] + dt[n] * all_den);
           v[n] = (capacity[n] * v[n] + dt[n] * all_num) * rate[n];
         }
-        float* const at = to + (share.first + pair.post) * samples + pair.sample;
+        float* const at = to + j * samples + pair.sample;
         // Each block begins with another one.
         for (int k = 0; k < share.blocks; ++k) {
           const int rank = share.rank + k;
           store_remote(at, static_cast<unsigned>(rank < share.blocks ? rank : rank - share.blocks),
                        v[n]);
         }
-      }
+      });
       cluster_arrive();
+      // In full: by each_pair it takes two registers more.
       FASTLTC_UNROLL
       for (int n = 0; n < Pair::each; ++n) {
         const Pair pair(rows, n, tile);
@@ -160,16 +148,10 @@ __device__ void cluster_forward_tile(const ClusterForward& call, const ClusterSh
         }
       }
       cluster_wait();
-      float* const other = from;
-      from = to;
-      to = other;
+      swap_buffers(from, to);
     }
   }
-  FASTLTC_UNROLL
-  for (int n = 0; n < Pair::each; ++n) {
-    const Pair pair(rows, n, tile);
-    if (pair.post >= share.posts || pair.b >= B) continue;
-    const int j = share.first + pair.post;
+  each_pair<samples>(rows, share, tile, [&](int n, const Pair& pair, int j) {
     call.out.hn[pair.b * neurons + j] = v[n];
     if (!call.out.return_sequences && j < outputs) call.write_output(pair.b, 0, j, v[n]);
     for (int64_t t = longest; t < rows.steps; ++t) {
@@ -180,7 +162,7 @@ __device__ void cluster_forward_tile(const ClusterForward& call, const ClusterSh
         call.rates[at] = 0.0f;
       }
     }
-  }
+  });
 }
 
 template <int samples>

@@ -30,10 +30,10 @@ __device__ void gather_column(const Synapses<T>& list, int j, int lane, bool sof
     const bool outside = i < first || i >= first + list.rows_each;
     if (outside) i = first;
     const int64_t at = list.dense(i, j);
-    T w = list.weight[at];
+    T w = list.given.w[at];
     if (softplus_weights) w = softplus(w);
-    const T slope = list.sigma[at] * kLog2E<T>;
-    Synapse<T> p{-slope, slope * list.mu[at], w * list.erev[at], w};
+    const T slope = list.given.sigma[at] * kLog2E<T>;
+    Synapse<T> p{-slope, slope * list.given.mu[at], w * list.given.erev[at], w};
     if (outside || wrong) p.a = p.b = p.we = p.w = T(NAN);
     list.parameters[k] = p;
     list.pre[k] = static_cast<int32_t>(i);

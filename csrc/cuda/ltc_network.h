@@ -13,22 +13,11 @@
 namespace fastltc::cuda {
 
 template <typename T>
-struct alignas(4 * sizeof(T)) Synapse {
-  T a;   // -sigma log2(e)
-  T b;   // sigma mu log2(e)
-  T we;  // pos(w) erev
-  T w;   // pos(w)
-};
-
-template <typename T>
 struct Synapses {
   // As given.
   const int32_t* given_column = nullptr;
   const int32_t* given_row = nullptr;
-  const T* sigma = nullptr;
-  const T* mu = nullptr;
-  const T* weight = nullptr;
-  const T* erev = nullptr;
+  SynapseMatrices<const T*> given;
   int64_t count = 0;
   int rows = 0;  // presynaptic neurons, or inputs
   int neurons = 0;

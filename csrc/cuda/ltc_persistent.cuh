@@ -43,13 +43,6 @@ __device__ __forceinline__ void barrier() {
   }
 }
 
-// The largest power of two up to threads / parts, and no more than a warp.
-__device__ __forceinline__ int lanes_each(int threads, int parts) {
-  int lanes = 1;
-  while (lanes < kWarp && 2 * lanes * parts <= threads) lanes *= 2;
-  return lanes;
-}
-
 // The same value, of which the compiler knows nothing: else it computes what depends on it once,
 // before the loops, into registers that are not there.
 template <typename Integer>

@@ -75,9 +75,7 @@ __device__ void persistent_forward_sample(const PersistentForward<T>& call,
                           gates, c);
       if (gates != nullptr) gates += kKeptRows * neurons;
       barrier<one_warp>();
-      T* const other = from;
-      from = to;
-      to = other;
+      swap_buffers(from, to);
       FASTLTC_UNROLL
       for (int n = 0; n < 2; ++n) {
         if (read[n] < 0) continue;
@@ -112,9 +110,7 @@ __device__ void persistent_forward_sample(const PersistentForward<T>& call,
         if (kept != nullptr) kept[own[n]] = v[n];
       }
       barrier<one_warp>();
-      T* const other = from;
-      from = to;
-      to = other;
+      swap_buffers(from, to);
     }
     FASTLTC_UNROLL
     for (int n = 0; n < 2; ++n) {

@@ -162,10 +162,7 @@ template <typename T>
 struct SynapseGradients {
   int parts = 0;
   const SynapseSums<T>* sums = nullptr;  // [parts][count]
-  T* sigma = nullptr;                    // [rows, neurons]
-  T* mu = nullptr;
-  T* w = nullptr;
-  T* erev = nullptr;
+  SynapseMatrices<T*> dense;
 };
 
 // Adds up the parts and writes the gradients of a list's dense parameters. A warp for each synapse.
@@ -179,11 +176,11 @@ __device__ void write_synapse_gradient(const Synapses<T>& list, const SynapseGra
   sum = sum_lanes(sum);
   if (lane != 0 || list.pre[k] < 0) return;
   const int64_t at = list.dense(list.pre[k], list.post[k]);
-  const T slope = softplus_weights ? softplus_slope(list.weight[at]) : T(1);
-  grad.w[at] = (list.erev[at] * sum.P + sum.Q) * slope;
-  grad.erev[at] = list.parameters[k].w * sum.P;
-  grad.mu[at] = -list.sigma[at] * sum.H;
-  grad.sigma[at] = sum.HV - list.mu[at] * sum.H;
+  const T slope = softplus_weights ? softplus_slope(list.given.w[at]) : T(1);
+  grad.dense.w[at] = (list.given.erev[at] * sum.P + sum.Q) * slope;
+  grad.dense.erev[at] = list.parameters[k].w * sum.P;
+  grad.dense.mu[at] = -list.given.sigma[at] * sum.H;
+  grad.dense.sigma[at] = sum.HV - list.given.mu[at] * sum.H;
 }
 
 // Blocks in y: the lists.

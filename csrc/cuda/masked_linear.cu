@@ -16,8 +16,6 @@
 #include <cuda_runtime.h>
 
 #include <algorithm>
-#include <limits>
-#include <stdexcept>
 
 #include "cuda/frame/device.h"
 #include "cuda/frame/launch.h"
@@ -273,13 +271,6 @@ MaskedLinearSchedule masked_linear_schedule(int64_t batch, int64_t rows, bool is
 
 namespace {
 
-unsigned blocks_of(int64_t count) {
-  if (count > std::numeric_limits<int32_t>::max()) {
-    throw std::runtime_error("CUDA: masked_linear: more blocks than a launch can have");
-  }
-  return static_cast<unsigned>(count);
-}
-
 // Calls run(width), a compile-time constant.
 template <typename T, typename Run>
 void with_width(int width, const Run& run) {
@@ -295,24 +286,27 @@ template <typename T>
 struct Pass {
   const MaskedLinearSchedule& schedule;
   const MaskedLinear<T>& in;
-  cudaStream_t stream = nullptr;
-  T* x = nullptr;  // [I][pitch]
-  T* g = nullptr;  // [O][pitch], of the gradient of y
+  cudaStream_t stream;
+  T* x;  // [I][pitch]
+  T* g;  // [O][pitch], of the gradient of y; null: forward
 
-  void take(Scratch& scratch, bool backward) {
-    x = scratch.take<T>(in.I * schedule.pitch);
-    if (backward) g = scratch.take<T>(in.O * schedule.pitch);
+  static Pass in_memory(const MaskedLinearSchedule& schedule, const MaskedLinear<T>& in,
+                        bool backward, const Allocate& allocate, void* stream) {
+    return in_scratch(allocate, [&](Scratch& scratch) -> Pass {
+      return {schedule, in, static_cast<cudaStream_t>(stream),
+              scratch.take<T>(in.I * schedule.pitch),
+              backward ? scratch.take<T>(in.O * schedule.pitch) : nullptr};
+    });
   }
 
   // x, and the gradient of y, [B, O], where it is not null.
   void transpose(const T* grad = nullptr, int64_t stride = 0) const {
     const int matrices = grad == nullptr ? 1 : 2;
-    const MaskedTransposition<T> job{
-        {in.x, grad}, {in.stride_x, stride}, {in.I, grad == nullptr ? 0 : in.O},        {x, g},
-        in.B,         schedule.pitch,        blocks_of(ceil_div(schedule.pitch, kTile))};
-    const int64_t channels = std::max(job.channels[0], job.channels[1]);
-    const dim3 blocks(blocks_of(job.across * ceil_div(channels, kTile)), 1,
-                      static_cast<unsigned>(matrices));
+    const int64_t outputs = grad == nullptr ? 0 : in.O;
+    const unsigned across = static_cast<unsigned>(ceil_div(schedule.pitch, kTile));
+    const MaskedTransposition<T> job{{in.x, grad}, {in.stride_x, stride}, {in.I, outputs}, {x, g},
+                                     in.B,         schedule.pitch,        across};
+    const dim3 blocks = grid(across * ceil_div(std::max(in.I, outputs), kTile), 1, matrices);
     launch("masked_linear_transpose_kernel", &masked_linear_transpose_kernel<T>, blocks,
            kBlockThreads, 0, stream, job);
   }
@@ -320,18 +314,12 @@ struct Pass {
   // The product of the weight's rows in `list` with `from` [columns][pitch].
   void multiply(const MaskedRows& list, int64_t row_stride, int64_t column_stride, const T* bias,
                 const T* from, T* out) const {
-    const MaskedProduct<T> product{list,
-                                   in.weight,
-                                   row_stride,
-                                   column_stride,
-                                   bias,
-                                   from,
-                                   in.B,
-                                   schedule.pitch,
-                                   schedule.samples,
-                                   blocks_of(schedule.pitch / (schedule.samples * schedule.width)),
-                                   out};
-    const dim3 blocks(blocks_of(product.across * ceil_div(list.rows, kBlockWarps)));
+    const int64_t across = schedule.pitch / (schedule.samples * schedule.width);
+    const MaskedProduct<T> product{
+        list, in.weight, row_stride,     column_stride,    bias,
+        from, in.B,      schedule.pitch, schedule.samples, static_cast<unsigned>(across),
+        out};
+    const dim3 blocks = grid(across * ceil_div(list.rows, kBlockWarps));
     with_width<T>(schedule.width, [&](auto width) {
       launch("masked_linear_product_kernel", &masked_linear_product_kernel<T, width()>, blocks,
              kBlockThreads, 0, stream, product);
@@ -339,33 +327,12 @@ struct Pass {
   }
 };
 
-template <typename T>
-size_t scratch_bytes(const MaskedLinearSchedule& schedule, const MaskedLinear<T>& in,
-                     bool backward) {
-  Scratch counting;
-  Pass<T>{schedule, in}.take(counting, backward);
-  return counting.used();
-}
-
 }  // namespace
 
 template <typename T>
-size_t masked_linear_forward_scratch(const MaskedLinearSchedule& schedule,
-                                     const MaskedLinear<T>& in) {
-  return scratch_bytes(schedule, in, false);
-}
-template <typename T>
-size_t masked_linear_backward_scratch(const MaskedLinearSchedule& schedule,
-                                      const MaskedLinear<T>& in) {
-  return scratch_bytes(schedule, in, true);
-}
-
-template <typename T>
 void launch_masked_linear(const MaskedLinearSchedule& schedule, const MaskedLinear<T>& in,
-                          int64_t entries, T* y, void* scratch, void* stream) {
-  Scratch memory(scratch);
-  Pass<T> pass{schedule, in, static_cast<cudaStream_t>(stream)};
-  pass.take(memory, false);
+                          int64_t entries, T* y, const Allocate& allocate, void* stream) {
+  const auto pass = Pass<T>::in_memory(schedule, in, false, allocate, stream);
   pass.transpose();
   pass.multiply({in.entries.first, in.entries.input, entries, in.O, in.I}, in.I, 1, in.bias, pass.x,
                 y);
@@ -374,10 +341,8 @@ void launch_masked_linear(const MaskedLinearSchedule& schedule, const MaskedLine
 template <typename T>
 void launch_masked_linear_backward(const MaskedLinearSchedule& schedule, const MaskedLinear<T>& in,
                                    int64_t entries, const MaskedLinearGradients<T>& grad,
-                                   void* scratch, void* stream) {
-  Scratch memory(scratch);
-  Pass<T> pass{schedule, in, static_cast<cudaStream_t>(stream)};
-  pass.take(memory, true);
+                                   const Allocate& allocate, void* stream) {
+  const auto pass = Pass<T>::in_memory(schedule, in, true, allocate, stream);
   pass.transpose(grad.grad, grad.stride);
   pass.multiply({in.entries.first_of_input, in.entries.output, entries, in.I, in.O}, 1, in.I,
                 nullptr, pass.g, grad.x);
@@ -393,9 +358,8 @@ void launch_masked_linear_backward(const MaskedLinearSchedule& schedule, const M
   // Rows differ in their number of entries; none has more than there are inputs.
   const int64_t most = ceil_div(in.I, kWarp / schedule.samples * kEntries);
   const int64_t parts = ceil_div(kWantedWarps, std::max<int64_t>(in.O, 1));
-  const dim3 blocks(
-      static_cast<unsigned>(ceil_div(in.O, kBlockWarps)),
-      static_cast<unsigned>(std::clamp<int64_t>(parts, 1, std::max<int64_t>(most, 1))));
+  const dim3 blocks =
+      grid(ceil_div(in.O, kBlockWarps), std::clamp<int64_t>(parts, 1, std::max<int64_t>(most, 1)));
   with_width<T>(schedule.width, [&](auto width) {
     launch("masked_linear_weight_gradient_kernel",
            &masked_linear_weight_gradient_kernel<T, width()>, blocks, kBlockThreads, 0, pass.stream,
@@ -404,17 +368,12 @@ void launch_masked_linear_backward(const MaskedLinearSchedule& schedule, const M
 }
 
 #define FASTLTC_INSTANTIATE(T)                                                                     \
-  template size_t masked_linear_forward_scratch(const MaskedLinearSchedule&,                       \
-                                                const MaskedLinear<T>&);                           \
-  template size_t masked_linear_backward_scratch(const MaskedLinearSchedule&,                      \
-                                                 const MaskedLinear<T>&);                          \
   template void launch_masked_linear(const MaskedLinearSchedule&, const MaskedLinear<T>&, int64_t, \
-                                     T*, void*, void*);                                            \
+                                     T*, const Allocate&, void*);                                  \
   template void launch_masked_linear_backward(const MaskedLinearSchedule&, const MaskedLinear<T>&, \
-                                              int64_t, const MaskedLinearGradients<T>&, void*,     \
-                                              void*);
+                                              int64_t, const MaskedLinearGradients<T>&,            \
+                                              const Allocate&, void*);
 FASTLTC_INSTANTIATE(float)
 FASTLTC_INSTANTIATE(double)
-#undef FASTLTC_INSTANTIATE
 
 }  // namespace fastltc::cuda

@@ -1,12 +1,11 @@
-// The sparse masked product on CUDA devices: how a problem is run, how much memory it needs, and
-// launches. No torch and no CUDA header. All pointers of a problem, the list of entries included,
+// The sparse masked product on CUDA devices: how a problem is run, and launches. No torch and no CUDA header. All pointers of a problem, the list of entries included,
 // are to memory of the device; a stream is a cudaStream_t. Nothing here waits for the device.
 #pragma once
 
-#include <cstddef>
 #include <cstdint>
 
 #include "core/masked_linear_problem.h"
+#include "cuda/frame/scratch.h"
 
 namespace fastltc::cuda {
 
@@ -22,24 +21,16 @@ struct MaskedLinearSchedule {
 // with few rows a quarter of a warp.
 MaskedLinearSchedule masked_linear_schedule(int64_t batch, int64_t rows, bool is_float64);
 
-// Bytes of scratch memory, aligned to 256, whose content is not read.
-template <typename T>
-size_t masked_linear_forward_scratch(const MaskedLinearSchedule& schedule,
-                                     const MaskedLinear<T>& in);
-template <typename T>
-size_t masked_linear_backward_scratch(const MaskedLinearSchedule& schedule,
-                                      const MaskedLinear<T>& in);
-
 // y is [B, O] contiguous; `entries` is how many the list has. Where the list is not well formed
 // (core/synapse_check.h) the outputs that it concerns, or the gradients of the inputs, become NaN,
 // or a weight's gradient stays 0; no memory outside is touched. Throws std::runtime_error when a
 // launch fails.
 template <typename T>
 void launch_masked_linear(const MaskedLinearSchedule& schedule, const MaskedLinear<T>& in,
-                          int64_t entries, T* y, void* scratch, void* stream);
+                          int64_t entries, T* y, const Allocate& allocate, void* stream);
 template <typename T>
 void launch_masked_linear_backward(const MaskedLinearSchedule& schedule, const MaskedLinear<T>& in,
                                    int64_t entries, const MaskedLinearGradients<T>& grad,
-                                   void* scratch, void* stream);
+                                   const Allocate& allocate, void* stream);
 
 }  // namespace fastltc::cuda

@@ -149,6 +149,7 @@ struct SampleMemory {
   Gates<T>* gz = nullptr;             // [rows][N]
   SequenceView<const T> grad_c_last;  // [B, N]; null: zeros
 
+  // In full: state_or_zero of it takes up to five registers more.
   FASTLTC_DEVICE T initial(int64_t b, int64_t j) const {
     return c0.data == nullptr ? T(0) : c0.data[b * c0.stride_b + j * c0.stride_c];
   }

@@ -57,12 +57,7 @@ struct MemoryPass {
   const T* recurrent_weight = nullptr;
 
   bool present() const { return recurrent_weight != nullptr; }
-  // As lanes_each in a kernel: the largest power of two up to threads / neurons, at most a warp.
-  int lanes() const {
-    int lanes = 1;
-    while (lanes < kWarp && 2 * lanes * N <= threads) lanes *= 2;
-    return lanes;
-  }
+  int lanes() const { return lanes_each(threads, static_cast<int>(N)); }
 
   // Does nothing without mixed memory.
   void take(Scratch& scratch, const SequenceInputs<T>& in, const SequenceRows<T>& rows,

@@ -1,5 +1,6 @@
 #include "runtime/arrays.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
@@ -92,12 +93,10 @@ py::object new_array(int dimensions, const Py_intptr_t* shape) {
 }
 
 py::object output_array(PyObject* out, const ArrayView& like, int64_t last) {
-  if (out == nullptr || out == Py_None) {
-    Py_intptr_t shape[3];
-    for (int k = 0; k < like.dimensions; ++k) shape[k] = like.shape[k];
-    shape[like.dimensions - 1] = last;
-    return new_array(like.dimensions, shape);
-  }
+  Py_intptr_t shape[3];
+  std::ranges::copy(like.sizes(), shape);
+  shape[like.dimensions - 1] = last;
+  if (out == nullptr || out == Py_None) return new_array(like.dimensions, shape);
   if (!numpy().PyArray_Check_(out)) {
     throw py::type_error(std::string("out: expected a numpy array, got ") + Py_TYPE(out)->tp_name);
   }
@@ -111,12 +110,9 @@ py::object output_array(PyObject* out, const ArrayView& like, int64_t last) {
     throw py::value_error("out: expected a C-contiguous array");
   }
   const ArrayView view(out);
-  bool fits = view.dimensions == like.dimensions && view.shape[view.dimensions - 1] == last;
-  for (int k = 0; fits && k + 1 < like.dimensions; ++k) fits = view.shape[k] == like.shape[k];
-  if (!fits) {
-    std::string wanted;
-    for (int k = 0; k + 1 < like.dimensions; ++k) wanted += std::to_string(like.shape[k]) + ", ";
-    throw py::value_error("out: expected shape [" + wanted + std::to_string(last) + "], got " +
+  const std::span wanted(shape, like.sizes().size());
+  if (!std::ranges::equal(view.sizes(), wanted)) {
+    throw py::value_error("out: expected shape " + list_text(wanted) + ", got " +
                           view.shape_text());
   }
   if (!(py::detail::array_proxy(out)->flags & py::detail::npy_api::NPY_ARRAY_WRITEABLE_)) {

@@ -9,7 +9,10 @@
 
 #include <cstdint>
 #include <initializer_list>
+#include <span>
 #include <string>
+
+#include "core/list_text.h"
 
 namespace fastltc::runtime {
 
@@ -48,11 +51,8 @@ struct ArrayView {
     for (int k = 0; k < dimensions; ++k) total *= shape[k];
     return total;
   }
-  std::string shape_text() const {
-    std::string text = "[";
-    for (int k = 0; k < dimensions; ++k) text += (k ? ", " : "") + std::to_string(shape[k]);
-    return text + "]";
-  }
+  std::span<const Py_intptr_t> sizes() const { return {shape, static_cast<size_t>(dimensions)}; }
+  std::string shape_text() const { return list_text(sizes()); }
 
  private:
   bool ends_with(Shape wanted) const {

@@ -9,6 +9,7 @@
 #include <typeinfo>
 #include <vector>
 
+#include "core/list_text.h"
 #include "core/network.h"
 
 namespace py = pybind11;
@@ -21,12 +22,6 @@ namespace {
 constexpr int64_t kMaxSize = int64_t{1} << 24;
 
 [[noreturn]] void fail(const std::string& text) { throw py::value_error(text); }
-
-std::string shape_text(const std::vector<int64_t>& shape) {
-  std::string text = "[";
-  for (size_t k = 0; k < shape.size(); ++k) text += (k ? ", " : "") + std::to_string(shape[k]);
-  return text + "]";
-}
 
 // In the order of the enumerations.
 constexpr const char* kModes[] = {"default", "no_gate", "pure"};
@@ -93,7 +88,7 @@ class Description {
     const auto array = py::reinterpret_borrow<py::array>(object);
     const std::vector<int64_t> found(array.shape(), array.shape() + array.ndim());
     if (found != shape) {
-      fail(full + ": expected shape " + shape_text(shape) + ", got " + shape_text(found));
+      fail(full + ": expected shape " + list_text(shape) + ", got " + list_text(found));
     }
     return static_cast<const float*>(array.data());
   }

@@ -1,50 +1,52 @@
 #include "runtime/unchanged.h"
 
+#include <algorithm>
+#include <span>
+
 namespace fastltc::runtime {
 
 namespace {
 
-// Borrowed items; the caller has checked the kinds.
-PyObject* item(PyObject* tuple, Py_ssize_t i) { return PyTuple_GET_ITEM(tuple, i); }
-Py_ssize_t length(PyObject* tuple) { return PyTuple_GET_SIZE(tuple); }
+// The items of a tuple, borrowed; the caller has checked that it is one.
+std::span<PyObject* const> items(PyObject* tuple) {
+  return {reinterpret_cast<PyTupleObject*>(tuple)->ob_item,
+          static_cast<size_t>(PyTuple_GET_SIZE(tuple))};
+}
 
 // Whether a dictionary has exactly these values, the same objects in the same order.
-bool has_values(PyObject* dictionary, PyObject* values) {
-  if (PyDict_Size(dictionary) != length(values)) return false;
+bool has_values(PyObject* dictionary, std::span<PyObject* const> values) {
+  if (PyDict_Size(dictionary) != static_cast<Py_ssize_t>(values.size())) return false;
   Py_ssize_t position = 0;
   PyObject *key, *value;
-  for (Py_ssize_t i = 0; PyDict_Next(dictionary, &position, &key, &value); ++i) {
-    if (value != item(values, i)) return false;
+  for (size_t i = 0; PyDict_Next(dictionary, &position, &key, &value); ++i) {
+    if (value != values[i]) return false;
   }
   return true;
 }
 
 // 1, 0, or -1 with an error set.
-int look(PyObject* seen) {
-  PyObject* const hooks = item(seen, 0);  // dictionaries that must be empty
-  for (Py_ssize_t i = 0; i < length(hooks); ++i) {
-    if (PyDict_Size(item(hooks, i)) != 0) return 0;
+int look(std::span<PyObject* const> seen) {
+  for (PyObject* const hooks : items(seen[0])) {  // dictionaries that must be empty
+    if (PyDict_Size(hooks) != 0) return 0;
   }
-  PyObject* const modules = item(seen, 1);
-  PyObject* const kinds = item(seen, 2);       // their classes
-  PyObject* const attributes = item(seen, 3);  // their __dict__, which must not have `forward`
-  PyObject* const forward = item(seen, 4);
-  for (Py_ssize_t i = 0; i < length(modules); ++i) {
-    if (reinterpret_cast<PyObject*>(Py_TYPE(item(modules, i))) != item(kinds, i)) return 0;
-    const int found = PyDict_Contains(item(attributes, i), forward);
+  const auto modules = items(seen[1]), kinds = items(seen[2]);  // and their classes
+  const auto attributes = items(seen[3]);  // their __dict__, which must not have `forward`
+  PyObject* const forward = seen[4];
+  for (size_t i = 0; i < modules.size(); ++i) {
+    if (reinterpret_cast<PyObject*>(Py_TYPE(modules[i])) != kinds[i]) return 0;
+    const int found = PyDict_Contains(attributes[i], forward);
     if (found != 0) return found < 0 ? -1 : 0;
   }
-  PyObject* const containers = item(seen, 5);  // dictionaries of modules
-  PyObject* const children = item(seen, 6);    // and what is in them
-  for (Py_ssize_t i = 0; i < length(containers); ++i) {
-    if (!has_values(item(containers, i), item(children, i))) return 0;
+  // Dictionaries of modules, and what is in them.
+  const auto containers = items(seen[5]), children = items(seen[6]);
+  for (size_t i = 0; i < containers.size(); ++i) {
+    if (!has_values(containers[i], items(children[i]))) return 0;
   }
-  PyObject* const settings = item(seen, 7);  // (dictionary, key, value)
-  for (Py_ssize_t i = 0; i < length(settings); ++i) {
-    PyObject* const setting = item(settings, i);
-    PyObject* const value = PyDict_GetItemWithError(item(setting, 0), item(setting, 1));
+  for (PyObject* const setting : items(seen[7])) {  // (dictionary, key, value)
+    const auto of = items(setting);
+    PyObject* const value = PyDict_GetItemWithError(of[0], of[1]);
     if (value == nullptr) return PyErr_Occurred() != nullptr ? -1 : 0;
-    const int same = PyObject_RichCompareBool(value, item(setting, 2), Py_EQ);
+    const int same = PyObject_RichCompareBool(value, of[2], Py_EQ);
     if (same != 1) return same;
   }
   return 1;
@@ -52,30 +54,23 @@ int look(PyObject* seen) {
 
 // Tuples of the lengths and with the dictionaries that `look` relies on.
 bool is_well_formed(PyObject* seen) {
-  if (!PyTuple_Check(seen) || length(seen) != 8) return false;
-  for (Py_ssize_t i = 0; i < 8; ++i) {
-    if (i != 4 && !PyTuple_Check(item(seen, i))) return false;
-  }
-  const auto all_dictionaries = [](PyObject* tuple) {
-    for (Py_ssize_t i = 0; i < length(tuple); ++i) {
-      if (!PyDict_Check(item(tuple, i))) return false;
-    }
-    return true;
+  if (!PyTuple_Check(seen) || PyTuple_GET_SIZE(seen) != 8) return false;
+  const auto all = [](PyObject* tuple, auto is) {
+    return PyTuple_Check(tuple) && std::ranges::all_of(items(tuple), is);
   };
-  const Py_ssize_t modules = length(item(seen, 1));
-  if (length(item(seen, 2)) != modules || length(item(seen, 3)) != modules) return false;
-  if (length(item(seen, 5)) != length(item(seen, 6))) return false;
-  for (Py_ssize_t i = 0; i < length(item(seen, 6)); ++i) {
-    if (!PyTuple_Check(item(item(seen, 6), i))) return false;
-  }
-  for (Py_ssize_t i = 0; i < length(item(seen, 7)); ++i) {
-    PyObject* const setting = item(item(seen, 7), i);
-    if (!PyTuple_Check(setting) || length(setting) != 3 || !PyDict_Check(item(setting, 0))) {
-      return false;
-    }
-  }
-  return all_dictionaries(item(seen, 0)) && all_dictionaries(item(seen, 3)) &&
-         all_dictionaries(item(seen, 5));
+  const auto is_any = [](PyObject*) { return true; };
+  const auto is_tuple = [](PyObject* object) { return PyTuple_Check(object) != 0; };
+  const auto is_dictionary = [](PyObject* object) { return PyDict_Check(object) != 0; };
+  const auto is_setting = [](PyObject* object) {
+    return PyTuple_Check(object) && PyTuple_GET_SIZE(object) == 3 && PyDict_Check(items(object)[0]);
+  };
+  const auto of = items(seen);
+  const auto as_many = [&](size_t a, size_t b) {
+    return PyTuple_GET_SIZE(of[a]) == PyTuple_GET_SIZE(of[b]);
+  };
+  return all(of[0], is_dictionary) && all(of[1], is_any) && all(of[2], is_any) &&
+         all(of[3], is_dictionary) && all(of[5], is_dictionary) && all(of[6], is_tuple) &&
+         all(of[7], is_setting) && as_many(1, 2) && as_many(1, 3) && as_many(5, 6);
 }
 
 PyObject* unchanged(PyObject*, PyObject* seen) {
@@ -83,7 +78,7 @@ PyObject* unchanged(PyObject*, PyObject* seen) {
     PyErr_SetString(PyExc_TypeError, "seen: expected the tuple that fastltc.nn.changes makes");
     return nullptr;
   }
-  const int result = look(seen);
+  const int result = look(items(seen));
   return result < 0 ? nullptr : PyBool_FromLong(result);
 }
 

@@ -26,10 +26,6 @@ struct CfcArguments : SequenceArguments {
   Tensors contiguous_masks{};
 
   template <typename T>
-  using Inputs = CfcInputs<T>;
-  template <typename T>
-  using Outputs = CfcOutputs<T>;
-  template <typename T>
   using Gradients = CfcGradients<T>;
 
   static constexpr const char* forward_name = "fastltc::cfc_forward";

@@ -7,16 +7,18 @@
 #include <torch/headeronly/core/ScalarType.h>
 
 #include <algorithm>
+#include <charconv>
 #include <cmath>
 #include <cstdint>
-#include <cstdio>
-#include <cstdlib>
 #include <initializer_list>
+#include <iterator>
 #include <optional>
 #include <stdexcept>
 #include <string>
 #include <type_traits>
 #include <vector>
+
+#include "core/list_text.h"
 
 namespace fastltc {
 
@@ -25,17 +27,6 @@ using torch::stable::Tensor;
 using Tensors = std::vector<Tensor>;
 using OptionalTensor = std::optional<Tensor>;
 
-template <typename Sizes>
-std::string list_text(const Sizes& sizes) {
-  std::string text = "[";
-  const char* separator = "";
-  for (const int64_t size : sizes) {
-    text += separator + std::to_string(size);
-    separator = ", ";
-  }
-  return text + "]";
-}
-
 inline std::string shape_text(const Tensor& tensor) {
   std::vector<int64_t> sizes;
   for (int64_t d = 0; d < tensor.dim(); ++d) sizes.push_back(tensor.size(d));
@@ -43,34 +34,12 @@ inline std::string shape_text(const Tensor& tensor) {
 }
 
 inline std::string dtype_text(ScalarType type) {
-  switch (type) {
-    case ScalarType::Float:
-      return "torch.float32";
-    case ScalarType::Double:
-      return "torch.float64";
-    case ScalarType::Half:
-      return "torch.float16";
-    case ScalarType::BFloat16:
-      return "torch.bfloat16";
-    case ScalarType::Byte:
-      return "torch.uint8";
-    case ScalarType::Char:
-      return "torch.int8";
-    case ScalarType::Short:
-      return "torch.int16";
-    case ScalarType::Int:
-      return "torch.int32";
-    case ScalarType::Long:
-      return "torch.int64";
-    case ScalarType::Bool:
-      return "torch.bool";
-    case ScalarType::ComplexFloat:
-      return "torch.complex64";
-    case ScalarType::ComplexDouble:
-      return "torch.complex128";
-    default:
-      return "another dtype";
-  }
+  // In the order of ScalarType.
+  constexpr const char* names[] = {
+      "uint8",     "int8",      "int16",      "int32", "int64", "float16", "float32", "float64",
+      "complex32", "complex64", "complex128", "bool",  "qint8", "quint8",  "qint32",  "bfloat16"};
+  const auto index = static_cast<size_t>(type);
+  return index < std::size(names) ? std::string("torch.") + names[index] : "another dtype";
 }
 
 inline std::string device_text(const Tensor& tensor) {
@@ -82,17 +51,12 @@ inline std::string device_text(const Tensor& tensor) {
 // The shortest decimal number that is this one, as Python writes it.
 inline std::string number_text(double value) {
   if (std::isnan(value)) return "nan";
-  if (std::isinf(value)) return value < 0 ? "-inf" : "inf";
-  char text[64];
-  int decimals = 0;
-  do {
-    std::snprintf(text, sizeof text, "%.*e", decimals++, value);
-  } while (std::strtod(text, nullptr) != value);
-  const int exponent = std::atoi(std::string(text).substr(std::string(text).find('e') + 1).c_str());
-  if (exponent < -4 || exponent >= 16) return text;
-  const int behind = decimals - 1 - exponent;
-  std::snprintf(text, sizeof text, "%.*f", behind < 1 ? 1 : behind, value);
-  return text;
+  const double size = std::abs(value);
+  const bool plain = size == 0.0 || (size >= 1e-4 && size < 1e16);
+  char text[32];
+  const auto format = plain ? std::chars_format::fixed : std::chars_format::scientific;
+  const std::string digits(text, std::to_chars(text, std::end(text), value, format).ptr);
+  return plain && digits.find('.') == std::string::npos ? digits + ".0" : digits;
 }
 
 // What Python raises for it; `broken` is what no caller of a function can cause.

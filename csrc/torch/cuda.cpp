@@ -1,5 +1,7 @@
 // The operators on CUDA devices. Memory is torch's: what a call allocates belongs to its stream, and
 // to the graph that is being captured.
+#include <optional>
+
 #include "cuda/cfc.h"
 #include "cuda/ltc.h"
 #include "cuda/masked_linear.h"
@@ -16,6 +18,18 @@ struct Cuda {
     return cuda::ltc_keeps_rates(size, counts, is_float64);
   }
 
+  // Calls launch(allocate, stream) on the device of a tensor.
+  template <typename Launch>
+  static void run(const Tensor& like, Launch launch) {
+    const CudaContext context(like);
+    std::optional<Tensor> scratch;
+    const auto allocate = [&](size_t bytes) {
+      scratch = new_bytes(like, bytes);
+      return scratch->mutable_data_ptr();
+    };
+    launch(allocate, context.stream());
+  }
+
   template <typename T>
   static cuda::LtcSchedule schedule(const LtcArguments& layer, const LtcInputs<T>& in) {
     return cuda::ltc_schedule(in.size, layer.counts(), sizeof(T) == 8,
@@ -24,22 +38,16 @@ struct Cuda {
   }
   template <typename T>
   static void forward(const LtcArguments& layer, const LtcInputs<T>& in, const LtcOutputs<T>& out) {
-    const CudaContext context(layer.x);
-    const cuda::LtcSchedule schedule = Cuda::schedule(layer, in);
-    const LtcCounts counts = layer.counts();
-    Tensor scratch = new_bytes(layer.x, cuda::ltc_forward_scratch(schedule, in, counts));
-    cuda::launch_ltc_forward(schedule, in, counts, out, scratch.mutable_data_ptr(),
-                             context.stream());
+    run(layer.x, [&](const auto&... memory) {
+      cuda::launch_ltc_forward(schedule(layer, in), in, layer.counts(), out, memory...);
+    });
   }
   template <typename T>
   static void backward(const LtcArguments& layer, const LtcInputs<T>& in,
                        const LtcGradients<T>& grad) {
-    const CudaContext context(layer.x);
-    const cuda::LtcSchedule schedule = Cuda::schedule(layer, in);
-    const LtcCounts counts = layer.counts();
-    Tensor scratch = new_bytes(layer.x, cuda::ltc_backward_scratch(schedule, in, counts));
-    cuda::launch_ltc_backward(schedule, in, counts, grad, scratch.mutable_data_ptr(),
-                              context.stream());
+    run(layer.x, [&](const auto&... memory) {
+      cuda::launch_ltc_backward(schedule(layer, in), in, layer.counts(), grad, memory...);
+    });
   }
 
   template <typename T>
@@ -48,36 +56,32 @@ struct Cuda {
   }
   template <typename T>
   static void forward(const CfcArguments& layer, const CfcInputs<T>& in, const CfcOutputs<T>& out) {
-    const CudaContext context(layer.x);
-    const cuda::CfcSchedule schedule = Cuda::schedule(layer, in);
-    Tensor scratch = new_bytes(layer.x, cuda::cfc_forward_scratch(schedule, in));
-    cuda::launch_cfc_forward(schedule, in, out, scratch.mutable_data_ptr(), context.stream());
+    run(layer.x, [&](const auto&... memory) {
+      cuda::launch_cfc_forward(schedule(layer, in), in, out, memory...);
+    });
   }
   template <typename T>
   static void backward(const CfcArguments& layer, const CfcInputs<T>& in,
                        const CfcGradients<T>& grad) {
-    const CudaContext context(layer.x);
-    const cuda::CfcSchedule schedule = Cuda::schedule(layer, in);
-    Tensor scratch = new_bytes(layer.x, cuda::cfc_backward_scratch(schedule, in));
-    cuda::launch_cfc_backward(schedule, in, grad, scratch.mutable_data_ptr(), context.stream());
+    run(layer.x, [&](const auto&... memory) {
+      cuda::launch_cfc_backward(schedule(layer, in), in, grad, memory...);
+    });
   }
 
   template <typename T>
   static void forward(const MaskedLinearArguments& product, const MaskedLinear<T>& in, T* y) {
-    const CudaContext context(product.x);
     const auto schedule = cuda::masked_linear_schedule(in.B, in.O, sizeof(T) == 8);
-    Tensor scratch = new_bytes(product.x, cuda::masked_linear_forward_scratch(schedule, in));
-    cuda::launch_masked_linear(schedule, in, product.count, y, scratch.mutable_data_ptr(),
-                               context.stream());
+    run(product.x, [&](const auto&... memory) {
+      cuda::launch_masked_linear(schedule, in, product.count, y, memory...);
+    });
   }
   template <typename T>
   static void backward(const MaskedLinearArguments& product, const MaskedLinear<T>& in,
                        const MaskedLinearGradients<T>& grad) {
-    const CudaContext context(product.x);
     const auto schedule = cuda::masked_linear_schedule(in.B, in.I, sizeof(T) == 8);
-    Tensor scratch = new_bytes(product.x, cuda::masked_linear_backward_scratch(schedule, in));
-    cuda::launch_masked_linear_backward(schedule, in, product.count, grad,
-                                        scratch.mutable_data_ptr(), context.stream());
+    run(product.x, [&](const auto&... memory) {
+      cuda::launch_masked_linear_backward(schedule, in, product.count, grad, memory...);
+    });
   }
 };
 

@@ -32,10 +32,6 @@ struct LtcArguments : SequenceArguments {
   std::optional<Tensor> list{}, sensory_list{};
 
   template <typename T>
-  using Inputs = LtcInputs<T>;
-  template <typename T>
-  using Outputs = LtcOutputs<T>;
-  template <typename T>
   using Gradients = LtcGradients<T>;
 
   static constexpr const char* forward_name = "fastltc::ltc_forward";

@@ -43,7 +43,6 @@ struct MaskedLinearArguments {
     check.value("bias", bias, "[O]", {O});
     check.indices("entries", entries, "fastltc.ops.mask_entries");
     list = as_contiguous(entries);
-    // Kernels for other devices hold a list that is not well formed inside its bounds.
     const auto* const values = list->const_data_ptr<int32_t>();
     // Kernels for other devices hold a list that is not well formed inside its bounds.
     check_list(check, check.can_read_values() ? mask_entries_error(values, list->numel(), O, I)

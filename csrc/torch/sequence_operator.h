@@ -4,19 +4,19 @@
 // `Layer` (ltc_operator.h, cfc_operator.h) is SequenceArguments with the layer's own arguments
 // behind them, in the order of its schema, and has
 //   static constexpr const char* forward_name, backward_name
-//   Inputs<T>, Outputs<T>, Gradients<T>, the structs of core/
+//   Gradients<T>, the struct of core/
 //   void check(const ArgumentCheck&), which checks its own arguments and parameters, and sets the
 //     sizes and `contiguous`
 //   int64_t kept_of_step<Device>() const, how many values a sample keeps of a step for the backward
 //     pass, besides its first state
 //   bool partly_written(size_t k) const, whether kernels leave zeros in the gradient of parameter k
-//   void with_inputs<T>(const std::vector<const T*>& parameters, Run run) const, which fills an
-//     Inputs<T> and calls run(inputs); what it points to lives as long as the call
+//   void with_inputs<T>(const std::vector<const T*>& parameters, Run run) const, which fills
+//     the inputs of core/ and calls run(inputs); what it points to lives as long as the call
 //   void fill_gradients<T>(Gradients<T>&, const std::vector<T*>& parameters) const
 // `Device` (cpu.cpp, cuda.cpp) has
 //   static constexpr bool wants_zeros, whether its kernels expect those zeros to be there
-//   static void forward(const Layer&, const Inputs<T>&, const Outputs<T>&)
-//   static void backward(const Layer&, const Inputs<T>&, const Gradients<T>&)
+//   static void forward(const Layer&, const Inputs&, const SequenceOutputs<T>&)
+//   static void backward(const Layer&, const Inputs&, const Gradients<T>&)
 //   static bool keeps_rates(const LayerSizes&, const LtcCounts&, bool is_float64), see LtcArguments
 // `Own` are the types of the layer's own arguments. Arrays of pointers are the host's, what they
 // point to is the device's.
@@ -24,6 +24,7 @@
 
 #include <torch/csrc/stable/library.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <limits>
@@ -110,9 +111,8 @@ struct SequenceArguments {
     const int64_t* const length = lengths->const_data_ptr<int64_t>();
     int64_t low = length[0], high = length[0];
     for (int64_t b = 1; b < size.B; ++b) {
-      const int64_t value = length[b * lengths->stride(0)];
-      low = value < low ? value : low;
-      high = value > high ? value : high;
+      low = std::min(low, length[b * lengths->stride(0)]);
+      high = std::max(high, length[b * lengths->stride(0)]);
     }
     check.that(low >= 0 && high <= size.T, "lengths", [&] {
       return "expected values of 0 to T = " + std::to_string(size.T) + ", got " +
@@ -200,7 +200,7 @@ struct SequenceOperator {
     Tensor states = new_tensor(x, {save_states ? states_numel : 0});
     with_dtype(x.scalar_type(), [&](auto zero) {
       using T = decltype(zero);
-      typename Layer::template Outputs<T> out;
+      SequenceOutputs<T> out;
       out.output = writable<T>(output, return_sequences);
       out.return_sequences = return_sequences;
       out.hn = hn.mutable_data_ptr<T>();

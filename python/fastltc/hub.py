@@ -195,6 +195,19 @@ class HubMixin(
     def save_pretrained(
         self, save_directory: str | Path, *, config: Any = None, **kwargs: Any
     ) -> str | None:
+        """Write ``config.json``, ``model.safetensors`` and, if there is none, a model card.
+
+        Args:
+            save_directory: the folder, made if need be.
+            config: what goes to ``config.json``; by default the arguments of the model.
+            kwargs: see ``ModelHubMixin.save_pretrained`` of ``huggingface_hub``.
+
+        Returns:
+            The address of the commit with ``push_to_hub=True``, else None.
+
+        Raises:
+            TypeError: if an argument is neither a wiring nor what JSON holds.
+        """
         if config is None:
             arguments = {name: _argument(name, v) for name, v in self._hub_arguments.items()}
             config = {**(self._hub_mixin_config or {}), **arguments}  # type: ignore[dict-item]
@@ -218,6 +231,7 @@ class HubMixin(
         return super()._load_as_safetensor(model, model_file, map_location, strict)
 
     def generate_model_card(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the card that ``save_pretrained`` writes: sizes, and how to load the model."""
         kind, module = type(self), inspect.getmodule(type(self))
         own = module is not None and module.__name__ == __name__
         count = sum(p.numel() for p in self.parameters() if p.requires_grad)  # type: ignore[attr-defined]

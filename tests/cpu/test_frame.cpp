@@ -47,11 +47,9 @@ typename Simd<T>::vec input_sum(const StepInputs<T, W>& step, int64_t inputs, in
 template <typename T, int W>
 struct LeakyForward {
   using S = Simd<T>;
-  using Inputs = LeakyInputs<T>;
-  using Layer = PackedLeaky<T>;
-  const Inputs& in;
+  const LeakyInputs<T>& in;
 
-  LeakyForward(const Inputs& inputs, const Layer&) : in(inputs) {}
+  LeakyForward(const LeakyInputs<T>& inputs, const PackedLeaky<T>&) : in(inputs) {}
   void take(Arena&) {}
   void begin(const StepInputs<T, W>&) {}
   void unfold(const StepInputs<T, W>& step, Rows<const T> from, Rows<T> to, Rows<T>) {
@@ -68,14 +66,13 @@ struct LeakyForward {
 template <typename T, int W>
 struct LeakyBackward {
   using S = Simd<T>;
-  using Inputs = LeakyInputs<T>;
-  using Layer = PackedLeaky<T>;
   using Sums = LeakySums<T>;
-  const Inputs& in;
+  const LeakyInputs<T>& in;
   const Sums sums;
   Rows<T> grad_after, grad_before, grad_u;
 
-  LeakyBackward(const Inputs& inputs, const Layer&, const Sums& s) : in(inputs), sums(s) {}
+  LeakyBackward(const LeakyInputs<T>& inputs, const PackedLeaky<T>&, const Sums& s)
+      : in(inputs), sums(s) {}
   void take(Arena& arena) {
     grad_after.take(arena, W, in.size.N);
     grad_before.take(arena, W, in.size.N);

@@ -31,15 +31,13 @@ struct CudaLtc : Ltc {
     const LtcCounts counts = call.problem.counts();
     const LtcOutputs<T> out =
         call.prepare_forward(keep_states, schedule.plan == LtcPlan::cluster_per_tile);
-    const auto memory = scratch_of(cuda::ltc_forward_scratch(schedule, call.in, counts));
-    cuda::launch_ltc_forward(schedule, call.in, counts, out, memory.get(), nullptr);
+    cuda::launch_ltc_forward(schedule, call.in, counts, out, ScratchMemory(), nullptr);
   }
   template <typename T>
   static void backward(LtcCall<T>& call, const LtcSchedule& schedule) {
     const LtcCounts counts = call.problem.counts();
     const LtcGradients<T> grad = call.prepare_backward(false);
-    const auto memory = scratch_of(cuda::ltc_backward_scratch(schedule, call.in, counts));
-    cuda::launch_ltc_backward(schedule, call.in, counts, grad, memory.get(), nullptr);
+    cuda::launch_ltc_backward(schedule, call.in, counts, grad, ScratchMemory(), nullptr);
   }
 };
 

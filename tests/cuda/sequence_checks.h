@@ -4,10 +4,10 @@
 #pragma once
 
 #include <algorithm>
-#include <memory>
 #include <string>
 #include <vector>
 
+#include "cuda/scratch_memory.h"
 #include "emulator/schedules.h"
 #include "support/sequence_case.h"
 
@@ -18,13 +18,6 @@ inline constexpr bool kChecksRaces = true;
 #else
 inline constexpr bool kChecksRaces = false;
 #endif
-
-// Memory of exactly that size, which is not zero.
-inline std::unique_ptr<unsigned char[]> scratch_of(size_t bytes) {
-  std::unique_ptr<unsigned char[]> memory(new unsigned char[bytes]);
-  std::fill_n(memory.get(), bytes, 0xff);
-  return memory;
-}
 
 template <typename Values>
 bool any_nan(const Values& values) {

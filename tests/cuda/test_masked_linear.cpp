@@ -7,11 +7,11 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
-#include <memory>
 #include <random>
 #include <string>
 #include <vector>
 
+#include "cuda/scratch_memory.h"
 #include "emulator/schedules.h"
 #include "support/check.h"
 
@@ -146,18 +146,11 @@ struct Call {
     if (c.bias) grad.bias = grad_bias.data();
   }
 
-  static std::unique_ptr<unsigned char[]> scratch(size_t bytes) {
-    std::unique_ptr<unsigned char[]> memory(new unsigned char[bytes]);
-    std::fill_n(memory.get(), bytes, 0xff);
-    return memory;
-  }
   void run(const MaskedLinearSchedule& schedule) {
-    const auto forward = scratch(fastltc::cuda::masked_linear_forward_scratch(schedule, in));
-    fastltc::cuda::launch_masked_linear(schedule, in, problem.count, y.data(), forward.get(),
-                                        nullptr);
-    const auto backward = scratch(fastltc::cuda::masked_linear_backward_scratch(schedule, in));
-    fastltc::cuda::launch_masked_linear_backward(schedule, in, problem.count, grad, backward.get(),
-                                                 nullptr);
+    fastltc::cuda::launch_masked_linear(schedule, in, problem.count, y.data(),
+                                        fastltc::test::ScratchMemory(), nullptr);
+    fastltc::cuda::launch_masked_linear_backward(schedule, in, problem.count, grad,
+                                                 fastltc::test::ScratchMemory(), nullptr);
   }
   std::vector<T> everything() const {
     std::vector<T> all(y);

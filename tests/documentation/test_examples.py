@@ -89,6 +89,20 @@ def test_examples_on_pages(path: Path, folder: Path) -> None:
     torch.set_num_threads(threads)
 
 
+@pytest.mark.parametrize(
+    "name", ["", "nn", "ops", "reference", "runtime", "exporting", "hub", "jobs"]
+)
+def test_every_public_name_is_in_the_reference(name: str) -> None:
+    module = importlib.import_module(f"fastltc.{name}".rstrip("."))
+    pages = [p.read_text(encoding="utf-8") for p in (ROOT / "docs" / "reference").glob("*.rst")]
+    lines = "\n".join(pages).splitlines()
+    places = [line.split(":: ")[1] for line in lines if line.startswith(".. auto")]
+    whole = f".. automodule:: {module.__name__}\n   :members:"
+    if not any(whole in page for page in pages):
+        known = {place.rpartition(".")[2] for place in places} | set(fastltc._SUBMODULES)
+        assert {*module.__all__} - {"__version__"} <= known
+
+
 def test_pages_hold_examples() -> None:
     counts = {label(path): len([*blocks(path)]) for path in PAGES}
     assert sum(counts.values()) > 30

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import pickle
-import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -202,16 +201,6 @@ def test_wirings_of_other_classes_are_refused() -> None:
 def test_damaged_wirings_are_refused(key: str, value: Any, words: str) -> None:
     with pytest.raises(ValueError, match=words.replace("+", r"\+")):
         hub.decode_wiring(hub.encode_wiring(changed()) | {key: value})
-
-
-def test_the_code_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    page = (Path(__file__).resolve().parents[2] / "docs" / "hub.md").read_text(encoding="utf-8")
-    code = "".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL))
-    monkeypatch.chdir(tmp_path)
-    names: dict[str, Any] = {}
-    exec(code, names)
-    assert names["logits"].shape == (4, 4)
-    assert {file.name for file in (tmp_path / "pilot").iterdir()} == FILES
 
 
 def test_says_what_to_install() -> None:

@@ -11,6 +11,7 @@ from ncps.wirings import AutoNCP
 from torch import Tensor, nn
 
 import fastltc
+from fastltc.ops import batching
 from layers import assert_all_close
 from ncps_twins import twins
 
@@ -132,6 +133,16 @@ def test_an_ensemble_by_vmap_is_its_layers(make: Callable[[], nn.Module]) -> Non
         output_of(layer(x)).sin().sum().backward()
         expected = {n: p.grad for n, p in layer.named_parameters() if p.grad is not None}
         assert_all_close({name: grads[name][k] for name in expected}, expected)
+
+
+def test_an_ensemble_of_ltc_layers_is_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: Any) -> None:
+        raise AssertionError("entries run one by one")
+
+    monkeypatch.setattr(batching, "one_by_one", fail)
+    test_an_ensemble_by_vmap_is_its_layers(STACKED["LTC"])
+    with pytest.raises(AssertionError, match="one by one"):
+        test_an_ensemble_by_vmap_is_its_layers(STACKED["CfC, wired"])
 
 
 def test_an_ensemble_of_several_wirings_is_refused() -> None:

@@ -42,8 +42,9 @@ PYTHON_LAYERS = {
     ],
     "fastltc.jobs": [
         {"defaults", "errors", "files", "interrupts", "options"},
-        {"device", "models", "reading"},
+        {"device", "reading"},
         {"data"},
+        {"models"},
         {"config", "plots", "unchanged"},
         {"recipes", "run"},
         {"evaluation"},
@@ -253,8 +254,8 @@ def test_an_import_against_the_layers_of_a_folder_is_found(tmp_path: Path) -> No
 
 def test_the_runtime_needs_no_torch() -> None:
     """Nor anything else of the package but what finds its libraries and writes its files."""
-    files = [*(PACKAGE / "runtime").rglob("*.py"), PACKAGE / "_files.py", PACKAGE / "_extension.py"]
-    for path in files:
+    own_files = (PACKAGE / f"{name}.py" for name in ("_extension", "_files", "_parameters"))
+    for path in (*(PACKAGE / "runtime").rglob("*.py"), *own_files):
         names = imported(path)
         if path.name != "_extension.py":  # which loads the operators too, when asked to
             assert not {name.split(".")[0] for name in names} & {"torch", "ncps"}, path

@@ -31,16 +31,13 @@ template <typename T, int W>
 struct CfcForward {
   using S = Simd<T>;
   using vec = typename S::vec;
-  using Inputs = CfcInputs<T>;
-  using Layer = PackedCfc<T>;
 
   const CfcInputs<T>& in;
   const PackedCfc<T>& layer;
-  Rows<T> product;      // [widest]
-  Rows<T> activations;  // [backbone units] the backbone's last
-  Rows<T> factors;      // [backbone units] of dropout
+  Rows<T> product{};      // [widest]
+  Rows<T> activations{};  // [backbone units] the backbone's last
+  Rows<T> factors{};      // [backbone units] of dropout
 
-  CfcForward(const CfcInputs<T>& inputs, const PackedCfc<T>& p) : in(inputs), layer(p) {}
   void take(Arena& arena) {
     product.take(arena, W, layer.widest);
     activations.take(arena, W, in.backbone_units);
@@ -116,21 +113,17 @@ template <typename T, int W>
 struct CfcBackward {
   using S = Simd<T>;
   using vec = typename S::vec;
-  using Inputs = CfcInputs<T>;
-  using Layer = PackedCfc<T>;
   using Sums = CfcSums<T>;
 
   const CfcInputs<T>& in;
   const PackedCfc<T>& layer;
   const CfcSums<T> sums;
-  Rows<T> grad_after;   // [N] and what the cells of a chain give back to those before them
-  Rows<T> grad_before;  // [N]
-  Rows<T> grad_u;       // [widest] what a stage gives back to its inputs; in the end that of u
-  Rows<T> factors;      // [backbone units]
-  PutByProducts<T, W> products;  // of each stage
+  Rows<T> grad_after{};   // [N] and what the cells of a chain give back to those before them
+  Rows<T> grad_before{};  // [N]
+  Rows<T> grad_u{};       // [widest] what a stage gives back to its inputs; in the end that of u
+  Rows<T> factors{};      // [backbone units]
+  PutByProducts<T, W> products{};  // of each stage
 
-  CfcBackward(const CfcInputs<T>& inputs, const PackedCfc<T>& p, const CfcSums<T>& s)
-      : in(inputs), layer(p), sums(s) {}
   void take(Arena& arena) {
     grad_after.take(arena, W, in.size.N);
     grad_before.take(arena, W, in.size.N);

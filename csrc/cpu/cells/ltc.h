@@ -88,33 +88,26 @@ template <typename T, int W>
 struct LtcForward {
   using S = Simd<T>;
   using vec = typename S::vec;
-  using Inputs = LtcInputs<T>;
-  using Layer = PackedLtc<T>;
 
   const LtcInputs<T>& in;
   const PackedLtc<T>& layer;
-  Rows<T> num;  // [N]: driven neurons: sums so far; leaky ones: v' = num + den v
-  Rows<T> den;  // [N]
+  Rows<T> num{};  // [N]: driven neurons: sums so far; leaky ones: v' = num + den v
+  Rows<T> den{};  // [N]
 
-  LtcForward(const LtcInputs<T>& inputs, const PackedLtc<T>& p) : in(inputs), layer(p) {}
   void take(Arena& arena) {
     num.take(arena, W, in.size.N);
     den.take(arena, W, in.size.N);
   }
 
   void begin(const StepInputs<T, W>& step) {
-    if (step.timespans == Timespans::unit) {
-      sensory_sums<Timespans::unit>(step);
-    } else {
-      sensory_sums<Timespans::given>(step);
-    }
+    static_switch<Timespans::unit, Timespans::given>(step.timespans, [&](auto timespans) {
+      this->template sensory_sums<decltype(timespans)::value>(step);
+    });
   }
   void unfold(const StepInputs<T, W>& step, Rows<const T> from, Rows<T> to, Rows<T>) {
-    if (step.timespans == Timespans::unit) {
-      unfold<Timespans::unit>(step, from, to);
-    } else {
-      unfold<Timespans::given>(step, from, to);
-    }
+    static_switch<Timespans::unit, Timespans::given>(step.timespans, [&](auto timespans) {
+      this->template unfold<decltype(timespans)::value>(step, from, to);
+    });
   }
 
   template <Timespans timespans>
@@ -173,28 +166,24 @@ template <typename T, int W>
 struct LtcBackward {
   using S = Simd<T>;
   using vec = typename S::vec;
-  using Inputs = LtcInputs<T>;
-  using Layer = PackedLtc<T>;
   using Sums = LtcSums<T>;
 
   const LtcInputs<T>& in;
   const PackedLtc<T>& layer;
   const LtcSums<T> sums;
-  Rows<T> num;                // [N] sums without the recurrent synapses
-  Rows<T> den;                // [N]
+  Rows<T> num{};              // [N] sums without the recurrent synapses
+  Rows<T> den{};              // [N]
   T* sensory_kept = nullptr;  // [sensory synapses][W][lanes]
   T* column_kept[2] = {};     // [largest in-degree][W][lanes], of this column and of the next
   // g[u] is the gradient of the state before unfold u; g[U] of the state after the step. Where a
   // driven neuron's g[u + 1] has been used, its place keeps gt.
-  Rows<T> g;            // [U + 1][N]
-  Rows<T> grad_n;       // [N] gn summed over the unfolds of the step
-  Rows<T> grad_d;       // [N]
-  Rows<T> grad_u;       // [I]
-  Rows<T> grad_before;  // g[0]
-  Rows<T> grad_after;   // g[U]
+  Rows<T> g{};            // [U + 1][N]
+  Rows<T> grad_n{};       // [N] gn summed over the unfolds of the step
+  Rows<T> grad_d{};       // [N]
+  Rows<T> grad_u{};       // [I]
+  Rows<T> grad_before{};  // g[0]
+  Rows<T> grad_after{};   // g[U]
 
-  LtcBackward(const LtcInputs<T>& inputs, const PackedLtc<T>& p, const LtcSums<T>& s)
-      : in(inputs), layer(p), sums(s) {}
   void take(Arena& arena) {
     const int64_t N = in.size.N, U = in.size.U;
     num.take(arena, W, N);
@@ -211,9 +200,9 @@ struct LtcBackward {
 
   void start() {}
   void step(const BackwardStep<T, W>& step) {
-    with_timespans(step.timespans, [&](auto timespans) {
-      this->template step_back<decltype(timespans)::value>(step);
-    });
+    static_switch<Timespans::unit, Timespans::given, Timespans::differentiated>(
+        step.timespans,
+        [&](auto timespans) { this->template step_back<decltype(timespans)::value>(step); });
   }
 
  private:

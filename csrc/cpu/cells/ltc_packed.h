@@ -14,15 +14,6 @@
 
 namespace fastltc::cpu::FASTLTC_ISA {
 
-// One synapse, in the order of its list; read as four broadcasts.
-template <typename T>
-struct Synapse {
-  T a;   // -sigma log2(e)
-  T b;   // sigma mu log2(e)
-  T we;  // pos(w) erev
-  T w;   // pos(w)
-};
-
 template <typename T>
 struct Synapses {
   int64_t count = 0;
@@ -38,40 +29,17 @@ struct Synapses {
   }
 };
 
-// The dense matrices of one list's synapses, [presynaptic, N], or of their gradients.
-template <typename T>
-struct SynapseMatrices {
-  T* sigma;
-  T* mu;
-  T* w;
-  T* erev;
-};
-
-// pos() of n values and nothing past them: in place, whole registers first, then the rest.
+// pos(), in place.
 template <typename T>
 void make_positive(T* values, int64_t n) {
-  using S = Simd<T>;
-  int64_t k = 0;
-  for (; k + S::lanes <= n; k += S::lanes) S::store(values + k, S::softplus(S::load(values + k)));
-  if (k < n) {
-    const int rest = static_cast<int>(n - k);
-    S::store_first(values + k, S::softplus(S::load_first(values + k, rest)), rest);
-  }
+  map_values(values, n, [](auto x) { return Simd<T>::softplus(x); }, values);
 }
 
 // values[k] *= pos'(raw[k])
 template <typename T>
 void multiply_by_positive_slope(T* values, const T* raw, int64_t n) {
-  using S = Simd<T>;
-  int64_t k = 0;
-  for (; k + S::lanes <= n; k += S::lanes) {
-    S::store(values + k, S::load(values + k) * S::softplus_slope(S::load(raw + k)));
-  }
-  if (k < n) {
-    const int rest = static_cast<int>(n - k);
-    const auto slope = S::softplus_slope(S::load_first(raw + k, rest));
-    S::store_first(values + k, S::load_first(values + k, rest) * slope, rest);
-  }
+  const auto multiply = [](auto x, auto at) { return x * Simd<T>::softplus_slope(at); };
+  map_values(values, n, multiply, values, raw);
 }
 
 template <typename T>
@@ -181,7 +149,7 @@ struct PackedLtc : PackedLayer<T> {
 
   // `columns`: neurons of one layer.
   void fill_synapses(Synapses<T>& list, const int32_t* row, int64_t N, int64_t columns,
-                     bool softplus, const SynapseMatrices<const T>& given) {
+                     bool softplus, const SynapseMatrices<const T*>& given) {
     T* positive = scratch;
     for (int64_t j = 0; j < N; ++j) {
       const int64_t column = j % columns;
@@ -228,8 +196,8 @@ template <typename T>
 void write_synapse_gradients(const LtcInputs<T>& in, const PackedLtc<T>& layer,
                              const GradientSums<T, LtcSums<T>>& sums, const Synapses<T>& list,
                              const int32_t* rows, const T* fours,
-                             const SynapseMatrices<const T>& given,
-                             const SynapseMatrices<T>& grad) {
+                             const SynapseMatrices<const T*>& given,
+                             const SynapseMatrices<T*>& grad) {
   const int64_t N = in.size.N, columns = N / in.nets;
   T* const slope = layer.scratch;
   for (int64_t k = 0; k < list.count; ++k) slope[k] = T(1);

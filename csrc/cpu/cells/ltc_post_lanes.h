@@ -68,6 +68,7 @@ struct PostLanes {
   int32_t* order = nullptr;     // [N] neurons: driven ones by falling in-degree, then leaky ones
   int32_t* position = nullptr;  // [N] first lane of each neuron
   int32_t* split = nullptr;     // [registers] lanes that a neuron takes
+  int32_t* bins = nullptr;      // [N + 2] of the sorting
   Slots<T> recurrent;
   Slots<T> sensory;
   const int32_t* motor = nullptr;  // [M] the neuron of each output
@@ -88,6 +89,7 @@ struct PostLanes {
     order = arena.take<int32_t>(N);
     position = arena.take<int32_t>(N);
     split = arena.take<int32_t>(registers);
+    bins = arena.take<int32_t>(N + 2);
     capacity = arena.take<T>(registers * L);
     leak_numerator = arena.take<T>(registers * L);
     leak_denominator = arena.take<T>(registers * L);
@@ -95,8 +97,8 @@ struct PostLanes {
     sensory.begin = arena.take<int32_t>(registers + 1);
   }
 
-  // The slots' counts, and how many lanes each neuron takes. `bins` is scratch, [N + 2].
-  void deal(const LtcInputs<T>& in, int32_t* bins) {
+  // The slots' counts, and how many lanes each neuron takes.
+  void deal(const LtcInputs<T>& in) {
     const int64_t N = in.size.N;
     // Counting sort by falling in-degree; leaky neurons, of degree 0, come last but start a
     // register.
@@ -417,11 +419,8 @@ struct PostLanesForward {
   T* pong = nullptr;
 
   PostLanesForward(const LtcInputs<T>& inputs, const LtcOutputs<T>& outputs, const PostLanes<T>& l,
-                   Arena arena)
+                   Arena& arena)
       : in(inputs), out(outputs), lanes(l), step(l, inputs.size.I) {
-    take(arena);
-  }
-  void take(Arena& arena) {
     step.take(arena);
     ping = arena.take<T>(step.state_width(lanes));
     pong = arena.take<T>(step.state_width(lanes));

@@ -76,11 +76,10 @@ struct MemoryForward {
   using vec = typename S::vec;
 
   const PackedMemory<T>& layer;
-  Rows<T> c;        // [N]
-  Rows<T> product;  // [4N]
-  Rows<T> kept;     // [5N], where the step does not write to the caller's
+  Rows<T> c{};        // [N]
+  Rows<T> product{};  // [4N]
+  Rows<T> kept{};     // [5N], where the step does not write to the caller's
 
-  explicit MemoryForward(const PackedMemory<T>& p) : layer(p) {}
   void take(Arena& arena) {
     const int64_t N = layer.neurons;
     c.take(arena, W, N);
@@ -127,14 +126,13 @@ struct MemoryBackward {
   using vec = typename S::vec;
 
   const PackedMemory<T>& layer;
-  PutByProducts<T, W> products;
-  Rows<T> kept;         // [5N] what a step of a partial tile kept
-  Rows<T> kept_before;  // [5N] and the step before it
-  Rows<T> grad_c;       // [N] the gradient of the memory after the step, then before it
-  Rows<T> grad_in;      // [I + N] of x and of h
-  Rows<T> first_c;      // [N] the initial memory
+  PutByProducts<T, W> products{};
+  Rows<T> kept{};         // [5N] what a step of a partial tile kept
+  Rows<T> kept_before{};  // [5N] and the step before it
+  Rows<T> grad_c{};       // [N] the gradient of the memory after the step, then before it
+  Rows<T> grad_in{};      // [I + N] of x and of h
+  Rows<T> first_c{};      // [N] the initial memory
 
-  explicit MemoryBackward(const PackedMemory<T>& p) : layer(p) {}
   // `sums`: PackedMemory::sums_count() values.
   void take(Arena& arena, int64_t steps, T* sums) {
     if (!layer.present) return;

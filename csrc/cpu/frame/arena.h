@@ -41,28 +41,37 @@ class Block {
   char* data_;
 };
 
+// Bytes of the arrays that take(arena) takes.
+template <typename Take>
+size_t bytes_of(const Take& take) {
+  Arena counting;
+  take(counting);
+  return counting.used();
+}
+
+// Memory for these arrays, from which they have been taken.
+struct BlockOf : Block {
+  template <typename Take>
+  explicit BlockOf(const Take& take) : Block(bytes_of(take)) {
+    Arena arena(data());
+    take(arena);
+  }
+};
+
 // A packed layer in a block of its own. Layer has take(arena, in, with_backward) and fill(in,
 // with_backward).
 template <typename Layer>
 class InBlock {
  public:
   template <typename Inputs>
-  InBlock(const Inputs& in, bool with_backward) : block_(bytes(in, with_backward)) {
-    Arena arena(block_.data());
-    layer.take(arena, in, with_backward);
+  InBlock(const Inputs& in, bool with_backward)
+      : block_([&](Arena& arena) { layer.take(arena, in, with_backward); }) {
     layer.fill(in, with_backward);
   }
   Layer layer;
 
  private:
-  template <typename Inputs>
-  static size_t bytes(const Inputs& in, bool with_backward) {
-    Layer counted;
-    Arena counting;
-    counted.take(counting, in, with_backward);
-    return counting.used();
-  }
-  Block block_;
+  BlockOf block_;
 };
 
 }  // namespace fastltc::cpu::FASTLTC_ISA

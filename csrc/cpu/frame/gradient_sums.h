@@ -25,7 +25,7 @@ class GradientSums {
   template <typename Inputs, typename Layer>
   GradientSums(const Inputs& in, const Layer& layer, int64_t parts)
       : parts_(parts),
-        count_(count(in, layer)),
+        count_(bytes_of([&](Arena& arena) { Sums().take(arena, in, layer); }) / sizeof(T)),
         block_(sizeof(T) * count_ * (parts > 0 ? parts : 1)) {
     Arena arena(block_.data());
     first.take(arena, in, layer);
@@ -79,12 +79,6 @@ class GradientSums {
  private:
   using S = Simd<T>;
 
-  template <typename Inputs, typename Layer>
-  static int64_t count(const Inputs& in, const Layer& layer) {
-    Arena counting;
-    Sums().take(counting, in, layer);
-    return static_cast<int64_t>(counting.used() / sizeof(T));
-  }
   T* values() const { return reinterpret_cast<T*>(block_.data()); }
 
   int64_t parts_;

@@ -1,6 +1,8 @@
 #include "cpu/frame/isa.h"
 
+#include <algorithm>
 #include <cstdlib>
+#include <iterator>
 #include <stdexcept>
 #include <string>
 
@@ -14,26 +16,19 @@ const std::string requested_name = [] {
   return std::string(value ? value : "");
 }();
 
+// In the order of Isa.
+constexpr const char* kNames[] = {"baseline", "avx2", "avx512"};
+
 bool processor_has(Isa isa) {
-  switch (isa) {
-    case Isa::baseline:
-      return true;
-    case Isa::avx2:
 #ifdef FASTLTC_HAVE_AVX2
-      return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-#else
-      return false;
-#endif
-    case Isa::avx512:
-#ifdef FASTLTC_HAVE_AVX512
-      return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
-             __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-             __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-#else
-      return false;
-#endif
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  if (isa == Isa::avx2) return avx2;
+  if (isa == Isa::avx512) {
+    return avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+           __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
   }
-  return false;
+#endif
+  return isa == Isa::baseline;
 }
 
 std::string join_names(const std::vector<Isa>& isas) {
@@ -47,9 +42,8 @@ std::string join_names(const std::vector<Isa>& isas) {
 
 Isa choose_isa() {
   if (requested_name.empty()) return supported_isas().back();
-  for (const Isa isa : supported_isas()) {
-    if (requested_name == isa_name(isa)) return isa;
-  }
+  const auto found = std::ranges::find(supported_isas(), requested_name, isa_name);
+  if (found != supported_isas().end()) return *found;
   throw std::invalid_argument("FASTLTC_CPU: expected one of " + join_names(supported_isas()) +
                               " (compiled: " + join_names(compiled_isas()) + "), got '" +
                               requested_name + "'");
@@ -57,25 +51,13 @@ Isa choose_isa() {
 
 }  // namespace
 
-const char* isa_name(Isa isa) {
-  switch (isa) {
-    case Isa::baseline:
-      return "baseline";
-    case Isa::avx2:
-      return "avx2";
-    case Isa::avx512:
-      return "avx512";
-  }
-  return "unknown";
-}
+const char* isa_name(Isa isa) { return kNames[static_cast<size_t>(isa)]; }
 
 const std::vector<Isa>& compiled_isas() {
   static const std::vector<Isa> isas = {
       Isa::baseline,
 #ifdef FASTLTC_HAVE_AVX2
       Isa::avx2,
-#endif
-#ifdef FASTLTC_HAVE_AVX512
       Isa::avx512,
 #endif
   };
@@ -85,9 +67,7 @@ const std::vector<Isa>& compiled_isas() {
 const std::vector<Isa>& supported_isas() {
   static const std::vector<Isa> isas = [] {
     std::vector<Isa> result;
-    for (const Isa isa : compiled_isas()) {
-      if (processor_has(isa)) result.push_back(isa);
-    }
+    std::ranges::copy_if(compiled_isas(), std::back_inserter(result), processor_has);
     return result;
   }();
   return isas;
@@ -98,16 +78,6 @@ Isa active_isa() {
   return isa;
 }
 
-std::size_t vector_bytes(Isa isa) {
-  switch (isa) {
-    case Isa::baseline:
-      return 16;
-    case Isa::avx2:
-      return 32;
-    case Isa::avx512:
-      return 64;
-  }
-  return 16;
-}
+std::size_t vector_bytes(Isa isa) { return std::size_t{16} << static_cast<int>(isa); }
 
 }  // namespace fastltc::cpu

@@ -42,15 +42,20 @@ struct Constant {
   static constexpr auto value = constant;
 };
 
-// Calls call(Constant<width>).
+// Calls call(Constant<value>); the last of the constants stands for all others.
+template <auto first, auto... others, typename Call>
+FASTLTC_INLINE void static_switch(decltype(first) value, Call call) {
+  if constexpr (sizeof...(others) > 0) {
+    if (value != first) return static_switch<others...>(value, call);
+  }
+  call(Constant<first>());
+}
 template <typename Call>
 FASTLTC_INLINE void with_width(int width, Call call) {
-  if (width == 4) {
-    if constexpr (kMaxWidth >= 4) call(Constant<4>());
-  } else if (width == 2) {
-    call(Constant<2>());
+  if constexpr (kMaxWidth >= 4) {
+    static_switch<4, 2, 1>(width, call);
   } else {
-    call(Constant<1>());
+    static_switch<2, 1>(width, call);
   }
 }
 
@@ -77,9 +82,9 @@ template <typename Take>
 size_t most_bytes(int width, Take take) {
   size_t most = 0;
   for (; width >= 1; width /= 2) {
-    Arena counting;
-    with_width(width, [&](auto w) { take(w, counting); });
-    if (counting.used() > most) most = counting.used();
+    const size_t bytes =
+        bytes_of([&](Arena& arena) { with_width(width, [&](auto w) { take(w, arena); }); });
+    if (bytes > most) most = bytes;
   }
   return most;
 }
@@ -89,6 +94,15 @@ template <typename Body>
 void run_parts(const Parallel& parallel, int64_t parts, const Body& body) {
   const auto run = [](void* context, int64_t part) { (*static_cast<const Body*>(context))(part); };
   parallel.run(parts, run, const_cast<Body*>(&body));
+}
+
+// Runs body(begin, end) for the parts of [0, count), of which there are at most `parts`.
+template <typename Body>
+void run_ranges(const Parallel& parallel, int64_t count, int64_t parts, const Body& body) {
+  if (parts > parallel.threads) parts = parallel.threads;
+  if (parts > count) parts = count;
+  run_parts(parallel, parts,
+            [&](int64_t part) { body(count * part / parts, count * (part + 1) / parts); });
 }
 
 }  // namespace fastltc::cpu::FASTLTC_ISA

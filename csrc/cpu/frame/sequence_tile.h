@@ -9,14 +9,13 @@
 // runs the memory cell if there is one, then the cell, and holds the samples that have ended. What
 // a cell is:
 //   template <typename T, int W> struct Forward {
-//     using Inputs, Layer;                   // Layer derives from PackedLayer, and says how many
-//     Forward(const Inputs&, const Layer&);  // evaluations(in) a step of a sample takes, in
-//     void take(Arena&);                     // sigmoids
+//     Forward(const Inputs&, const Layer&);  // Layer derives from PackedLayer, and says how many
+//     void take(Arena&);                     // evaluations(in) a step of a sample takes, in sigmoids
 //     void begin(const StepInputs<T, W>&);   // what a step's unfolds share
 //     void unfold(const StepInputs<T, W>&, Rows<const T> from, Rows<T> to, Rows<T> kept);
 //   };
 //   template <typename T, int W> struct Backward {
-//     using Inputs, Layer, Sums;             // Sums derives from SequenceSums
+//     using Sums;                            // Sums derives from SequenceSums
 //     Backward(const Inputs&, const Layer&, const Sums&);
 //     void take(Arena&);
 //     void start();                          // of a tile
@@ -36,19 +35,17 @@
 
 namespace fastltc::cpu::FASTLTC_ISA {
 
-template <template <typename, int> class Cell, typename T, int W>
+template <typename Cell, typename Inputs, typename Layer, typename T, int W>
 struct SequenceForward {
   using S = Simd<T>;
   using vec = typename S::vec;
-  using Inputs = typename Cell<T, W>::Inputs;
-  using Layer = typename Cell<T, W>::Layer;
 
   const Inputs& in;
   const SequenceOutputs<T>& out;
   const Layer& layer;
   StepInputs<T, W> step;
   MemoryForward<T, W> memory;
-  Cell<T, W> cell;
+  Cell cell;
   Rows<T> ping;      // [N] states, unless in those that are kept
   Rows<T> pong;      // [N]
   Rows<T> recalled;  // [N] what the memory cell makes of a state, unless that is kept
@@ -154,9 +151,7 @@ struct SequenceForward {
     const int32_t* const motor = layer.motor;
     for (int r = 0; r < W; ++r) {
       for (int64_t m = 0; m < in.size.M; ++m) {
-        vec value = S::load(v.at(r, motor[m]));
-        if (layer.output_w != nullptr) value *= layer.output_w[m];
-        if (layer.output_b != nullptr) value += layer.output_b[m];
+        vec value = layer.map_output(S::load(v.at(r, motor[m])), m);
         if (active != nullptr) value = active[r].mask ? value : vec{};
         S::store(y.at(r, m), value);
       }
@@ -173,13 +168,11 @@ struct SequenceForward {
   }
 };
 
-template <template <typename, int> class Cell, typename T, int W>
+template <typename Cell, typename Inputs, typename Layer, typename T, int W>
 struct SequenceBackward {
   using S = Simd<T>;
   using vec = typename S::vec;
-  using Inputs = typename Cell<T, W>::Inputs;
-  using Layer = typename Cell<T, W>::Layer;
-  using Sums = typename Cell<T, W>::Sums;
+  using Sums = typename Cell::Sums;
 
   const Inputs& in;
   const SequenceGradients<T>& grad;
@@ -187,7 +180,7 @@ struct SequenceBackward {
   const Sums sums;
   BackwardStep<T, W> step;
   MemoryBackward<T, W> memory;
-  Cell<T, W> cell;
+  Cell cell;
   Rows<T> carried;   // [N] the gradients of samples that do not run at this step
   Rows<T> grad_y;    // [M]
   Rows<T> states;    // [states of a step + 1][N], of a partial tile
@@ -356,14 +349,16 @@ template <template <typename, int> class Cell, typename T, typename Inputs, type
 void run_forward(const Inputs& in, const SequenceOutputs<T>& out, const Layer& layer,
                  const Parallel& parallel) {
   const Partition<T> partition(in.size.B, in.size.T * layer.evaluations(in), parallel.threads);
-  const size_t bytes = most_bytes(partition.width(), [&](auto width, Arena& arena) {
-    SequenceForward<Cell, T, decltype(width)::value>(in, out, layer, arena);
-  });
+  const auto pass = [&](auto width, Arena& arena) {
+    constexpr int W = decltype(width)::value;
+    return SequenceForward<Cell<T, W>, Inputs, Layer, T, W>(in, out, layer, arena);
+  };
+  const size_t bytes = most_bytes(partition.width(), pass);
   const Block block(bytes * partition.parts);
   run_parts(parallel, partition.parts, [&](int64_t part) {
     run_tiles(partition, part, in.size.B, [&](auto width, int64_t first, int valid) {
       Arena arena(block.data() + bytes * part);
-      SequenceForward<Cell, T, decltype(width)::value>(in, out, layer, arena).run(first, valid);
+      pass(width, arena).run(first, valid);
     });
   });
 }
@@ -377,17 +372,19 @@ void run_backward(const Inputs& in, const SequenceGradients<T>& grad, const Laye
   using Sums = typename Cell<T, 1>::Sums;
   const Partition<T> partition(in.size.B, in.size.T * layer.evaluations(in), parallel.threads);
   const GradientSums<T, Sums> sums(in, layer, partition.parts);
-  const size_t bytes = most_bytes(partition.width(), [&](auto width, Arena& arena) {
-    SequenceBackward<Cell, T, decltype(width)::value>(in, grad, layer, Sums(), arena);
-  });
+  const auto pass = [&](auto width, const Sums& own, Arena& arena) {
+    constexpr int W = decltype(width)::value;
+    return SequenceBackward<Cell<T, W>, Inputs, Layer, T, W>(in, grad, layer, own, arena);
+  };
+  const size_t bytes =
+      most_bytes(partition.width(), [&](auto width, Arena& arena) { pass(width, Sums(), arena); });
   const Block block(bytes * partition.parts);
   run_parts(parallel, partition.parts, [&](int64_t part) {
     sums.clear(part);
     const Sums own = sums.of(part, in, layer);
     run_tiles(partition, part, in.size.B, [&](auto width, int64_t first, int valid) {
       Arena arena(block.data() + bytes * part);
-      SequenceBackward<Cell, T, decltype(width)::value>(in, grad, layer, own, arena)
-          .run(first, valid);
+      pass(width, own, arena).run(first, valid);
     });
   });
   write(sums);

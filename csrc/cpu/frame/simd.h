@@ -42,25 +42,14 @@ inline constexpr int kMaxWidth = 2;
 template <typename T>
 inline constexpr T kLog2E = T(1.4426950408889634073599);
 
-template <typename T>
-struct IntegerOf;
-template <>
-struct IntegerOf<float> {
-  using type = int32_t;
-  using unsigned_type = uint32_t;
-};
-template <>
-struct IntegerOf<double> {
-  using type = int64_t;
-  using unsigned_type = uint64_t;
-};
-
 // Polynomials for 2^f, f in [-1/2, 1/2], of least relative error (found with Remez exchange):
-// 7.5e-8 in float, 3.1e-18 in double.
+// 7.5e-8 in float, 3.1e-18 in double. And what the powers' bits are made of.
 template <typename T>
 struct Exp2Constants;
 template <>
 struct Exp2Constants<float> {
+  using Integer = int32_t;
+  using Unsigned = uint32_t;
   static constexpr int degree = 5;
   static constexpr float coefficient[] = {1.0000000716546848e+0f, 6.9314696706476011e-1f,
                                           2.4022119723840391e-1f, 5.5507132734988059e-2f,
@@ -73,6 +62,8 @@ struct Exp2Constants<float> {
 };
 template <>
 struct Exp2Constants<double> {
+  using Integer = int64_t;
+  using Unsigned = uint64_t;
   static constexpr int degree = 11;
   static constexpr double coefficient[] = {
       0.9999999999999999971,     0.69314718055994533046,    0.24022650695910156205,
@@ -87,14 +78,14 @@ struct Exp2Constants<double> {
 
 template <typename T>
 struct Simd {
-  using I = typename IntegerOf<T>::type;
   using C = Exp2Constants<T>;
+  using I = typename C::Integer;
   static constexpr int lanes = kVectorBytes / static_cast<int>(sizeof(T));
 
   typedef T vec __attribute__((vector_size(kVectorBytes), may_alias));
   typedef I ivec __attribute__((vector_size(kVectorBytes), may_alias));
   // Bits that may overflow, as those of a NaN do.
-  using U = typename IntegerOf<T>::unsigned_type;
+  using U = typename C::Unsigned;
   typedef U bits_vec __attribute__((vector_size(kVectorBytes), may_alias));
   typedef T unaligned_vec __attribute__((vector_size(kVectorBytes), may_alias, aligned(sizeof(T))));
 
@@ -117,14 +108,6 @@ struct Simd {
     for (int l = 1; l < lanes; ++l) total += v[l];
     return total;
   }
-
-  // 2^t as p * 2^n with p in [0.7, 1.42]: kept apart, so that 1 + 2^t is one fused multiply-add.
-  // NaN stays NaN: it fails both comparisons and goes on into p.
-  struct Power {
-    vec p;
-    vec n;      // the whole part of t
-    vec scale;  // 2^n
-  };
 
 #if defined(__AVX512F__)
   static FASTLTC_INLINE vec round(vec t) {
@@ -165,7 +148,8 @@ struct Simd {
 #endif
   }
 
-  // 1 + 2^t, finite for every t that is not NaN.
+  // 1 + 2^t, finite for every t that is not NaN, which stays NaN. 2^t is p * 2^n with p in
+  // [0.7, 1.42], n its whole part: one fused multiply-add.
   static FASTLTC_INLINE vec one_plus_exp2(vec t) {
     t = at_most(t, C::bound);
 #if defined(__AVX512F__)
@@ -280,5 +264,16 @@ struct Simd {
   }
 #endif
 };
+
+// to[k] = function(values[k]...), in registers; of n values, and nothing past them.
+template <typename T, typename Function, typename... Values>
+FASTLTC_INLINE void map_values(T* to, int64_t n, Function function, const Values*... values) {
+  using S = Simd<T>;
+  int64_t k = 0;
+  for (; k + S::lanes <= n; k += S::lanes) S::store(to + k, function(S::load(values + k)...));
+  if (k == n) return;
+  const int rest = static_cast<int>(n - k);
+  S::store_first(to + k, function(S::load_first(values + k, rest)...), rest);
+}
 
 }  // namespace fastltc::cpu::FASTLTC_ISA

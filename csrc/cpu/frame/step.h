@@ -15,18 +15,6 @@ namespace fastltc::cpu::FASTLTC_ISA {
 // How time steps come in: not at all, as data, or as data whose gradient is wanted.
 enum class Timespans { unit, given, differentiated };
 
-// Calls call(Constant<timespans>).
-template <typename Call>
-FASTLTC_INLINE void with_timespans(Timespans timespans, Call call) {
-  if (timespans == Timespans::unit) {
-    call(Constant<Timespans::unit>());
-  } else if (timespans == Timespans::given) {
-    call(Constant<Timespans::given>());
-  } else {
-    call(Constant<Timespans::differentiated>());
-  }
-}
-
 // Where the values stand that a sample keeps for the backward pass (core/*_problem.h): the first
 // state and those that each step adds; then what each step keeps of the cell, then of the memory
 // cell. It depends on the sample's group alone, not on the tile or the part: the pass that reads it
@@ -47,6 +35,8 @@ struct History {
 // A layer's parameters, packed once per call, begin with what the frame asks of them.
 template <typename T>
 struct PackedLayer {
+  using vec = typename Simd<T>::vec;
+
   PackedMemory<T> memory;
   History history;
   int32_t* motor = nullptr;    // [M] the neuron of each output
@@ -57,6 +47,14 @@ struct PackedLayer {
 
   bool maps_inputs() const { return input_w != nullptr || input_b != nullptr; }
   bool maps_outputs() const { return output_w != nullptr || output_b != nullptr; }
+  FASTLTC_INLINE vec map_input(vec value, int64_t i) const {
+    if (input_w != nullptr) value *= input_w[i];
+    return input_b != nullptr ? value + input_b[i] : value;
+  }
+  FASTLTC_INLINE vec map_output(vec value, int64_t m) const {
+    if (output_w != nullptr) value *= output_w[m];
+    return output_b != nullptr ? value + output_b[m] : value;
+  }
 };
 
 // A part's sums that are every layer's; they stand behind those of a cell.
@@ -119,10 +117,7 @@ struct StepInputs {
       }
       if (!layer.maps_inputs()) continue;
       for (int64_t i = 0; i < in.size.I; ++i) {
-        vec mapped = S::load(x.at(r, i));
-        if (layer.input_w != nullptr) mapped *= layer.input_w[i];
-        if (layer.input_b != nullptr) mapped += layer.input_b[i];
-        S::store(u.at(r, i), mapped);
+        S::store(u.at(r, i), layer.map_input(S::load(x.at(r, i)), i));
       }
     }
   }

@@ -34,7 +34,7 @@ struct BatchStage : StreamStage {
 
 // An LTC layer's part of a tile.
 struct BatchLtc {
-  LtcInputs<float> in;  // its maps point to copies, its other parameters nowhere
+  LtcInputs<float> in;  // sizes, and that there are time steps
   PackedLtc<float> packed;
 };
 
@@ -71,16 +71,10 @@ class BatchLanesNetwork : public StreamLayout<BatchStage> {
     });
   }
   void get_state(float* memory, int64_t streams, float* state) const {
-    for_parts(memory, streams, state,
-              [](const auto& view, int64_t count, LaneGroup group, float* rows) {
-                store_rows(view, 0, count, group, rows);
-              });
+    move_state<false>(memory, streams, state);
   }
   void set_state(float* memory, int64_t streams, const float* state) const {
-    for_parts(memory, streams, state,
-              [](const auto& view, int64_t count, LaneGroup group, float* rows) {
-                load_rows(view, 0, count, group, rows);
-              });
+    move_state<true>(memory, streams, state);
   }
 
  private:
@@ -109,15 +103,20 @@ class BatchLanesNetwork : public StreamLayout<BatchStage> {
       if (memory != nullptr) memory += tile_size<decltype(width)::value>();
     });
   }
-  // Calls run(view of a part of the state, its values, streams, rows) for all parts and registers.
-  template <typename T, typename Run>
-  void for_parts(float* memory, int64_t streams, T* state, Run run) const {
+  // All parts of the state, for all registers.
+  template <bool into_rows, typename T>
+  void move_state(float* memory, int64_t streams, T* state) const {
     for_tiles(memory, streams, [&](auto width, float* tile, LaneGroup all) {
       constexpr int W = decltype(width)::value;
       SequenceView<T> view{state, state_size, 0, 1};
       for (int64_t p = 0; p < part_count_; ++p) {
         for (int r = 0; r < W; ++r) {
-          run(view, parts_[p].count, group_of<W>(all, r), rows_of<W>(tile).at(r, parts_[p].buffer));
+          float* const rows = rows_of<W>(tile).at(r, parts_[p].buffer);
+          if constexpr (into_rows) {
+            load_rows(view, 0, parts_[p].count, group_of<W>(all, r), rows);
+          } else {
+            store_rows(view, 0, parts_[p].count, group_of<W>(all, r), rows);
+          }
         }
         view.data += parts_[p].count;
       }
@@ -130,22 +129,15 @@ class BatchLanesNetwork : public StreamLayout<BatchStage> {
   }
   template <int W>
   Rows<float> rows_of(float* memory) const {
-    Rows<float> rows;
-    rows.data = memory;
-    rows.stride = rows_ * L;
-    return rows;
-  }
-  static FASTLTC_INLINE Rows<float> at(Rows<float> rows, int64_t row) {
-    return {rows.data + row * L, rows.stride};
+    return {memory, rows_ * L};
   }
 
   template <int W>
   int64_t count_tile() const {
     size_t scratch = 0;
     for (int64_t n = 0; n < ltc_count_; ++n) {
-      Arena counting;
-      LtcTile<W>(ltc_[n], counting);
-      if (counting.used() > scratch) scratch = counting.used();
+      const size_t bytes = bytes_of([&](Arena& arena) { LtcTile<W>(ltc_[n], arena); });
+      if (bytes > scratch) scratch = bytes;
     }
     return W * rows_ * L + static_cast<int64_t>(scratch / sizeof(float));
   }
@@ -188,19 +180,13 @@ class BatchLanesNetwork : public StreamLayout<BatchStage> {
   template <int W, int G, typename Finish>
   void run_product(const BatchStage& stage, Rows<float> rows, Finish finish) const {
     dense_rows<float, W>(stage.packed, constant(rows, stage.from.at), stage.inputs,
-                         constant(rows, stage.own.at), stage.own_count, at(rows, product_));
+                         constant(rows, stage.own.at), stage.own_count, rows.from(product_));
     for (int r = 0; r < W; ++r) {
       for (int64_t j = 0; j < stage.size; ++j) {
         vec gate[G];
         for (int g = 0; g < G; ++g) gate[g] = S::load(rows.at(r, product_ + j * G + g));
         S::store(rows.at(r, stage.to.at + j), finish(r, j, gate));
       }
-    }
-  }
-  template <int W>
-  static void copy(Rows<float> from, int64_t count, Rows<float> to) {
-    for (int r = 0; r < W; ++r) {
-      for (int64_t j = 0; j < count; ++j) S::store(to.at(r, j), S::load(from.at(r, j)));
     }
   }
 
@@ -234,7 +220,7 @@ class BatchLanesNetwork : public StreamLayout<BatchStage> {
           run_function<W>(stage, rows);
           break;
         case Kind::copy:
-          copy<W>(at(rows, stage.from.at), stage.size, at(rows, stage.to.at));
+          copy_tile<float, W>(constant(rows, stage.from.at), stage.size, rows.from(stage.to.at));
           break;
       }
     }
@@ -316,46 +302,32 @@ class BatchLanesNetwork : public StreamLayout<BatchStage> {
   // --- LTC ---
 
   void prepare_ltc(const BatchStage& stage) {
-    const LtcInputs<float>& given = stage.layer->ltc;
+    // What is read while the network runs is copied: the maps, and the columns of the lists.
+    LtcInputs<float> in = stage.layer->ltc;
+    LtcParameters<float>& p = in.parameters;
+    const int64_t N = in.size.N;
+    p.input_w = copy_of(p.input_w, stage.inputs);
+    p.input_b = copy_of(p.input_b, stage.inputs);
+    p.output_w = copy_of(p.output_w, stage.size);
+    p.output_b = copy_of(p.output_b, stage.size);
+    in.synapses.column = copy_of(in.synapses.column, N + 1);
+    in.sensory_synapses.column = copy_of(in.sensory_synapses.column, N + 1);
     BatchLtc& ltc = ltc_[stage.ltc];
     ltc = BatchLtc();
-    LtcParameters<float>& p = ltc.in.parameters;
-    ltc.in.size = given.size;
-    p.input_w = copy_of(given.parameters.input_w, stage.inputs);
-    p.input_b = copy_of(given.parameters.input_b, stage.inputs);
-    p.output_w = copy_of(given.parameters.output_w, stage.size);
-    p.output_b = copy_of(given.parameters.output_b, stage.size);
-    pack(ltc, given);
-    // Says that there are time steps, [B, 1]; they are taken from the tile's own row.
-    static const float some = 1.0f;
-    ltc.in.timespans.data = &some;
-    const int64_t N = given.size.N;
-    cycles += kSigmoidCycles *
-              (given.size.U * (ltc.packed.recurrent.count + N) + ltc.packed.sensory.count + N);
-  }
-
-  const float* copy_of(const float* values, int64_t count) {
-    if (values == nullptr) return nullptr;
-    float* const result = pool_.take<float>(count);
-    for (int64_t k = 0; k < count; ++k) result[k] = values[k];
-    return result;
-  }
-
-  // What is read while the network runs is copied: the columns of the synapse lists, and the maps.
-  void pack(BatchLtc& ltc, const LtcInputs<float>& given) {
-    LtcInputs<float> in = given;
-    in.parameters.input_w = ltc.in.parameters.input_w;
-    in.parameters.input_b = ltc.in.parameters.input_b;
-    in.parameters.output_w = ltc.in.parameters.output_w;
-    in.parameters.output_b = ltc.in.parameters.output_b;
-    in.synapses.column = copy_columns(given.synapses.column, given.size.N);
-    in.sensory_synapses.column = copy_columns(given.sensory_synapses.column, given.size.N);
     take_from(pool_, [&](Arena& arena) { ltc.packed.take(arena, in, false); });
     ltc.packed.fill(in, false, 0.0f);
+    ltc.in.size = in.size;
+    // [B, 1]; they are taken from the tile's own row.
+    static const float some = 1.0f;
+    ltc.in.timespans.data = &some;
+    cycles += kSigmoidCycles *
+              (in.size.U * (ltc.packed.recurrent.count + N) + ltc.packed.sensory.count + N);
   }
-  const int32_t* copy_columns(const int32_t* column, int64_t neurons) {
-    int32_t* const result = pool_.take<int32_t>(neurons + 1);
-    for (int64_t j = 0; j <= neurons; ++j) result[j] = column[j];
+  template <typename V>
+  const V* copy_of(const V* values, int64_t count) {
+    if (values == nullptr) return nullptr;
+    V* const result = pool_.take<V>(count);
+    for (int64_t k = 0; k < count; ++k) result[k] = values[k];
     return result;
   }
 
@@ -379,19 +351,16 @@ class BatchLanesNetwork : public StreamLayout<BatchStage> {
                float* scratch) const {
     Arena arena(reinterpret_cast<char*>(scratch));
     LtcTile<W> tile(ltc, arena);
-    const LtcParameters<float>& p = ltc.in.parameters;
     for (int r = 0; r < W; ++r) {
       const vec dt = S::at_least(S::load(rows.at(r, dt_)), kLeastStep);
       S::store(tile.step.dt.at(r, 0), S::at_most(dt, kMostStep));
       for (int64_t k = 0; k < stage.inputs; ++k) {
-        vec value = S::load(rows.at(r, stage.from.at + k));
-        if (p.input_w != nullptr) value *= p.input_w[k];
-        if (p.input_b != nullptr) value += p.input_b[k];
-        S::store(tile.step.u.at(r, k), value);
+        const vec x = S::load(rows.at(r, stage.from.at + k));
+        S::store(tile.step.u.at(r, k), ltc.packed.map_input(x, k));
       }
     }
     tile.cell.template sensory_sums<Timespans::given>(tile.step);
-    Rows<float> v = at(rows, stage.own.at);
+    Rows<float> v = rows.from(stage.own.at);
     for (int64_t u = 0; u < ltc.in.size.U; ++u) {
       const Rows<float> next = u % 2 == 0 ? tile.ping : tile.pong;
       tile.cell.template unfold<Timespans::given>(tile.step, constant(v), next);
@@ -405,10 +374,8 @@ class BatchLanesNetwork : public StreamLayout<BatchStage> {
         S::store(rows.at(r, stage.kept.at + j), moves ? S::load(v.at(r, j)) : held);
       }
       for (int64_t m = 0; m < stage.size; ++m) {
-        vec value = S::load(rows.at(r, stage.kept.at + m));
-        if (p.output_w != nullptr) value *= p.output_w[m];
-        if (p.output_b != nullptr) value += p.output_b[m];
-        S::store(rows.at(r, stage.to.at + m), value);
+        const vec potential = S::load(rows.at(r, stage.kept.at + m));
+        S::store(rows.at(r, stage.to.at + m), ltc.packed.map_output(potential, m));
       }
     }
   }

@@ -26,9 +26,7 @@ inline int64_t multiplied(int64_t a, int64_t b) {
 // Memory for the arrays that take(arena) takes.
 template <typename Take>
 void take_from(Pool& pool, Take take) {
-  Arena counting;
-  take(counting);
-  Arena arena(pool.take<char>(static_cast<int64_t>(counting.used())));
+  Arena arena(pool.take<char>(static_cast<int64_t>(bytes_of(take))));
   take(arena);
 }
 

@@ -301,9 +301,9 @@ class PostLanesNetwork : public StreamLayout<PostStage> {
     ltc.input_b = map(p.input_b, stage.inputs, padded, 0.0f);
     ltc.output_w = map(p.output_w, stage.size, stage.size, 1.0f);
     ltc.output_b = map(p.output_b, stage.size, stage.size, 0.0f);
-    Arena scratch;
-    PostLanesStep<float>(ltc.lanes, stage.inputs).take(scratch);
-    ltc.scratch = reserve(static_cast<int64_t>(scratch.used() / sizeof(float)));
+    PostLanesStep<float> step(ltc.lanes, stage.inputs);
+    const size_t scratch = bytes_of([&](Arena& arena) { step.take(arena); });
+    ltc.scratch = reserve(static_cast<int64_t>(scratch / sizeof(float)));
     const int64_t width = PostLanesStep<float>::state_width(ltc.lanes);
     ltc.other = reserve(width);
     if (stage.own.buffer == stage.kept.buffer) {
@@ -322,17 +322,11 @@ class PostLanesNetwork : public StreamLayout<PostStage> {
 
   void fill_lanes(PostLanes<float>& lanes, const LtcInputs<float>& in) {
     PackedLtc<float> packed;
-    Arena counting;
-    packed.take(counting, in, false);
-    counting.take<int32_t>(in.size.N + 2);
-    const Block block(counting.used());
-    Arena arena(block.data());
-    packed.take(arena, in, false);
+    const BlockOf block([&](Arena& arena) { packed.take(arena, in, false); });
     packed.fill(in, false, 0.0f);
-    int32_t* const bins = arena.take<int32_t>(in.size.N + 2);
-    take_from(pool_, [&](Arena& to) { lanes.take(to, in); });
-    lanes.deal(in, bins);
-    take_from(pool_, [&](Arena& to) { lanes.take_slots(to); });
+    take_from(pool_, [&](Arena& arena) { lanes.take(arena, in); });
+    lanes.deal(in);
+    take_from(pool_, [&](Arena& arena) { lanes.take_slots(arena); });
     lanes.fill(in, packed);
   }
 

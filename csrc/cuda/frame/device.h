@@ -172,6 +172,20 @@ __device__ __forceinline__ void each_row(int64_t rows, int channels, const Body&
   }
 }
 
+// The largest power of two up to threads / parts, and no more than a warp.
+FASTLTC_DEVICE int lanes_each(int threads, int parts) {
+  int lanes = 1;
+  while (lanes < kWarp && 2 * lanes * parts <= threads) lanes *= 2;
+  return lanes;
+}
+
+template <typename T>
+FASTLTC_DEVICE void swap_buffers(T*& from, T*& to) {
+  T* const other = from;
+  from = to;
+  to = other;
+}
+
 // The sum over groups of `width` lanes, a power of two, in every lane of the group.
 template <typename T>
 __device__ __forceinline__ T sum_lanes(T value, int width = kWarp) {

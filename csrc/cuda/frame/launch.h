@@ -34,8 +34,35 @@ inline dim3 grid(int64_t x, int64_t y = 1, int64_t z = 1) {
 // Held from asking for shared memory to the launch that needs it.
 inline std::mutex shared_memory_of_kernels;
 
+template <typename... P>
+void allow_shared(const char* name, void (*kernel)(P...), size_t bytes) {
+  check(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
+                             cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)),
+        name);
+}
+
 // `threads` in x; shared memory in bytes; `cluster` neighbouring blocks make a cluster, which takes
 // compute capability 9.0.
+struct LaunchConfig {
+  cudaLaunchAttribute attribute{};
+  cudaLaunchConfig_t call{};
+
+  LaunchConfig(dim3 blocks, int threads, int cluster, size_t shared, cudaStream_t stream) {
+    call.gridDim = blocks;
+    call.blockDim = dim3(static_cast<unsigned>(threads));
+    call.dynamicSmemBytes = shared;
+    call.stream = stream;
+    if (cluster == 1) return;
+    attribute.id = cudaLaunchAttributeClusterDimension;
+    attribute.val.clusterDim.x = static_cast<unsigned>(cluster);
+    attribute.val.clusterDim.y = attribute.val.clusterDim.z = 1;
+    call.attrs = &attribute;
+    call.numAttrs = 1;
+  }
+  LaunchConfig(const LaunchConfig&) = delete;
+  LaunchConfig& operator=(const LaunchConfig&) = delete;
+};
+
 template <typename... P, typename... A>
 void launch_clusters(const char* name, void (*kernel)(P...), dim3 blocks, int threads, int cluster,
                      size_t shared, cudaStream_t stream, const A&... arguments) {
@@ -45,25 +72,10 @@ void launch_clusters(const char* name, void (*kernel)(P...), dim3 blocks, int th
   std::unique_lock<std::mutex> asking;
   if (shared > (48u << 10)) {
     asking = std::unique_lock(shared_memory_of_kernels);
-    check(
-        cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
-                             cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared)),
-        name);
+    allow_shared(name, kernel, shared);
   }
-  cudaLaunchConfig_t config{};
-  config.gridDim = blocks;
-  config.blockDim = dim3(static_cast<unsigned>(threads));
-  config.dynamicSmemBytes = shared;
-  config.stream = stream;
-  cudaLaunchAttribute attribute{};
-  if (cluster > 1) {
-    attribute.id = cudaLaunchAttributeClusterDimension;
-    attribute.val.clusterDim.x = static_cast<unsigned>(cluster);
-    attribute.val.clusterDim.y = attribute.val.clusterDim.z = 1;
-    config.attrs = &attribute;
-    config.numAttrs = 1;
-  }
-  check(cudaLaunchKernelEx(&config, kernel, P(arguments)...), name);
+  const LaunchConfig config(blocks, threads, cluster, shared, stream);
+  check(cudaLaunchKernelEx(&config.call, kernel, P(arguments)...), name);
 }
 
 template <typename... P, typename... A>

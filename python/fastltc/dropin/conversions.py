@@ -229,7 +229,7 @@ SWAPS: dict[type, _Swap] = {
 }
 
 NCPS_CLASSES: tuple[Any, ...] = (NcpsLTC, NcpsLTCCell, NcpsCfC, NcpsCfCCell, NcpsWiredCfCCell)
-OUR_CLASSES = tuple(getattr(ours, theirs.__name__) for theirs in SWAPS)
+OUR_CLASSES = tuple(getattr(ours, swap.ours.__name__) for swap in SWAPS.values())
 
 Plan = list[tuple[Any, _Swap, dict[str, Any]]]
 

@@ -2,12 +2,7 @@
 
 First derivatives in reverse mode come of the backward operators. Rarer ones come of the layer in
 plain PyTorch, ``SequenceOperator.reference``: it takes the time that the layer would take without
-kernels, and is differentiable any number of times. Under ``torch.vmap`` data is folded into the
-batch of one call; with parameters of its own each entry is a call of its own.
-
-A layer's tensors travel here as one flat list, because autograd functions see none inside lists,
-with ``counts``: how many parameters and tensors of the memory cell there are, and how many tensors
-the first of the two connections has, None where it is a tensor itself.
+kernels, and is differentiable any number of times. The tensors are in one list (ops/batching.py).
 """
 
 from __future__ import annotations
@@ -19,43 +14,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-TENSORS = 8
-"""How many of a forward operator's first arguments are tensors or lists of tensors."""
-
-_DATA = 4
-"""How many of these are data."""
-_LENGTHS = 3
-"""The one that no gradient goes to."""
-
-Counts = tuple[int, int, int | None]
-
-
-def below_autograd(operator: Any, *arguments: Any) -> Any:
-    """Call an operator without the autograd kernel that ``register_autograd`` puts in Python.
-
-    It costs as much as the rest of a call.
-    """
-    with torch._C._AutoDispatchBelowAutograd():
-        # What a call of the overload calls: a frame less.
-        return operator._op(*arguments)
-
-
-def flatten(tensors: Sequence[Any]) -> tuple[list[Any], Counts]:
-    """Return the tensors among the first arguments, and how many are in each list."""
-    *data, parameters, memory, first, second = tensors
-    if isinstance(first, Tensor):
-        return [*data, *parameters, *memory, first, second], (len(parameters), len(memory), None)
-    counts = len(parameters), len(memory), len(first)
-    return [*data, *parameters, *memory, *first, second], counts
-
-
-def _nested(flat: Sequence[Any], counts: Counts) -> list[Any]:
-    """Return the arguments again."""
-    parameters, memory, first = counts
-    end, flat = _DATA + parameters, list(flat)
-    nested = [*flat[:_DATA], flat[_DATA:end], flat[end : end + memory]]
-    rest = flat[end + memory :]
-    return [*nested, *rest] if first is None else [*nested, rest[:-1], rest[-1]]
+from fastltc.ops.batching import (
+    DATA,
+    LENGTHS,
+    TENSORS,
+    Counts,
+    batched_backward,
+    batched_forward,
+    below_autograd,
+    flatten,
+    nested,
+    one_by_one,
+)
 
 
 def save_arguments(
@@ -102,14 +72,14 @@ def _gradients(
         grad_timespans if timespans_grad else None,
         None,
         *learned,
-        *(None,) * (len(flat) - _DATA - len(learned)),
+        *(None,) * (len(flat) - DATA - len(learned)),
     ]
 
 
 def _run_backward(
     operator: Any, counts: Counts, options: Any, given: Sequence[Any], flat: Sequence[Any]
 ) -> tuple[Tensor, ...]:
-    arguments = *given, *_nested(flat, counts), *options
+    arguments = *given, *nested(flat, counts), *options
     *grads, parameters, memory = below_autograd(operator.backward, *arguments)
     return *grads, *parameters, *memory
 
@@ -119,7 +89,7 @@ def registered_gradients(
 ) -> tuple[Any, ...]:
     """Do what ``register_autograd`` wants of a forward operator."""
     grads = _gradients(ctx, ctx.needs_input_grad[2], grad_output, grad_hn)
-    return (*_nested(grads, ctx.counts), *(None,) * len(ctx.options))
+    return (*nested(grads, ctx.counts), *(None,) * len(ctx.options))
 
 
 def _each_entry(backward: Callable[..., Any]) -> Callable[..., Any]:
@@ -142,7 +112,7 @@ def _each_entry(backward: Callable[..., Any]) -> Callable[..., Any]:
             if grad is not None and is_batched(grad):
                 entries[i], dims[i] = torch._remove_batch_dim(grad, level, 1, 0), 0
                 count = entries[i].shape[0]
-        results = _one_by_one(lambda *grads: backward(ctx, *grads), count, dims, entries)
+        results = one_by_one(lambda *grads: backward(ctx, *grads), count, dims, entries)
         return tuple(r if r is None else torch._add_batch_dim(r, 0, level) for r in results)
 
     return run
@@ -158,13 +128,15 @@ class Eager(torch.autograd.Function):
     def forward(
         ctx: Any, operator: Any, counts: Counts, options: Any, *flat: Any
     ) -> tuple[Tensor, Tensor]:
-        output, hn, states = below_autograd(operator.forward, *_nested(flat, counts), *options)
+        """Call the operator and keep what the backward pass takes."""
+        output, hn, states = below_autograd(operator.forward, *nested(flat, counts), *options)
         save_arguments(ctx, operator, counts, options, states, flat)
         return output, hn
 
     @staticmethod
     @_each_entry
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        """Return the gradients of all arguments."""
         return (None, None, None, *_gradients(ctx, ctx.needs_input_grad[5], *grads[:2]))
 
 
@@ -175,10 +147,12 @@ class Transformable(torch.autograd.Function):
     def forward(
         operator: Any, counts: Counts, options: Any, *flat: Any
     ) -> tuple[Tensor, Tensor, Tensor]:
-        return below_autograd(operator.forward, *_nested(flat, counts), *options)
+        """Call the operator."""
+        return below_autograd(operator.forward, *nested(flat, counts), *options)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        """Keep what the backward pass takes."""
         operator, counts, options, *flat = inputs
         save_arguments(ctx, operator, counts, options, output[2], flat)
         ctx.mark_non_differentiable(output[2])
@@ -189,25 +163,12 @@ class Transformable(torch.autograd.Function):
     def vmap(
         info: Any, in_dims: Sequence[Any], operator: Any, counts: Counts, options: Any, *flat: Any
     ) -> tuple[tuple[Tensor, ...], tuple[int | None, ...]]:
-        dims, count = in_dims[3:], info.batch_size
-        if not _is_folded(dims, flat):
-            outputs = _one_by_one(
-                lambda *flat: Transformable.apply(operator, counts, options, *flat),
-                *(count, dims, flat),
-            )
-            return outputs, (0, 0, 0)
-        batch = flat[0].movedim(dims[0], 0).shape[1] if dims[0] is not None else flat[0].shape[0]
+        """Run the entries in as few calls as they allow."""
 
-        def fold(tensor: Tensor | None, dim: int | None) -> Tensor | None:
-            if tensor is None:
-                return None
-            entries = tensor.expand(count, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
-            return entries.flatten(0, 1)
+        def apply(options: Any, *flat: Any) -> tuple[Tensor, Tensor, Tensor]:
+            return Transformable.apply(operator, counts, options, *flat)
 
-        data = [fold(t, d) for t, d in zip(flat[:_DATA], dims, strict=False)]
-        *outputs, states = Transformable.apply(operator, counts, options, *data, *flat[_DATA:])
-        # The states of all entries are in one buffer, which only the backward operator can read.
-        return (*(o.unflatten(0, (count, batch)) for o in outputs), states), (0, 0, None)
+        return batched_forward(operator, apply, counts, options, info.batch_size, in_dims[3:], flat)
 
 
 class _Backward(torch.autograd.Function):
@@ -231,20 +192,13 @@ class _Backward(torch.autograd.Function):
     @staticmethod
     def vmap(
         info: Any, in_dims: Sequence[Any], operator: Any, counts: Counts, options: Any, *flat: Any
-    ) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
-        dims = in_dims[3:]
-        # The states of a folded forward pass belong to all entries together.
-        again = dims[2] is None and any(dim is not None for dim in dims[3:])
+    ) -> tuple[tuple[Tensor, ...], tuple[int | None, ...]]:
+        def apply(options: Any, *flat: Any) -> tuple[Tensor, ...]:
+            return _Backward.apply(operator, counts, options, *flat)
 
-        def run(grad_output: Any, grad_hn: Any, states: Any, *flat: Any) -> Any:
-            if again:
-                arguments = *_nested(flat, counts), *options[:-1], True
-                _, _, states = below_autograd(operator.forward, *arguments)
-            given = grad_output, grad_hn, states
-            return _Backward.apply(operator, counts, options, *given, *flat)
-
-        outputs = _one_by_one(run, info.batch_size, dims, flat)
-        return outputs, (0,) * len(outputs)
+        return batched_backward(
+            operator, apply, counts, options, info.batch_size, in_dims[3:], flat
+        )
 
 
 def is_tracked(tensor: Tensor | None) -> bool:
@@ -254,30 +208,6 @@ def is_tracked(tensor: Tensor | None) -> bool:
     while not tensor.requires_grad and torch._C._functorch.is_functorch_wrapped_tensor(tensor):
         tensor = torch._C._functorch.get_unwrapped(tensor)
     return tensor.requires_grad
-
-
-def _is_folded(dims: Sequence[int | None], flat: Sequence[Any]) -> bool:
-    """Whether only data differs between the entries of a vmap.
-
-    Dropout's factors, the last tensor of a CfC, have their samples elsewhere.
-    """
-    if any(dim is not None for dim in dims[_DATA:]):
-        return False
-    return flat[-1] is None or not flat[-1].is_floating_point()
-
-
-def _one_by_one(
-    run: Callable[..., Sequence[Any]], count: int, dims: Sequence[int | None], flat: Sequence[Any]
-) -> tuple[Any, ...]:
-    """Run each entry of a vmap by itself and stack what comes out."""
-    results = [
-        run(*(t if d is None else t.select(d, k) for t, d in zip(flat, dims, strict=True)))
-        for k in range(count)
-    ]
-    return tuple(
-        None if entries[0] is None else torch.stack(entries)
-        for entries in zip(*results, strict=True)
-    )
 
 
 def save_for_second_derivatives(
@@ -310,7 +240,7 @@ def registered_second_derivatives(
     """Do what ``register_autograd`` wants of a backward operator."""
     wanted = wanted_x, wanted_h0, wanted_timespans, *learned[0], *learned[1]
     given, grads = _second_derivatives(ctx, wanted)
-    return (*given, None, *_nested(grads, ctx.counts), *(None,) * len(ctx.options))
+    return (*given, None, *nested(grads, ctx.counts), *(None,) * len(ctx.options))
 
 
 def _second_derivatives(
@@ -328,9 +258,9 @@ def _second_derivatives(
     grad_output, grad_hn, *flat = ctx.saved_tensors
     operator, counts = ctx.operator, ctx.counts
     *options, _, _ = ctx.options
-    wanted = *wanted[:_LENGTHS], None, *wanted[_LENGTHS:]
+    wanted = *wanted[:LENGTHS], None, *wanted[LENGTHS:]
     # Of data and parameters; what follows are lists, masks and factors.
-    differentiable = [i for i in range(len(wanted)) if flat[i] is not None and i != _LENGTHS]
+    differentiable = [i for i in range(len(wanted)) if flat[i] is not None and i != LENGTHS]
     asked = [i for i in differentiable if wanted[i] is not None]
     given = [grad for grad in (grad_output, grad_hn) if grad is not None]
 
@@ -339,7 +269,7 @@ def _second_derivatives(
         for i, tensor in zip(differentiable, tensors, strict=True):
             filled[i] = tensor
         with torch.autocast(flat[0].device.type, enabled=False):
-            results = operator.reference(*_nested(filled, counts), *options)
+            results = operator.reference(*nested(filled, counts), *options)
         pairs = zip(results, (grad_output, grad_hn), strict=True)
         return [result for result, grad in pairs if grad is not None]
 

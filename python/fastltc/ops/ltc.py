@@ -11,7 +11,7 @@ from torch import Tensor
 from fastltc import reference
 from fastltc._parameters import LTC_PARAMETERS
 from fastltc.ops.sequence import SequenceOperator, Sequences
-from fastltc.ops.synapses import synapse_mask
+from fastltc.ops.synapses import repeat_synapses, synapse_mask
 
 _CM = LTC_PARAMETERS.index("cm")
 _FIRST_MAP = LTC_PARAMETERS.index("input_w")
@@ -111,7 +111,17 @@ def _reference(
     return torch.cat(outputs, -1), torch.cat(states, -1)
 
 
-_run = SequenceOperator("ltc", _sizes, _reference, LTC_PARAMETERS[:_FIRST_MAP]).run
+def _repeat(
+    count: int, x: Tensor, parameters: Sequence[Tensor], synapses: Tensor, sensory_synapses: Tensor
+) -> tuple[Tensor, Tensor]:
+    neurons = parameters[_CM].shape[-1]
+    return (
+        repeat_synapses(synapses, neurons, neurons, count),
+        repeat_synapses(sensory_synapses, x.shape[-1] // count, neurons, count),
+    )
+
+
+_run = SequenceOperator("ltc", _sizes, _reference, LTC_PARAMETERS[:_FIRST_MAP], _repeat).run
 
 
 def ltc(

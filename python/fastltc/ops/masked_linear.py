@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from fastltc._extension import load_operators, load_runtime
+from fastltc.ops.batching import below_autograd
 from fastltc.ops.errors import check_has_kernels, check_same_device
-from fastltc.ops.gradients import below_autograd
 from fastltc.ops.sequence import HALF_DTYPES, compute_in_float32_under_autocast
 from fastltc.ops.synapses import check_entries, mask_entries
 

@@ -21,12 +21,11 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from fastltc._extension import load_operators
+from fastltc.ops.batching import TENSORS, flatten, run_in_vmap
 from fastltc.ops.errors import check_same_device, reraise
 from fastltc.ops.gradients import (
-    TENSORS,
     Eager,
     Transformable,
-    flatten,
     is_tracked,
     registered_gradients,
     registered_second_derivatives,
@@ -89,7 +88,8 @@ class SequenceOperator:
     timespans and the arguments from ``parameters`` on up to the layer's last option. ``reference``
     is the layer in plain PyTorch: it is given the forward operator's arguments up to
     ``return_sequences`` and returns the output and the last state. ``names`` are those of the first
-    parameters.
+    parameters. ``repeat`` returns the connections of so many layers beside each other, given their
+    number, inputs and stacked parameters and the connections of one, where the operator runs such.
     """
 
     def __init__(
@@ -98,11 +98,13 @@ class SequenceOperator:
         sizes: Callable[..., tuple[int, int, int]],
         reference: Callable[..., tuple[Tensor, Tensor]],
         names: Sequence[str] = (),
+        repeat: Callable[..., tuple[Any, Any]] | None = None,
     ) -> None:
         self.forward: Any = getattr(torch.ops.fastltc, f"{name}_forward").default
         self.backward: Any = getattr(torch.ops.fastltc, f"{name}_backward").default
         forward, backward = f"fastltc::{name}_forward", f"fastltc::{name}_backward"
         self._sizes, self.reference, self._names = sizes, reference, names
+        self.repeat = repeat
         torch.library.register_fake(forward, self._forward_fake)
         torch.library.register_fake(backward, self._backward_fake)
         torch.library.register_autograd(
@@ -216,11 +218,12 @@ class SequenceOperator:
         try:
             if torch._C._are_functorch_transforms_active():
                 flat, counts = flatten(arguments[:TENSORS])
-                rest = (
-                    *arguments[TENSORS:-1],
-                    torch.is_grad_enabled() and any(map(is_tracked, flat)),
-                )
-                output, hn, _ = Transformable.apply(self, counts, rest, *flat)
+                tracked = torch.is_grad_enabled() and any(map(is_tracked, flat))
+                rest = *arguments[TENSORS:-1], tracked
+                results = None if tracked else run_in_vmap(self, counts, rest, flat)
+                if results is None:
+                    results = Transformable.apply(self, counts, rest, *flat)
+                output, hn = results[:2]
             elif needs_grad:
                 flat, counts = flatten(arguments[:TENSORS])
                 output, hn = Eager.apply(self, counts, arguments[TENSORS:], *flat)

@@ -63,6 +63,16 @@ def synapse_list(mask: Tensor | npt.NDArray[Any], name: str = "mask") -> Tensor:
         return torch.from_numpy(synapses).to(device)
 
 
+def repeat_synapses(synapses: Tensor, rows: int, columns: int, count: int) -> Tensor:
+    """Return the list of so many ``[rows, columns]`` masks on a diagonal, given that of one."""
+    with plain_tensors():
+        synapses = _unwrapped(synapses, "synapses")
+        pointers, presynaptic = synapses[1 : columns + 1], synapses[columns + 1 :]
+        k = torch.arange(count, dtype=synapses.dtype, device=synapses.device).unsqueeze(1)
+        ends, sources = pointers + k * presynaptic.shape[0], presynaptic + k * rows
+        return torch.cat([synapses[:1], ends.flatten(), sources.flatten()])
+
+
 def synapse_mask(synapses: Tensor, rows: int, columns: int) -> Tensor:
     """Return the mask, ``[rows, columns]``, that :func:`synapse_list` lists the synapses of."""
     with plain_tensors():

@@ -94,7 +94,7 @@ class Session(_runtime.Session):
 
     Attributes:
         network: the network, with its weights.
-        streams: S.
+        streams: how many there are, S.
         input_size: number of inputs of a stream, I.
         output_size: number of outputs of a stream, M.
         state_size: numbers that a stream carries from step to step: of each recurrent layer its

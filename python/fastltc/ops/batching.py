@@ -1,0 +1,228 @@
+"""The tensors of a layer as one flat list, and entries of ``torch.vmap`` in few calls of it.
+
+The list is what autograd functions take, which see no tensors inside lists. With it goes
+``counts``: how many parameters and tensors of the memory cell there are, and how many tensors the
+first of the two connections has, None where it is a tensor itself.
+
+Entries of a vmap that differ in data alone are folded into the batch of one call. Those with
+parameters of their own run beside each other, as ``fastltc.ParallelLTC`` does, where the operator
+can; else each is a call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+TENSORS = 8
+"""How many of a forward operator's first arguments are tensors or lists of tensors."""
+
+DATA = 4
+"""How many of these are data."""
+LENGTHS = 3
+"""The one that no gradient goes to."""
+
+Counts = tuple[int, int, int | None]
+
+
+def below_autograd(operator: Any, *arguments: Any) -> Any:
+    """Call an operator without the autograd kernel that ``register_autograd`` puts in Python.
+
+    It costs as much as the rest of a call.
+    """
+    with torch._C._AutoDispatchBelowAutograd():
+        # What a call of the overload calls: a frame less.
+        return operator._op(*arguments)
+
+
+def flatten(tensors: Sequence[Any]) -> tuple[list[Any], Counts]:
+    """Return the tensors among the first arguments, and how many are in each list."""
+    *data, parameters, memory, first, second = tensors
+    if isinstance(first, Tensor):
+        return [*data, *parameters, *memory, first, second], (len(parameters), len(memory), None)
+    counts = len(parameters), len(memory), len(first)
+    return [*data, *parameters, *memory, *first, second], counts
+
+
+def nested(flat: Sequence[Any], counts: Counts) -> list[Any]:
+    """Return the arguments again."""
+    parameters, memory, first = counts
+    end, flat = DATA + parameters, list(flat)
+    nested = [*flat[:DATA], flat[DATA:end], flat[end : end + memory]]
+    rest = flat[end + memory :]
+    return [*nested, *rest] if first is None else [*nested, rest[:-1], rest[-1]]
+
+
+def one_by_one(
+    run: Callable[..., Sequence[Any]], count: int, dims: Sequence[int | None], flat: Sequence[Any]
+) -> tuple[Any, ...]:
+    """Run each entry by itself and stack what comes out."""
+    results = [
+        run(*(t if d is None else t.select(d, k) for t, d in zip(flat, dims, strict=True)))
+        for k in range(count)
+    ]
+    return tuple(
+        None if entries[0] is None else torch.stack(entries)
+        for entries in zip(*results, strict=True)
+    )
+
+
+def _are_data_alone(dims: Sequence[int | None], flat: Sequence[Any]) -> bool:
+    """Whether only data differs; dropout's factors, the last tensor of a CfC, would be, too."""
+    if any(dim is not None for dim in dims[DATA:]):
+        return False
+    return flat[-1] is None or not flat[-1].is_floating_point()
+
+
+def _run_beside(operator: Any, counts: Counts, dims: Sequence[int | None]) -> bool:
+    """Whether the entries are layers that one call runs beside each other, with the same time."""
+    learned = dims[DATA : DATA + counts[0]]
+    return (
+        operator.repeat is not None
+        and any(dim is not None for dim in learned)
+        and all(dim is None for dim in (*dims[2:DATA], *dims[DATA + counts[0] :]))
+        and counts[1] == 0
+    )
+
+
+def _entries(tensor: Tensor, dim: int | None, count: int) -> Tensor:
+    """Return all entries, the first axis."""
+    return tensor.expand(count, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
+
+
+def _beside(tensor: Tensor | None, dim: int | None, count: int) -> Tensor | None:
+    """Put the last axes of all entries beside each other."""
+    if tensor is None:
+        return None
+    return _entries(tensor, dim, count).movedim(0, -2).flatten(-2)
+
+
+def _stacked(
+    operator: Any, counts: Counts, dims: Sequence[int | None], flat: Sequence[Any], count: int
+) -> list[Any]:
+    """Return the tensors of the layers beside each other."""
+    x, h0, timespans, lengths = flat[:DATA]
+    end = DATA + counts[0]
+    learned = zip(flat[DATA:end], dims[DATA:end], strict=True)
+    parameters = [_entries(tensor, dim, count) for tensor, dim in learned]
+    if timespans is not None and timespans.dim() == 3:
+        timespans = _beside(timespans, None, count)
+    data = _beside(x, dims[0], count), _beside(h0, dims[1], count), timespans, lengths
+    connections = operator.repeat(count, data[0], parameters, *flat[end:])
+    return [*data, *parameters, *connections]
+
+
+def batched_forward(
+    operator: Any,
+    apply: Callable[..., tuple[Tensor, Tensor, Tensor]],
+    counts: Counts,
+    options: Any,
+    count: int,
+    dims: Sequence[int | None],
+    flat: Sequence[Any],
+) -> tuple[tuple[Tensor, ...], tuple[int | None, ...]]:
+    """Run the entries of a vmap, as its rules have it.
+
+    Args:
+        operator: the layer's.
+        apply: runs one call, given the options and the tensors.
+        counts: see above.
+        options: the forward operator's arguments that are no tensors.
+        count: number of entries.
+        dims: which axis of each tensor is that of the entries, None where all share it.
+        flat: the tensors.
+
+    Returns:
+        The output, the last state and the states to keep, and which axes are the entries'. The
+        states of one call are in one buffer, which only the backward operator can read.
+    """
+    if _are_data_alone(dims, flat):
+        data: list[Any] = [
+            None if tensor is None else _entries(tensor, dim, count)
+            for tensor, dim in zip(flat[:DATA], dims, strict=False)
+        ]
+        folded = (None if tensor is None else tensor.flatten(0, 1) for tensor in data)
+        *outputs, states = apply(options, *folded, *flat[DATA:])
+        axes = data[0].shape[:2]
+        return (*(y.unflatten(0, axes) for y in outputs), states), (0, 0, None)
+    if _run_beside(operator, counts, dims):
+        *outputs, states = apply(options, *_stacked(operator, counts, dims, flat, count))
+        of = tuple(y.dim() - 1 for y in outputs)
+        return (*(y.unflatten(-1, (count, -1)) for y in outputs), states), (*of, None)
+    return one_by_one(lambda *flat: apply(options, *flat), count, dims, flat), (0, 0, 0)
+
+
+def run_in_vmap(
+    operator: Any, counts: Counts, options: Any, flat: Sequence[Any]
+) -> list[Tensor] | None:
+    """Run a forward operator inside one ``torch.vmap``, without gradients, and nothing else.
+
+    An autograd function would take a millisecond for the same. None where that is not so.
+    """
+    functorch = torch._C._functorch
+    stack = functorch.get_interpreter_stack()
+    if stack is None or len(stack) != 1 or stack[0].key() != functorch.TransformType.Vmap:
+        return None
+    tensors: list[Any] = list(flat)
+    dims: list[Any] = [None] * len(tensors)
+    count = None
+    for i, tensor in enumerate(flat):
+        if tensor is not None and functorch.is_batchedtensor(tensor):
+            tensors[i], dims[i] = functorch.get_unwrapped(tensor), functorch.maybe_get_bdim(tensor)
+            count = tensors[i].shape[dims[i]]
+
+    def apply(options: Any, *flat: Any) -> Any:
+        return below_autograd(operator.forward, *nested(flat, counts), *options)
+
+    with torch._C._DisableFuncTorch():
+        if count is None:
+            return list(apply(options, *tensors)[:2])
+        outputs, of = batched_forward(operator, apply, counts, options, count, dims, tensors)
+    level = stack[0].level()
+    axes: Any = of
+    return [functorch._add_batch_dim(y, d, level) for y, d in zip(outputs[:2], axes, strict=False)]
+
+
+def batched_backward(
+    operator: Any,
+    apply: Callable[..., tuple[Tensor, ...]],
+    counts: Counts,
+    options: Any,
+    count: int,
+    dims: Sequence[int | None],
+    flat: Sequence[Any],
+) -> tuple[tuple[Tensor, ...], tuple[int | None, ...]]:
+    """Run the entries of a vmap backwards; see :func:`batched_forward`.
+
+    In front of the tensors are the gradients of the output and the last state, and the states.
+    """
+    *_, timespans_grad = options
+    of_one_call = dims[2] is None
+    if of_one_call and not timespans_grad and _run_beside(operator, counts, dims[3:]):
+        given = (
+            *(_beside(grad, dim, count) for grad, dim in zip(flat[:2], dims, strict=False)),
+            flat[2],
+        )
+        stacked = _stacked(operator, counts, dims[3:], flat[3:], count)
+        grad_x, grad_h0, none, *learned = apply(options, *given, *stacked)
+        no_h0 = stacked[1] is None
+        outputs = (
+            grad_x.unflatten(-1, (count, -1)),
+            grad_h0 if no_h0 else grad_h0.unflatten(-1, (count, -1)),
+            none,
+            *learned,
+        )
+        return outputs, (2, None if no_h0 else 1, None, *(0,) * len(learned))
+    again = of_one_call and any(dim is not None for dim in dims[3:])
+
+    def run(grad_output: Any, grad_hn: Any, states: Any, *flat: Any) -> tuple[Tensor, ...]:
+        if again:
+            arguments = *nested(flat, counts), *options[:-1], True
+            _, _, states = below_autograd(operator.forward, *arguments)
+        return apply(options, grad_output, grad_hn, states, *flat)
+
+    outputs = one_by_one(run, count, dims, flat)
+    return outputs, (0,) * len(outputs)
