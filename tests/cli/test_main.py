@@ -111,7 +111,10 @@ def test_train_goes_to_the_next_free_folder() -> None:
     for name in ("runs/digits", "runs/digits-2"):
         result = invoke("train", *QUICK)
         assert result.exit_code == 0, result.output
-        assert f"written to {name}: best.pt, config.json, confusion-test.png" in result.stdout
+        assert (
+            f"written to {name}: README.md, best.pt, config.json, confusion-test.png"
+            in result.stdout
+        )
     assert "1257 train / 180 val / 360 test, 10 classes" in result.stdout
     assert "trainable parameters" in result.stdout
     assert "epoch 1/1: training loss" in result.stdout
