@@ -18,6 +18,7 @@ extensions = [
     "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
+    "sphinx-mathjax-offline",
     "sphinx_copybutton",
     "sphinx_design",
 ]
@@ -66,5 +67,9 @@ html_title = f"fastltc {release}"
 # Lines of 100 characters fit into the page.
 html_static_path, html_css_files = ["_static"], ["site.css"]
 html_theme_options = {"light_css_variables": {"code-font-size": "0.75rem"}}
+if quick:
+    html_theme_options["announcement"] = (
+        "Built in short form: outputs of the tutorials mean nothing."
+    )
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True

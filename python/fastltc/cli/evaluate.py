@@ -41,7 +41,7 @@ def print_metrics(console: Console, split: str, metrics: dict[str, Any]) -> None
     }
     lines = [
         f"{split}: {metrics['n']} examples"
-        + ("; in [], 95 % intervals of the bootstrap" if between else ""),
+        + ("; in brackets, 95 % intervals of the bootstrap" if between else ""),
         f"  accuracy  {metrics['accuracy']:.4f}{between.get('accuracy', '')}",
         f"  AUC       {auc}{between.get('auc', '')}",
         f"  F1 macro  {metrics['f1_macro']:.4f}",

@@ -153,8 +153,8 @@ class TrainConfig(ModelOptions, ReadingOptions):
         one_of(_SELECT),
         metavar="METRIC",
     )
-    """Of the validation split; ``last`` for the last epoch, whatever it is like: with few
-    validation images and a schedule that ends at a rate of 0 the better choice."""
+    """Of the validation split; ``last`` for the last epoch, whatever it is like, which is better
+    with few validation images and a schedule that ends at a rate of 0."""
     positive: str | None = option(
         None, "Class that F1 is about: its name or number.", metavar="CLASS"
     )

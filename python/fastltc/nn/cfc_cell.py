@@ -186,7 +186,7 @@ class CfCCell(ClosedForm):
             input: ``[B, I]``, dtype and device of the parameters (half types: see
                 :func:`fastltc.ops.cfc`).
             hx: state, ``[B, N]``.
-            ts: time since the last step in seconds, not negative: a number, a tensor of one
+            ts: time since the last step, any unit, not negative: a number, a tensor of one
                 element, ``(B,)``, ``(B, 1)`` or, one per neuron, ``(B, N)`` or ``(1, N)``.
 
         Returns:

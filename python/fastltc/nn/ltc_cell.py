@@ -184,7 +184,7 @@ class LTCCell(WiringSizes, LTCWeights):
             inputs: ``[B, I]``, dtype and device of the parameters (half types: see
                 :func:`fastltc.ops.ltc`).
             states: membrane potentials, ``[B, N]``.
-            elapsed_time: time since the last step in seconds, not negative: a number, a tensor of
+            elapsed_time: time since the last step, any unit, not negative: a number, a tensor of
                 one element, ``(B,)``, ``(B, 1)`` or, one per neuron, ``(B, N)`` or ``(1, N)``.
                 0 holds the state.
 

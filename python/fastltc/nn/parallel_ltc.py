@@ -166,7 +166,7 @@ class ParallelLTC(LTCWeights):
             input: ``[K, B, T, I]``, dtype and device of the parameters (half types: see
                 :func:`fastltc.ops.ltc`). B and T may be 0.
             hx: initial states, ``[K, B, N]``; zeros by default.
-            timespans: time since the last step in seconds, not negative, 1 by default: a number,
+            timespans: time since the last step, any unit, not negative, 1 by default: a number,
                 ``(B, T)`` for all layers, ``(K, B, T)``, or ``(K, B, T, N)``, one per neuron; each
                 axis may be 1 for all alike. 0 holds the state.
             lengths: valid steps of each sample, B integers from 0 to T, for all layers; T by

@@ -66,7 +66,7 @@ class SequenceLayer(nn.Module):
             hx: initial state, ``[B, N]`` (``[N]`` for one sequence), zeros by default; a pair of
                 them, state and memory, with ``mixed_memory``. For a ``PackedSequence``, in the
                 original order of the samples.
-            timespans: time since the last step in seconds, not negative, 1 by default: a number,
+            timespans: time since the last step, any unit, not negative, 1 by default: a number,
                 a tensor of no dimension, or ``(B, T)``, ``(B, T, 1)`` or, one per neuron,
                 ``(B, T, N)``, where B may be 1 for all samples. The axes of batch and time stand
                 as in the input: ``(T, B)`` with ``batch_first=False``. For one sequence ``(T,)``,

@@ -121,7 +121,7 @@ class WiredCfCCell(WiringSizes, ClosedForm):
             input: ``[B, I]``, dtype and device of the parameters (half types: see
                 :func:`fastltc.ops.cfc`).
             hx: state, ``[B, N]``, the neurons in the order of the layers.
-            timespans: time since the last step in seconds, not negative: a number, a tensor of
+            timespans: time since the last step, any unit, not negative: a number, a tensor of
                 one element, ``(B,)``, ``(B, 1)`` or, one per neuron in the order of the state,
                 ``(B, N)`` or ``(1, N)``.
 

@@ -170,7 +170,12 @@ def list_table(path: Path, options: DataOptions, split: str | None = None) -> li
 
 
 def _rows(table: Table, options: DataOptions, split: str | None) -> list[Listed]:
-    files = table.need(options.file_column, FILE_NAMES, "names of the images", "--file-column")
+    files = table.need(
+        options.file_column,
+        FILE_NAMES,
+        "names of the images",
+        "--file-column (the times of a series by --time-column)",
+    )
     labels = table.need(options.label_column, LABEL_NAMES, "classes", "--label-column")
     table.classes(labels)
     where: list[str | None] = [split] * len(table.rows)

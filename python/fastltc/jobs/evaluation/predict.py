@@ -153,7 +153,8 @@ def predict_series(checkpoint: Checkpoint, path: Path | str) -> list[RowPredicti
     _, scores = judged(split.labels, scores_of(checkpoint, split))
     return [
         RowPrediction(
-            time=float(time - recording.times[0]),
+            # Differences of decimal numbers have digits that nobody wrote.
+            time=round(float(time - recording.times[0]), 6),
             name=checkpoint.classes[int(row.argmax())],
             probabilities=dict(zip(checkpoint.classes, row.tolist(), strict=True)),
         )
