@@ -145,6 +145,34 @@ def test_an_ensemble_of_ltc_layers_is_one_call(monkeypatch: pytest.MonkeyPatch) 
         test_an_ensemble_by_vmap_is_its_layers(STACKED["CfC, wired"])
 
 
+def test_vmap_within_vmap() -> None:
+    layers = [fastltc.LTC(3, AutoNCP(9, 2, seed=3)).double() for _ in range(3)]
+    state = torch.func.stack_module_state(layers)
+    x = torch.randn(4, 2, 5, 3, dtype=torch.float64)
+
+    def run(state: Any, x: Tensor) -> Tensor:
+        return output_of(torch.func.functional_call(layers[0], state, (x,)))
+
+    each = torch.func.vmap(torch.func.vmap(run, (None, 0)), (0, None))
+    expected = torch.stack([torch.stack([output_of(layer(s)) for s in x]) for layer in layers])
+    with torch.no_grad():
+        assert_all_close({"": each(state, x)}, {"": expected.detach()})
+    assert_all_close({"": each(state, x).detach()}, {"": expected.detach()})
+
+
+def test_an_ensemble_of_layers_beside_each_other() -> None:
+    layers = [
+        fastltc.ParallelLTC([fastltc.LTC(3, AutoNCP(9, 2, seed=3)).double() for _ in range(2)])
+        for _ in range(3)
+    ]
+    state = torch.func.stack_module_state(layers)
+    x = torch.randn(2, 5, 4, 3, dtype=torch.float64)
+    got = torch.func.vmap(
+        lambda *state: output_of(torch.func.functional_call(layers[0], state, (x,)))
+    )(*state)
+    assert_all_close({"": got}, {"": torch.stack([output_of(layer(x)) for layer in layers])})
+
+
 def test_an_ensemble_of_several_wirings_is_refused() -> None:
     layers = [fastltc.LTC(3, AutoNCP(9, 2, seed=seed)) for seed in (1, 2)]
     state = torch.func.stack_module_state(layers)

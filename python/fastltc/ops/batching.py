@@ -12,6 +12,7 @@ can; else each is a call.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -70,22 +71,50 @@ def one_by_one(
     )
 
 
-def _are_data_alone(dims: Sequence[int | None], flat: Sequence[Any]) -> bool:
-    """Whether only data differs; dropout's factors, the last tensor of a CfC, would be, too."""
-    if any(dim is not None for dim in dims[DATA:]):
-        return False
-    return flat[-1] is None or not flat[-1].is_floating_point()
+@dataclass(frozen=True)
+class Entries:
+    """The entries of a vmap: ``count`` calls of an operator, of which some tensors are the same."""
 
+    operator: Any
+    counts: Counts
+    options: Any
+    """Its arguments that are no tensors."""
+    count: int
+    dims: Sequence[int | None]
+    """Which axis of each tensor is that of the entries, None where all share it."""
+    flat: Sequence[Any]
+    """The tensors."""
 
-def _run_beside(operator: Any, counts: Counts, dims: Sequence[int | None]) -> bool:
-    """Whether the entries are layers that one call runs beside each other, with the same time."""
-    learned = dims[DATA : DATA + counts[0]]
-    return (
-        operator.repeat is not None
-        and any(dim is not None for dim in learned)
-        and all(dim is None for dim in (*dims[2:DATA], *dims[DATA + counts[0] :]))
-        and counts[1] == 0
-    )
+    def are_data_alone(self) -> bool:
+        """Whether only data differs; dropout's factors, the last tensor of a CfC, would be, too."""
+        if any(dim is not None for dim in self.dims[DATA:]):
+            return False
+        return self.flat[-1] is None or not self.flat[-1].is_floating_point()
+
+    def are_beside(self) -> bool:
+        """Whether they are layers that one call runs beside each other, with the same time."""
+        end = DATA + self.counts[0]
+        first, dim = self.flat[DATA], self.dims[DATA]
+        return (
+            self.operator.repeat is not None
+            and any(dim is not None for dim in self.dims[DATA:end])
+            and all(dim is None for dim in (*self.dims[2:DATA], *self.dims[end:]))
+            and self.counts[1] == 0
+            # Not layers beside each other already.
+            and first.dim() - (dim is not None) == 1
+        )
+
+    def stacked(self) -> list[Any]:
+        """Return the tensors of the layers beside each other."""
+        x, h0, timespans, lengths = self.flat[:DATA]
+        end = DATA + self.counts[0]
+        learned = zip(self.flat[DATA:end], self.dims[DATA:end], strict=True)
+        parameters = [_entries(tensor, dim, self.count) for tensor, dim in learned]
+        x, h0 = _beside(x, self.dims[0], self.count), _beside(h0, self.dims[1], self.count)
+        if timespans is not None and timespans.dim() == 3:
+            timespans = _beside(timespans, None, self.count)
+        connections = self.operator.repeat(self.count, x, parameters, *self.flat[end:])
+        return [x, h0, timespans, lengths, *parameters, *connections]
 
 
 def _entries(tensor: Tensor, dim: int | None, count: int) -> Tensor:
@@ -100,46 +129,21 @@ def _beside(tensor: Tensor | None, dim: int | None, count: int) -> Tensor | None
     return _entries(tensor, dim, count).movedim(0, -2).flatten(-2)
 
 
-def _stacked(
-    operator: Any, counts: Counts, dims: Sequence[int | None], flat: Sequence[Any], count: int
-) -> list[Any]:
-    """Return the tensors of the layers beside each other."""
-    x, h0, timespans, lengths = flat[:DATA]
-    end = DATA + counts[0]
-    learned = zip(flat[DATA:end], dims[DATA:end], strict=True)
-    parameters = [_entries(tensor, dim, count) for tensor, dim in learned]
-    if timespans is not None and timespans.dim() == 3:
-        timespans = _beside(timespans, None, count)
-    data = _beside(x, dims[0], count), _beside(h0, dims[1], count), timespans, lengths
-    connections = operator.repeat(count, data[0], parameters, *flat[end:])
-    return [*data, *parameters, *connections]
-
-
 def batched_forward(
-    operator: Any,
-    apply: Callable[..., tuple[Tensor, Tensor, Tensor]],
-    counts: Counts,
-    options: Any,
-    count: int,
-    dims: Sequence[int | None],
-    flat: Sequence[Any],
+    entries: Entries, apply: Callable[..., tuple[Tensor, Tensor, Tensor]]
 ) -> tuple[tuple[Tensor, ...], tuple[int | None, ...]]:
     """Run the entries of a vmap, as its rules have it.
 
     Args:
-        operator: the layer's.
+        entries: of the forward operator.
         apply: runs one call, given the options and the tensors.
-        counts: see above.
-        options: the forward operator's arguments that are no tensors.
-        count: number of entries.
-        dims: which axis of each tensor is that of the entries, None where all share it.
-        flat: the tensors.
 
     Returns:
         The output, the last state and the states to keep, and which axes are the entries'. The
         states of one call are in one buffer, which only the backward operator can read.
     """
-    if _are_data_alone(dims, flat):
+    options, count, dims, flat = entries.options, entries.count, entries.dims, entries.flat
+    if entries.are_data_alone():
         data: list[Any] = [
             None if tensor is None else _entries(tensor, dim, count)
             for tensor, dim in zip(flat[:DATA], dims, strict=False)
@@ -148,8 +152,8 @@ def batched_forward(
         *outputs, states = apply(options, *folded, *flat[DATA:])
         axes = data[0].shape[:2]
         return (*(y.unflatten(0, axes) for y in outputs), states), (0, 0, None)
-    if _run_beside(operator, counts, dims):
-        *outputs, states = apply(options, *_stacked(operator, counts, dims, flat, count))
+    if entries.are_beside():
+        *outputs, states = apply(options, *entries.stacked())
         of = tuple(y.dim() - 1 for y in outputs)
         return (*(y.unflatten(-1, (count, -1)) for y in outputs), states), (*of, None)
     return one_by_one(lambda *flat: apply(options, *flat), count, dims, flat), (0, 0, 0)
@@ -180,34 +184,36 @@ def run_in_vmap(
     with torch._C._DisableFuncTorch():
         if count is None:
             return list(apply(options, *tensors)[:2])
-        outputs, of = batched_forward(operator, apply, counts, options, count, dims, tensors)
+        entries = Entries(operator, counts, options, count, dims, tensors)
+        outputs, of = batched_forward(entries, apply)
     level = stack[0].level()
     axes: Any = of
     return [functorch._add_batch_dim(y, d, level) for y, d in zip(outputs[:2], axes, strict=False)]
 
 
 def batched_backward(
-    operator: Any,
-    apply: Callable[..., tuple[Tensor, ...]],
-    counts: Counts,
-    options: Any,
-    count: int,
-    dims: Sequence[int | None],
-    flat: Sequence[Any],
+    entries: Entries,
+    given: Sequence[Any],
+    given_dims: Sequence[int | None],
+    apply: Callable[..., Any],
 ) -> tuple[tuple[Tensor, ...], tuple[int | None, ...]]:
     """Run the entries of a vmap backwards; see :func:`batched_forward`.
 
-    In front of the tensors are the gradients of the output and the last state, and the states.
+    Args:
+        entries: of the backward operator, without what was given.
+        given: the gradients of the output and the last state, and the states.
+        given_dims: which axes of these are the entries'.
+        apply: runs one call, given the options and all tensors.
     """
+    options, count, dims, flat = entries.options, entries.count, entries.dims, entries.flat
     *_, timespans_grad = options
-    of_one_call = dims[2] is None
-    if of_one_call and not timespans_grad and _run_beside(operator, counts, dims[3:]):
-        given = (
-            *(_beside(grad, dim, count) for grad, dim in zip(flat[:2], dims, strict=False)),
-            flat[2],
-        )
-        stacked = _stacked(operator, counts, dims[3:], flat[3:], count)
-        grad_x, grad_h0, none, *learned = apply(options, *given, *stacked)
+    *_, states_dim = given_dims
+    if states_dim is None and not timespans_grad and entries.are_beside():
+        *grads, states = given
+        pairs = zip(grads, given_dims, strict=False)
+        stacked = entries.stacked()
+        of_outputs = (_beside(grad, dim, count) for grad, dim in pairs)
+        grad_x, grad_h0, none, *learned = apply(options, *of_outputs, states, *stacked)
         no_h0 = stacked[1] is None
         outputs = (
             grad_x.unflatten(-1, (count, -1)),
@@ -216,13 +222,14 @@ def batched_backward(
             *learned,
         )
         return outputs, (2, None if no_h0 else 1, None, *(0,) * len(learned))
-    again = of_one_call and any(dim is not None for dim in dims[3:])
+    # The states of one call for all entries are of no use to one of them.
+    again = states_dim is None and any(dim is not None for dim in dims)
 
-    def run(grad_output: Any, grad_hn: Any, states: Any, *flat: Any) -> tuple[Tensor, ...]:
+    def run(grad_output: Any, grad_hn: Any, states: Any, *flat: Any) -> Any:
         if again:
-            arguments = *nested(flat, counts), *options[:-1], True
-            _, _, states = below_autograd(operator.forward, *arguments)
+            arguments = *nested(flat, entries.counts), *options[:-1], True
+            _, _, states = below_autograd(entries.operator.forward, *arguments)
         return apply(options, grad_output, grad_hn, states, *flat)
 
-    outputs = one_by_one(run, count, dims, flat)
+    outputs = one_by_one(run, count, (*given_dims, *dims), (*given, *flat))
     return outputs, (0,) * len(outputs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,32 +38,19 @@ def _sizes(
     return neurons, layer_sizes[-1], kept
 
 
-def _reference(
-    x: Tensor,
-    h0: Tensor | None,
-    timespans: Tensor | None,
-    lengths: Tensor | None,
-    parameters: Sequence[Tensor],
-    memory: Sequence[Tensor],
-    masks: Sequence[Tensor],
-    dropout: Tensor | None,
-    layer_sizes: Sequence[int],
-    backbone_layers: int,
-    mode: int,
-    activation: int,
-    return_sequences: bool,
-) -> tuple[Tensor, Tensor]:
+def _reference(arguments: Sequence[Any]) -> tuple[Tensor, Tensor]:
+    *data, parameters, memory, masks, dropout, sizes, layers, mode, activation, whole = arguments
     return reference.cfc(
-        *(x, h0, timespans, lengths),
+        *data,
         parameters=parameters,
         masks=masks,
-        layer_sizes=layer_sizes,
-        backbone_layers=backbone_layers,
+        layer_sizes=sizes,
+        backbone_layers=layers,
         mode=CFC_MODES[mode],
         activation=CFC_ACTIVATIONS[activation],
         dropout=dropout,
         memory=memory or None,
-        return_sequences=return_sequences,
+        return_sequences=whole,
     )
 
 

@@ -19,6 +19,7 @@ from fastltc.ops.batching import (
     LENGTHS,
     TENSORS,
     Counts,
+    Entries,
     batched_backward,
     batched_forward,
     below_autograd,
@@ -168,7 +169,8 @@ class Transformable(torch.autograd.Function):
         def apply(options: Any, *flat: Any) -> tuple[Tensor, Tensor, Tensor]:
             return Transformable.apply(operator, counts, options, *flat)
 
-        return batched_forward(operator, apply, counts, options, info.batch_size, in_dims[3:], flat)
+        entries = Entries(operator, counts, options, info.batch_size, in_dims[3:], flat)
+        return batched_forward(entries, apply)
 
 
 class _Backward(torch.autograd.Function):
@@ -196,9 +198,8 @@ class _Backward(torch.autograd.Function):
         def apply(options: Any, *flat: Any) -> tuple[Tensor, ...]:
             return _Backward.apply(operator, counts, options, *flat)
 
-        return batched_backward(
-            operator, apply, counts, options, info.batch_size, in_dims[3:], flat
-        )
+        entries = Entries(operator, counts, options, info.batch_size, in_dims[6:], flat[3:])
+        return batched_backward(entries, flat[:3], in_dims[3:6], apply)
 
 
 def is_tracked(tensor: Tensor | None) -> bool:
@@ -269,7 +270,7 @@ def _second_derivatives(
         for i, tensor in zip(differentiable, tensors, strict=True):
             filled[i] = tensor
         with torch.autocast(flat[0].device.type, enabled=False):
-            results = operator.reference(*nested(filled, counts), *options)
+            results = operator.reference([*nested(filled, counts), *options])
         pairs = zip(results, (grad_output, grad_hn), strict=True)
         return [result for result, grad in pairs if grad is not None]
 

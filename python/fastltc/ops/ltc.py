@@ -50,22 +50,9 @@ def _sizes(
     return neurons, output_size * cm.shape[0] if stacked else output_size, states * neurons
 
 
-def _reference(
-    x: Tensor,
-    h0: Tensor | None,
-    timespans: Tensor | None,
-    lengths: Tensor | None,
-    parameters: Sequence[Tensor],
-    memory: Sequence[Tensor],
-    synapses: Tensor,
-    sensory_synapses: Tensor,
-    maps: int,
-    output_size: int,
-    ode_unfolds: int,
-    epsilon: float,
-    softplus: bool,
-    return_sequences: bool,
-) -> tuple[Tensor, Tensor]:
+def _reference(arguments: Sequence[Any]) -> tuple[Tensor, Tensor]:
+    x, h0, timespans, lengths, parameters, memory, synapses, sensory_synapses, *rest = arguments
+    maps, output_size, ode_unfolds, epsilon, softplus, return_sequences = rest
     present = (
         m for m in range(len(LTC_PARAMETERS)) if m < _FIRST_MAP or maps >> m - _FIRST_MAP & 1
     )

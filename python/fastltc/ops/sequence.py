@@ -86,7 +86,7 @@ class SequenceOperator:
     ``name`` is theirs without ``_forward`` and ``_backward``. ``sizes`` returns N, M and how many
     values a sample keeps of a step for the backward pass, besides its first state; it is given x,
     timespans and the arguments from ``parameters`` on up to the layer's last option. ``reference``
-    is the layer in plain PyTorch: it is given the forward operator's arguments up to
+    is the layer in plain PyTorch: it is given the list of the forward operator's arguments up to
     ``return_sequences`` and returns the output and the last state. ``names`` are those of the first
     parameters. ``repeat`` returns the connections of so many layers beside each other, given their
     number, inputs and stacked parameters and the connections of one, where the operator runs such.
@@ -96,7 +96,7 @@ class SequenceOperator:
         self,
         name: str,
         sizes: Callable[..., tuple[int, int, int]],
-        reference: Callable[..., tuple[Tensor, Tensor]],
+        reference: Callable[[Sequence[Any]], tuple[Tensor, Tensor]],
         names: Sequence[str] = (),
         repeat: Callable[..., tuple[Any, Any]] | None = None,
     ) -> None:
@@ -214,7 +214,7 @@ class SequenceOperator:
             return output, hn
         if forward_ad._current_level >= 0:
             # Tangents may be there.
-            return self.reference(*arguments[:-2])
+            return self.reference(arguments[:-2])
         try:
             if torch._C._are_functorch_transforms_active():
                 flat, counts = flatten(arguments[:TENSORS])
