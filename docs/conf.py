@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from importlib.metadata import version as version_of
 from pathlib import Path
+from typing import Any
 
 from fastltc.jobs.data import DataError, load_data
 
@@ -60,6 +62,17 @@ napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 napoleon_use_rtype = False
+
+
+def link_pages(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Link the pages that docstrings name as files, which they are for whoever reads the code."""
+    lines[:] = [re.sub(r"\bdocs/([\w-]+)\.md", r":doc:`/\1`", line) for line in lines]
+
+
+def setup(app: Any) -> None:
+    """Change docstrings for this site."""
+    app.connect("autodoc-process-docstring", link_pages)
+
 
 html_theme = "furo"
 pygments_dark_style = "github-dark"

@@ -94,6 +94,7 @@ def test_a_run_with_a_unit_of_time_and_names(tmp_path: Path) -> None:
     arguments = ["train", f"csv:{data}", "--out", str(run), *options]
     trained = CliRunner().invoke(main, arguments)
     assert trained.exit_code == 0, trained.output
+    assert " test sequences, 2 classes" in trained.output
     out, c, onnx_file = tmp_path / "model.safetensors", tmp_path / "c", tmp_path / "model.onnx"
     result = invoke(run, "-o", out, "--c", c)
     assert result.exit_code == 0, result.output

@@ -357,6 +357,8 @@ class _TrainView:
         from ..jobs.models import default_model, trainable_parameters
 
         sizes = " / ".join(f"{len(split)} {name}" for name, split in data.splits.items())
+        if data.kind == "series":
+            sizes += " sequences"
         self.say(f"{data.name} ({data.source}): {sizes}, {len(data.classes)} classes")
         for remark in data.remarks:
             self.say(f"note: {remark}")

@@ -46,7 +46,8 @@ def evaluate(
             that has no splits of its own, which is then called ``all``. Data of the training that
             has moved is not other data.
         positive: class that F1, the curves and the precision at a recall are about; None for that
-            of the run, and of two classes for the second.
+            of the run. Without one there is no F1 of a class and no precision at a recall, and of
+            two classes the curves are those of the second.
         data: another data set with classes of the same names; None for that of the run. Of a time
             series columns are found by their names, and the unit of time is the checkpoint's;
             image files are converted to the size and the channels of the training images.
