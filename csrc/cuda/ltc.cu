@@ -6,6 +6,7 @@
 #include <cuda_runtime.h>
 
 #include <algorithm>
+#include <array>
 #include <mutex>
 
 #include "cuda/frame/launch.h"
@@ -177,9 +178,12 @@ struct BackwardPass : LtcPass<T> {
     const LayerSizes& size = in.size;
     if (size.N == 0) return;
     // Entries that are no synapse.
-    for (T* const dense : {grad.sigma, grad.mu, grad.w, grad.erev}) clear(dense, size.N);
+    // nvcc does not take lists in braces here.
+    for (T* const dense : std::array{grad.sigma, grad.mu, grad.w, grad.erev}) {
+      clear(dense, size.N);
+    }
     for (T* const dense :
-         {grad.sensory_sigma, grad.sensory_mu, grad.sensory_w, grad.sensory_erev}) {
+         std::array{grad.sensory_sigma, grad.sensory_mu, grad.sensory_w, grad.sensory_erev}) {
       clear(dense, size.I);
     }
     this->gather(true);
