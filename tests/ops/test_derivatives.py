@@ -148,15 +148,17 @@ def test_jacobians_and_hessians(draw: Draw) -> None:
     assert_all_close(hessians, dict.fromkeys(hessians, hessian))
 
 
-def entries_of(case: Case, names: set[str], count: int = 3) -> tuple[dict[str, Any], list[Any]]:
-    """Return leaves with ``count`` entries of those named, and the leaves of each entry."""
+def entries_of(
+    case: Case, names: set[str], count: int = 3
+) -> tuple[dict[str, Any], list[Any], dict[str, int | None]]:
+    """Return leaves with ``count`` entries of those named, the leaves of each, and the axes."""
     leaves = leaves_of(case)
     stacked = {
         name: torch.stack([leaf + 0.01 * k for k in range(count)]) if name in names else leaf
         for name, leaf in leaves.items()
     }
     each = [{n: t[k] if n in names else t for n, t in stacked.items()} for k in range(count)]
-    return stacked, each
+    return stacked, each, {name: 0 if name in names else None for name in leaves}
 
 
 def some_leaves(case: Case, what: str) -> set[str]:
@@ -170,8 +172,7 @@ def some_leaves(case: Case, what: str) -> set[str]:
 def test_vmap(draw: Draw, what: str) -> None:
     case = draw().to(torch.float64)
     names = some_leaves(case, what)
-    stacked, each = entries_of(case, names)
-    dims = {name: 0 if name in names else None for name in stacked}
+    stacked, each, dims = entries_of(case, names)
     got = torch.func.vmap(on_leaves(run_operator, case), (dims,))(stacked)
     results = [run_reference(case.with_(**leaves)) for leaves in each]
     expected = [torch.stack(entries) for entries in zip(*results, strict=True)]
@@ -183,8 +184,7 @@ def test_vmap(draw: Draw, what: str) -> None:
 def test_gradients_of_vmap_and_vmap_of_gradients(draw: Draw, what: str) -> None:
     case = draw().to(torch.float64)
     names = some_leaves(case, what)
-    stacked, each = entries_of(case, names)
-    dims = {name: 0 if name in names else None for name in stacked}
+    stacked, each, dims = entries_of(case, names)
     weights = random_weights(case)
 
     def loss(run: Run) -> Callable[[dict[str, Tensor]], Tensor]:

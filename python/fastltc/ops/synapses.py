@@ -66,11 +66,7 @@ def synapse_list(mask: Tensor | npt.NDArray[Any], name: str = "mask") -> Tensor:
 def repeat_synapses(synapses: Tensor, rows: int, columns: int, count: int) -> Tensor:
     """Return the list of so many ``[rows, columns]`` masks on a diagonal, given that of one."""
     with plain_tensors():
-        synapses = _unwrapped(synapses, "synapses")
-        pointers, presynaptic = synapses[1 : columns + 1], synapses[columns + 1 :]
-        k = torch.arange(count, dtype=synapses.dtype, device=synapses.device).unsqueeze(1)
-        ends, sources = pointers + k * presynaptic.shape[0], presynaptic + k * rows
-        return torch.cat([synapses[:1], ends.flatten(), sources.flatten()])
+        return _stacked([_unwrapped(synapses, "synapses")] * count, rows, columns)
 
 
 def synapse_mask(synapses: Tensor, rows: int, columns: int) -> Tensor:
@@ -141,11 +137,16 @@ def stacked_synapse_list(masks: Tensor, name: str = "masks") -> Tensor:
         >>> stacked_synapse_list(torch.ones(2, 1, 1)).tolist()
         [0, 1, 2, 0, 1]
     """
-    count, rows, columns = masks.shape
+    _, rows, columns = masks.shape
     lists = [synapse_list(mask, f"{name}[{k}]") for k, mask in enumerate(masks)]
+    return _stacked(lists, rows, columns)
+
+
+def _stacked(lists: list[Tensor], rows: int, columns: int) -> Tensor:
+    """Return the list of ``[rows, columns]`` masks on a diagonal, given that of each."""
     with plain_tensors():
         degrees = [synapses[: columns + 1].diff() for synapses in lists]
-        pointers = lists[0].new_zeros(count * columns + 1)
+        pointers = lists[0].new_zeros(len(lists) * columns + 1)
         pointers[1:] = torch.cat(degrees).cumsum(0)
         return torch.cat([pointers, *(s[columns + 1 :] + k * rows for k, s in enumerate(lists))])
 
