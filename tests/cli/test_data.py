@@ -203,7 +203,7 @@ def test_the_published_split_by_command() -> None:
         (["audit", "absent"], "unknown data set 'absent'"),
         (["audit", "one.csv", "two.csv"], "each must be called train, val or test"),
         (["audit", "list.csv"], "says of no image which split it is in"),
-        (["audit", "digits", "--near", "65"], "near: expected 0 to 64 bits, got 65"),
+        (["audit", "digits", "--near", "65"], "near: expected 0 to 64, got 65"),
         (["audit", "digits", "--fix", "out"], "--fix: digits is no set of image files"),
         (["audit", "digits", "--group-pattern", "x"], "--group-pattern: digits is no set of image"),
         (["audit", "digits", "--group-column", "x"], "--group-column x: digits does not take this"),

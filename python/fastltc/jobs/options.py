@@ -19,11 +19,18 @@ class Range(NamedTuple):
     holds: Callable[[Any], bool]
     names: tuple[str, ...] = ()
 
+    def check(self, name: str, value: Any, error: type[ValueError] = ValueError) -> None:
+        """Raises ``error``, which names the option, where a value is out of the range."""
+        if not self.holds(value):
+            raise error(f"{name}: expected {self.expected}, got {value!r}")
 
+
+AT_LEAST_2 = Range("at least 2", lambda value: value >= 2)
 COUNT = Range("at least 1", lambda value: value >= 1)
 ABOVE_0 = Range("a finite number above 0", lambda value: 0 < value < float("inf"))
 FROM_0 = Range("a finite number from 0", lambda value: 0 <= value < float("inf"))
 SHARE = Range("a number from 0 below 1", lambda value: 0 <= value < 1)
+ABOVE_0_TO_1 = Range("above 0 up to 1", lambda value: 0 < value <= 1)
 PROBABILITY = Range("a number from 0 to 1", lambda value: 0 <= value <= 1)
 SEED = Range("0 to 2**32 - 1", lambda value: 0 <= value < 2**32)
 
@@ -31,6 +38,11 @@ SEED = Range("0 to 2**32 - 1", lambda value: 0 <= value < 2**32)
 def one_of(names: Collection[str]) -> Range:
     """The range of an option that is one of several names."""
     return Range(f"one of {', '.join(names)}", names.__contains__, tuple(names))
+
+
+def between(least: int, most: int) -> Range:
+    """The range of an option that is a number within bounds, both among them."""
+    return Range(f"{least} to {most}", lambda value: least <= value <= most)
 
 
 _TYPES: dict[str, tuple[type, ...]] = {
@@ -81,8 +93,8 @@ class Option:
         known = _TYPES[self.declared]
         if not isinstance(value, known) or (isinstance(value, bool) and bool not in known):
             raise error(f"{self.name}: expected {self.declared}, got {value!r}")
-        if self.allowed is not None and not self.allowed.holds(value):
-            raise error(f"{self.name}: expected {self.allowed.expected}, got {value!r}")
+        if self.allowed is not None:
+            self.allowed.check(self.name, value, error)
 
 
 def option(
@@ -95,14 +107,8 @@ def option(
     by_gradient: bool = False,
 ) -> Any:
     """A field of a dataclass that is an option; the arguments are those of `Option`."""
-    given = {
-        "help": help,
-        "allowed": allowed,
-        "metavar": metavar,
-        "usual": usual,
-        "by_gradient": by_gradient,
-    }
-    return dataclasses.field(default=default, metadata=given)
+    given = {"help": help, "allowed": allowed, "metavar": metavar, "usual": usual}
+    return dataclasses.field(default=default, metadata={**given, "by_gradient": by_gradient})
 
 
 def options_of(declaring: Any) -> dict[str, Option]:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from ..defaults import NEAR_BITS
 from ..errors import DataError
+from ..options import between
 from .audit_report import KINDS, Cluster, Exposure, Item, Report
 from .images import eight_bits, in_mode, is_grey, open_picture
 from .partition import partition
@@ -239,8 +240,8 @@ def _links(
     items: Sequence[Item], near_bits: int | None
 ) -> tuple[dict[str, list[list[int]]], tuple[str, ...]]:
     """Lists of linked items (two or more), by kind; and the kinds that were looked for."""
-    if near_bits is not None and not 0 <= near_bits <= 64:
-        raise DataError(f"near: expected 0 to 64 bits, got {near_bits}")
+    if near_bits is not None:
+        between(0, 64).check("near", near_bits, DataError)
     links: dict[str, list[list[int]]] = {}
     checked = []
     contents: list[Hashable] = [_content(item) for item in items]

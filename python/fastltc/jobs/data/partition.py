@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ..defaults import SHARES
 from ..errors import DataError
+from ..options import FROM_0
 from .sets import SPLITS
 
 
@@ -50,8 +51,7 @@ def partition(
             "shares: expected three numbers from 0 that sum to 1, got "
             + ", ".join(map(str, shares))
         )
-    if seed < 0:
-        raise DataError(f"seed: expected a number from 0, got {seed}")
+    FROM_0.check("seed", seed, DataError)
     count = len(labels)
     keys: Sequence[Hashable] = range(count)
     if groups is not None:

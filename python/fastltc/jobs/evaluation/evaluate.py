@@ -17,6 +17,7 @@ from ..defaults import RECALLS, RESAMPLES
 from ..errors import ConfigError, RunError
 from ..files import format_json, write_all
 from ..interrupts import interrupts_held_back
+from ..options import ABOVE_0_TO_1, FROM_0, one_of
 from ..run import BEST, Checkpoint, Run, evaluation_files
 from ..unchanged import check_unchanged, fingerprints
 from .curves import bootstrap, curves_of
@@ -79,13 +80,11 @@ def evaluate(
         >>> metrics["auc"] > 0.5
         True
     """
-    if split is not None and split not in SPLITS:
-        raise ConfigError(f"split: expected one of {', '.join(SPLITS)}, got {split!r}")
+    if split is not None:
+        one_of(SPLITS).check("split", split, ConfigError)
     for recall in recalls:
-        if not 0 < recall <= 1:
-            raise ConfigError(f"recall: expected above 0 up to 1, got {recall}")
-    if resamples < 0:
-        raise ConfigError(f"resamples: expected at least 0, got {resamples}")
+        ABOVE_0_TO_1.check("recall", recall, ConfigError)
+    FROM_0.check("resamples", resamples, ConfigError)
     loaded = run.load_checkpoint(checkpoint, device)
     asked = find_class(positive, loaded.classes)
     name = loaded.config.data if data is None else data

@@ -15,6 +15,7 @@ from ..device import find_device
 from ..errors import ConfigError, RunError
 from ..evaluation.comparison import summarise
 from ..files import write_json
+from ..options import AT_LEAST_2
 from ..run import CONFIG, LAST, SEEDS, Run
 from . import parallel
 from .loop import Progress, train
@@ -54,8 +55,7 @@ def train_seeds(
             of another configuration; nothing has been trained then.
         KeyboardInterrupt: training was interrupted; what is finished stays.
     """
-    if count < 2:
-        raise ConfigError(f"seeds: expected at least 2, got {count}")
+    AT_LEAST_2.check("seeds", count, ConfigError)
     out = Path(out)
     seeds = [replace(config, seed=config.seed + number) for number in range(count)]
     runs = [Run(out / f"seed-{own.seed}") for own in seeds]
