@@ -75,7 +75,7 @@ def with_ids(items: Sequence[Item], path: Path) -> list[Item]:
     missing = [item.name for item in items if item.name not in known]
     if missing:
         raise DataError(f"{path}: no content id for {missing[0]} and {len(missing) - 1} others")
-    return [replace(item, content=known[item.name], path=None) for item in items]
+    return [replace(item, content=known[item.name]) for item in items]
 
 
 def audit(items: Sequence[Item], *, near_bits: int | None = NEAR_BITS) -> Report:
@@ -286,13 +286,14 @@ def _decoded(item: Item) -> _Picture | None:
     import imagehash
     from PIL import Image
 
+    if not item.visible:
+        return None
     if item.pixels is not None:
         pixels: NDArray[Any] = item.pixels
         image = Image.fromarray(pixels[0] if len(pixels) == 1 else np.moveaxis(pixels, 0, -1))
-    elif item.path is not None:
-        image, pixels = picture(item.path)
     else:
-        return None
+        assert item.path is not None
+        image, pixels = picture(item.path)
     shown = repr((image.mode, image.size, str(pixels.dtype)))
     digest = hashlib.sha256(shown.encode() + pixels.tobytes()).digest()
     grey = image.convert("L")

@@ -96,8 +96,8 @@ def read_recording(path: Path, options: DataOptions, *, with_splits: bool = Fals
     table = read_table(path)
     _check_distinct(table)
     time = table.need(options.time_column, TIME_NAMES, "times", "--time-column")
-    split = table.find(options.split_column, SPLIT_NAMES, "splits", "--split-column")
-    label = table.find(options.label_column, LABEL_NAMES, "classes", "--label-column")
+    split = table.find(options.split_column, SPLIT_NAMES, "--split-column")
+    label = table.find(options.label_column, LABEL_NAMES, "--label-column")
     guessed = label is None
     if label is None:
         # Where the class of such files usually is; what it is called is printed.

@@ -50,7 +50,7 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
     lines: tuple[int, ...]
 
-    def find(self, asked: str | None, usual: Sequence[str], what: str, option: str) -> int | None:
+    def find(self, asked: str | None, usual: Sequence[str], option: str) -> int | None:
         """The place of a column: the one asked for, else the first with a usual name.
 
         Raises:
@@ -73,7 +73,7 @@ class Table:
         Raises:
             DataError: there is none; the text lists the columns and names the option.
         """
-        place = self.find(asked, usual, what, option)
+        place = self.find(asked, usual, option)
         if place is None:
             raise DataError(
                 f"{self.path}: no column with the {what}: expected one of {', '.join(usual)}, "
