@@ -277,8 +277,7 @@ def _tables(items: Sequence[Item], out: Path) -> dict[str, bytes]:
     place = out.resolve()
     folders: dict[Path, Path] = {}
 
-    def name_of(path: Path | None) -> str:
-        assert path is not None
+    def name_of(path: Path) -> str:
         if path.parent not in folders:
             folders[path.parent] = path.parent.resolve()
         return os.path.relpath(folders[path.parent] / path.name, place)
@@ -288,7 +287,7 @@ def _tables(items: Sequence[Item], out: Path) -> dict[str, bytes]:
     tables = {}
     for name in SPLITS:
         rows = [
-            [name_of(item.path), item.label, *([item.group or ""] if grouped else [])]
+            [name_of(item.file), item.label, *([item.group or ""] if grouped else [])]
             for item in items
             if item.split == name
         ]

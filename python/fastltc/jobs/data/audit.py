@@ -292,8 +292,7 @@ def _decoded(item: Item) -> _Picture | None:
         pixels: NDArray[Any] = item.pixels
         image = Image.fromarray(pixels[0] if len(pixels) == 1 else np.moveaxis(pixels, 0, -1))
     else:
-        assert item.path is not None
-        image, pixels = picture(item.path)
+        image, pixels = picture(item.file)
     shown = repr((image.mode, image.size, str(pixels.dtype)))
     digest = hashlib.sha256(shown.encode() + pixels.tobytes()).digest()
     grey = image.convert("L")

@@ -45,6 +45,12 @@ class Item:
     group: str | None = None
 
     @property
+    def file(self) -> Path:
+        """Its image file, where it is known that there is one."""
+        assert self.path is not None
+        return self.path
+
+    @property
     def visible(self) -> bool:
         """Whether its picture is in memory or in a file that is to be read."""
         return self.pixels is not None or (self.path is not None and self.content is None)

@@ -257,7 +257,7 @@ def load_listed(listed: Sequence[Item], options: DataOptions, name: str) -> Data
         items = [item for item in listed if whole or item.split == split]
         images = np.empty((len(items), *shape), dtype=np.uint8)
         for index, item in enumerate(items):
-            pixels = read_image(item.path, shape, grey_as_colour=options.channels == 3).pixels
+            pixels = read_image(item.file, shape, grey_as_colour=options.channels == 3).pixels
             images[index] = np.rint(pixels * np.float32(255)).astype(np.uint8)
         splits[split] = Split(
             images,
@@ -279,9 +279,9 @@ def _common_shape(
     # An image of each kind, coloured or grey.
     kinds: dict[bool, Path] = {}
     for item in listed:
-        size, coloured = _peek(item.path)
+        size, coloured = _peek(item.file)
         sizes.add(size)
-        kinds.setdefault(coloured, item.path)
+        kinds.setdefault(coloured, item.file)
     if options.image_shape is not None:
         _, height, width = options.image_shape
         if sizes != {(width, height)}:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import csv
+import io
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import DataError
 
@@ -94,6 +99,28 @@ class Table:
         """All cells of a column."""
         return [row[place] for row in self.rows]
 
+    def numbers(
+        self,
+        place: int,
+        dtype: type[np.floating[Any]],
+        parse: Callable[[str], float] = float,
+        expected: str = "a number",
+    ) -> NDArray[Any]:
+        """All cells of a column as finite numbers.
+
+        Raises:
+            DataError: a cell is none; the text names the line.
+        """
+        found = np.empty(len(self.rows), dtype)
+        for row, text in enumerate(self.column(place)):
+            try:
+                found[row] = parse(text)
+            except ValueError:
+                raise self.error(row, place, f"expected {expected}, got {text!r}") from None
+            if not np.isfinite(found[row]):
+                raise self.error(row, place, f"expected a finite number, got {found[row]}")
+        return found
+
     def classes(self, place: int) -> list[str]:
         """All cells of a column of classes.
 
@@ -118,10 +145,10 @@ class Table:
             DataError: a cell is no word for a split; the text names the line.
         """
         words = []
-        for row, cells in enumerate(self.rows):
-            word = split_word(cells[place])
+        for row, text in enumerate(self.column(place)):
+            word = split_word(text)
             if word is None:
-                raise self.error(row, place, f"expected train, val or test, got {cells[place]!r}")
+                raise self.error(row, place, f"expected train, val or test, got {text!r}")
             words.append(word)
         return words
 
@@ -188,10 +215,6 @@ def read_table(path: Path) -> Table:
 
 def format_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
     """A CSV file with a header, UTF-8, lines ended by a line feed."""
-    import io
-
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
+    csv.writer(text, lineterminator="\n").writerows([columns, *rows])
     return text.getvalue().encode()

@@ -112,8 +112,7 @@ def contact_sheet(pairs: Sequence[tuple[Picture, Picture]]) -> bytes:
                 shape = (3, *item.pixels.shape[1:])
                 pixels = np.moveaxis(np.broadcast_to(item.pixels, shape), 0, -1)
             else:
-                assert item.path is not None
-                image, _ = picture(item.path)
+                image, _ = picture(item.file)
                 image.thumbnail((256, 256))
                 pixels = np.asarray(image.convert("RGB"))
             axes.imshow(pixels, interpolation="nearest")
