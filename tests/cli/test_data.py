@@ -216,7 +216,10 @@ def test_the_published_split_by_command() -> None:
             ["split", "list.csv", "--out", "out", "--group-column", "p", "--group-pattern", "x"],
             "--group-pattern, --group-column: expected one of them, got both",
         ),
-        (["split", "list.csv", "--out", "out", "--seed", "-1"], "seed: expected a finite number from 0"),
+        (
+            ["split", "list.csv", "--out", "out", "--seed", "-1"],
+            "seed: expected a finite number from 0",
+        ),
         (["split", "list.csv", "--out", "out", "--shares", "nan", ".5", ".5"], "shares: expected"),
         (["audit", "occupancy"], "occupancy+detection.zip not found"),
         (["split", "absent", "--out", "out"], "absent: expected a folder or a CSV file"),

@@ -20,7 +20,7 @@ from ..interrupts import interrupts_held_back
 from ..options import ABOVE_0_TO_1, FROM_0, one_of
 from ..run import BEST, Checkpoint, Run, evaluation_files
 from ..unchanged import check_unchanged, fingerprints
-from .curves import bootstrap, curves_of
+from .curves import bootstrap, curves_of, truth_of
 from .metrics import classification_metrics, find_class, quick_metrics
 from .probabilities import judged, named, scores_of
 
@@ -261,7 +261,7 @@ def _pictures(
         positive = 1
     if positive is None:
         return made
-    truth = labels[:, positive] == 1 if loaded.multilabel else labels == positive
+    truth = truth_of(labels, positive)
     if truth.all() or not truth.any():
         return made
     curves = curves_of(labels, scores, positive, resamples=resamples)
