@@ -83,7 +83,7 @@ def load_npz(path: Path, options: DataOptions) -> DataSet:
             train = read["train"]
             where, how = _partition(train.labels, (0.9, 0.1, 0.0), options.split_seed)
             for split in ("train", "val"):
-                read[split] = _take(train, where == split)
+                read[split] = train.take(where == split)
             remarks = (f"validation: 10 % of the training examples, {how}",)
     elif whole is not None:
         everything = _read(path, arrays, whole[0], whole[1], "timespans")
@@ -92,7 +92,7 @@ def load_npz(path: Path, options: DataOptions) -> DataSet:
             remarks = (WHOLE,)
         else:
             where, how = _partition(everything.labels, SHARES, options.split_seed)
-            read = {split: _take(everything, where == split) for split in SPLITS}
+            read = {split: everything.take(where == split) for split in SPLITS}
             remarks = (f"split 70/10/20 here, {how}",)
     else:
         raise DataError(
@@ -127,11 +127,6 @@ def _partition(
     # A sequence has many classes, and its rows must stay together.
     found = partition(["sequence"] * len(labels), shares, seed)
     return np.array(found), f"whole sequences, not stratified, seed {seed}"
-
-
-def _take(split: Split, chosen: NDArray[np.bool_]) -> Split:
-    times = None if split.timespans is None else split.timespans[chosen]
-    return Split(split.inputs[chosen], split.labels[chosen], times)
 
 
 def _read(

@@ -166,16 +166,14 @@ def _exposures(items: Sequence[Item], clusters: Sequence[Cluster]) -> tuple[Expo
                         found.add((index, against))
         if kind != "group":
             surer |= found
+
+    def place(key: tuple[str, str, str, str]) -> tuple[Any, ...]:
+        return KINDS.index(key[0]), -SPLITS.index(key[1]), *key[2:]
+
     return tuple(
-        Exposure(kind, split, label, len(found), totals[split, label], against)
-        for (kind, split, label, against), found in sorted(
-            counts.items(),
-            key=lambda entry: (
-                KINDS.index(entry[0][0]),
-                -SPLITS.index(entry[0][1]),
-                *entry[0][2:],
-            ),
-        )
+        Exposure(kind, split, label, len(counts[key]), totals[split, label], against)
+        for key in sorted(counts, key=place)
+        for kind, split, label, against in [key]
     )
 
 
@@ -193,10 +191,8 @@ def fix(items: Sequence[Item], *, near_bits: int | None = NEAR_BITS) -> list[Ite
     splits: dict[int, set[str]] = defaultdict(set)
     for item, component in zip(items, components, strict=True):
         splits[component].add(item.split)
-    fixed = [
-        item.split if len(splits[component]) == 1 else None
-        for item, component in zip(items, components, strict=True)
-    ]
+    held = (splits[component] for component in components)
+    fixed = [next(iter(own)) if len(own) == 1 else None for own in held]
     shares = [sum(item.split == split for item in items) / len(items) for split in SPLITS]
     labels = [item.label for item in items]
     found = partition(labels, shares, groups=components, fixed=fixed)
@@ -208,11 +204,8 @@ def _check_kept(items: Sequence[Item], found: Sequence[str], components: Sequenc
     before = {(item.split, item.label) for item in items}
     after = {(where, item.label) for item, where in zip(items, found, strict=True)}
     for split, label in sorted(before - after):
-        distinct = {
-            component
-            for item, component in zip(items, components, strict=True)
-            if item.label == label
-        }
+        pairs = zip(items, components, strict=True)
+        distinct = {component for item, component in pairs if item.label == label}
         raise DataError(
             f"class {label!r} cannot be in the {split} split without a leak: its examples are "
             f"{len(distinct)} different ones"

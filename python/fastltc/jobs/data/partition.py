@@ -130,14 +130,12 @@ def _check_classes(
     *,
     grouped: bool,
 ) -> None:
-    holders: list[set[Hashable]] = [set() for _ in kinds]
-    for key, indices in members.items():
-        for index in indices:
-            holders[of[index]].add(key)
-    for kind, having in zip(kinds, holders, strict=True):
-        if len(having) < splits:
+    present = (np.bincount(np.unique(of[own]), minlength=len(kinds)) for own in members.values())
+    having = sum(present, np.zeros(len(kinds), np.int64))
+    for kind, count in zip(kinds, having, strict=True):
+        if count < splits:
             what = "groups" if grouped else "examples"
             raise DataError(
-                f"class {kind!r} has {len(having)} {what}; at least {splits} are needed to have "
-                "it in every split"
+                f"class {kind!r} has {count} {what}; at least {splits} are needed to have it in "
+                "every split"
             )

@@ -209,7 +209,7 @@ def _in_the_classes_of(data: DataSet, loaded: Checkpoint, split: str) -> Split:
         return part
     # One more for -1, which stays what it is.
     place = np.array([*(loaded.classes.index(name) for name in data.classes), -1])
-    return Split(part.inputs, place[part.labels], part.timespans, part.names)
+    return replace(part, labels=place[part.labels])
 
 
 def _each_row_once(part: Split) -> Split:
@@ -237,9 +237,7 @@ def _each_row_once(part: Split) -> Split:
         labels[index, : max(done - start, 0)] = IGNORED
         judged_to[file] = start + length
         kept.append(index)
-    return Split(
-        part.inputs[kept], labels[kept], part.timespans[kept], tuple(part.names[i] for i in kept)
-    )
+    return replace(part, labels=labels).take(np.array(kept))
 
 
 def _pictures(
