@@ -59,6 +59,13 @@ def montage(
     return to_png(figure)
 
 
+class Picture(NamedTuple):
+    """A captioned image of an audited item."""
+
+    caption: str
+    item: Item
+
+
 def leak_pairs(report: Report, most: int = 24) -> list[tuple[Picture, Picture]]:
     """Of each leak between images one picture of either side, for `contact_sheet`.
 
@@ -78,13 +85,6 @@ def leak_pairs(report: Report, most: int = 24) -> list[tuple[Picture, Picture]]:
             by_kind.setdefault(cluster.kind, []).append(pair)
     turns = itertools.zip_longest(*by_kind.values())
     return [pair for turn in turns for pair in turn if pair is not None][:most]
-
-
-class Picture(NamedTuple):
-    """A captioned image of an audited item."""
-
-    caption: str
-    item: Item
 
 
 def contact_sheet(pairs: Sequence[tuple[Picture, Picture]]) -> bytes:
