@@ -196,10 +196,8 @@ def _splits(sources: Sequence[str], split_column: str | None, search: dict[str, 
 
     if len(sources) == 1:
         source = sources[0]
-        if (
-            source.startswith("npz:")
-            or not Path(source.partition(":")[2] or source).expanduser().exists()
-        ):
+        place = Path(source.partition(":")[2] or source).expanduser()
+        if source.startswith("npz:") or not place.exists():
             return _loaded(source, split_column, search)
         listed = _listed(source, search, split_column)
     else:
@@ -209,9 +207,8 @@ def _splits(sources: Sequence[str], split_column: str | None, search: dict[str, 
         for source in sources:
             word = split_word(Path(source).stem)
             if word is None:
-                raise DataError(
-                    f"{source}: of several files each must be called train, val or test"
-                )
+                text = "of several files each must be called train, val or test"
+                raise DataError(f"{source}: {text}")
             listed += _listed(source, search, word=word)
     unknown = next((item for item in listed if not item.split), None)
     if unknown is not None:
@@ -251,10 +248,8 @@ def _write(out: Path, contents: Mapping[str, bytes], whole: Sequence[str]) -> No
     from .._files import write_all
 
     out.mkdir(parents=True, exist_ok=True)
-    write_all(
-        {out / name: content for name, content in contents.items()},
-        [out / name for name in whole],
-    )
+    files = {out / name: content for name, content in contents.items()}
+    write_all(files, [out / name for name in whole])
 
 
 def _report_files(report: Report) -> dict[str, bytes]:

@@ -37,11 +37,6 @@ class Record:
     side: int = 28
     multilabel: bool = False
 
-    @property
-    def file_name(self) -> str:
-        """The file that MedMNIST publishes the set in."""
-        return f"{self.name}.npz"
-
 
 def _records() -> Iterator[Record]:
     file = resources.files(__package__).joinpath("medmnist.toml")
@@ -90,9 +85,9 @@ def load_medmnist(name: str, options: DataOptions) -> DataSet:
     CC BY-NC 4.0.
     """
     record = RECORDS[name]
-    published = Published(record.file_name, record.url, f"md5:{record.md5}")
-    path = obtain(published, options, suffixes=(".npz",))
-    verify(path, f"md5:{record.md5}", record.url)
+    md5 = f"md5:{record.md5}"
+    path = obtain(Published(f"{name}.npz", record.url, md5), options, suffixes=(".npz",))
+    verify(path, md5, record.url)
     return DataSet(
         name=record.name,
         classes=record.classes,
@@ -111,10 +106,8 @@ def read_npz(path: Path, record: Record) -> dict[str, Split]:
         DataError: not a NumPy archive, an array is missing or has another shape, dtype or label.
     """
     arrays = open_npz(path)
-    return {
-        name: _split(path, record, name, size, arrays)
-        for name, size in zip(SPLITS, record.sizes, strict=True)
-    }
+    sizes = zip(SPLITS, record.sizes, strict=True)
+    return {name: _split(path, record, name, size, arrays) for name, size in sizes}
 
 
 def _split(

@@ -90,9 +90,8 @@ def evaluate(
     name = loaded.config.data if data is None else data
     options = loaded.config.data_options(data_root, offline=offline)
     if name != loaded.config.data:
-        options = replace(options, whole=split is None)
-        if len(loaded.image_shape) == 3:
-            options = replace(options, image_shape=loaded.image_shape)
+        shape = loaded.image_shape if len(loaded.image_shape) == 3 else None
+        options = replace(options, whole=split is None, image_shape=shape)
     if loaded.features:
         # A step of the model is what it was in training, whatever the median of this data.
         options = replace(options, time_unit=loaded.time_unit)
@@ -177,10 +176,8 @@ def _in_the_order_of(data: DataSet, loaded: Checkpoint, path: Path) -> DataSet:
             f"{missing[0]!r}, but {', '.join(data.features)}"
         )
     places = [data.features.index(name) for name in loaded.features]
-    splits = {
-        name: replace(split, inputs=split.inputs[..., places])
-        for name, split in data.splits.items()
-    }
+    parts = data.splits.items()
+    splits = {name: replace(part, inputs=part.inputs[..., places]) for name, part in parts}
     return replace(data, splits=splits, features=loaded.features)
 
 
@@ -193,13 +190,11 @@ def _check_fits(data: DataSet, loaded: Checkpoint, path: Path) -> None:
         )
     if data.multilabel != loaded.multilabel or (data.multilabel and data.classes != loaded.classes):
         raise RunError(f"{path}: trained for other labels than those of {data.name}")
-    ours = loaded.image_shape[1:] if data.kind == "series" else loaded.image_shape
-    theirs = data.input_shape[1:] if data.kind == "series" else data.input_shape
-    if len(loaded.image_shape) != len(data.input_shape) or ours != theirs:
-        raise RunError(
-            f"{path}: trained for inputs of shape {loaded.image_shape}; {data.name} has "
-            f"{data.input_shape}"
-        )
+    # Sequences may be of any length.
+    first = 1 if data.kind == "series" else 0
+    ours, theirs = loaded.image_shape, data.input_shape
+    if len(ours) != len(theirs) or ours[first:] != theirs[first:]:
+        raise RunError(f"{path}: trained for inputs of shape {ours}; {data.name} has {theirs}")
 
 
 def _in_the_classes_of(data: DataSet, loaded: Checkpoint, split: str) -> Split:
@@ -252,9 +247,8 @@ def _pictures(
     of = loaded.origin
     made = {}
     if metrics["confusion_matrix"] is not None:
-        made["confusion"] = plots.confusion_matrix(
-            metrics["confusion_matrix"], loaded.classes, title=title, of=of
-        )
+        counts = metrics["confusion_matrix"]
+        made["confusion"] = plots.confusion_matrix(counts, loaded.classes, title=title, of=of)
     if positive is None and len(loaded.classes) == 2 and not loaded.multilabel:
         positive = 1
     if positive is None:

@@ -60,10 +60,8 @@ def train_seeds(
     seeds = [replace(config, seed=config.seed + number) for number in range(count)]
     runs = [Run(out / f"seed-{own.seed}") for own in seeds]
     # Every process looks before the first one changes anything.
-    steps = [
-        _step(own, run, overwrite=overwrite, resume=resume)
-        for own, run in zip(seeds, runs, strict=True)
-    ]
+    pairs = zip(seeds, runs, strict=True)
+    steps = [_step(own, run, overwrite=overwrite, resume=resume) for own, run in pairs]
     found = out.glob(f"seed-*/{CONFIG}") if overwrite and not resume else ()
     others = [path.parent for path in found if Run(path.parent) not in runs]
 
