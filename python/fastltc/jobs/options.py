@@ -60,26 +60,26 @@ class Option:
     """What a field says of an option.
 
     Args:
+        default: the value where none is given.
+        help: a line that describes it.
+        allowed: the values that it may have.
+        metavar: what the command line calls its value.
+        usual: the default in words, where the command line names it.
+        by_gradient: whether it is of training by gradients alone.
         name: as in a TOML file; on the command line with dashes.
         declared: its type, of ``str``, ``int``, ``float`` and ``bool``.
         optional: whether None is a value, which leaves it to the data or the model.
-        default: the value where none is given.
-        help: a line that describes it.
-        usual: the default in words, where the command line names it.
-        metavar: what the command line calls its value.
-        allowed: the values that it may have.
-        by_gradient: whether it is of training by gradients alone.
     """
 
-    name: str
-    declared: str
-    optional: bool
     default: Any
     help: str
-    usual: str | None
-    metavar: str | None
-    allowed: Range | None
-    by_gradient: bool
+    allowed: Range | None = None
+    metavar: str | None = None
+    usual: str | None = None
+    by_gradient: bool = False
+    name: str = ""
+    declared: str = ""
+    optional: bool = False
 
     @property
     def flag(self) -> str:
@@ -97,31 +97,27 @@ class Option:
             self.allowed.check(self.name, value, error)
 
 
-def option(
-    default: Any,
-    help: str,
-    allowed: Range | None = None,
-    *,
-    metavar: str | None = None,
-    usual: str | None = None,
-    by_gradient: bool = False,
-) -> Any:
-    """A field of a dataclass that is an option; the arguments are those of `Option`."""
-    given = {"help": help, "allowed": allowed, "metavar": metavar, "usual": usual}
-    return dataclasses.field(default=default, metadata={**given, "by_gradient": by_gradient})
+def option(default: Any, help: str, allowed: Range | None = None, **given: Any) -> Any:
+    """A field of a dataclass that is an option; the arguments are the first six of `Option`."""
+    declared = Option(default, help, allowed, **given)
+    return dataclasses.field(default=default, metadata={"option": declared})
 
 
 def options_of(declaring: Any) -> dict[str, Option]:
     """The options of a dataclass, or of an object of one, by name and in order."""
     found = {}
     for field in dataclasses.fields(declaring):
-        if "help" in field.metadata:
+        one: Option | None = field.metadata.get("option")
+        if one is not None:
             # A string, as all annotations here are.
-            declared = str(field.type).removesuffix(" | None")
-            given = dict(field.metadata)
-            given["metavar"] = given["metavar"] or _METAVARS.get(declared)
-            optional = declared != field.type
-            found[field.name] = Option(field.name, declared, optional, field.default, **given)
+            kind = str(field.type).removesuffix(" | None")
+            own: dict[str, Any] = {
+                "name": field.name,
+                "declared": kind,
+                "optional": kind != field.type,
+            }
+            metavar = one.metavar or _METAVARS.get(kind)
+            found[field.name] = dataclasses.replace(one, metavar=metavar, **own)
     return found
 
 

@@ -168,7 +168,6 @@ def verify(path: Path, checksum: str, url: str, content: bytes | None = None) ->
     found = hashlib.new(kind, content, usedforsecurity=False).hexdigest()
     if found != expected:
         raise DataError(
-            f"{path}: damaged or another version of {url.rpartition('/')[2]}: expected {kind} "
-            f"{expected}, got {found} ({len(content):,} bytes). Remove it and get it again from "
-            f"{url}"
+            f"{path}: damaged or another version: expected {kind} {expected}, got {found} "
+            f"({len(content):,} bytes). Remove it and get it again from {url}"
         )

@@ -37,6 +37,11 @@ class Record:
     side: int = 28
     multilabel: bool = False
 
+    @property
+    def file_name(self) -> str:
+        """The file that MedMNIST publishes the set in."""
+        return f"{self.name}.npz"
+
 
 def _records() -> Iterator[Record]:
     file = resources.files(__package__).joinpath("medmnist.toml")
@@ -86,7 +91,7 @@ def load_medmnist(name: str, options: DataOptions) -> DataSet:
     """
     record = RECORDS[name]
     md5 = f"md5:{record.md5}"
-    path = obtain(Published(f"{name}.npz", record.url, md5), options, suffixes=(".npz",))
+    path = obtain(Published(record.file_name, record.url, md5), options, suffixes=(".npz",))
     verify(path, md5, record.url)
     return DataSet(
         name=record.name,

@@ -103,14 +103,11 @@ def evaluate(
     _check_fits(found, loaded, run.path / checkpoint)
     taken = split or "test"
     if name == loaded.config.data:
-        check_unchanged(
-            found,
-            loaded.splits,
-            run.path / checkpoint,
+        advice = (
             "Restore the data or train anew; examples that are new can be judged from a place of "
-            "their own: --data",
-            [taken],
+            "their own: --data"
         )
+        check_unchanged(found, loaded.splits, run.path / checkpoint, advice, [taken])
     part = _each_row_once(_in_the_classes_of(found, loaded, taken))
     split = "all" if found.whole else taken
     scores = scores_of(loaded, part)
@@ -217,17 +214,15 @@ def _each_row_once(part: Split) -> Split:
         return part
     length = part.labels.shape[1]
     labels = part.labels.copy()
-    places = [name.rpartition(":") for name in part.names]
-    following = [*places[1:], ("", "", "")]
+    split = (name.rpartition(":") for name in part.names)
+    places = [(file, int(first)) for file, _, first in split]
     kept = []
     # Of each file, the row that is the next to be judged.
     judged_to: dict[str, int] = {}
-    for index, ((file, _, first), (next_file, _, next_first)) in enumerate(
-        zip(places, following, strict=True)
-    ):
-        start = int(first)
+    for index, (file, start) in enumerate(places):
         done = judged_to.get(file, start)
-        if next_file == file and int(next_first) <= done:
+        next_file, next_start = places[index + 1] if index + 1 < len(places) else ("", 0)
+        if next_file == file and next_start <= done:
             continue
         labels[index, : max(done - start, 0)] = IGNORED
         judged_to[file] = start + length

@@ -74,11 +74,11 @@ def _lines(network: Network, title: str) -> Figure:
     figure = Figure(figsize=(11, height), layout="constrained")
     axes = figure.subplots()
     gap = 3.2
-    places = {}
-    for column, (_, layer) in enumerate(layers):
-        for row, neuron in enumerate(layer):
-            spread = rows / len(layer)
-            places[neuron] = (gap * column, -(row + 0.5) * spread)
+    places = {
+        neuron: (gap * column, -(row + 0.5) * (rows / len(layer)))
+        for column, (_, layer) in enumerate(layers)
+        for row, neuron in enumerate(layer)
+    }
     # A neuron is at most a circle of 0.3 rows, in which its number stays legible.
     pitch = (height - 2.2) * 72 / rows
     size = min(0.72 * pitch, 19.0)
@@ -120,14 +120,8 @@ def _lines(network: Network, title: str) -> Figure:
     axes.set_ylim(-rows - 0.3, 0.35 + 36 / pitch)
     axes.set_axis_off()
     notes = "".join(f"\n{note}" for note in network.notes)
-    axes.legend(
-        handles=_legend(network),
-        loc="upper center",
-        bbox_to_anchor=(0.5, 0.01),
-        ncols=2,
-        frameon=False,
-        fontsize=9,
-    )
+    below: Any = {"loc": "upper center", "bbox_to_anchor": (0.5, 0.01), "ncols": 2}
+    axes.legend(handles=_legend(network), frameon=False, fontsize=9, **below)
     axes.set_title(textwrap.fill(title, 100) + notes, fontsize=11)
     return figure
 

@@ -205,9 +205,8 @@ def calibration(measured: Mapping[str, Any], *, title: str = "", of: str = "") -
     """
     figure, axes = _square(title, "mean probability", "share of the class")
     axes.plot([0, 1], [0, 1], label="calibrated", **_CHANCE)
-    scores = [entry["score"] for entry in measured["bins"]]
-    shares = [entry["share"] for entry in measured["bins"]]
-    counts = np.array([entry["n"] for entry in measured["bins"]], dtype=float)
+    bins = [(entry["score"], entry["share"], entry["n"]) for entry in measured["bins"]]
+    scores, shares, counts = np.array(bins, dtype=float).T
     label = f"calibration error {measured['ece']:.3f}"
     axes.plot(scores, shares, color=BLUE, lw=1.4, label=label)
     sizes = 12 + 120 * counts / counts.max()
