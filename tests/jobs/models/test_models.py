@@ -8,6 +8,7 @@ import ncps.torch
 import pytest
 import torch
 from ncps.wirings import AutoNCP
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from fastltc.jobs.models import (
@@ -51,15 +52,19 @@ def test_the_published_sizes() -> None:
     assert trainable_parameters(build_model("dense", (1, 28, 28), 2)) == 935_298
 
 
-@pytest.mark.parametrize("wrapped", [False, True])
-def test_the_published_state_dict_loads(tmp_path: Path, wrapped: bool) -> None:
+@pytest.mark.parametrize("kind", ["plain", "wrapped", "older", "safetensors"])
+def test_the_published_state_dict_loads(tmp_path: Path, kind: str) -> None:
     public = PublicNet().eval()
     state: dict[str, Any] = public.state_dict()
-    if wrapped:
+    path = tmp_path / ("public.safetensors" if kind == "safetensors" else "public.pt")
+    if kind == "wrapped":
         state = {"state_dict": {f"module.{key}": value for key, value in state.items()}}
-    torch.save(state, tmp_path / "public.pt")
+    if kind == "safetensors":
+        save_file({key: value.contiguous() for key, value in state.items()}, path)
+    else:
+        torch.save(state, path, _use_new_zipfile_serialization=kind != "older")
     model = build_model("conv-ncp", (1, 28, 28), 2, 19, cell="cfc", gain=1.0)
-    load_weights(model, tmp_path / "public.pt")
+    load_weights(model, path)
     images = torch.rand(5, 1, 28, 28) * 2 - 1
     with torch.no_grad():
         torch.testing.assert_close(model.eval()(images), public(images), rtol=1e-5, atol=1e-5)
