@@ -111,13 +111,9 @@ def options_of(declaring: Any) -> dict[str, Option]:
         if one is not None:
             # A string, as all annotations here are.
             kind = str(field.type).removesuffix(" | None")
-            own: dict[str, Any] = {
-                "name": field.name,
-                "declared": kind,
-                "optional": kind != field.type,
-            }
-            metavar = one.metavar or _METAVARS.get(kind)
-            found[field.name] = dataclasses.replace(one, metavar=metavar, **own)
+            own: dict[str, Any] = {"declared": kind, "optional": kind != field.type}
+            own["metavar"] = one.metavar or _METAVARS.get(kind)
+            found[field.name] = dataclasses.replace(one, name=field.name, **own)
     return found
 
 

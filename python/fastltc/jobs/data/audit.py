@@ -171,9 +171,8 @@ def _exposures(items: Sequence[Item], clusters: Sequence[Cluster]) -> tuple[Expo
         return KINDS.index(key[0]), -SPLITS.index(key[1]), *key[2:]
 
     return tuple(
-        Exposure(kind, split, label, len(counts[key]), totals[split, label], against)
+        Exposure(*key[:3], len(counts[key]), totals[key[1:3]], key[3])
         for key in sorted(counts, key=place)
-        for kind, split, label, against in [key]
     )
 
 

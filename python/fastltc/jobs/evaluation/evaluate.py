@@ -227,7 +227,7 @@ def _each_row_once(part: Split) -> Split:
         labels[index, : max(done - start, 0)] = IGNORED
         judged_to[file] = start + length
         kept.append(index)
-    return replace(part, labels=labels).take(np.array(kept))
+    return replace(part, labels=labels).take(np.array(kept, dtype=np.int64))
 
 
 def _pictures(
