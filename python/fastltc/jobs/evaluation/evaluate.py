@@ -15,8 +15,7 @@ from ..data import IGNORED, SPLITS, DataError, DataOptions, DataSet, Split, load
 from ..data.tables import format_table
 from ..defaults import RECALLS, RESAMPLES
 from ..errors import ConfigError, RunError
-from ..files import format_json, write_all
-from ..interrupts import interrupts_held_back
+from ..files import format_json, interrupts_held_back, write_all
 from ..options import ABOVE_0_TO_1, FROM_0, one_of
 from ..run import BEST, Checkpoint, Run, evaluation_files
 from ..unchanged import check_unchanged, fingerprints

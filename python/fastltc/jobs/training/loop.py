@@ -20,7 +20,7 @@ from ..errors import RunError
 from ..evaluation.feed import Feed
 from ..evaluation.metrics import classification_metrics
 from ..evaluation.probabilities import judged, probabilities
-from ..interrupts import interrupts_held_back
+from ..files import interrupts_held_back
 from ..run import LAST, Run
 from ..unchanged import check_unchanged
 from . import parallel

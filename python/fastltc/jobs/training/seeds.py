@@ -65,11 +65,19 @@ def train_seeds(
     found = out.glob(f"seed-*/{CONFIG}") if overwrite and not resume else ()
     others = [path.parent for path in found if Run(path.parent) not in runs]
 
-    def clear() -> None:
-        """Removes what would not belong to the new runs."""
-        (out / SEEDS).unlink(missing_ok=True)
-        while others:
-            Run(others.pop()).remove()
+    def watch(own: TrainConfig) -> Progress:
+        """The functions to call; the first, when a run has its data and its folder, tidies up."""
+        given = Progress() if progress is None else progress(own)
+
+        def start(data: DataSet, model: nn.Module) -> None:
+            # What would not belong to the new runs.
+            (out / SEEDS).unlink(missing_ok=True)
+            while others:
+                Run(others.pop()).remove()
+            if given.start is not None:
+                given.start(data, model)
+
+        return replace(given, start=start)
 
     with parallel.processes(find_device(config.device)) as group:
         group.wait()
@@ -82,7 +90,7 @@ def train_seeds(
                 overwrite=step == _ANEW,
                 resume=step == _RESUME,
                 offline=offline,
-                progress=_after(clear, Progress() if progress is None else progress(own)),
+                progress=watch(own),
             )
             if run.metrics["status"] != "finished":
                 raise KeyboardInterrupt
@@ -111,14 +119,3 @@ def _step(config: TrainConfig, run: Run, *, overwrite: bool, resume: bool) -> st
         return _KEEP
     # Without a finished epoch there is nothing to go on from.
     return _RESUME if (run.path / LAST).is_file() else _ANEW
-
-
-def _after(first: Callable[[], None], progress: Progress) -> Progress:
-    """Calls ``first`` when a run has begun: its data is there, and its folder is made."""
-
-    def start(data: DataSet, model: nn.Module) -> None:
-        first()
-        if progress.start is not None:
-            progress.start(data, model)
-
-    return replace(progress, start=start)
