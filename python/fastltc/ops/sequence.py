@@ -32,6 +32,7 @@ from fastltc.ops.gradients import (
     save_arguments,
     save_for_second_derivatives,
 )
+from fastltc.ops.onnx_export import check_translations, writes_steps
 
 load_operators()
 
@@ -121,6 +122,7 @@ class SequenceOperator:
         self, x: Tensor, h0: Tensor | None, timespans: Tensor | None, *rest: Any
     ) -> tuple[Tensor, Tensor, Tensor]:
         check_same_device(self.forward, x, (x, h0, timespans, *rest), self._names)
+        check_translations()
         _, parameters, memory, *own, return_sequences, time_major, save_states = rest
         batch, time, _ = x.shape
         neurons, outputs, kept = self._sizes(x, timespans, parameters, memory, *own)
@@ -210,6 +212,8 @@ class SequenceOperator:
             needs_grad,
         )
         if tracing or torch.compiler.is_compiling():
+            if writes_steps(x):
+                return self.reference(arguments[:-2])
             output, hn, _ = self.forward(*arguments)
             return output, hn
         if forward_ad._current_level >= 0:
