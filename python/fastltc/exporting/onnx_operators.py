@@ -15,6 +15,7 @@ import numpy as np
 
 from .._parameters import CFC_ACTIVATIONS, CFC_HEADS, CFC_MODES, LTC_PARAMETERS
 from ..ops.onnx_export import expect_translations
+from ..ops.sequence import is_none
 from .errors import ExportError
 from .onnx_cells import Cells, Neurons, Synapses
 
@@ -110,6 +111,10 @@ class _Nodes(Cells):
         self._names = (f"fastltc_{number}_{i}" for i in itertools.count())
         self._nodes: list[Any] = []
         self._outer: list[Any] = []
+
+    @property
+    def is_double(self) -> bool:
+        return self._dtype.name == "DOUBLE"
 
     def begin_body(self) -> None:
         self._outer, self._nodes = self._nodes, []
@@ -227,9 +232,15 @@ class _LTC:
     def _positive(self, value: Any) -> Any:
         if not self._softplus:
             return value
-        # As torch's, with its threshold.
-        large = self.nodes.add("Greater", value, self.nodes.constant(20))
-        return self.nodes.add("Where", large, value, self.nodes.add("Softplus", value))
+        # As torch's, with its threshold. onnxruntime has no Softplus of doubles.
+        add, constant = self.nodes.add, self.nodes.constant
+        large = add("Greater", value, constant(20))
+        if self.nodes.is_double:
+            grown = add("Exp", add("Min", value, constant(20)))
+            soft = add("Log", add("Add", constant(1), grown))
+        else:
+            soft = add("Softplus", value)
+        return add("Where", large, value, soft)
 
     def _synapses(self, prefix: str, listed: Any, rows: int, own: int) -> Synapses | None:
         nodes, neurons = self.nodes, self.neurons
@@ -302,8 +313,9 @@ class _CfC:
         self.nodes, self._sizes, self._mode, self._activation = nodes, sizes, mode, activation
         self.neurons, self.output_size = sum(sizes), sizes[-1]
         left = iter(parameters)
+        masks = [None] * len(sizes) if is_none(masks) else masks
         self._backbone = [(next(left), next(left)) for _ in range(backbone_layers)]
-        self._cells = [self._cell(left, mask) for mask in masks or [None] * len(sizes)]
+        self._cells = [self._cell(left, mask) for mask in masks]
 
     def _cell(self, parameters: Iterator[Any], mask: Any) -> dict[str, Any]:
         heads = CFC_HEADS[:1] if self._mode == "pure" else CFC_HEADS
@@ -345,6 +357,7 @@ def _over_time(
 ) -> tuple[Any, Any, Any]:
     """Run a layer in a loop; return what its operator does."""
     add, units = nodes.add, layer.neurons
+    memory = () if is_none(memory) else memory
     width = 2 * units if memory else units
     batch = add("Shape", x, start=0, end=1)
     if h0 is None:

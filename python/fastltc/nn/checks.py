@@ -10,6 +10,22 @@ from torch import Tensor
 from fastltc.ops.sequence import HALF_DTYPES
 
 
+def is_dense(tensor: Tensor) -> bool:
+    """Whether a tensor is neither nested nor sparse nor of a library's own layout."""
+    return tensor.layout is torch.strided and not tensor.is_nested
+
+
+def check_dense(name: str, tensor: Tensor) -> None:
+    """Raise TypeError if a tensor is not dense; the text says how to make it so."""
+    if is_dense(tensor):
+        return
+    if tensor.is_nested:
+        kind, way = "a nested one", f"torch.nested.to_padded_tensor({name}, 0.0) and lengths"
+    else:
+        kind, way = f"one of the layout {tensor.layout}", f"{name}.to_dense()"
+    raise TypeError(f"{name}: expected a dense tensor, got {kind}; give {way}")
+
+
 def check_state(name: str, state: Any, shape: tuple[int, ...], inputs: Tensor) -> Tensor:
     """Return a state that fits the input, or raise what is wrong with it.
 
@@ -17,6 +33,7 @@ def check_state(name: str, state: Any, shape: tuple[int, ...], inputs: Tensor) -
     """
     if not isinstance(state, Tensor):
         raise TypeError(f"{name}: expected a tensor, got {type(state).__name__}")
+    check_dense(name, state)
     if state.shape != shape:
         raise ValueError(f"{name}: expected shape {list(shape)}, got {list(state.shape)}")
     if state.device != inputs.device:

@@ -257,6 +257,8 @@ def _product(
     entries: Tensor,
     by_entries: bool | None,
 ) -> Tensor:
+    if x.is_nested or x.layout is not torch.strided:
+        return F.linear(x, weight * mask, bias)  # which knows some of them
     flat = x.dim() == 2
     batch = x.shape[0] if flat else math.prod(x.shape[:-1])
     if by_entries is None:

@@ -59,6 +59,19 @@ def _widened(value: Any) -> Any:
     return value.float() if isinstance(value, Tensor) and value.dtype in HALF_DTYPES else value
 
 
+def _not_empty(argument: Any, x: Tensor) -> Any:
+    """Return a list with something in it, or the argument as it is; see :func:`is_none`."""
+    return [x.new_empty(0)] if isinstance(argument, (list, tuple)) and not argument else argument
+
+
+def is_none(tensors: Sequence[Tensor]) -> bool:
+    """Whether a list is none: also one tensor without elements.
+
+    AOTInductor calls operators with None in the place of an empty list.
+    """
+    return not tensors or (len(tensors) == 1 and 0 in tensors[0].shape)
+
+
 def _new_sequence(x: Tensor, channels: int, time_major: bool) -> Tensor:
     batch, time, _ = x.shape
     if time_major:
@@ -124,6 +137,7 @@ class SequenceOperator:
         check_same_device(self.forward, x, (x, h0, timespans, *rest), self._names)
         check_translations()
         _, parameters, memory, *own, return_sequences, time_major, save_states = rest
+        memory = () if is_none(memory) else memory
         batch, time, _ = x.shape
         neurons, outputs, kept = self._sizes(x, timespans, parameters, memory, *own)
         if return_sequences:
@@ -214,6 +228,8 @@ class SequenceOperator:
         if tracing or torch.compiler.is_compiling():
             if writes_steps(x):
                 return self.reference(arguments[:-2])
+            if not tracing and torch.compiler.is_exporting():
+                arguments = tuple(_not_empty(argument, x) for argument in arguments)
             output, hn, _ = self.forward(*arguments)
             return output, hn
         if forward_ad._current_level >= 0:
