@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_leaves
 
 import fastltc
 from fastltc import LTC, CfC, CfCCell, LTCCell, MaskedLinear, ParallelLTC
+from fastltc.ops import mask_entries, masked_linear
 
 pytest.importorskip("onnxscript", reason="no onnxscript: pip install 'fastltc[onnx]'")
 onnxruntime = pytest.importorskip("onnxruntime", reason="no onnxruntime")
@@ -147,10 +148,23 @@ class Small(nn.Module):
         return self.closed(self.liquid(self.masked(x))[0])[0]
 
 
+class ByEntries(nn.Module):
+    def __init__(self, masked: MaskedLinear) -> None:
+        super().__init__()
+        self.masked, self.entries = masked, mask_entries(masked.mask)
+
+    def forward(self, x: Tensor) -> Tensor:
+        m = self.masked
+        return masked_linear(x, m.weight, m.mask, m.bias, self.entries, by_entries=True)
+
+
 def test_a_program_that_was_exported_before(tmp_path: Path) -> None:
-    model = Small().eval().double()
+    model: Any = Small().eval().double()
+    model.masked = ByEntries(model.masked)
     x, dims = torch.randn(2, 5, F).double(), {0: Dim("batch"), 1: Dim("time")}
-    runner = Runner(export(torch.export.export(model, (x,), dynamic_shapes=(dims,))), tmp_path)
+    program = torch.export.export(model, (x,), dynamic_shapes=(dims,))
+    assert "masked_linear" in str(program.graph)
+    runner = Runner(export(program), tmp_path)
     x = torch.randn(3, 7, F).double()
     torch.testing.assert_close(runner(x)[0], model(x), rtol=0, atol=1e-10)
 

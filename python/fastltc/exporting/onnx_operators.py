@@ -56,34 +56,22 @@ def onnx_translations() -> dict[Any, Callable[..., Any]]:
         ) from error
     import torch
 
-    operators = torch.ops.fastltc
     numbers = itertools.count()
 
-    def ltc_forward(
-        x, h0, timespans, lengths, parameters, memory, synapses, sensory_synapses, maps,
-        output_size, ode_unfolds, epsilon, softplus, return_sequences, time_major, save_states,
-    ):  # type: ignore[no-untyped-def]  # fmt: skip
+    def run(layer: Any, data: Sequence[Any], own: Sequence[Any]) -> tuple[Any, Any, Any]:
+        x, h0, timespans, lengths, parameters, memory = data
+        *own, return_sequences, _, _ = own
         nodes = _Nodes(x, next(numbers))
-        layer = _LTC(
-            *(nodes, parameters, maps, output_size, ode_unfolds, epsilon, softplus),
-            *(synapses, sensory_synapses),
-        )
-        return _over_time(nodes, layer, x, h0, timespans, lengths, memory, return_sequences)
+        made = layer(nodes, parameters, *own)
+        return _over_time(nodes, made, x, h0, timespans, lengths, memory, return_sequences)
 
-    def cfc_forward(
-        x, h0, timespans, lengths, parameters, memory, masks, dropout, layer_sizes,
-        backbone_layers, mode, activation, return_sequences, time_major, save_states,
-    ):  # type: ignore[no-untyped-def]  # fmt: skip
-        if dropout is not None:
-            raise ExportError("dropout: expected a model in evaluation, got one in training mode")
-        nodes = _Nodes(x, next(numbers))
-        layer = _CfC(
-            *(nodes, parameters, masks, layer_sizes, backbone_layers),
-            *(CFC_MODES[mode], CFC_ACTIVATIONS[activation]),
-        )
-        return _over_time(nodes, layer, x, h0, timespans, lengths, memory, return_sequences)
+    def ltc_forward(*arguments: Any) -> tuple[Any, Any, Any]:
+        return run(_LTC, arguments[:6], arguments[6:])
 
-    def masked_linear(x, weight, bias, entries):  # type: ignore[no-untyped-def]
+    def cfc_forward(*arguments: Any) -> tuple[Any, Any, Any]:
+        return run(_CfC, arguments[:6], arguments[6:])
+
+    def masked_linear(x: Any, weight: Any, bias: Any, entries: Any) -> Any:
         nodes = _Nodes(x, next(numbers))
         outputs, inputs = weight.shape
         ones = (entries.shape[0] - outputs - inputs - 2) // 3
@@ -98,9 +86,9 @@ def onnx_translations() -> dict[Any, Callable[..., Any]]:
         nodes.record()
         return y
 
-    functions = ltc_forward, cfc_forward, masked_linear
     expect_translations(ltc_forward)
-    return {getattr(operators, f.__name__).default: f for f in functions}
+    functions = ltc_forward, cfc_forward, masked_linear
+    return {getattr(torch.ops.fastltc, f.__name__).default: f for f in functions}
 
 
 class _Nodes(Cells):
@@ -131,7 +119,8 @@ class _Nodes(Cells):
         """Put the nodes into the graph that torch writes."""
         from onnxscript import evaluator
 
-        evaluator.default().nodes.extend(self._nodes)
+        recorder: Any = evaluator.default()
+        recorder.nodes.extend(self._nodes)
 
     def value(self, shape: Sequence[Any], kind: str | None = None) -> Any:
         """Return a new value, for an input of a body."""
@@ -146,6 +135,11 @@ class _Nodes(Cells):
         made = [onnx_ir.Value(name=next(self._names)) for _ in range(outputs)]
         self._nodes.append(onnx_ir.node(operator, inputs, attributes, outputs=made))
         return made[0] if outputs == 1 else made
+
+    def typed(self, value: Any, like: Any) -> Any:
+        """Give a value the dtype of another, as an output of a body has to have one."""
+        value.type = like.type
+        return value
 
     def _constant(self, values: Any) -> Any:
         import onnx_ir
@@ -191,13 +185,13 @@ class _LTC:
         self,
         nodes: _Nodes,
         parameters: Sequence[Any],
+        synapses: Any,
+        sensory_synapses: Any,
         maps: int,
         output_size: int,
         unfolds: int,
         epsilon: float,
         softplus: bool,
-        synapses: Any,
-        sensory_synapses: Any,
     ) -> None:
         self.nodes, self._unfolds, self._softplus = nodes, unfolds, softplus
         first_map = LTC_PARAMETERS.index("input_w")
@@ -305,12 +299,16 @@ class _CfC:
         nodes: _Nodes,
         parameters: Sequence[Any],
         masks: Sequence[Any],
+        dropout: Any,
         sizes: Sequence[int],
         backbone_layers: int,
-        mode: str,
-        activation: str,
+        mode: int,
+        activation: int,
     ) -> None:
-        self.nodes, self._sizes, self._mode, self._activation = nodes, sizes, mode, activation
+        if dropout is not None:
+            raise ExportError("dropout: expected a model in evaluation, got one in training mode")
+        self.nodes, self._sizes = nodes, sizes
+        self._mode, self._activation = CFC_MODES[mode], CFC_ACTIVATIONS[activation]
         self.neurons, self.output_size = sum(sizes), sizes[-1]
         left = iter(parameters)
         masks = [None] * len(sizes) if is_none(masks) else masks
@@ -366,41 +364,35 @@ def _over_time(
     if memory:
         weight, bias, recurrent = memory
         # The forget gate's constant offset.
-        offset = np.repeat([0, 0, 1, 0], units)
-        gates = (
-            nodes.concat([weight, recurrent]),
-            add("Add", bias, nodes.constant(offset)),
-        )
+        offset = nodes.constant(np.repeat([0, 0, 1, 0], units))
+        gates = nodes.concat([weight, recurrent]), add("Add", bias, offset)
     per_neuron = timespans is not None and len(timespans.shape) == 3
-    unit = nodes.constant([[1]])
-    axis = nodes.integers([1])
+    unit, axis = nodes.constant([[1]]), nodes.integers([1])
     ended = None if lengths is None else add("Unsqueeze", lengths, axis)
 
     nodes.begin_body()
     t, going = nodes.value([], "INT64"), nodes.value([], "BOOL")
     before = nodes.value([None, width])
-    x_t = add("Gather", x, t, axis=1)
-    dt = unit
+    x_t, dt = add("Gather", x, t, axis=1), unit
     if timespans is not None:
         dt = add("Gather", timespans, t, axis=1)
         dt = dt if per_neuron else add("Unsqueeze", dt, axis)
-    h, *rest = nodes.split(before, [units, units]) if memory else [before]
     if memory:
-        h, *rest = nodes.memory(x_t, h, *rest, *gates, units)
-    h = layer.step(x_t, h, dt, per_neuron)
-    after, y = nodes.concat([h, *rest]), layer.read_out(h)
+        h, c = nodes.split(before, [units, units])
+        h, c = nodes.memory(x_t, h, c, *gates, units)
+        h = layer.step(x_t, h, dt, per_neuron)
+        after = nodes.concat([h, c])
+    else:
+        after = h = layer.step(x_t, before, dt, per_neuron)
+    y = layer.read_out(h)
     if ended is not None:
         valid = add("Less", t, ended)
         after, y = add("Where", valid, after, before), add("Where", valid, y, nodes.constant(0))
     # A graph may not give out one value twice, nor one of its inputs.
-    given = [add("Identity", value) for value in (going, after, y)]
-    shapes = [], [None, width], [None, layer.output_size]
-    for value, like in zip(given, (going, before, before), strict=True):
-        value.type = like.type
-    import onnx_ir
-
-    for value, shape in zip(given, shapes, strict=True):
-        value.shape = onnx_ir.Shape(shape)
+    given = [
+        nodes.typed(add("Identity", value), like)
+        for value, like in ((going, going), (after, before), (y, before))
+    ]
     body = nodes.end_body([t, going, before], given)
 
     steps = add("Shape", x, start=1, end=2)

@@ -267,10 +267,9 @@ class SequenceLayer(nn.Module):
         x = torch.nested.to_padded_tensor(nested, 0.0)
         output, hn = self.forward(x, hx, timespans, valid)
         if self.return_sequences:
-            steps = torch.arange(x.shape[1], device=x.device)
-            output = torch.nested.nested_tensor_from_jagged(
-                output[steps < valid.unsqueeze(1)], nested.offsets()
-            )
+            steps = torch.arange(x.shape[1], device=x.device) < valid.unsqueeze(1)
+            offsets = nested.offsets()  # type: ignore[attr-defined]
+            output = torch.nested.nested_tensor_from_jagged(output[steps], offsets)
         return output, hn
 
 
