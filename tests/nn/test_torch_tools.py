@@ -64,6 +64,28 @@ def test_a_traced_model_takes_any_batch_and_time(kind: str) -> None:
             torch.testing.assert_close(program(x), model(x), rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::DeprecationWarning")
+def test_saved_programs_need_the_operators_alone(tmp_path: Path) -> None:
+    model, x = Model(LAYERS["wired CfC"]()).double().eval(), torch.randn(2, 4, F).double()
+    torch.jit.save(torch.jit.trace(model, x), tmp_path / "model.pt")
+    torch.export.save(torch.export.export(model, (x,)), tmp_path / "model.pt2")
+    torch.save((x, model(x).detach()), tmp_path / "data.pt")
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import torch, fastltc.ops\n"
+            "x, expected = torch.load('data.pt')\n"
+            "for module in torch.jit.load('model.pt'), torch.export.load('model.pt2').module():\n"
+            "    torch.testing.assert_close(module(x), expected, rtol=1e-12, atol=1e-12)\n",
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+
+
 CELLS = {
     "LTCCell": lambda: LTCCell(AutoNCP(N, 2), I),
     "CfCCell": lambda: CfCCell(I, N),

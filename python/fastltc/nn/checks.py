@@ -5,19 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, strided
 
 from fastltc.ops.sequence import HALF_DTYPES
 
 
-def is_dense(tensor: Tensor) -> bool:
-    """Whether a tensor is neither nested nor sparse nor of a library's own layout."""
-    return tensor.layout is torch.strided and not tensor.is_nested
-
-
 def check_dense(name: str, tensor: Tensor) -> None:
-    """Raise TypeError if a tensor is not dense; the text says how to make it so."""
-    if is_dense(tensor):
+    """Raise TypeError if a tensor is nested, sparse or of a library's own layout.
+
+    The text says how to make it dense.
+    """
+    if tensor.layout is strided and not tensor.is_nested:
         return
     if tensor.is_nested:
         kind, way = "a nested one", f"torch.nested.to_padded_tensor({name}, 0.0) and lengths"
@@ -33,7 +31,8 @@ def check_state(name: str, state: Any, shape: tuple[int, ...], inputs: Tensor) -
     """
     if not isinstance(state, Tensor):
         raise TypeError(f"{name}: expected a tensor, got {type(state).__name__}")
-    check_dense(name, state)
+    if state.layout is not strided:
+        check_dense(name, state)
     if state.shape != shape:
         raise ValueError(f"{name}: expected shape {list(shape)}, got {list(state.shape)}")
     if state.device != inputs.device:

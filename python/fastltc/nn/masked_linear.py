@@ -93,7 +93,7 @@ class MaskedLinear(nn.Module):
             TypeError: if a dtype or a device is wrong, or the input has a layout that
                 ``torch.nn.functional.linear`` does not take.
         """
-        if input.layout is torch.sparse_coo or (input.layout is torch.strided and input.is_nested):
+        if input.layout is torch.sparse_coo or (input.is_nested and input.layout is torch.strided):
             check_dense("input", input)
         if input.dim() == 0 or input.shape[-1] != self.in_features:
             raise ValueError(

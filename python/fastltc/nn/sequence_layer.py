@@ -6,11 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, nn, strided
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from fastltc.nn.changes import compute_parameters, has_own_forward, warn_of_steps
-from fastltc.nn.checks import check_dense, check_state, is_dense
+from fastltc.nn.checks import check_dense, check_state
 from fastltc.nn.lstm_cell import memory_parameters
 from fastltc.nn.steps import run_steps, some_weight
 from fastltc.nn.timespans import check_packed_timespans, layer_lengths, layer_timespans
@@ -96,7 +96,7 @@ class SequenceLayer(nn.Module):
             raise TypeError(
                 f"input: expected a tensor or PackedSequence, got {type(input).__name__}"
             )
-        if not is_dense(input):
+        if input.layout is not strided or input.is_nested:
             return self._forward_nested(input, hx, timespans, lengths)
         shape, batch_first = input.shape, self.batch_first
         inputs, neurons = self._inputs_and_neurons()

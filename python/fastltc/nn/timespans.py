@@ -6,7 +6,7 @@ import math
 from numbers import Real
 
 import torch
-from torch import Tensor
+from torch import Tensor, strided
 from torch.nn.utils.rnn import PackedSequence
 
 from fastltc.nn.checks import check_dense
@@ -34,7 +34,8 @@ def _constant(name: str, seconds: float, batch: int, time: int, like: Tensor) ->
 
 def timespans_like(name: str, timespans: Tensor, like: Tensor) -> Tensor:
     """Return them in the dtype of the sums; time stamps often come as float64 or integers."""
-    check_dense(name, timespans)
+    if timespans.layout is not strided:
+        check_dense(name, timespans)
     if timespans.dtype == torch.bool or timespans.dtype.is_complex:
         raise TypeError(f"{name}: expected a real dtype, got {timespans.dtype}")
     if timespans.device != like.device:
