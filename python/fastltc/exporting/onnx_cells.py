@@ -6,7 +6,7 @@ is whatever stands for one there.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,16 +29,8 @@ class Synapses(NamedTuple):
     midpoint: Any
     conductance: Any
     current: Any
-
-
-class Neurons(NamedTuple):
-    """The neurons of an LTC, ``[N]`` each."""
-
-    capacitance: Any
-    """Times the number of unfolds."""
-    leak: Any
-    """Conductance and epsilon."""
-    current: Any
+    last: Any
+    """``[2]``, the axis of D."""
 
 
 class Cells:
@@ -57,17 +49,21 @@ class Cells:
         raise NotImplementedError
 
     def split(self, value: Any, sizes: Sequence[int]) -> list[Any]:
+        """Return the columns of a value in so many parts."""
         if len(sizes) == 1:
             return [value]
         return self.add("Split", value, self.integers(sizes), outputs=len(sizes), axis=1)
 
     def concat(self, values: Sequence[Any]) -> Any:
+        """Put the columns of values beside each other."""
         return values[0] if len(values) == 1 else self.add("Concat", *values, axis=1)
 
     def product(self, value: Any, weight: Any, bias: Any) -> Any:
+        """Add a linear map."""
         return self.add("Gemm", value, weight, bias, transB=1)
 
     def activation(self, function: str, x: Any) -> Any:
+        """Add an activation of a model or a backbone."""
         if function == "silu":
             return self.add("Mul", x, self.add("Sigmoid", x))
         if function == "gelu":
@@ -82,44 +78,15 @@ class Cells:
         simple = {"relu": "Relu", "tanh": "Tanh", "sigmoid": "Sigmoid", "softplus": "Softplus"}
         return self.add(simple[function], x)
 
-    def memory(self, x: Any, h: Any, c: Any, weight: Any, bias: Any, units: int) -> tuple[Any, Any]:
-        """Add the memory cell of mixed memory: see ``prepared.memory_gates``."""
-        gates = self.product(self.concat([x, h]), weight, bias)
+    def memory(self, gates: Any, c: Any, units: int) -> tuple[Any, Any]:
+        """Add the memory cell of mixed memory behind its map, ``prepared.memory_gates``."""
         activation, write, keep, read = self.split(gates, [units] * 4)
         kept = self.add("Mul", c, self.add("Sigmoid", keep))
         added = self.add("Mul", self.add("Tanh", activation), self.add("Sigmoid", write))
         c = self.add("Add", kept, added)
         return self.add("Mul", self.add("Tanh", c), self.add("Sigmoid", read)), c
 
-    def ltc(
-        self,
-        neurons: Neurons,
-        sensory: Synapses | None,
-        recurrent: Synapses | None,
-        unfolds: int,
-        x: Any,
-        v: Any,
-        dt: Any,
-    ) -> Any:
-        """Add the unfolds of an LTC, whose inputs have passed their map; return the potentials."""
-        if unfolds > _MAX_UNFOLDS:
-            raise ExportError(
-                f"ode_unfolds: expected at most {_MAX_UNFOLDS} for ONNX, got {unfolds}"
-            )
-        capacitance, conductance, current = neurons
-        current, conductance = self._through(sensory, x, current, conductance)
-        held, moves = v, self.add("Greater", dt, self.constant(0))
-        # Past these the potentials are at their limits to rounding, and products with dt overflow.
-        dt = self.add("Clip", dt, self.constant(1e-29), self.constant(1e24))
-        for _ in range(unfolds):
-            flow, total = self._through(recurrent, v, current, conductance)
-            above = self.add("Add", self.add("Mul", capacitance, v), self.add("Mul", dt, flow))
-            below = self.add("Add", capacitance, self.add("Mul", dt, total))
-            v = self.add("Div", above, below)
-        # A time step of 0 holds the potentials, also where cm is 0.
-        return self.add("Where", moves, v, held)
-
-    def _through(
+    def through(
         self, synapses: Synapses | None, value: Any, current: Any, conductance: Any
     ) -> tuple[Any, Any]:
         """Add to currents and conductances what comes through synapses."""
@@ -129,27 +96,55 @@ class Cells:
         taken = self.add("Reshape", taken, synapses.shape)
         shifted = self.add("Sub", taken, synapses.midpoint)
         opened = self.add("Sigmoid", self.add("Mul", synapses.slope, shifted))
-        last = self.integers([2])
         sums = [
-            self.add("ReduceSum", self.add("Mul", opened, factor), last, keepdims=0)
+            self.add("ReduceSum", self.add("Mul", opened, factor), synapses.last, keepdims=0)
             for factor in (synapses.current, synapses.conductance)
         ]
         return self.add("Add", current, sums[0]), self.add("Add", conductance, sums[1])
 
-    def heads(self, mode: str, p: Mapping[str, Any], z: Any, dt: Any) -> Any:
-        """Add one CfC cell on its input and state, put together; return its next state.
+    def ltc(
+        self,
+        capacitance: Any,
+        current: Any,
+        conductance: Any,
+        recurrent: Synapses | None,
+        unfolds: int,
+        v: Any,
+        dt: Any,
+    ) -> Any:
+        """Add the unfolds of an LTC; return its potentials.
 
-        ``p`` has the parameters by their names; weights are 0 off the mask, ``w_tau`` is positive.
+        The capacitance is multiplied by the number of unfolds. Current and conductance are those of
+        leak and sensory synapses, and epsilon.
         """
+        if unfolds > _MAX_UNFOLDS:
+            raise ExportError(
+                f"ode_unfolds: expected at most {_MAX_UNFOLDS} for ONNX, got {unfolds}"
+            )
+        held, moves = v, self.add("Greater", dt, self.constant(0))
+        # Past these the potentials are at their limits to rounding, and products with dt overflow.
+        dt = self.add("Clip", dt, self.constant(1e-29), self.constant(1e24))
+        for _ in range(unfolds):
+            flow, total = self.through(recurrent, v, current, conductance)
+            above = self.add("Add", self.add("Mul", capacitance, v), self.add("Mul", dt, flow))
+            below = self.add("Add", capacitance, self.add("Mul", dt, total))
+            v = self.add("Div", above, below)
+        # A time step of 0 holds the potentials, also where cm is 0.
+        return self.add("Where", moves, v, held)
 
-        def head(name: str) -> Any:
-            return self.product(z, p[f"{name}.weight"], p[f"{name}.bias"])
+    def heads(
+        self, mode: str, head: Callable[[str], Any], value: Callable[[str], Any], dt: Any
+    ) -> Any:
+        """Add one CfC cell; return its next state.
 
+        ``head`` adds the map of this name, ``value`` returns ``|w_tau|`` or ``A``.
+        """
         if mode == "pure":
             f = head("ff1")
-            rate = self.add("Add", p["w_tau"], self.add("Abs", f))
+            rate = self.add("Add", value("w_tau"), self.add("Abs", f))
             decay = self.add("Exp", self.add("Neg", self.add("Mul", dt, rate)))
-            return self.add("Sub", p["A"], self.add("Mul", self.add("Mul", p["A"], decay), f))
+            a = value("A")
+            return self.add("Sub", a, self.add("Mul", self.add("Mul", a, decay), f))
         f1, f2 = (self.add("Tanh", head(name)) for name in ("ff1", "ff2"))
         a, b = head("time_a"), head("time_b")
         r = self.add("Sigmoid", self.add("Add", self.add("Mul", a, dt), b))

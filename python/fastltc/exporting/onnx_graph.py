@@ -17,11 +17,10 @@ from typing import Any
 import numpy as np
 
 from .._files import write_bytes
-from .._parameters import CFC_HEADS
 from ..runtime.model import RECURRENT, Model, check_model, unit_in_words
 from ..runtime.model_file import model_digest
 from .errors import ExportError
-from .onnx_cells import Cells, Neurons, Synapses
+from .onnx_cells import Cells, Synapses
 from .prepared import memory_gates, neurons, synapses, under
 
 OPSET = 17
@@ -207,18 +206,23 @@ class _Body(Cells):
         self, parameters: dict[str, np.ndarray], x: str, h: str, c: str
     ) -> tuple[str, str]:
         weight, bias = memory_gates(parameters)
-        gates = self.constant(weight, "weight"), self.constant(bias, "bias")
-        return self.memory(x, h, c, *gates, len(bias) // 4)
+        gates = self.dense(self.concat([x, h]), weight, bias)
+        return self.memory(gates, c, len(bias) // 4)
 
     def run_ltc(
         self, layer: dict[str, Any], p: dict[str, np.ndarray], x: str, v: str, dt: str
     ) -> tuple[str, str]:
         p = under(p, "rnn_cell.")
-        facts = zip(neurons(layer, p).T, ("capacitance", "leak", "leak_current"), strict=True)
-        cells = Neurons(*(self.constant(values, name) for values, name in facts))
+        capacitances, leaks, leak_currents = neurons(layer, p).T
+        current = self.constant(leak_currents, "leak_current")
+        conductance = self.constant(leaks, "leak")
+        capacitance = self.constant(capacitances, "capacitance")
         x = self.mapped(p, "input", x)
-        sensory, recurrent = (self.synapses(layer, p, prefix) for prefix in ("sensory_", ""))
-        y = v = self.ltc(cells, sensory, recurrent, layer["ode_unfolds"], x, v, dt)
+        sensory = self.synapses(layer, p, "sensory_")
+        current, conductance = self.through(sensory, x, current, conductance)
+        recurrent = self.synapses(layer, p, "")
+        unfolds = layer["ode_unfolds"]
+        y = v = self.ltc(capacitance, current, conductance, recurrent, unfolds, v, dt)
         motors = layer["output_size"]
         if motors < layer["units"]:
             y = self.split(v, [motors, layer["units"] - motors])[0]
@@ -244,11 +248,10 @@ class _Body(Cells):
         table[:, post, place] = numbers.T
         sources = np.zeros((neurons, degree), dtype=np.int64)
         sources[post, place] = pre
-        return Synapses(
-            self.integers(list(sources.reshape(-1))),
-            self.integers([0, neurons, degree]),
-            *map(self.constant, table, Synapses._fields[2:]),
-        )
+        pick = self.integers(list(sources.reshape(-1)))
+        shape = self.integers([0, neurons, degree])
+        columns = map(self.constant, table, Synapses._fields[2:])
+        return Synapses._make((pick, shape, *columns, self.integers([2])))
 
     def run_wired_cfc(
         self, layer: dict[str, Any], p: dict[str, np.ndarray], x: str, h: str, dt: str
@@ -275,11 +278,15 @@ class _Body(Cells):
         return self.dense(y, p["fc.weight"], p["fc.bias"]) if "fc.weight" in p else y
 
     def cell(self, layer: dict[str, Any], p: dict[str, np.ndarray], z: str, dt: str) -> str:
-        """Add the constants of a CfC cell and the cell."""
-        used = {k: v for k, v in p.items() if k.startswith(CFC_HEADS) or k in ("w_tau", "A")}
-        for name in ("ff1.weight", "ff2.weight"):
-            if name in used:
-                used[name] = used[name] * p.get("sparsity_mask", np.float32(1))
-        if "w_tau" in used:
-            used["w_tau"] = np.abs(used["w_tau"])
-        return self.heads(layer["mode"], {k: self.constant(v, k) for k, v in used.items()}, z, dt)
+        """Add one CfC cell on its input and state, put together; return its next state."""
+        mask = p.get("sparsity_mask", np.float32(1))
+
+        def head(name: str) -> str:
+            weight = p[f"{name}.weight"]
+            masked = weight * mask if name in ("ff1", "ff2") else weight
+            return self.dense(z, masked, p[f"{name}.bias"])
+
+        def value(name: str) -> str:
+            return self.constant(p[name], name) if name == "A" else self.constant(np.abs(p[name]))
+
+        return self.heads(layer["mode"], head, value, dt)

@@ -7,6 +7,7 @@ computed by the model; a runtime folds it where they are constants.
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -17,7 +18,7 @@ from .._parameters import CFC_ACTIVATIONS, CFC_HEADS, CFC_MODES, LTC_PARAMETERS
 from ..ops.onnx_export import expect_translations
 from ..ops.sequence import is_none
 from .errors import ExportError
-from .onnx_cells import Cells, Neurons, Synapses
+from .onnx_cells import Cells, Synapses
 
 
 def onnx_translations() -> dict[Any, Callable[..., Any]]:
@@ -210,11 +211,9 @@ class _LTC:
             return nodes.add("Reshape", p[name], nodes.integers([-1]))
 
         leak = self._positive(flat("gleak"))
-        self._cells = Neurons(
-            nodes.add("Mul", self._positive(flat("cm")), nodes.constant(unfolds)),
-            nodes.add("Add", leak, nodes.constant(epsilon)),
-            nodes.add("Mul", leak, flat("vleak")),
-        )
+        self._capacitance = nodes.add("Mul", self._positive(flat("cm")), nodes.constant(unfolds))
+        self._leak = nodes.add("Add", leak, nodes.constant(epsilon))
+        self._leak_current = nodes.add("Mul", leak, flat("vleak"))
         rows = p["sensory_mu"].shape[-2]
         self._sensory = self._synapses("sensory_", sensory_synapses, rows, own)
         self._recurrent = self._synapses("", synapses, own, own)
@@ -242,7 +241,7 @@ class _LTC:
         if not count:
             return None
         post, pre = nodes.connections(listed, neurons, count)
-        # Where its parameters are: [own of a net, neurons of a net], net by net.
+        # Where its parameters are: [rows, own] of each net, net by net.
         width = nodes.integers([own])
         net = nodes.add("Mul", nodes.add("Div", post, width), nodes.integers([rows]))
         row = nodes.add("Add", net, nodes.add("Mod", pre, nodes.integers([rows])))
@@ -271,10 +270,14 @@ class _LTC:
             conductance,
             nodes.add("Mul", conductance, of_synapses("erev")),
         )
-        return Synapses(
-            table(pre, nodes.integers([0])),
-            nodes.add("Concat", nodes.integers([0]), shape, axis=0),
-            *(nodes.add("Reshape", table(c, nodes.constant([0])), shape) for c in columns),
+        zero = nodes.constant([0])
+        return Synapses._make(
+            (
+                table(pre, nodes.integers([0])),
+                nodes.add("Concat", nodes.integers([0]), shape, axis=0),
+                *(nodes.add("Reshape", table(column, zero), shape) for column in columns),
+                nodes.integers([2]),
+            )
         )
 
     def _mapped(self, side: str, value: Any) -> Any:
@@ -285,7 +288,8 @@ class _LTC:
 
     def step(self, x: Any, v: Any, dt: Any, per_neuron: bool) -> Any:
         x = self._mapped("input", x)
-        return self.nodes.ltc(self._cells, self._sensory, self._recurrent, self._unfolds, x, v, dt)
+        flow = self.nodes.through(self._sensory, x, self._leak_current, self._leak)
+        return self.nodes.ltc(self._capacitance, *flow, self._recurrent, self._unfolds, v, dt)
 
     def read_out(self, v: Any) -> Any:
         return self._mapped("output", self.nodes.add("Gather", v, self._motors, axis=1))
@@ -335,9 +339,13 @@ class _CfC:
             z = nodes.concat([x, own])
             for weight, bias in self._backbone:
                 z = nodes.activation(self._activation, nodes.product(z, weight, bias))
-            x = nodes.heads(self._mode, p, z, span)
+            head = functools.partial(self._head, p, z)
+            x = nodes.heads(self._mode, head, p.__getitem__, span)
             after.append(x)
         return nodes.concat(after)
+
+    def _head(self, p: dict[str, Any], z: Any, name: str) -> Any:
+        return self.nodes.product(z, p[f"{name}.weight"], p[f"{name}.bias"])
 
     def read_out(self, h: Any) -> Any:
         return self.nodes.columns(h, self.neurons - self.output_size, self.output_size)
@@ -379,7 +387,7 @@ def _over_time(
         dt = dt if per_neuron else add("Unsqueeze", dt, axis)
     if memory:
         h, c = nodes.split(before, [units, units])
-        h, c = nodes.memory(x_t, h, c, *gates, units)
+        h, c = nodes.memory(nodes.product(nodes.concat([x_t, h]), *gates), c, units)
         h = layer.step(x_t, h, dt, per_neuron)
         after = nodes.concat([h, c])
     else:
