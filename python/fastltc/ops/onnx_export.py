@@ -40,4 +40,6 @@ def writes_steps(x: Tensor) -> bool:
 def check_translations() -> None:
     """Raise NotImplementedError where an exporter has no translation of an operator."""
     if not _translations and torch.onnx.is_in_onnx_export():
-        raise NotImplementedError(f"ONNX with any number of time steps needs {_WAY}")
+        raise NotImplementedError(
+            f"ONNX with any number of time steps, or of an exported program, needs {_WAY}"
+        )
