@@ -73,7 +73,7 @@ class Model(nn.Module):
             output, hn = layer(u, (h, h * 2) if layer.use_mixed else h, times, lengths)
             found += [self.heads[kind](output), hn]
         if self.others:
-            found += [self.beside(torch.stack([x, 2 * x]), timespans=dt)]
+            found += [self.beside(torch.stack([x, 2 * x]), timespans=dt, lengths=lengths)]
             found += [cell(x.sum(1), h, 0.5) for cell in self.cells]
         return found
 
@@ -83,6 +83,8 @@ def arguments(batch: int, time: int, dtype: torch.dtype) -> tuple[Tensor, ...]:
     x = torch.randn(batch, time, F, dtype=dtype)
     dt, spans = torch.rand(batch, time, dtype=dtype), torch.rand(batch, time, N, dtype=dtype)
     dt[torch.rand(batch, time) < 0.2] = 0
+    # What stands there may be anything.
+    dt[torch.arange(time) >= lengths.unsqueeze(1)] = torch.nan
     return x, torch.randn(batch, N, dtype=dtype), dt, spans, lengths
 
 
