@@ -83,6 +83,7 @@ template <typename T, int W>
 struct StepInputs {
   using S = Simd<T>;
   using vec = typename S::vec;
+  using ivec = typename S::ivec;
 
   Rows<T> x;   // [I] as given
   Rows<T> u;   // [I] mapped
@@ -93,6 +94,8 @@ struct StepInputs {
   TileGroups<T, W> tile;
   ActiveLanes<T> active[W] = {};
   bool all_active = true;
+  ivec reset[W] = {};  // lanes of samples whose state is set to the initial one: all bits or none
+  bool any_reset = false;
 
   void take(Arena& arena, const SequenceInputs<T>& in, const PackedLayer<T>& layer) {
     x.take(arena, W, in.size.I);
@@ -120,6 +123,24 @@ struct StepInputs {
         S::store(u.at(r, i), layer.map_input(S::load(x.at(r, i)), i));
       }
     }
+    if (in.resets.data != nullptr) load_resets(in.resets);
+  }
+  // Before its first step a sample has its initial state, and one that has ended keeps its last.
+  void load_resets(const SequenceView<const bool>& resets) {
+    any_reset = false;
+    for (int r = 0; r < W && t > 0; ++r) {
+      const LaneGroup group = tile.group[r];
+      const bool* const given = resets.data + group.first * resets.stride_b + t * resets.stride_t;
+      alignas(kVectorBytes) typename S::I lanes[S::lanes];
+      typename S::I any = 0;
+      for (int l = 0; l < S::lanes; ++l) {
+        const int sample = l < group.valid ? l : group.valid - 1;
+        lanes[l] = -static_cast<typename S::I>(given[sample * resets.stride_b]);
+        any |= lanes[l];
+      }
+      reset[r] = *reinterpret_cast<const ivec*>(lanes) & active[r].mask;
+      any_reset = any_reset || any != 0;
+    }
   }
 
   // Null where all samples run.
@@ -145,7 +166,8 @@ template <typename T, int W>
 struct BackwardStep : StepInputs<T, W> {
   using S = Simd<T>;
 
-  Rows<const T> states;  // [U + 1][N]: the one that the cell was given, then after each unfold
+  Rows<const T> before;  // [N] the state that the cell was given
+  Rows<const T> after;   // [U][N] the one after each unfold
   Rows<const T> kept;    // what the step kept of the cell
   Rows<T> grad_dt;       // [1] or [N]
 

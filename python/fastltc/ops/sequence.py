@@ -1,6 +1,6 @@
 """What the operators of all layers have in common: one layer over a batch of sequences.
 
-A layer's forward operator takes ``x, h0, timespans, lengths``, the lists ``parameters`` and
+A layer's forward operator takes ``x, h0, timespans, lengths, resets``, the lists ``parameters`` and
 ``memory``, two more tensors or lists of tensors that tell how the layer is connected, the layer's
 options, and ``return_sequences, time_major, save_states``. It returns the output, the last state
 and what the backward operator needs of the steps. That one takes the gradients of the first two,
@@ -78,6 +78,7 @@ class Sequences(NamedTuple):
     memory: Sequence[Tensor] = ()
     return_sequences: bool = True
     time_major: bool = False
+    resets: Tensor | None = None
 
 
 class SequenceOperator:
@@ -121,7 +122,7 @@ class SequenceOperator:
         self, x: Tensor, h0: Tensor | None, timespans: Tensor | None, *rest: Any
     ) -> tuple[Tensor, Tensor, Tensor]:
         check_same_device(self.forward, x, (x, h0, timespans, *rest), self._names)
-        _, parameters, memory, *own, return_sequences, time_major, save_states = rest
+        _, _, parameters, memory, *own, return_sequences, time_major, save_states = rest
         batch, time, _ = x.shape
         neurons, outputs, kept = self._sizes(x, timespans, parameters, memory, *own)
         if return_sequences:
@@ -140,11 +141,12 @@ class SequenceOperator:
         h0: Tensor | None,
         timespans: Tensor | None,
         lengths: Tensor | None,
+        resets: Tensor | None,
         parameters: Sequence[Tensor],
         memory: Sequence[Tensor],
         *rest: Any,
     ) -> tuple[Tensor, Tensor, Tensor, list[Tensor], list[Tensor]]:
-        data = x, h0, timespans, lengths, parameters, memory
+        data = x, h0, timespans, lengths, resets, parameters, memory
         given = grad_output, grad_hn, states, *data, *rest
         check_same_device(self.backward, x, given, self._names)
         *_, time_major, timespans_grad = rest
@@ -179,7 +181,7 @@ class SequenceOperator:
         Returns:
             The output and the last state.
         """
-        x, h0, timespans, lengths, memory, return_sequences, time_major = sequences
+        x, h0, timespans, lengths, memory, return_sequences, time_major, resets = sequences
         dtype, weight_dtype = x.dtype, parameters[0].dtype
         if dtype in HALF_DTYPES or (weight_dtype != dtype and weight_dtype in HALF_DTYPES):
             widened = Sequences(*map(_widened, sequences))
@@ -201,6 +203,7 @@ class SequenceOperator:
             h0,
             timespans,
             lengths,
+            resets,
             parameters,
             memory,
             *connections,
