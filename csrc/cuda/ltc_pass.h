@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "cuda/frame/launch.h"
+#include "cuda/frame/resets.cuh"
 #include "cuda/frame/scratch.h"
 #include "cuda/frame/state_copy.cuh"
 #include "cuda/frame/static_switch.h"
@@ -29,6 +30,7 @@ struct LtcPass {
   T* num = nullptr;
   T* den = nullptr;
   MemoryPass<T> memory{};
+  Resets<T> resets{};
 
   bool tiled() const { return schedule.plan == LtcPlan::tiled; }
   bool clusters() const { return schedule.plan == LtcPlan::cluster_per_tile; }
@@ -43,6 +45,7 @@ struct LtcPass {
     const LayerSizes& size = in.size;
     const LtcParameters<T>& p = in.parameters;
     rows = SequenceRows<T>::of(in);
+    resets = {rows, in.h0, size.N, stream};
     net.size = size;
     net.recurrent.given = {p.sigma, p.mu, p.w, p.erev};
     net.nets = static_cast<int>(in.nets);

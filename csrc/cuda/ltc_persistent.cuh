@@ -61,6 +61,11 @@ __device__ __forceinline__ Integer opaque(Integer value) {
 // is.
 enum LtcKind : int { kOneLayer, kLayers, kMixedMemory };
 
+// Whether the kernels of a plan take resets: large blocks have no registers left for what more they
+// would do for several layers or with mixed memory.
+template <bool one_warp, int kind>
+inline constexpr bool takes_resets = one_warp || kind == kOneLayer;
+
 // The layer that a block runs, where several stand beside each other.
 template <typename T, int kind>
 struct Layer {

@@ -47,7 +47,8 @@ std::vector<CfcSchedule> possible_schedules(const CfcProblem& problem) {
   std::vector<CfcSchedule> schedules{{CfcPlan::tiled, 0, 0, false, 0}};
   // So few that some run several samples.
   const int64_t blocks = std::min<int64_t>(c.B, 3), tile_blocks = std::min<int64_t>(c.B, 2);
-  if (c.neurons() <= 32 && c.cells.size() <= 12 && c.backbone_layers == 0 && !c.memory) {
+  if (c.neurons() <= 32 && c.cells.size() <= 12 && c.backbone_layers == 0 && !c.memory &&
+      !c.resets) {
     int64_t most = c.cells[0];
     for (size_t n = 1; n < c.cells.size(); ++n) most = std::max(most, c.cells[n - 1] + c.cells[n]);
     for (const int slots : {8, 20, 32}) {
@@ -140,6 +141,23 @@ TEST(time_steps_and_lengths) {
                 check(c);
               });
   }
+}
+
+TEST(resets) {
+  for (const CfcMode mode : kModes) {
+    every_way(CfcCase{.B = 6, .T = 5, .I = 3, .cells = {4, 3, 2}, .mode = mode, .resets = true},
+              check);
+  }
+  CfcCase backbone{.B = 5, .T = 4, .I = 3, .cells = {9}, .backbone_layers = 2, .units = 11};
+  backbone.initial_state = false;
+  for (const bool memory : {false, true}) {
+    backbone.resets = true;
+    backbone.memory = memory;
+    check(backbone);
+  }
+  CfcCase memory{.B = 5, .T = 4, .I = 2, .cells = {5, 2}, .lengths = true, .memory = true};
+  memory.resets = true;
+  check(memory);
 }
 
 TEST(extreme_time_steps) {

@@ -34,6 +34,13 @@ TEST(time_steps_and_lengths) {
   });
 }
 
+TEST(resets) {
+  every_way(LtcCase{.B = 5, .T = 6, .I = 3, .N = 9, .M = 2, .U = 2, .resets = true}, check);
+  check({.B = 5, .T = 4, .I = 3, .N = 40, .M = 3, .U = 3, .initial_state = false, .resets = true});
+  check({.B = 3, .T = 1, .I = 3, .N = 7, .M = 3, .U = 1, .resets = true});
+  check({.B = 3, .T = 0, .I = 3, .N = 7, .M = 3, .U = 1, .resets = true});
+}
+
 TEST(extreme_time_steps_and_neurons_without_capacitance) {
   for (const int timespans : {1, 2}) {
     for (const double density : {0.0, 0.5}) {
@@ -65,6 +72,7 @@ TEST(every_order_gives_the_same_bits) {
   check_every_order({.B = 5, .T = 3, .I = 4, .N = 19, .M = 2, .U = 6, .density = 0.4});
   check_every_order({.B = 3, .T = 2, .I = 2, .N = 40, .M = 4, .U = 2, .timespans = 1});
   check_every_order({.B = 67, .T = 2, .I = 3, .N = 5, .M = 4, .U = 2, .lengths = true});
+  check_every_order({.B = 5, .T = 4, .I = 3, .N = 19, .M = 2, .U = 2, .resets = true});
 }
 
 TEST(lists_that_are_not_well_formed_touch_nothing_outside) {

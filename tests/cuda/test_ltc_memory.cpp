@@ -42,6 +42,11 @@ TEST(memory_with_time_steps_and_lengths) {
   });
 }
 
+TEST(memory_with_resets) {
+  every_way(LtcCase{.B = 4, .T = 5, .I = 3, .N = 7, .M = 2, .U = 2, .resets = true}, check_memory);
+  check_memory({.B = 2, .T = 3, .I = 2, .N = 36, .M = 2, .U = 1, .resets = true});
+}
+
 TEST(memory_with_options) {
   check_memory({.B = 3, .T = 2, .I = 2, .N = 6, .M = 3, .U = 3, .softplus = false, .maps = false});
   check_memory({.B = 3, .T = 2, .I = 2, .N = 6, .M = 3, .U = 3, .initial_state = false});

@@ -31,6 +31,12 @@ TEST(time_steps_and_lengths) {
   });
 }
 
+TEST(resets) {
+  every_way(LtcCase{.B = 4, .T = 4, .I = 3, .N = 7, .M = 2, .U = 2, .nets = 2, .resets = true},
+            check);
+  check({.B = 2, .T = 3, .I = 3, .N = 40, .M = 2, .U = 2, .nets = 2, .resets = true});
+}
+
 TEST(options) {
   check({.B = 3, .T = 2, .I = 2, .N = 6, .M = 3, .U = 3, .nets = 2, .softplus = false});
   check({.B = 3, .T = 2, .I = 2, .N = 6, .M = 3, .U = 3, .nets = 2, .maps = false});

@@ -249,7 +249,7 @@ def test_any_layer_agrees_with_the_reference(cell: type[Case], data: Any) -> Non
 @given(st.data())
 @every_cell
 def test_a_sequence_can_be_cut_anywhere(cell: type[Case], data: Any) -> None:
-    case = data.draw(cases(cell)).with_(return_sequences=True, lengths=None)
+    case = data.draw(cases(cell)).with_(return_sequences=True, lengths=None, resets=None)
     case.data["x"].nan_to_num_()
     dt = case.data["timespans"]
     if dt is not None:
