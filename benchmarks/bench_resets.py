@@ -111,7 +111,6 @@ def test_a_rollout_of_episodes(
         Figure("other", "{} x without resets", times.ratio("fastltc", "without"), at_most=1.05),
     ]
     case = (
-        f"{kind}, AutoNCP(19, 2), I={INPUTS}, B={ENVIRONMENTS}, T={STEPS}, "
-        f"{EPISODES} episodes each"
+        f"{kind}, AutoNCP(19, 2), I={INPUTS}, B={ENVIRONMENTS}, T={STEPS}, {EPISODES} episodes each"
     )
     record_times(case, "forward + backward with resets", times, figures, error)

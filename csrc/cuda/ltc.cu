@@ -216,9 +216,8 @@ struct BackwardPass : LtcPass<T> {
     }
     sensory_gradients(grad);
     sum_over_rows(grad);
-    memory.gradients(this->resets.present()
-                         ? SequenceView<const T>{begun, 1, in.size.B, rows.count}
-                         : states_before_steps(grad),
+    memory.gradients(this->resets.present() ? SequenceView<const T>{begun, 1, in.size.B, rows.count}
+                                            : states_before_steps(grad),
                      grad.memory, grad.x);
   }
   SequenceView<const T> states_before_steps(const LtcGradients<T>& grad) const {

@@ -10,7 +10,7 @@ template <typename T>
 struct PersistentBackward : LtcBackward<T> {
   // null: not wanted. Where all neurons share a step, channels are layers.
   SequenceView<T> grad_timespans{};
-  const T* states_before = nullptr;  // unfolds: as grad.states, but where resets begin a step
+  const T* states_before = nullptr;        // unfolds: as grad.states, but where resets begin a step
   SynapseSums<T>* synapse_sums = nullptr;  // [y of the grid][synapses]
   int most = 0;                            // synapses of any layer
   SampleMemory<T> memory{};

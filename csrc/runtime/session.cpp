@@ -285,8 +285,8 @@ PyObject* advance(PyObject* object, PyObject* const* arguments, Py_ssize_t count
     const Flags resets(resets_name, values[3]);
     if (resets) {
       const bool each = resets.is_array() && has_shape(resets.view(), {self.streams});
-      if (!each && !(sequence ? resets.is_array() && has_shape(resets.view(), {})
-                              : !resets.is_array())) {
+      if (!each &&
+          !(sequence ? resets.is_array() && has_shape(resets.view(), {}) : !resets.is_array())) {
         const std::string streams = std::to_string(self.streams);
         throw py::value_error(
             std::string(resets_name) + ": expected " +

@@ -203,8 +203,7 @@ struct SequenceOperator {
   static std::tuple<Tensor, Tensor, Tensor> forward(
       const Tensor& x, const OptionalTensor& h0, const OptionalTensor& timespans,
       const OptionalTensor& lengths, const OptionalTensor& resets, const Tensors& parameters,
-      const Tensors& memory, Own... own, bool return_sequences, bool time_major,
-      bool save_states) {
+      const Tensors& memory, Own... own, bool return_sequences, bool time_major, bool save_states) {
     Layer layer{{x, h0, timespans, lengths, resets, parameters, memory}, own...};
     const int64_t states_numel = checked(layer, ArgumentCheck(Layer::forward_name, x));
     const LayerSizes& size = layer.size;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from typing import Any
 
 import ncps.torch
@@ -24,7 +25,7 @@ B, T, I, N = 5, 9, 4, 13  # noqa: E741
 def episodes(resets: Tensor, length: int = T) -> list[slice]:
     """Return the steps of each episode of a sample; before the first step a reset is none."""
     borders = [0, *(t for t in range(1, length) if resets[t]), length]
-    return [slice(*pair) for pair in zip(borders, borders[1:], strict=False)]
+    return [slice(*pair) for pair in itertools.pairwise(borders)]
 
 
 def row(hx: Any, b: int) -> Any:
@@ -113,9 +114,7 @@ def test_no_reset_changes_no_bit(kind: Kind, batch: int) -> None:
         with torch.set_grad_enabled(grad):
             plain = flat(layer(x, hx))
             for resets in (torch.zeros(batch, T, dtype=torch.bool), first):
-                for got, expected in zip(
-                    flat(layer(x, hx, resets=resets)), plain, strict=True
-                ):
+                for got, expected in zip(flat(layer(x, hx, resets=resets)), plain, strict=True):
                     assert torch.equal(got, expected)
 
 
@@ -292,9 +291,7 @@ def test_exported_programs_and_compiled_code_take_them() -> None:
     x, resets = torch.randn(B, T, I), torch.rand(B, T) < 0.4
     batch, time = torch.export.Dim("batch", min=2), torch.export.Dim("time", min=2)
     shapes = {"input": {0: batch, 1: time}, "resets": {0: batch, 1: time}}
-    program = torch.export.export(
-        layer, (x,), {"resets": resets}, dynamic_shapes=shapes
-    ).module()
+    program = torch.export.export(layer, (x,), {"resets": resets}, dynamic_shapes=shapes).module()
     compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
     for batch_size, steps in ((B, T), (3, 4)):
         x, resets = torch.randn(batch_size, steps, I), torch.rand(batch_size, steps) < 0.4

@@ -112,4 +112,3 @@ def test_what_that_of_a_step_cannot_be(network: Network) -> None:
     for strange in (1, 0.0, "a", np.ones(3), {}):
         with pytest.raises(TypeError, match="reset: expected bool"):
             session.step(x, reset=strange)
-

@@ -392,7 +392,8 @@ void plain_cfc_backward(const CfcInputs<double>& in, const CfcGradients<double>&
     }
     begin_backward();
     if (grad.h0 == nullptr) continue;
-    std::copy(of_initial.begin(), of_initial.end(), grad.h0 + b * static_cast<int64_t>(state.size()));
+    std::copy(of_initial.begin(), of_initial.end(),
+              grad.h0 + b * static_cast<int64_t>(state.size()));
   }
 }
 

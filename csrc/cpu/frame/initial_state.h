@@ -41,7 +41,8 @@ struct InitialState {
   }
   // The state with which a step begins, from the one before it, of which every `distance`-th row is
   // read.
-  Rows<const T> begin_step(const ivec (&reset)[W], Rows<const T> state, int64_t distance = 1) const {
+  Rows<const T> begin_step(const ivec (&reset)[W], Rows<const T> state,
+                           int64_t distance = 1) const {
     for (int r = 0; r < W; ++r) {
       for (int64_t j = 0; j < count; ++j) {
         const vec before = S::load(state.at(r, j * distance));

@@ -29,9 +29,7 @@ def layer_resets(
     shape = ((batch, time) if batch_first else (time, batch)) if batched else (time,)
     if resets.shape != shape:
         axes = ("[B, T]" if batch_first else "[T, B]") if batched else "[T]"
-        raise ValueError(
-            f"resets: expected shape {axes} = {list(shape)}, got {list(resets.shape)}"
-        )
+        raise ValueError(f"resets: expected shape {axes} = {list(shape)}, got {list(resets.shape)}")
     if not batched:
         return resets.unsqueeze(0)
     return resets if batch_first else resets.transpose(0, 1)

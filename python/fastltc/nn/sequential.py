@@ -15,11 +15,11 @@ from fastltc.nn.sequence_layer import SequenceLayer
 class Sequential(nn.Sequential):
     r"""Layers on top of each other: liquid ones, and any modules between them.
 
-    Like ``torch.nn.Sequential``, but states, time steps, lengths and resets reach every liquid layer
-    (:class:`LTC`, :class:`CfC`, :class:`Bidirectional` or another :class:`Sequential`). The other
-    modules (``nn.Linear``, ``nn.Dropout``, ``nn.LayerNorm``, activations) see one tensor, all steps
-    at once; for a ``PackedSequence`` its data. Without ``return_sequences`` a liquid layer gives
-    its last output only, so it has to be the last liquid one.
+    Like ``torch.nn.Sequential``, but states, time steps, lengths and resets reach every liquid
+    layer (:class:`LTC`, :class:`CfC`, :class:`Bidirectional` or another :class:`Sequential`). The
+    other modules (``nn.Linear``, ``nn.Dropout``, ``nn.LayerNorm``, activations) see one tensor, all
+    steps at once; for a ``PackedSequence`` its data. Without ``return_sequences`` a liquid layer
+    gives its last output only, so it has to be the last liquid one.
 
     Args:
         args: the modules in order, or one ordered dictionary of them, as for
