@@ -40,9 +40,9 @@ HOT = re.compile(
     r"|stage_(given|weight_sums|input_gradient)_|memory_(step|state_gradient)_"
 )
 # 512 threads leave 128 registers, a warp of twelve slots 255. Where they do not suffice for one
-# layer (with resets: kind 3), some positions are written before and read after all loops, and nothing
-# within; several layers (kernels of kind 1) and mixed memory (2) may read one to three values in
-# each unfold or step: bytes spilled at most, by architecture.
+# layer, some positions are written before and read after all loops, and nothing within; several
+# layers (kernels of kind 1), mixed memory (2) and resets (3) may read one to three values in each
+# unfold or step: bytes spilled at most, by architecture.
 _BLACKWELL = ("100", "120")
 ALLOWED = {
     **{("ltc_persistent_backward_kernel<float, 8, 512, 0>", arch): 24 for arch in _BLACKWELL},

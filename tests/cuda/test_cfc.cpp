@@ -144,10 +144,8 @@ TEST(time_steps_and_lengths) {
 }
 
 TEST(resets) {
-  for (const CfcMode mode : kModes) {
-    every_way(CfcCase{.B = 6, .T = 5, .I = 3, .cells = {4, 3, 2}, .mode = mode, .resets = true},
-              check);
-  }
+  every_way(CfcCase{.B = 6, .T = 4, .I = 3, .cells = {4, 3, 2}, .resets = true}, check);
+  check({.B = 6, .T = 4, .I = 3, .cells = {7}, .mode = CfcMode::pure, .resets = true});
   CfcCase backbone{.B = 5, .T = 4, .I = 3, .cells = {9}, .backbone_layers = 2, .units = 11};
   backbone.initial_state = false;
   for (const bool memory : {false, true}) {
