@@ -58,6 +58,8 @@ struct SequenceInputs {
   bool timespans_per_neuron = false;
   const int64_t* lengths = nullptr;  // valid steps of each sample; null: T
   int64_t lengths_stride = 0;
+  // [B, T]: before which steps a sample's state, with its memory, is set to that of h0; null: none.
+  SequenceView<const bool> resets;
   MemoryParameters<T> memory;
 };
 

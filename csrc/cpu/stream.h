@@ -22,8 +22,9 @@ class StreamSession {
   // memory, but not overlap otherwise.
   virtual void step(const float* x, const float* dt, int64_t dt_stride, float* y) = 0;
 
-  // Zeros.
+  // Zeros; with `which` [streams] in those alone for which it says so.
   virtual void reset() = 0;
+  virtual void reset(const bool* which) = 0;
 
   // state [streams, state_size]: for each recurrent layer h [N] and, with mixed memory, c [N].
   virtual void get_state(float* state) const = 0;

@@ -29,6 +29,7 @@ class Session final : public StreamSession {
     layout_.step(memory(), streams_, x, dt, dt_stride, y);
   }
   void reset() override { clear(memory(), floats_); }
+  void reset(const bool* which) override { layout_.reset(memory(), streams_, which); }
   void get_state(float* state) const override { layout_.get_state(memory(), streams_, state); }
   void set_state(const float* state) override { layout_.set_state(memory(), streams_, state); }
 

@@ -14,6 +14,7 @@
 #include "cuda/cfc_tiled.cuh"
 #include "cuda/cfc_warp.cuh"
 #include "cuda/frame/launch.h"
+#include "cuda/frame/resets.cuh"
 #include "cuda/frame/scratch.h"
 #include "cuda/frame/state_copy.cuh"
 #include "cuda/frame/static_switch.h"
@@ -42,6 +43,9 @@ struct Pass {
   MemorySteps<T, false> memory{};
   T* turn[2] = {};
   T* of_layer[2] = {};
+  Resets<T> resets{};
+  // With resets, the states with which steps begin, [B][N] of one; backward of all, [rows][N].
+  T* begun = nullptr;
   // Forward.
   T* given = nullptr;
   T* given_memory = nullptr;
@@ -63,6 +67,7 @@ struct Pass {
   void take(Scratch& scratch, T* states) {
     const LayerSizes& size = in.size;
     const SequenceRows<T> rows = SequenceRows<T>::of(in);
+    resets = {rows, in.h0, size.N, stream};
     layer.size = size;
     layer.rows = rows;
     layer.mode = in.mode;
@@ -112,6 +117,9 @@ struct Pass {
     if (tiled()) {
       for (T*& buffer : turn) buffer = scratch.take<T>(size.B * size.N);
       for (T*& buffer : of_layer) buffer = scratch.take<T>(size.B * in.backbone_units);
+    }
+    if (resets.present() && (tiled() || backward)) {
+      begun = scratch.take<T>((backward ? rows.count : size.B) * size.N);
     }
     if (remembers() && (tiled() || backward)) {
       recalled = scratch.take<T>((backward ? rows.count : size.B) * size.N);
@@ -260,9 +268,14 @@ struct Pass {
     call.out = results;
     for (int64_t t = 0; t < in.size.T; ++t) {
       call.t = t;
-      call.held = call.own = state(t);
+      call.held = state(t);
+      if (t > 0 && resets.present()) {
+        resets.begin_step(t, by_sample(call.held), by_sample(begun));
+        call.held = begun;
+      }
+      call.own = call.held;
       if (remembers()) {
-        memory.step(t, state(t), recalled);
+        memory.step(t, call.held, recalled);
         call.own = recalled;
       }
       for (int64_t s = 0; s < count(); ++s) {
@@ -286,6 +299,11 @@ struct Pass {
     const CfcWanted<T> wanted{Wanted<T>::of(grad),
                               grad.timespans.data == nullptr ? nullptr : grad_dt, grad_pure};
     if (in.size.B > 0) {
+      if (resets.present()) {
+        clear_gradient(grad.h0, in.size.B * layer.state_width(), stream);
+        resets.begin_rows({grad.states, in.size.N, in.size.B * in.size.N, 1}, false,
+                          {begun, in.size.N, in.size.B * in.size.N, 1});
+      }
       run_plan<true>([&](auto& call) { call.grad = wanted; }, [&] { run_tiled(wanted); });
     }
     weight_gradients(grad);
@@ -325,7 +343,8 @@ struct Pass {
             sums.from_pitch = backbone ? from.units : N;
           }
           const bool recalls = remembers() && stage.role != StageRole::memory;
-          sums.own = (recalls ? recalled : grad.states) + stage.first;
+          const T* const before = resets.present() ? begun : grad.states;
+          sums.own = (recalls ? recalled : before) + stage.first;
           sums.own_pitch = N;
         },
         [&](int64_t s) { return tensors_of<T>(stages()[s], s, grad.parameters, grad.memory); });
@@ -342,6 +361,7 @@ struct Pass {
     launch_threads("cfc_tiled_last_gradient", cfc_tiled_last_gradient_kernel<T>, state_size, stream,
                    layer, wanted, call.g);
     if (remembers()) memory.begin(memory_half(wanted.grad_hn, N));
+    const SequenceView<T> grad_h0{wanted.grad_h0, layer.state_width(), 0, 1};
     for (int64_t t = in.size.T - 1; t >= 0; --t) {
       call.t = t;
       for (int64_t s = count() - 1; s >= 0; --s) {
@@ -355,10 +375,11 @@ struct Pass {
         launch_tiles("cfc_tiled_backward", cfc_tiled_backward_kernel<T>, B, call.stage.columns(),
                      stream, call);
       }
-      if (remembers()) memory.step_backward(t, call.before);
+      if (remembers()) memory.step_backward(t, call.before, memory_half(grad_h0, N));
       std::swap(call.g, call.before);
+      if (resets.present()) resets.begin_step_gradient(t, by_sample(call.g), grad_h0);
     }
-    if (wanted.grad_h0 != nullptr) write_state(call.g, wanted.grad_h0);
+    if (wanted.grad_h0 != nullptr && !resets.present()) write_state(call.g, wanted.grad_h0);
   }
 };
 

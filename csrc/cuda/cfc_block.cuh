@@ -282,6 +282,17 @@ struct BlockForward {
     swap_buffers(h, next);
   }
 
+  // The initial state, with which a sample begins: in shared memory only.
+  __device__ void begin(const BlockSample<T>& sample) const {
+    const CfcLayer<T>& layer = call.layer;
+    const int64_t N = layer.size.N;
+    for (int64_t j = place.first; j < N; j += place.step) {
+      h[j].value[place.part] = sample.is_there ? layer.initial(sample.b, j) : T(0);
+      if (!layer.remembers) continue;
+      c[j].value[place.part] = sample.is_there ? layer.initial(sample.b, N + j) : T(0);
+    }
+  }
+
   template <int gates>
   __device__ void run(const T* shared_weights, int64_t tile) {
     const CfcLayer<T>& layer = call.layer;
@@ -290,14 +301,18 @@ struct BlockForward {
     const BlockSample<T> sample(layer, tile, place.part);
     const int64_t steps = longest(layer, tile), b = sample.b;
     const bool remembers = layer.remembers;
+    begin(sample);
     for (int64_t j = place.first; j < N; j += place.step) {
-      const T state = sample.is_there ? layer.initial(b, j) : T(0);
-      h[j].value[place.part] = state;
-      if (remembers) c[j].value[place.part] = sample.is_there ? layer.initial(b, N + j) : T(0);
-      if (sample.is_there && out.states != nullptr) out.states[b * N + j] = state;
+      if (sample.is_there && out.states != nullptr) out.states[b * N + j] = h[j].value[place.part];
     }
     __syncthreads();
-    for (int64_t t = 0; t < steps; ++t) step<gates>(shared_weights, sample, t);
+    for (int64_t t = 0; t < steps; ++t) {
+      if (layer.rows.resets.data != nullptr) {
+        if (sample.is_there && layer.rows.begins_anew(b, t)) begin(sample);
+        __syncthreads();
+      }
+      step<gates>(shared_weights, sample, t);
+    }
     if (!sample.is_there) return;
     for (int64_t j = place.first; j < N; j += place.step) {
       const T state = h[j].value[place.part];
@@ -359,8 +374,9 @@ struct BlockBackward {
       } else if constexpr (role == StageRole::memory) {
         if (active) {
           const T* const keep = stage.kept + r * stage.kept_pitch + u * kKeptRows;
-          const T c_before =
-              t == 0 ? layer.initial(b, N + u) : keep[4 - layer.rows.B * stage.kept_pitch];
+          const T c_before = t == 0 || layer.rows.begins_anew(b, t)
+                                 ? layer.initial(b, N + u)
+                                 : keep[4 - layer.rows.B * stage.kept_pitch];
           T memory = gc[u].value[part];
           const Gates<T> sums = memory_backward(keep, c_before, before[u].value[part], memory);
           gc[u].value[part] = memory;
@@ -481,13 +497,30 @@ struct BlockBackward {
       }
     }
     __syncthreads();
+    // From the gradient of the state with which a step begins to that of the initial one, and to
+    // that of the state before, which has none.
+    const auto begin_step_gradient = [&] {
+      const bool adds = layer.rows.resets.data != nullptr;
+      const auto move = [&](T& value, int64_t channel) {
+        if (grad.grad_h0 != nullptr) {
+          T& to = grad.grad_h0[b * width + channel];
+          to = adds ? to + value : value;
+        }
+        value = T(0);
+      };
+      for (int64_t j = place.first; j < N; j += place.step) {
+        move(g[j].value[part], j);
+        if (remembers) move(gc[j].value[part], N + j);
+      }
+    };
     // All steps, so that dz is written in all rows.
-    for (int64_t t = layer.size.T - 1; t >= 0; --t) step<gates>(shared_weights, sample, t);
-    if (!sample.is_there || grad.grad_h0 == nullptr) return;
-    for (int64_t j = place.first; j < N; j += place.step) {
-      grad.grad_h0[b * width + j] = g[j].value[part];
-      if (remembers) grad.grad_h0[b * width + N + j] = gc[j].value[part];
+    for (int64_t t = layer.size.T - 1; t >= 0; --t) {
+      step<gates>(shared_weights, sample, t);
+      if (layer.rows.resets.data == nullptr) continue;
+      if (sample.is_there && layer.rows.begins_anew(b, t)) begin_step_gradient();
+      __syncthreads();
     }
+    if (sample.is_there) begin_step_gradient();
   }
 };
 

@@ -29,7 +29,7 @@ CfcSchedule cfc_schedule(const CfcInputs<T>& in, int64_t shared_limit) {
     most_neighbours =
         std::max(most_neighbours, stages[s].units + (s == 0 ? 0 : stages[s - 1].units));
   }
-  if (few && N <= 32 && in.backbone_layers == 0 && !remembers &&
+  if (few && N <= 32 && in.backbone_layers == 0 && !remembers && in.resets.data == nullptr &&
       most_neighbours <= (is_float64 ? 20 : 32)) {
     schedule.plan = CfcPlan::warp_per_sample;
     schedule.threads = 32;

@@ -10,6 +10,7 @@
 #include <mutex>
 
 #include "cuda/frame/launch.h"
+#include "cuda/frame/resets.cuh"
 #include "cuda/frame/scratch.h"
 #include "cuda/frame/static_switch.h"
 #include "cuda/ltc_cluster_backward.cuh"
@@ -38,11 +39,14 @@ struct ForwardPass : LtcPass<T> {
   using LtcPass<T>::memory;
   using LtcPass<T>::stream;
 
-  T* turn[2] = {};  // [N][B], where the tiled plan keeps no states
+  T* turn[2] = {};     // [N][B], where the tiled plan keeps no states
+  T* begun = nullptr;  // [N][B] with which a step begins, of the tiled plan with resets
 
   void take(Scratch& scratch, bool keeps_states) {
     LtcPass<T>::take(scratch, false);
-    if (!this->tiled() || keeps_states) return;
+    if (!this->tiled()) return;
+    begun = scratch.take<T>(this->resets.present() ? in.size.N * in.size.B : 0);
+    if (keeps_states) return;
     for (T*& state : turn) state = scratch.take<T>(in.size.N * in.size.B);
   }
 
@@ -100,13 +104,18 @@ struct ForwardPass : LtcPass<T> {
     copy_state(in.h0, this->by_neuron(state(0)), size.B, size.N, stream);
     for (int64_t t = 0; t < size.T; ++t) {
       int64_t index = t * of_step;
-      if (memory.present()) {
-        cell.step(t, state(index), state(index + 1));
-        ++index;
+      const T* from = state(index);
+      if (t > 0 && this->resets.present()) {
+        this->resets.begin_step(t, this->by_neuron(from), this->by_neuron(begun));
+        from = begun;
       }
-      for (int64_t u = 0; u < size.U; ++u, ++index) {
+      if (memory.present()) {
+        cell.step(t, from, state(index + 1));
+        from = state(++index);
+      }
+      for (int64_t u = 0; u < size.U; ++u, from = state(++index)) {
         launch_rows("ltc_tiled_forward", ltc_tiled_forward_kernel<T>, size.B, size.N, stream, call,
-                    t, u == size.U - 1, state(index), state(index + 1));
+                    t, u == size.U - 1, from, state(index + 1));
       }
     }
     const T* const last = state(size.T * of_step);
@@ -146,6 +155,9 @@ struct BackwardPass : LtcPass<T> {
   T* gt = nullptr;      // [T * U][N][B], of the plan with clusters
   // Of the plans by sample, with mixed memory.
   T* grad_c = nullptr;  // [B][N]
+  // With resets: the kept states, but where a step begins those with which it does; with mixed
+  // memory, which keeps what its cell makes of them, of the beginnings alone, [N][rows].
+  T* begun = nullptr;
 
   void take(Scratch& scratch) {
     LtcPass<T>::take(scratch, true);
@@ -158,6 +170,9 @@ struct BackwardPass : LtcPass<T> {
     sensory_parts = sum_parts(counts.sensory_synapses, rows.count);
     sums = scratch.take<SynapseSums<T>>(parts * counts.synapses);
     sensory_sums_ = scratch.take<SynapseSums<T>>(sensory_parts * counts.sensory_synapses);
+    begun = scratch.take<T>(!this->resets.present() ? 0
+                            : memory.present()      ? size.N * rows.count
+                                                    : (size.T * size.U + 1) * size.N * size.B);
     const bool by_neuron = this->tiled() || this->clusters();
     const int64_t channels = by_neuron ? size.N : in.nets > 1 ? in.nets : 0;
     grad_dt = scratch.take<T>(in.timespans.data == nullptr ? 0 : channels * rows.count);
@@ -190,6 +205,7 @@ struct BackwardPass : LtcPass<T> {
     this->sensory_sums();
     if (size.B > 0) {
       memory.prepare(grad.grad_hn);
+      begin_steps(grad);
       if (this->tiled()) {
         run_tiled(grad);
       } else if (this->clusters()) {
@@ -200,9 +216,33 @@ struct BackwardPass : LtcPass<T> {
     }
     sensory_gradients(grad);
     sum_over_rows(grad);
-    const LtcStateStrides strides = state_strides();
-    memory.gradients({grad.states, strides.sample, this->of_step() * strides.step, strides.neuron},
+    memory.gradients(this->resets.present() ? SequenceView<const T>{begun, 1, in.size.B, rows.count}
+                                            : states_before_steps(grad),
                      grad.memory, grad.x);
+  }
+  SequenceView<const T> states_before_steps(const LtcGradients<T>& grad) const {
+    const LtcStateStrides at = state_strides();
+    return {grad.states, at.sample, this->of_step() * at.step, at.neuron};
+  }
+  // What resets ask for, before the recurrence.
+  void begin_steps(const LtcGradients<T>& grad) const {
+    if (!this->resets.present()) return;
+    const LayerSizes& size = in.size;
+    clear_gradient(grad.h0, size.B * this->state_width(), stream);
+    const SequenceView<const T> before = states_before_steps(grad);
+    if (memory.present()) {
+      this->resets.begin_rows(before, false, {begun, 1, size.B, rows.count});
+      return;
+    }
+    const size_t count = static_cast<size_t>((size.T * size.U + 1) * size.N * size.B);
+    check(cudaMemcpyAsync(begun, grad.states, sizeof(T) * count, cudaMemcpyDeviceToDevice, stream),
+          "memcpy");
+    this->resets.begin_rows(before, true,
+                            {begun, before.stride_b, before.stride_t, before.stride_c});
+  }
+  // The states before unfolds.
+  const T* states_before(const LtcGradients<T>& grad) const {
+    return this->resets.present() && !memory.present() ? begun : grad.states;
   }
   LtcStateStrides state_strides() const {
     return ltc_state_strides(schedule, in.size, memory.present());
@@ -216,6 +256,7 @@ struct BackwardPass : LtcPass<T> {
   void run_persistent(const LtcGradients<T>& grad) const {
     PersistentBackward<T> call{common(grad)};
     call.grad_timespans = grad.timespans;
+    call.states_before = states_before(grad);
     call.synapse_sums = sums;
     call.most = static_cast<int>(ltc_layer_synapses(in.size, counts, in.nets));
     call.memory = memory.of_sample(grad.grad_hn);
@@ -280,19 +321,25 @@ struct BackwardPass : LtcPass<T> {
     const int64_t of_step = this->of_step();
     const MemorySteps<T, true> cell =
         memory.keeping(const_cast<T*>(grad.states) + (size.T * of_step + 1) * count);
+    const SequenceView<T> grad_h0{grad.h0, this->state_width(), 0, 1};
     for (int64_t t = size.T - 1; t >= 0; --t) {
       if (call.grad.of_steps()) add_output_gradient(t);
       for (int64_t u = size.U - 1; u >= 0; --u) {
         const int64_t at = (t * of_step + u) * count;
-        const T* const before = grad.states + at + (of_step - size.U) * count;
+        const int64_t from = at + (of_step - size.U) * count;
+        const T* const before = states_before(grad) + from;
+        const T* const after = grad.states + from + count;
         launch_rows("ltc_tiled_neuron", ltc_tiled_neuron_kernel<T>, size.B, size.N, stream, call, t,
-                    u == size.U - 1, before, before + count, gn + at);
+                    u == size.U - 1, before, after, gn + at);
         launch_rows("ltc_tiled_state", ltc_tiled_state_kernel<T>, size.B, size.N, stream, call, t,
-                    before, before + count, gn + at);
+                    before, after, gn + at);
       }
-      if (memory.present()) cell.step_backward(t, g);
+      if (memory.present()) cell.step_backward(t, g, memory_half(grad_h0, size.N));
+      if (this->resets.present()) {
+        this->resets.begin_step_gradient(t, this->by_neuron(g), grad_h0);
+      }
     }
-    if (grad.h0 != nullptr) this->write_state(g, grad.h0);
+    if (grad.h0 != nullptr && !this->resets.present()) this->write_state(g, grad.h0);
     add_timespans(static_cast<int>(size.N), grad.timespans);
     SummedRows<T> summed;
     summed.count = size.T * size.U * size.B;
@@ -300,9 +347,9 @@ struct BackwardPass : LtcPass<T> {
     summed.outer = count;
     summed.groups = size.U;
     summed.skipped = of_step - size.U;
-    summed.pre = grad.states + summed.skipped * count;
+    summed.pre = states_before(grad) + summed.skipped * count;
     summed.gn = gn;
-    summed.after = summed.pre + count;
+    summed.after = grad.states + (summed.skipped + 1) * count;
     synapse_sums(net.recurrent, summed, parts, sums);
   }
 

@@ -47,13 +47,14 @@ struct LtcSchedule {
 // - Else tiled: the parameters do not fit into a block's registers.
 //
 // float64 takes the same plans with 4 slots (2 in a block): its values take two registers. It never
-// takes clusters, whose shared memory it would need twice; neither does mixed memory.
+// takes clusters, whose shared memory it would need twice; neither do mixed memory and resets.
 // Several layers beside each other (`nets` of them; sizes and counts are those of all together)
 // take the plan of one with the mean number of synapses, and a warp or block runs a sample of one
 // layer. Which of them has more is not known here: a block takes those that have at most 4096 in
-// any case. They take no clusters.
+// any case. They take no clusters. With resets neither they nor mixed memory take blocks.
 LtcSchedule ltc_schedule(const LayerSizes& size, const LtcCounts& counts, bool is_float64,
-                         const LtcDevice& device = {}, int64_t nets = 1, bool memory = false);
+                         const LtcDevice& device = {}, int64_t nets = 1, bool memory = false,
+                         bool resets = false);
 
 // Problems that take clusters where a device has them: float32, up to 256 neurons, more than 4096
 // synapses and at least a quarter of the matrix, all of which that plan evaluates; one layer

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "cuda/frame/launch.h"
+#include "cuda/frame/resets.cuh"
 #include "cuda/frame/scratch.h"
 #include "cuda/frame/state_copy.cuh"
 #include "cuda/frame/static_switch.h"
@@ -29,6 +30,7 @@ struct LtcPass {
   T* num = nullptr;
   T* den = nullptr;
   MemoryPass<T> memory{};
+  Resets<T> resets{};
 
   bool tiled() const { return schedule.plan == LtcPlan::tiled; }
   bool clusters() const { return schedule.plan == LtcPlan::cluster_per_tile; }
@@ -43,6 +45,7 @@ struct LtcPass {
     const LayerSizes& size = in.size;
     const LtcParameters<T>& p = in.parameters;
     rows = SequenceRows<T>::of(in);
+    resets = {rows, in.h0, size.N, stream};
     net.size = size;
     net.recurrent.given = {p.sigma, p.mu, p.w, p.erev};
     net.nets = static_cast<int>(in.nets);
@@ -133,7 +136,11 @@ struct LtcPass {
   void with_instance(const Run& run) const {
     static_switch<kMixedMemory, kLayers, kOneLayer>(kind(), [&](auto kind) {
       if (schedule.plan == LtcPlan::block_per_sample) {
-        run(Constant<sizeof(T) == 8 ? 2 : 8>(), Constant<512>(), kind);
+        constexpr Constant<sizeof(T) == 8 ? 2 : 8> slots;
+        if constexpr (kind() == kOneLayer) {
+          if (resets.present()) return run(slots, Constant<512>(), Constant<kWithResets>());
+        }
+        run(slots, Constant<512>(), kind);
       } else if constexpr (sizeof(T) == 8) {
         run(Constant<4>(), Constant<kWarp>(), kind);
       } else {

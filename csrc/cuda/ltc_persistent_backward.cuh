@@ -10,6 +10,7 @@ template <typename T>
 struct PersistentBackward : LtcBackward<T> {
   // null: not wanted. Where all neurons share a step, channels are layers.
   SequenceView<T> grad_timespans{};
+  const T* states_before = nullptr;        // unfolds: as grad.states, but where resets begin a step
   SynapseSums<T>* synapse_sums = nullptr;  // [y of the grid][synapses]
   int most = 0;                            // synapses of any layer
   SampleMemory<T> memory{};
@@ -82,7 +83,7 @@ __device__ void persistent_backward_sample(const PersistentBackward<T>& call,
                                            const Role<T, slots>& role, const CollectRole& collect,
                                            int sample, const BackwardShared<T>& shared,
                                            SynapseSums<T> (&sums)[slots], T* warp_sums) {
-  constexpr bool one_warp = max_threads == kWarp;
+  constexpr bool one_warp = max_threads == kWarp, resets = takes_resets<one_warp, kind>;
   const Network<T>& net = call.net;
   const Synapses<T>& list = net.recurrent;
   const Layer<T, kind> layer{net};
@@ -118,6 +119,20 @@ __device__ void persistent_backward_sample(const PersistentBackward<T>& call,
   };
   const auto output_gradient = [&](int64_t b, int64_t t, int own) {
     return call.output_gradient(b, t, int64_t{layer.index()} * outputs + own);
+  };
+  // From the gradient of the state with which a step begins to that of the initial one, and to that
+  // of the state before, which has none.
+  const auto begin_step_gradient = [&] {
+    if (opaque(thread) >= neurons) return;
+    if (call.grad.grad_h0 != nullptr) {
+      const int64_t width = mixed ? 2 * list.neurons : list.neurons;
+      T* const to =
+          call.grad.grad_h0 + int64_t{opaque(sample)} * width + layer.first_neuron() + thread;
+      *to += shared.g[thread];
+      if constexpr (mixed) to[neurons] += grad_c();
+    }
+    shared.g[thread] = T(0);
+    if constexpr (mixed) grad_c() = T(0);
   };
   const bool has_outputs = call.grad.grad_output.data != nullptr;
   // shared.g[j] is thread j's between two barriers.
@@ -169,13 +184,17 @@ __device__ void persistent_backward_sample(const PersistentBackward<T>& call,
     for (int n = 0; n < 2; ++n) {
       if (read[n] >= 0) after[n] = call.grad.states[state_at(t, unfolds) + read[n]];
     }
+    if (resets && call.rows.begins_anew(b, t + 1)) {
+      barrier<one_warp>();
+      begin_step_gradient();
+    }
     if (has_outputs && call.grad.return_sequences) {
       // The last unfold's gradients are written by the threads that collect them.
       barrier<one_warp>();
       if (opaque(thread) < outputs) shared.g[thread] += output_gradient(b, t, thread);
     }
     for (int u = unfolds - 1; u >= 0; --u) {
-      if (opaque(thread) < neurons) shared.v[thread] = call.grad.states[state_at(t, u) + thread];
+      if (opaque(thread) < neurons) shared.v[thread] = call.states_before[state_at(t, u) + thread];
       barrier<one_warp>();
       T s[slots];
       T num = 0, den = 0;
@@ -292,8 +311,9 @@ __device__ void persistent_backward_sample(const PersistentBackward<T>& call,
       barrier<one_warp>();
       if (opaque(thread) < neurons) {
         const T* const kept = gates_at(t) + thread;
-        const T before =
-            t > 0 ? (gates_at(t - 1) + thread)[4 * neurons] : call.memory.initial(b, thread);
+        const T before = t > 0 && !(resets && call.rows.begins_anew(b, t))
+                             ? (gates_at(t - 1) + thread)[4 * neurons]
+                             : call.memory.initial(b, thread);
         T carried = grad_c();
         const Gates<T> grad =
             memory_backward<T>({kept[0], kept[neurons], kept[2 * neurons], kept[3 * neurons]},
@@ -309,6 +329,8 @@ __device__ void persistent_backward_sample(const PersistentBackward<T>& call,
     }
   }
   barrier<one_warp>();
+  if (resets && call.rows.resets.data != nullptr) return begin_step_gradient();
+  // In full: by the same function large blocks would spill.
   if (call.grad.grad_h0 != nullptr && opaque(thread) < neurons) {
     const int64_t width = mixed ? 2 * list.neurons : list.neurons;
     T* const to = call.grad.grad_h0 + int64_t{sample} * width + layer.first_neuron() + thread;

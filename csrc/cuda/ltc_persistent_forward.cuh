@@ -58,6 +58,15 @@ __device__ void persistent_forward_sample(const PersistentForward<T>& call,
   }
   barrier<one_warp>();
   for (int64_t t = 0; t < length; ++t) {
+    if (takes_resets<one_warp, kind> && call.rows.begins_anew(b, t)) {
+      FASTLTC_UNROLL
+      for (int n = 0; n < 2; ++n) {
+        if (read[n] >= 0) v[n] = state_or_zero(call.h0, b, base + read[n]);
+        if (own[n] >= 0) from[own[n]] = v[n];
+      }
+      if (mixed && led >= 0 && led < neurons) c = call.memory.initial(b, led);
+      barrier<one_warp>();
+    }
     const StepSums<T> now = step[0];
     const T rate = reciprocal(role.capacity[1] + step[1].dt * step[1].den);
     const T leaky_num = step[1].dt * step[1].num * rate;

@@ -50,7 +50,7 @@ int64_t ltc_layer_synapses(const LayerSizes& size, const LtcCounts& counts, int6
 }
 
 LtcSchedule ltc_schedule(const LayerSizes& size, const LtcCounts& counts, bool is_float64,
-                         const LtcDevice& device, int64_t nets, bool memory) {
+                         const LtcDevice& device, int64_t nets, bool memory, bool resets) {
   LtcSchedule schedule;
   const int64_t neurons = size.N / nets, synapses = (counts.synapses + nets - 1) / nets;
   const auto blocks = [&](int64_t most) {
@@ -61,7 +61,7 @@ LtcSchedule ltc_schedule(const LayerSizes& size, const LtcCounts& counts, bool i
     schedule.threads = 32;
     schedule.slots = synapses <= 96 || is_float64 ? 4 : synapses <= 192 ? 8 : 12;
     schedule.blocks = blocks(kMaxWarps);
-  } else if (neurons <= kMaxThreads &&
+  } else if (neurons <= kMaxThreads && !(resets && (nets > 1 || memory)) &&
              ltc_layer_synapses(size, counts, nets) <= kMaxBlockSynapses) {
     schedule.plan = LtcPlan::block_per_sample;
     schedule.slots = is_float64 ? 2 : 8;
@@ -72,7 +72,7 @@ LtcSchedule ltc_schedule(const LayerSizes& size, const LtcCounts& counts, bool i
       schedule.threads *= 2;
     }
     schedule.blocks = blocks(kMaxBlocks);
-  } else if (nets == 1 && !memory && ltc_keeps_rates(size, counts, is_float64)) {
+  } else if (nets == 1 && !memory && !resets && ltc_keeps_rates(size, counts, is_float64)) {
     set_clusters(schedule, size, device);
   }
   return schedule;

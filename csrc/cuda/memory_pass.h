@@ -2,6 +2,7 @@
 // it lies in the scratch memory of a call.
 #pragma once
 
+#include "cuda/frame/resets.cuh"
 #include "cuda/frame/state_copy.cuh"
 #include "cuda/memory.cuh"
 #include "cuda/stage_pass.h"
@@ -23,19 +24,27 @@ struct MemorySteps {
 
   // Begins with this memory; backward, with this gradient of it.
   void begin(const SequenceView<const T>& state) const {
-    const SequenceView<T> to{call.c, call.stage.units, 0, 1};
-    copy_state(state, to, call.rows.B, call.stage.units, stream);
+    copy_state(state, memory(), call.rows.B, call.stage.units, stream);
   }
+  SequenceView<T> memory() const { return {call.c, call.stage.units, 0, 1}; }
+  Resets<T> resets() const { return {call.rows, call.c0, call.stage.units, stream}; }
+  // From h to v. Where there are resets, of the memory too.
   void step(int64_t t, const T* h, T* v) const {
+    if (t > 0 && resets().present()) {
+      const SequenceView<T> c = memory();
+      resets().begin_step(t, {c.data, c.stride_b, c.stride_t, c.stride_c}, c);
+    }
     launch_tiles("memory_step", memory_step_kernel<T, by_neuron>, call.rows.B, call.stage.width(),
                  stream, call, t, h, v);
   }
   // From the gradient of v to that of h, both in g.
-  void step_backward(int64_t t, T* g) const {
+  // `grad_c0` is that of the initial memory, to which resets add.
+  void step_backward(int64_t t, T* g, const SequenceView<T>& grad_c0) const {
     launch_threads("memory_step_gradient", memory_step_gradient_kernel<T, by_neuron>,
                    call.rows.B * call.stage.units, stream, call, t, g);
     launch_tiles("memory_state_gradient", memory_state_gradient_kernel<T, by_neuron>, call.rows.B,
                  call.stage.units, stream, call, t, g);
+    if (resets().present()) resets().begin_step_gradient(t, memory(), grad_c0);
   }
   // The memory, or its gradient, into its half of the state.
   void end(const SequenceView<T>& state) const {
@@ -117,7 +126,7 @@ struct MemoryPass {
   }
 
   // After the recurrence: the gradients of the parameters, and what is added to that of x, which
-  // has been written. h [B, T, N] is the state before each step.
+  // has been written. h [B, T, N] is the state with which each step begins.
   void gradients(const SequenceView<const T>& h, const MemoryGradients<T>& grad,
                  const SequenceView<T>& grad_x) const {
     if (!present()) return;

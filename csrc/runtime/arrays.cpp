@@ -10,10 +10,6 @@ namespace py = pybind11;
 
 namespace fastltc::runtime {
 
-namespace {
-
-// Throws where a class says more than its numbers, which would be lost: masked arrays, quantities
-// with a unit; also in lists.
 void refuse_more_than_numbers(const char* name, py::handle object) {
   if (is_array(object.ptr())) return;
   for (const char* part : {"mask", "unit", "units"}) {
@@ -32,8 +28,6 @@ void refuse_more_than_numbers(const char* name, py::handle object) {
     }
   }
 }
-
-}  // namespace
 
 py::object convert(const char* name, PyObject* object) {
   const auto from_any = [](PyObject* from, PyObject* descriptor, int flags) {

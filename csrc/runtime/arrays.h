@@ -79,6 +79,10 @@ inline bool is_plain(PyObject* object) { return is_array(object) && has_plain_me
 // Whatever numpy makes real numbers of, as a plain array. Throws TypeError, naming the argument.
 pybind11::object convert(const char* name, PyObject* object);
 
+// Throws TypeError where a class says more than its numbers, which would be lost: masked arrays,
+// quantities with a unit; also in lists, which have to end.
+void refuse_more_than_numbers(const char* name, pybind11::handle object);
+
 // An array to read: the argument itself where it is plain, else a copy that lives as long as this.
 class Input {
  public:

@@ -5,10 +5,10 @@
 
 #include <pybind11/numpy.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <cstdio>
-#include <cstring>
 #include <limits>
 #include <memory>
 #include <new>
@@ -19,6 +19,7 @@
 #include "cpu/stream.h"
 #include "runtime/arrays.h"
 #include "runtime/calls.h"
+#include "runtime/flags.h"
 #include "runtime/model.h"
 #include "runtime/session_text.h"
 #include "runtime/unlocked.h"
@@ -152,8 +153,12 @@ class TimeSteps {
 
 // --- steps ---
 
-bool overlap(const float* x, int64_t x_size, const float* y, int64_t y_size) {
-  return x < y + y_size && y < x + x_size;
+// Whether so many values share memory with an array.
+template <typename V>
+bool overlap(const V* from, int64_t count, const ArrayView& array) {
+  const auto begin = reinterpret_cast<uintptr_t>(from);
+  const auto other = reinterpret_cast<uintptr_t>(array.data);
+  return begin < other + array.size() * sizeof(float) && other < begin + count * sizeof(V);
 }
 
 // Rows of x that a step reads, `steps` of them one after another, and what belongs to them.
@@ -163,6 +168,10 @@ struct Steps {
   const float* dt = nullptr;
   int64_t dt_step = 0;    // from one step's dt to the next's
   int64_t dt_stride = 0;  // from one stream's to the next's
+  // Whether all streams, or each of them, begin a step anew; null: none does.
+  const bool* resets = nullptr;
+  int64_t resets_step = 0;  // from one step's to the next's
+  bool resets_each = false;
   float* y = nullptr;
 
   // Whether all of them ran; not so when a signal handler raised.
@@ -176,32 +185,72 @@ struct Steps {
       const Unlocked unlocked(unlock);
       const int64_t end = steps - t > most ? t + most : steps;
       for (; t < end; ++t) {
+        if (resets != nullptr) begin(session, resets + t * resets_step);
         session.cpp->step(x + t * session.streams * session.inputs, dt + t * dt_step, dt_stride,
                           y + t * session.streams * session.outputs);
       }
     }
     return true;
   }
+
+ private:
+  void begin(Session& session, const bool* anew) const {
+    if (!resets_each) {
+      if (*anew) session.cpp->reset();
+    } else if (std::find(anew, anew + session.streams, true) != anew + session.streams) {
+      session.cpp->reset(anew);
+    }
+  }
 };
 
+void take_resets(const Session& self, const char* name, const Flags& resets, bool sequence,
+                 Steps& steps) {
+  const auto has_shape = [&](Shape shape) {
+    if (!resets.is_array()) return false;
+    return sequence ? resets.view().has_shape_after(steps.steps, shape)
+                    : resets.view().has_shape(shape);
+  };
+  const bool each = has_shape({self.streams});
+  if (!each && !(sequence ? has_shape({}) : !resets.is_array())) {
+    const std::string streams = std::to_string(self.streams);
+    throw py::value_error(
+        std::string(name) + ": expected " +
+        (sequence ? "shape [T] or [T, " + streams + "], T = " + std::to_string(steps.steps)
+                  : "a bool or shape [" + streams + "]") +
+        ", got " + (resets.is_array() ? resets.view().shape_text() : "one bool"));
+  }
+  steps.resets = resets.data();
+  steps.resets_each = each;
+  if (sequence) steps.resets_step = each ? self.streams : 1;
+}
+
 PyObject* finish(Session& self, Steps steps, const ArrayView& x, const TimeSteps& dt,
-                 py::object out) {
+                 const Flags& resets, py::object out) {
   // What the outputs would overwrite before it is read.
   std::vector<float> x_copy, dt_copy;
+  std::unique_ptr<bool[]> resets_copy;
   const ArrayView y(out.ptr());
   steps.x = x.data;
   steps.y = y.data;
   // Rows may take the place of rows, as long as both are of one size.
   const bool in_place = x.data == y.data && self.inputs == self.outputs;
-  if (!in_place && overlap(x.data, x.size(), y.data, y.size())) {
+  if (!in_place && overlap(x.data, x.size(), y)) {
     x_copy.assign(x.data, x.data + x.size());
     steps.x = x_copy.data();
   }
   if (dt.is_array()) {
     const ArrayView times = dt.view();
-    if (overlap(times.data, times.size(), y.data, y.size())) {
+    if (overlap(times.data, times.size(), y)) {
       dt_copy.assign(times.data, times.data + times.size());
       steps.dt = dt_copy.data();
+    }
+  }
+  if (resets.is_array()) {
+    const int64_t count = resets.view().size();
+    if (overlap(steps.resets, count, y)) {
+      resets_copy.reset(new bool[static_cast<size_t>(count)]);
+      std::copy_n(steps.resets, count, resets_copy.get());
+      steps.resets = resets_copy.get();
     }
   }
   if (!steps.run(self)) return nullptr;
@@ -211,12 +260,13 @@ PyObject* finish(Session& self, Steps steps, const ArrayView& x, const TimeSteps
 // One time step, or a sequence of them: x [T, S, I], where `sequence` is set, else [S, I]; without
 // S for one stream.
 PyObject* advance(PyObject* object, PyObject* const* arguments, Py_ssize_t count,
-                  PyObject* keywords, const Signature<3>& signature, bool sequence) {
+                  PyObject* keywords, const Signature<4>& signature, bool sequence) {
   return guarded([&]() -> PyObject* {
     Session& self = self_of(object);
-    PyObject* values[3] = {};
+    PyObject* values[4] = {};
     signature.parse(arguments, count, keywords, values);
     const char *const x_name = signature.names[0], *const dt_name = signature.names[1];
+    const char* const resets_name = signature.names[3];
     const Input input(x_name, values[0]);
     const ArrayView& x = input.view;
     Steps steps;
@@ -251,12 +301,14 @@ PyObject* advance(PyObject* object, PyObject* const* arguments, Py_ssize_t count
       if (sequence) steps.dt_step = each ? self.streams : 1;
       steps.dt_stride = each ? 1 : 0;
     }
-    return finish(self, steps, x, dt, output_array(values[2], x, self.outputs));
+    const Flags resets(resets_name, values[3]);
+    if (resets) take_resets(self, resets_name, resets, sequence, steps);
+    return finish(self, steps, x, dt, resets, output_array(values[2], x, self.outputs));
   });
 }
 
-constexpr Signature<3> kStep = {"step", {"x", "dt", "out"}, 1};
-constexpr Signature<3> kRun = {"run", {"xs", "timespans", "out"}, 1};
+constexpr Signature<4> kStep = {"step", {"x", "dt", "out", "reset"}, 1};
+constexpr Signature<4> kRun = {"run", {"xs", "timespans", "out", "resets"}, 1};
 
 PyObject* step(PyObject* object, PyObject* const* arguments, Py_ssize_t count, PyObject* keywords) {
   return advance(object, arguments, count, keywords, kStep, false);
@@ -309,7 +361,7 @@ PyObject* reset(PyObject* object, PyObject* const* arguments, Py_ssize_t count,
       self.cpp->reset();
       Py_RETURN_NONE;
     }
-    std::vector<int64_t> chosen;
+    const auto chosen = std::make_unique<bool[]>(static_cast<size_t>(self.streams));
     const auto add = [&](py::handle index) {
       // A bool is an index to Python, but a list of them would be meant as a mask.
       if (PyBool_Check(index.ptr()) || !PyIndex_Check(index.ptr())) {
@@ -322,7 +374,7 @@ PyObject* reset(PyObject* object, PyObject* const* arguments, Py_ssize_t count,
         throw py::index_error("streams: expected indices of " + streams_text(self.streams) +
                               ", got " + std::to_string(value));
       }
-      chosen.push_back(value < 0 ? value + self.streams : value);
+      chosen[static_cast<size_t>(value < 0 ? value + self.streams : value)] = true;
     };
     // Arrays are both.
     if (PyIndex_Check(values[0]) && !PySequence_Check(values[0])) {
@@ -330,14 +382,8 @@ PyObject* reset(PyObject* object, PyObject* const* arguments, Py_ssize_t count,
     } else {
       for (const py::handle index : py::iter(values[0])) add(index);
     }
-    const size_t width = static_cast<size_t>(self.state_size);
-    std::vector<float> state(static_cast<size_t>(self.streams) * width);
     const InUse in_use(self);
-    self.cpp->get_state(state.data());
-    for (const int64_t stream : chosen) {
-      std::memset(state.data() + static_cast<size_t>(stream) * width, 0, width * sizeof(float));
-    }
-    self.cpp->set_state(state.data());
+    self.cpp->reset(chosen.get());
     Py_RETURN_NONE;
   });
 }

@@ -4,7 +4,7 @@
 namespace fastltc::runtime {
 
 inline constexpr const char* kStepText =
-    R"(step($self, x, dt=1.0, out=None)
+    R"(step($self, x, dt=1.0, out=None, reset=None)
 --
 
 Run one time step of every stream.
@@ -16,6 +16,8 @@ Args:
         or one for each stream, ``[S]``.
     out: float32, C-contiguous array of the shape of the result, to write it to. It may share
         memory with ``x`` and ``dt``.
+    reset: set the state to zeros before the step: a bool, or one for each stream, ``[S]``; no by
+        default.
 
 Returns:
     Outputs, float32, ``[S, M]``, or ``[M]`` for an ``x`` of ``[I]``; ``out`` if it is given.
@@ -24,11 +26,11 @@ Raises:
     ValueError: if a shape is wrong, or a number is not finite or a time step negative. The state
         is then as it was before.
     TypeError: if an argument holds no real numbers, or more than numbers (a masked array, one with
-        a unit), or ``out`` is no array of float32.
+        a unit), a reset is no bool, or ``out`` is no array of float32.
     RuntimeError: if another thread is using the session.)";
 
 inline constexpr const char* kRunText =
-    R"(run($self, xs, timespans=None, out=None)
+    R"(run($self, xs, timespans=None, out=None, resets=None)
 --
 
 Run a sequence of time steps; the state carries over from and to other calls.
@@ -42,6 +44,8 @@ Args:
         a number, ``[T]`` or ``[T, S]``; 1 by default.
     out: float32, C-contiguous array of the shape of the result, to write it to. It may share
         memory with ``xs`` and ``timespans``.
+    resets: before which steps the state is set to zeros, bool, ``[T]`` or ``[T, S]``; before none
+        by default.
 
 Returns:
     Outputs, float32, ``[T, S, M]``, or ``[T, M]`` for ``xs`` of ``[T, I]``; ``out`` if it is given.

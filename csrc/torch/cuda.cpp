@@ -34,7 +34,7 @@ struct Cuda {
   static cuda::LtcSchedule schedule(const LtcArguments& layer, const LtcInputs<T>& in) {
     return cuda::ltc_schedule(in.size, layer.counts(), sizeof(T) == 8,
                               cuda::ltc_device(layer.x.get_device_index()), in.nets,
-                              in.memory.weight != nullptr);
+                              in.memory.weight != nullptr, in.resets.data != nullptr);
   }
   template <typename T>
   static void forward(const LtcArguments& layer, const LtcInputs<T>& in, const LtcOutputs<T>& out) {

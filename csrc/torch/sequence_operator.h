@@ -50,6 +50,7 @@ struct SequenceArguments {
   const OptionalTensor& h0;
   const OptionalTensor& timespans;
   const OptionalTensor& lengths;
+  const OptionalTensor& resets;
   const Tensors& parameters;
   const Tensors& memory;  // the memory cell's [4N, I], [4N] and [4N, N], or none
 
@@ -86,6 +87,7 @@ struct SequenceArguments {
     check.value("h0", h0, has_memory() ? "[B, 2 N]" : "[B, N]", {size.B, state_width()});
     check_memory(check);
     check_lengths(check);
+    check_resets(check);
     if (!timespans.has_value()) return;
     if (timespans_per_neuron()) {
       check.value("timespans", timespans, "[B, T, N]", {size.B, size.T, size.N});
@@ -124,6 +126,16 @@ struct SequenceArguments {
       return "expected values of 0 to T = " + std::to_string(size.T) + ", got " +
              std::to_string(low) + " to " + std::to_string(high);
     });
+  }
+
+  void check_resets(const ArgumentCheck& check) const {
+    if (!resets.has_value()) return;
+    check.device("resets", *resets);
+    check.that(
+        resets->scalar_type() == ScalarType::Bool, "resets",
+        [&] { return "expected torch.bool, got " + dtype_text(resets->scalar_type()); },
+        Fault::type);
+    check.shape("resets", *resets, "[B, T]", std::array{size.B, size.T});
   }
 
   template <typename T>
@@ -182,6 +194,7 @@ struct SequenceArguments {
       in.lengths = lengths->const_data_ptr<int64_t>();
       in.lengths_stride = lengths->stride(0);
     }
+    if (resets.has_value()) in.resets = sequence_view<bool>(*resets);
     if (has_memory()) {
       in.memory.weight = contiguous_memory[0].const_data_ptr<T>();
       in.memory.bias = contiguous_memory[1].const_data_ptr<T>();
@@ -195,9 +208,9 @@ struct SequenceOperator {
   // -> output, hn, states
   static std::tuple<Tensor, Tensor, Tensor> forward(
       const Tensor& x, const OptionalTensor& h0, const OptionalTensor& timespans,
-      const OptionalTensor& lengths, const Tensors& parameters, const Tensors& memory, Own... own,
-      bool return_sequences, bool time_major, bool save_states) {
-    Layer layer{{x, h0, timespans, lengths, parameters, memory}, own...};
+      const OptionalTensor& lengths, const OptionalTensor& resets, const Tensors& parameters,
+      const Tensors& memory, Own... own, bool return_sequences, bool time_major, bool save_states) {
+    Layer layer{{x, h0, timespans, lengths, resets, parameters, memory}, own...};
     const int64_t states_numel = checked(layer, ArgumentCheck(Layer::forward_name, x));
     const LayerSizes& size = layer.size;
     Tensor output = return_sequences ? new_sequence(x, size.B, size.T, size.M, time_major)
@@ -221,9 +234,10 @@ struct SequenceOperator {
   static std::tuple<Tensor, Tensor, Tensor, Tensors, Tensors> backward(
       const OptionalTensor& grad_output, const OptionalTensor& grad_hn, const Tensor& states,
       const Tensor& x, const OptionalTensor& h0, const OptionalTensor& timespans,
-      const OptionalTensor& lengths, const Tensors& parameters, const Tensors& memory, Own... own,
-      bool return_sequences, bool time_major, bool timespans_grad) {
-    Layer layer{{x, h0, timespans, lengths, parameters, memory}, own...};
+      const OptionalTensor& lengths, const OptionalTensor& resets, const Tensors& parameters,
+      const Tensors& memory, Own... own, bool return_sequences, bool time_major,
+      bool timespans_grad) {
+    Layer layer{{x, h0, timespans, lengths, resets, parameters, memory}, own...};
     const ArgumentCheck check(Layer::backward_name, x);
     const int64_t states_numel = checked(layer, check);
     const LayerSizes& size = layer.size;
@@ -294,8 +308,8 @@ struct SequenceOperator {
 inline void define_sequence_operators(torch::stable::detail::StableLibrary& library,
                                       const std::string& layer, const std::string& own) {
   const std::string arguments =
-      "Tensor x, Tensor? h0, Tensor? timespans, Tensor? lengths, Tensor[] parameters, "
-      "Tensor[] memory, " +
+      "Tensor x, Tensor? h0, Tensor? timespans, Tensor? lengths, Tensor? resets, "
+      "Tensor[] parameters, Tensor[] memory, " +
       own + ", bool return_sequences, bool time_major, ";
   const std::string forward = layer + "_forward(" + arguments +
                               "bool save_states) -> (Tensor output, Tensor hn, Tensor states)";

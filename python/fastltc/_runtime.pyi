@@ -42,12 +42,14 @@ class Session(_Sizes):
         x: npt.ArrayLike,
         dt: npt.ArrayLike = 1.0,
         out: npt.NDArray[np.float32] | None = None,
+        reset: npt.ArrayLike | None = None,
     ) -> npt.NDArray[np.float32]: ...
     def run(
         self,
         xs: npt.ArrayLike,
         timespans: npt.ArrayLike | None = None,
         out: npt.NDArray[np.float32] | None = None,
+        resets: npt.ArrayLike | None = None,
     ) -> npt.NDArray[np.float32]: ...
     def reset(self, streams: SupportsIndex | Iterable[SupportsIndex] | None = None) -> None: ...
     def get_state(self) -> npt.NDArray[np.float32]: ...

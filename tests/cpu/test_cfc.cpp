@@ -49,6 +49,20 @@ TEST(batches_of_every_width) {
   }
 }
 
+TEST(resets) {
+  for (const int64_t B : {5, 33}) {
+    for (const bool memory : {false, true}) {
+      CfcCase all{.B = B, .T = 5, .I = 3, .cells = {4, 3, 2}};
+      all.resets = true;
+      all.memory = memory;
+      every_way(all, [](CfcCase c) {
+        c.initial_state = c.timespans != 1;
+        check(c);
+      });
+    }
+  }
+}
+
 TEST(mixed_memory) {
   for (const CfcMode mode : kModes) {
     CfcCase wired{.B = 18, .T = 5, .I = 3, .cells = {5, 3, 2}, .mode = mode, .masked = true};

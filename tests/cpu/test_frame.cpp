@@ -84,7 +84,7 @@ struct LeakyBackward {
       const auto sum = input_sum(step, in.size.I, r);
       clear_rows(grad_u.at(r, 0), in.size.I);
       for (int64_t j = 0; j < in.size.N; ++j) {
-        const auto h = S::load(step.states.at(r, j)), g = S::load(grad_after.at(r, j));
+        const auto h = S::load(step.before.at(r, j)), g = S::load(grad_after.at(r, j));
         const auto g_dt = g * step.time(r, j);
         S::store(grad_before.at(r, j), g - g_dt);
         add_to_row(sums.a, j, g_dt * sum);

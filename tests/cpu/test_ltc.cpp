@@ -50,6 +50,20 @@ TEST(time_steps_and_lengths) {
   }
 }
 
+TEST(resets) {
+  for (const int64_t B : {5, 33}) {
+    for (const bool memory : {false, true}) {
+      LtcCase all{.B = B, .T = 5, .I = 3, .N = 6, .M = 2, .U = 2, .density = 0.7};
+      all.resets = true;
+      all.memory = memory;
+      every_way(all, [](LtcCase c) {
+        c.initial_state = c.timespans != 1;
+        check(c);
+      });
+    }
+  }
+}
+
 TEST(options) {
   check({.B = 9, .T = 3, .I = 2, .N = 6, .M = 3, .U = 6, .density = 0.5, .softplus = false});
   check({.B = 9, .T = 3, .I = 2, .N = 6, .M = 3, .U = 6, .density = 0.5, .maps = false});

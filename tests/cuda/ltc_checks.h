@@ -45,7 +45,7 @@ struct CudaLtc : Ltc {
 inline LtcSchedule chosen_schedule(const LtcProblem& problem) {
   const LtcCase& c = problem.c;
   return cuda::ltc_schedule({c.B, c.T, c.inputs(), c.neurons(), c.outputs(), c.U}, problem.counts(),
-                            false, {}, c.nets);
+                            false, {}, c.nets, c.memory, c.resets);
 }
 
 // The plans that can run a problem, the one that would be chosen or not. So few blocks that some
@@ -59,16 +59,17 @@ inline std::vector<LtcSchedule> possible_schedules(const LtcProblem& problem) {
     if (c.N > 32 || (slots == 8 && !plain) || (slots == 12 && c.memory)) continue;
     schedules.push_back({LtcPlan::warp_per_sample, 32, slots, blocks});
   }
-  const bool fits = c.nets == 1 ? problem.counts().synapses <= 4096
-                                : c.N <= 32 || chosen_schedule(problem).plan != LtcPlan::tiled;
+  bool fits = c.nets == 1 ? problem.counts().synapses <= 4096
+                          : c.N <= 32 || chosen_schedule(problem).plan != LtcPlan::tiled;
+  if (c.resets && !plain) fits = false;
   if (fits) schedules.push_back({LtcPlan::block_per_sample, c.N <= 64 ? 64 : 128, 8, blocks});
   return schedules;
 }
 
-// Clusters run float32 alone, one layer without memory: the smallest that take the neurons, and
-// the largest.
+// Clusters run float32 alone, one layer without memory and resets: the smallest that take the
+// neurons, and the largest.
 inline std::vector<LtcSchedule> cluster_schedules(const LtcCase& c) {
-  if (c.nets > 1 || c.memory) return {};
+  if (c.nets > 1 || c.memory || c.resets) return {};
   int cluster = 2;
   while (cluster < 8 && c.N > 32 * cluster) cluster *= 2;
   const auto of = [&](int blocks, int64_t samples) {

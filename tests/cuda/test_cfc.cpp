@@ -47,7 +47,8 @@ std::vector<CfcSchedule> possible_schedules(const CfcProblem& problem) {
   std::vector<CfcSchedule> schedules{{CfcPlan::tiled, 0, 0, false, 0}};
   // So few that some run several samples.
   const int64_t blocks = std::min<int64_t>(c.B, 3), tile_blocks = std::min<int64_t>(c.B, 2);
-  if (c.neurons() <= 32 && c.cells.size() <= 12 && c.backbone_layers == 0 && !c.memory) {
+  if (c.neurons() <= 32 && c.cells.size() <= 12 && c.backbone_layers == 0 && !c.memory &&
+      !c.resets) {
     int64_t most = c.cells[0];
     for (size_t n = 1; n < c.cells.size(); ++n) most = std::max(most, c.cells[n - 1] + c.cells[n]);
     for (const int slots : {8, 20, 32}) {
@@ -140,6 +141,21 @@ TEST(time_steps_and_lengths) {
                 check(c);
               });
   }
+}
+
+TEST(resets) {
+  every_way(CfcCase{.B = 6, .T = 4, .I = 3, .cells = {4, 3, 2}, .resets = true}, check);
+  check({.B = 6, .T = 4, .I = 3, .cells = {7}, .mode = CfcMode::pure, .resets = true});
+  CfcCase backbone{.B = 5, .T = 4, .I = 3, .cells = {9}, .backbone_layers = 2, .units = 11};
+  backbone.initial_state = false;
+  for (const bool memory : {false, true}) {
+    backbone.resets = true;
+    backbone.memory = memory;
+    check(backbone);
+  }
+  CfcCase memory{.B = 5, .T = 4, .I = 2, .cells = {5, 2}, .lengths = true, .memory = true};
+  memory.resets = true;
+  check(memory);
 }
 
 TEST(extreme_time_steps) {
@@ -267,7 +283,7 @@ TEST(lengths_outside_count_as_the_nearest_inside) {
 
 TEST(schedules_of_the_sizes_that_matter) {
   const auto schedule = [](std::vector<int64_t> cells, int64_t units = 0, bool float64 = false,
-                           int64_t shared = 227 << 10, bool memory = false) {
+                           int64_t shared = 227 << 10, bool memory = false, bool resets = false) {
     const auto of = [&](auto zero) {
       using T = decltype(zero);
       CfcInputs<T> in;
@@ -279,12 +295,15 @@ TEST(schedules_of_the_sizes_that_matter) {
       in.backbone_units = units;
       static const T weight = 0;
       if (memory) in.memory.weight = &weight;
+      static const bool reset = false;
+      if (resets) in.resets.data = &reset;
       return fastltc::cuda::cfc_schedule(in, shared);
     };
     return float64 ? of(double{}) : of(float{});
   };
   // AutoNCP(19, 2), AutoNCP(32, 4), AutoNCP(8, 2)
   CHECK(schedule({11, 6, 2}).plan == CfcPlan::warp_per_sample);
+  CHECK(schedule({11, 6, 2}, 0, false, 227 << 10, false, true).plan == CfcPlan::block_per_tile);
   CHECK(schedule({11, 6, 2}).slots == 20);
   CHECK(schedule({11, 6, 2}).blocks == 128);
   CHECK(schedule({17, 11, 4}).slots == 32);

@@ -34,6 +34,13 @@ TEST(time_steps_and_lengths) {
   });
 }
 
+TEST(resets) {
+  every_way(LtcCase{.B = 5, .T = 6, .I = 3, .N = 9, .M = 2, .U = 2, .resets = true}, check);
+  check({.B = 5, .T = 4, .I = 3, .N = 40, .M = 3, .U = 3, .initial_state = false, .resets = true});
+  check({.B = 3, .T = 1, .I = 3, .N = 7, .M = 3, .U = 1, .resets = true});
+  check({.B = 3, .T = 0, .I = 3, .N = 7, .M = 3, .U = 1, .resets = true});
+}
+
 TEST(extreme_time_steps_and_neurons_without_capacitance) {
   for (const int timespans : {1, 2}) {
     for (const double density : {0.0, 0.5}) {
@@ -65,6 +72,7 @@ TEST(every_order_gives_the_same_bits) {
   check_every_order({.B = 5, .T = 3, .I = 4, .N = 19, .M = 2, .U = 6, .density = 0.4});
   check_every_order({.B = 3, .T = 2, .I = 2, .N = 40, .M = 4, .U = 2, .timespans = 1});
   check_every_order({.B = 67, .T = 2, .I = 3, .N = 5, .M = 4, .U = 2, .lengths = true});
+  check_every_order({.B = 5, .T = 4, .I = 3, .N = 19, .M = 2, .U = 2, .resets = true});
 }
 
 TEST(lists_that_are_not_well_formed_touch_nothing_outside) {
@@ -154,4 +162,21 @@ TEST(schedules_with_clusters) {
   CHECK(schedule(64, 256, 65536, hopper, true).plan == LtcPlan::tiled);
   CHECK(schedule(64, 257, 65536, hopper).plan == LtcPlan::tiled);
   CHECK(schedule(64, 64, 4096, hopper).plan == LtcPlan::block_per_sample);
+}
+
+TEST(schedules_with_resets) {
+  const fastltc::cuda::LtcDevice hopper{8, 227 << 10};
+  const auto plan = [&](int64_t N, int64_t synapses, int64_t nets, bool memory) {
+    const fastltc::LayerSizes size{64, 32, 16, N * nets, 2 * nets, 6};
+    return fastltc::cuda::ltc_schedule(size, {synapses * nets, 80}, false, hopper, nets, memory,
+                                       true)
+        .plan;
+  };
+  CHECK(plan(19, 46, 1, false) == LtcPlan::warp_per_sample);
+  CHECK(plan(19, 46, 1, true) == LtcPlan::warp_per_sample);
+  CHECK(plan(19, 46, 3, false) == LtcPlan::warp_per_sample);
+  CHECK(plan(64, 4096, 1, false) == LtcPlan::block_per_sample);
+  CHECK(plan(64, 4096, 1, true) == LtcPlan::tiled);
+  CHECK(plan(64, 4096, 3, false) == LtcPlan::tiled);
+  CHECK(plan(256, 65536, 1, false) == LtcPlan::tiled);
 }

@@ -42,6 +42,15 @@ TEST(memory_with_time_steps_and_lengths) {
   });
 }
 
+TEST(memory_with_resets) {
+  LtcCase c{.B = 4, .T = 5, .I = 3, .N = 7, .M = 2, .U = 2, .timespans = 1, .resets = true};
+  check_memory(c);
+  c.lengths = true;
+  c.return_sequences = c.initial_state = false;
+  check_memory(c);
+  check_memory({.B = 2, .T = 3, .I = 2, .N = 36, .M = 2, .U = 1, .resets = true});
+}
+
 TEST(memory_with_options) {
   check_memory({.B = 3, .T = 2, .I = 2, .N = 6, .M = 3, .U = 3, .softplus = false, .maps = false});
   check_memory({.B = 3, .T = 2, .I = 2, .N = 6, .M = 3, .U = 3, .initial_state = false});

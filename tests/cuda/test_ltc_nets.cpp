@@ -31,6 +31,17 @@ TEST(time_steps_and_lengths) {
   });
 }
 
+TEST(resets) {
+  LtcCase c{.B = 4, .T = 4, .I = 3, .N = 7, .M = 2, .U = 2, .nets = 2, .timespans = 1};
+  c.resets = true;
+  check(c);
+  c.lengths = true;
+  c.return_sequences = c.initial_state = false;
+  check(c);
+  c.N = 40;
+  check(c);
+}
+
 TEST(options) {
   check({.B = 3, .T = 2, .I = 2, .N = 6, .M = 3, .U = 3, .nets = 2, .softplus = false});
   check({.B = 3, .T = 2, .I = 2, .N = 6, .M = 3, .U = 3, .nets = 2, .maps = false});

@@ -63,14 +63,16 @@ class Model(nn.Module):
         self.cells = nn.ModuleList([LTCCell(wiring(), I, ode_unfolds=2), CfCCell(I, N)])
         self.others = others
 
-    def forward(self, x: Tensor, h: Tensor, dt: Tensor, spans: Tensor, lengths: Tensor) -> Any:
+    def forward(
+        self, x: Tensor, h: Tensor, dt: Tensor, spans: Tensor, lengths: Tensor, resets: Tensor
+    ) -> Any:
         x = self.masked(torch.relu(self.encoder(x)))
         found: list[Any] = []
         for kind, layer in self.layers.items():
-            u, times = x, spans if kind in ("LTC", "wired CfC") else dt
+            u, times, anew = x, spans if kind in ("LTC", "wired CfC") else dt, resets
             if not layer.batch_first:
-                u, times = x.transpose(0, 1), times.transpose(0, 1)
-            output, hn = layer(u, (h, h * 2) if layer.use_mixed else h, times, lengths)
+                u, times, anew = (each.transpose(0, 1) for each in (u, times, anew))
+            output, hn = layer(u, (h, h * 2) if layer.use_mixed else h, times, lengths, anew)
             found += [self.heads[kind](output), hn]
         if self.others:
             found += [self.beside(torch.stack([x, 2 * x]), timespans=dt, lengths=lengths)]
@@ -85,10 +87,12 @@ def arguments(batch: int, time: int, dtype: torch.dtype) -> tuple[Tensor, ...]:
     dt[torch.rand(batch, time) < 0.2] = 0
     # What stands there may be anything.
     dt[torch.arange(time) >= lengths.unsqueeze(1)] = torch.nan
-    return x, torch.randn(batch, N, dtype=dtype), dt, spans, lengths
+    resets = torch.rand(batch, time) < 0.3
+    return x, torch.randn(batch, N, dtype=dtype), dt, spans, lengths, resets
 
 
-SHAPES = ({0: "batch", 1: "time"}, {0: "batch"}, *[{0: "batch", 1: "time"}] * 2, {0: "batch"})
+STEPS = {0: "batch", 1: "time"}
+SHAPES = (STEPS, {0: "batch"}, STEPS, STEPS, {0: "batch"}, STEPS)
 
 
 def export(model: Any, given: tuple[Tensor, ...] = (), **more: Any) -> Any:

@@ -30,6 +30,7 @@ class Case(ABC):
     options: dict[str, Any] = field(default_factory=dict)
     memory: dict[str, Tensor] = field(default_factory=dict)
     dropout: Tensor | None = None
+    resets: Tensor | None = None
 
     # "fastltc::{operator}_forward" and "_backward", "fastltc.{cell}".
     operator: ClassVar[str]
@@ -94,7 +95,8 @@ class Case(ABC):
     def neurons(self) -> int: ...
 
     def keywords(self) -> dict[str, Any]:
-        return {**self.options, "memory": list(self.memory.values()) or None}
+        memory = list(self.memory.values()) or None
+        return {**self.options, "memory": memory, "resets": self.resets}
 
     @property
     def forward(self) -> Any:
@@ -148,6 +150,7 @@ class Case(ABC):
             masks=[mask.to(device) for mask in self.masks],
             dropout=None if self.dropout is None else self.dropout.to(device),
             lengths=None if self.lengths is None else self.lengths.to(device),
+            resets=None if self.resets is None else self.resets.to(device),
         )
 
     def requiring_grad(self) -> Self:
@@ -200,6 +203,11 @@ def random_data(
     return data, steps
 
 
+def random_resets(batch: int, time: int, resets: bool) -> Tensor | None:
+    """Draw before which steps the state is set to its first value, if before any."""
+    return torch.rand(batch, time) < 0.4 if resets else None
+
+
 def poisoned(case: Case) -> Case:
     """Return a copy with NaN off the masks."""
     masked = case.masked().items()
@@ -216,6 +224,7 @@ def cases(draw: Any, cell: type[Case]) -> Case:
         "h0": draw(st.booleans()),
         "timespans": draw(st.sampled_from([None, "BT", "BTN"])),
         "lengths": draw(st.booleans()),
+        "resets": draw(st.booleans()),
         "time_major": draw(st.booleans()),
         "return_sequences": draw(st.booleans()),
     }
@@ -238,6 +247,7 @@ def by_schema(op: Any, case: Case, **values: Any) -> tuple[Any, ...]:
     values = {
         **case.data,
         "lengths": case.lengths,
+        "resets": case.resets,
         "parameters": list(case.parameters.values()),
         "memory": list(case.memory.values()),
         "time_major": False,

@@ -14,7 +14,7 @@ from typing_extensions import Self
 
 from fastltc import reference
 from fastltc.ops import CFC_ACTIVATIONS, CFC_MODES, cfc
-from layers.case import Case, poisoned, random_data, random_memory
+from layers.case import Case, poisoned, random_data, random_memory, random_resets
 
 
 class CfcCase(Case):
@@ -35,11 +35,13 @@ class CfcCase(Case):
         },
         "last step": {"return_sequences": False, "lengths": True},
         "mixed memory": {"memory": True, "lengths": True},
+        "resets": {"resets": True, "lengths": True, "timespans": "BTN"},
+        "resets, mixed memory": {"resets": True, "memory": True},
         "empty batch": {"batch": 0},
         "empty sequence": {"time": 0},
         "float32": {"dtype": torch.float32, "batch": 20},
     }
-    few = ("wired", "backbone")
+    few = ("wired", "backbone", "resets")
     equations = {mode: {"mode": mode} for mode in CFC_MODES}
     layouts = {"wired": {}, "backbone": {"layer_sizes": (6,), "backbone_layers": 2}}
     calls = layouts
@@ -81,6 +83,7 @@ class CfcCase(Case):
         h0: bool = True,
         timespans: str | None = "BT",
         lengths: bool = False,
+        resets: bool = False,
         memory: bool = False,
         dtype: torch.dtype = torch.float64,
         poison: bool = True,
@@ -134,6 +137,7 @@ class CfcCase(Case):
         }
         remembered = random_memory(inputs, neurons) if memory else {}
         case = cls(data, parameters, steps, masks, options, remembered, factors)
+        case.resets = random_resets(batch, time, resets)
         return (poisoned(case) if poison else case).to(dtype)
 
     @classmethod

@@ -14,7 +14,7 @@ from typing_extensions import Self
 from fastltc import reference
 from fastltc.nn import synapse_list
 from fastltc.ops import LTC_PARAMETERS, ltc
-from layers.case import Case, poisoned, random_data, random_memory
+from layers.case import Case, poisoned, random_data, random_memory, random_resets
 
 RECURRENT, SENSORY, MAPS = LTC_PARAMETERS[3:7], LTC_PARAMETERS[7:11], LTC_PARAMETERS[11:]
 
@@ -30,11 +30,13 @@ class LtcCase(Case):
         "everything": {"lengths": True, "timespans": "BTN", "time_major": True},
         "last step": {"return_sequences": False, "lengths": True},
         "mixed memory": {"memory": True, "lengths": True},
+        "resets": {"resets": True, "lengths": True, "timespans": "BTN"},
+        "resets, mixed memory": {"resets": True, "memory": True},
         "empty batch": {"batch": 0},
         "empty sequence": {"time": 0},
         "float32": {"dtype": torch.float32, "batch": 20},
     }
-    few = ("everything",)
+    few = ("everything", "resets")
     equations = {"softplus": {"softplus": True}, "no softplus": {"softplus": False}}
     layouts = {"": {}}
     calls = {f"maps={maps}": {"maps": maps} for maps in ("", "i", "iIoO", "o", "IO")}
@@ -71,6 +73,7 @@ class LtcCase(Case):
         h0: bool = True,
         timespans: str | None = "BT",
         lengths: bool = False,
+        resets: bool = False,
         memory: bool = False,
         maps: str = "iIoO",
         dtype: torch.dtype = torch.float64,
@@ -114,6 +117,7 @@ class LtcCase(Case):
         options["output_size"] = motors
         remembered = random_memory(inputs, neurons) if memory else {}
         case = cls(data, parameters, steps, masks, options, remembered)
+        case.resets = random_resets(batch, time, resets)
         return (poisoned(case) if poison else case).to(dtype)
 
     @classmethod

@@ -229,11 +229,15 @@ def test_jagged_sequences(kind: str) -> None:
     layer: Any = LAYERS[kind]().double()
     parts = [torch.randn(time, I).double().requires_grad_() for time in (3, 0, 5)]
     spans = [torch.rand(len(part)).double() for part in parts]
-    x, dt = (torch.nested.as_nested_tensor(p, layout=torch.jagged) for p in (parts, spans))
-    output, hn = layer(x, None, dt)
+    resets = [torch.rand(len(part)) < 0.4 for part in parts]
+    x, dt, anew = (
+        torch.nested.as_nested_tensor(p, layout=torch.jagged) for p in (parts, spans, resets)
+    )
+    output, hn = layer(x, None, dt, resets=anew)
     assert (output + output).shape == output.shape
     expected, states = zip(
-        *(layer(p, None, s) for p, s in zip(parts, spans, strict=True)), strict=True
+        *(layer(p, None, s, resets=r) for p, s, r in zip(parts, spans, resets, strict=True)),
+        strict=True,
     )
     torch.testing.assert_close(output.values(), torch.cat(expected), rtol=1e-12, atol=1e-12)
     for state, alone in zip(
@@ -247,7 +251,7 @@ def test_jagged_sequences(kind: str) -> None:
     torch.testing.assert_close(actual, wanted, rtol=1e-12, atol=1e-12)
     padded = torch.nested.to_padded_tensor(dt, 0.0)
     layer.return_sequences = False
-    torch.testing.assert_close(layer(x, None, padded)[0][2], output[2][-1])
+    torch.testing.assert_close(layer(x, None, padded, resets=anew)[0][2], output[2][-1])
     masked = MaskedLinear(I, N, torch.rand(N, I) < 0.5).double()
     torch.testing.assert_close(masked(x).values(), masked(torch.cat(parts)))
 

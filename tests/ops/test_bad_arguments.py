@@ -75,6 +75,16 @@ def bad_data(n: int) -> Bad:
             TypeError,
             "lengths: expected int64, got .*32",
         ),
+        "resets of another shape": (
+            {"resets": torch.zeros(5, 3, dtype=torch.bool)},
+            ValueError,
+            r"resets: expected shape \[B, T\] = \[3, 5\], got \[5, 3\]",
+        ),
+        "resets that are numbers": (
+            {"resets": torch.zeros(3, 5)},
+            TypeError,
+            "resets: expected torch.bool, got torch.float32",
+        ),
     }
 
 

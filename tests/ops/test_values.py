@@ -249,7 +249,7 @@ def test_any_layer_agrees_with_the_reference(cell: type[Case], data: Any) -> Non
 @given(st.data())
 @every_cell
 def test_a_sequence_can_be_cut_anywhere(cell: type[Case], data: Any) -> None:
-    case = data.draw(cases(cell)).with_(return_sequences=True, lengths=None)
+    case = data.draw(cases(cell)).with_(return_sequences=True, lengths=None, resets=None)
     case.data["x"].nan_to_num_()
     dt = case.data["timespans"]
     if dt is not None:
@@ -279,6 +279,7 @@ def test_samples_are_independent(cell: type[Case], data: Any) -> None:
     order = torch.randperm(case.data["x"].shape[0])
     shuffled = case.with_(
         lengths=None if case.lengths is None else case.lengths[order],
+        resets=None if case.resets is None else case.resets[order],
         dropout=None if case.dropout is None else case.dropout[:, order],
         **{name: None if t is None else t[order] for name, t in case.data.items()},
     )

@@ -85,7 +85,7 @@ def test_results_are_new_arrays(network: Network) -> None:
     [
         ((), {}, r"step\(\) lacks the argument 'x'"),
         ((), {"dt": 1.0}, r"step\(\) lacks the argument 'x'"),
-        ((np.zeros(16), 1.0, None, 3), {}, r"step\(\) takes at most 3 arguments, got 4"),
+        ((np.zeros(16), 1.0, None, None, 3), {}, r"step\(\) takes at most 4 arguments, got 5"),
         ((np.zeros(16),), {"timespans": 1.0}, r"step\(\) has no argument 'timespans'"),
         ((np.zeros(16), 1.0), {"dt": 1.0}, r"step\(\) got 'dt' twice"),
     ],
@@ -286,5 +286,7 @@ def test_methods_are_documented() -> None:
     for method in ("step", "run", "reset", "get_state", "set_state", "load"):
         documentation = inspect.getdoc(getattr(Session, method))
         assert len(documentation or "") > 40
-    assert str(inspect.signature(Session.step)) == "(self, /, x, dt=1.0, out=None)"
-    assert str(inspect.signature(Session.run)) == "(self, /, xs, timespans=None, out=None)"
+    assert str(inspect.signature(Session.step)) == "(self, /, x, dt=1.0, out=None, reset=None)"
+    assert str(inspect.signature(Session.run)) == (
+        "(self, /, xs, timespans=None, out=None, resets=None)"
+    )

@@ -34,6 +34,7 @@ struct CfcCase {
   bool extreme = false;         // time steps of 0 and up to the largest float
   bool sorted = false;          // the lengths
   bool finite_factors = false;  // of dropout, behind the lengths too
+  bool resets = false;
   int threads = 1;
 
   int64_t inputs() const { return I; }
@@ -63,6 +64,7 @@ struct CfcProblem {
   std::vector<std::vector<double>> values, masks;
   std::vector<double> factors, grad_output, grad_hn;
   std::vector<int64_t> lengths;
+  std::vector<unsigned char> resets;
 
   CfcProblem(const CfcCase& which, std::mt19937_64& random) : c(which) {
     std::normal_distribution<double> normal;
@@ -118,6 +120,7 @@ struct CfcProblem {
       for (double& f : factors) f = uniform(random) < 0.5 ? 0.0 : 2.0;
     }
     lengths = random_lengths(c, random);
+    resets = random_resets(c, random);
     grad_output.resize(output_size(c));
     grad_hn.resize(c.B * c.state());
     for (double& g : grad_output) g = normal(random);

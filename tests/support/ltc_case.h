@@ -27,6 +27,7 @@ struct LtcCase {
   bool memory = false;
   bool extreme = false;  // time steps of 0 and up to the largest float, neurons without capacitance
   bool sorted = false;   // the lengths
+  bool resets = false;
   int threads = 1;
 
   // Of all layers.
@@ -75,6 +76,7 @@ struct LtcProblem {
   std::vector<double> grad_output, grad_hn;
   std::vector<int32_t> synapses, sensory;
   std::vector<int64_t> lengths;
+  std::vector<unsigned char> resets;
 
   LtcProblem(const LtcCase& which, std::mt19937_64& random) : c(which), values(TENSORS) {
     const auto fill = [&](std::vector<double>& to, int64_t count, double low, double high) {
@@ -113,6 +115,7 @@ struct LtcProblem {
     synapses = wiring(c.N, SIGMA, random);
     sensory = wiring(c.I, S_SIGMA, random);
     lengths = random_lengths(c, random);
+    resets = random_resets(c, random);
     behind_the_lengths(c, lengths, [&](int64_t, int64_t, int64_t row) {
       poison_row(values[X], row, c.inputs());
       if (c.timespans > 0) poison_row(values[DT], row, c.timespans == 2 ? c.neurons() : 1);

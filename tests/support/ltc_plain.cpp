@@ -94,6 +94,9 @@ Values initial_state(const LtcInputs<double>& in, int64_t b) {
 }
 
 bool has_memory(const LtcInputs<double>& in) { return in.memory.weight != nullptr; }
+Values initial_memory(const LtcInputs<double>& in, int64_t b) {
+  return state_at(in.h0, b, in.size.N, has_memory(in) ? in.size.N : 0);
+}
 int64_t state_width(const LtcInputs<double>& in) { return (has_memory(in) ? 2 : 1) * in.size.N; }
 Values inputs(const LtcInputs<double>& in, int64_t b, int64_t t) {
   Values x(in.size.I);
@@ -168,8 +171,7 @@ void memory_backward(const LtcInputs<double>& in, const LtcGradients<double>& gr
 void plain_ltc_forward(const LtcInputs<double>& in, const LtcOutputs<double>& out) {
   const auto& p = in.parameters;
   for (int64_t b = 0; b < in.size.B; ++b) {
-    Values v = initial_state(in, b),
-           c = state_at(in.h0, b, in.size.N, has_memory(in) ? in.size.N : 0);
+    Values v = initial_state(in, b), c = initial_memory(in, b);
     const auto write = [&](int64_t t, bool active) {
       for (int64_t m = 0; m < in.size.M; ++m) {
         double y = active ? v[motor(in, m)] : 0.0;
@@ -180,6 +182,10 @@ void plain_ltc_forward(const LtcInputs<double>& in, const LtcOutputs<double>& ou
     };
     for (int64_t t = 0; t < in.size.T; ++t) {
       const bool active = t < length_of(in, b);
+      if (active && begins_anew(in, b, t)) {
+        v = initial_state(in, b);
+        c = initial_memory(in, b);
+      }
       if (active) run_memory(in, b, t, v, c);
       for (int64_t n = 0; active && n < in.size.U; ++n) {
         v = run_unfold(in, b, t, mapped_inputs(in, b, t), v).next;
@@ -218,23 +224,39 @@ void plain_ltc_backward(const LtcInputs<double>& in, const LtcGradients<double>&
   }
   for (int64_t b = 0; b < in.size.B; ++b) {
     const int64_t length = length_of(in, b);
-    std::vector<Values> states{initial_state(in, b)};
-    // Before and after the memory cell of each step.
-    std::vector<Values> given{initial_state(in, b)};
-    std::vector<Values> cells{state_at(in.h0, b, N, has_memory(in) ? N : 0)};
+    Values v = initial_state(in, b), c = initial_memory(in, b);
+    // Of each step: before the memory cell, before each unfold, after the last one; the memory
+    // before and after.
+    std::vector<Values> given, states, ends, memories, next_memories;
     for (int64_t t = 0; t < length; ++t) {
       const Values u = mapped_inputs(in, b, t);
-      given[t] = states.back();
-      cells.push_back(cells.back());
-      run_memory(in, b, t, states.back(), cells.back());
-      given.push_back({});
-      for (int64_t n = 0; n < U; ++n) {
-        states.push_back(run_unfold(in, b, t, u, states.back()).next);
+      if (begins_anew(in, b, t)) {
+        v = initial_state(in, b);
+        c = initial_memory(in, b);
       }
+      given.push_back(v);
+      memories.push_back(c);
+      run_memory(in, b, t, v, c);
+      next_memories.push_back(c);
+      for (int64_t n = 0; n < U; ++n) {
+        states.push_back(v);
+        v = run_unfold(in, b, t, u, v).next;
+      }
+      ends.push_back(v);
     }
     Values g = state_at(grad.grad_hn, b, 0, N);
     Values grad_c = state_at(grad.grad_hn, b, N, has_memory(in) ? N : 0);
-    Values last = states.back();
+    double* const grad_h0 = grad.h0 == nullptr ? nullptr : grad.h0 + b * state_width(in);
+    clear(grad_h0, state_width(in));
+    // To the initial state.
+    const auto begin_backward = [&] {
+      for (int64_t j = 0; grad_h0 != nullptr && j < N; ++j) {
+        grad_h0[j] += g[j];
+        if (has_memory(in)) grad_h0[N + j] += grad_c[j];
+      }
+      g.assign(N, 0.0);
+      grad_c.assign(grad_c.size(), 0.0);
+    };
     const auto output_backward = [&](int64_t t, const Values& v) {
       if (grad.grad_output.data == nullptr) return;
       for (int64_t m = 0; m < M; ++m) {
@@ -244,7 +266,7 @@ void plain_ltc_backward(const LtcInputs<double>& in, const LtcGradients<double>&
         g[motor(in, m)] += p.output_w == nullptr ? gy : gy * p.output_w[m];
       }
     };
-    if (!grad.return_sequences) output_backward(0, last);
+    if (!grad.return_sequences) output_backward(0, v);
     for (int64_t t = in.size.T - 1; t >= 0; --t) {
       const bool each = in.timespans_per_neuron;
       for (int64_t c = 0; grad.timespans.data != nullptr && c < (each ? N : 1); ++c) {
@@ -252,8 +274,7 @@ void plain_ltc_backward(const LtcInputs<double>& in, const LtcGradients<double>&
       }
       for (int64_t k = 0; k < I; ++k) at(grad.x, b, t, k) = 0.0;
       if (t >= length) continue;
-      // The memory cell has overwritten the state that the step ended with.
-      if (grad.return_sequences) output_backward(t, t + 1 < length ? given[t + 1] : last);
+      if (grad.return_sequences) output_backward(t, ends[t]);
       const Values u = mapped_inputs(in, b, t);
       Values grad_u(I);
       for (int64_t n = U - 1; n >= 0; --n) {
@@ -288,13 +309,10 @@ void plain_ltc_backward(const LtcInputs<double>& in, const LtcGradients<double>&
         at(grad.x, b, t, k) = p.input_w == nullptr ? grad_u[k] : grad_u[k] * p.input_w[k];
       }
       if (has_memory(in))
-        memory_backward(in, grad, b, t, given[t], cells[t], cells[t + 1], g, grad_c);
+        memory_backward(in, grad, b, t, given[t], memories[t], next_memories[t], g, grad_c);
+      if (begins_anew(in, b, t)) begin_backward();
     }
-    for (int64_t j = 0; grad.h0 != nullptr && j < N; ++j) {
-      double* const to = grad.h0 + b * state_width(in);
-      to[j] = g[j];
-      if (has_memory(in)) to[N + j] = grad_c[j];
-    }
+    begin_backward();
   }
 }
 

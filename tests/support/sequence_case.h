@@ -1,5 +1,5 @@
 // What the random problems of all cells share. `Case` holds the sizes and options of one (B, T,
-// timespans, lengths, return_sequences, time_major, initial_state, memory) and knows how many
+// timespans, lengths, resets, return_sequences, time_major, initial_state, memory) and knows how many
 // inputs, neurons, outputs and values of state there are. Buffers have their exact sizes, so that a
 // sanitizer sees a read or write outside of one, and hold NaN where nothing may be read.
 #pragma once
@@ -23,9 +23,10 @@ template <typename Case>
 std::string text_of_sequence(const Case& c) {
   return " B" + std::to_string(c.B) + " T" + std::to_string(c.T) + " I" + std::to_string(c.I) +
          " timespans" + std::to_string(c.timespans) + (c.lengths ? " lengths" : "") +
-         (c.return_sequences ? " sequences" : "") + (c.time_major ? " time_major" : "") +
-         (c.initial_state ? " h0" : "") + (c.memory ? " memory" : "") +
-         (c.extreme ? " extreme" : "") + " threads" + std::to_string(c.threads);
+         (c.resets ? " resets" : "") + (c.return_sequences ? " sequences" : "") +
+         (c.time_major ? " time_major" : "") + (c.initial_state ? " h0" : "") +
+         (c.memory ? " memory" : "") + (c.extreme ? " extreme" : "") + " threads" +
+         std::to_string(c.threads);
 }
 
 template <typename V, typename Case>
@@ -68,6 +69,14 @@ std::vector<int64_t> random_lengths(const Case& c, std::mt19937_64& random) {
   // Neighbours of like lengths: what one tile runs to is far behind another's end.
   if (c.sorted) std::sort(lengths.begin(), lengths.end());
   return lengths;
+}
+
+// Before which steps a sample has its initial state again, as bool, [B, T].
+template <typename Case>
+std::vector<unsigned char> random_resets(const Case& c, std::mt19937_64& random) {
+  std::vector<unsigned char> resets;
+  for (int64_t k = 0; k < c.B * c.T && c.resets; ++k) resets.push_back(random() % 3 == 0);
+  return resets;
 }
 
 // Calls `row(b, t, index)` for the steps behind the lengths; `index` counts rows in memory.
@@ -118,6 +127,7 @@ struct SequenceCall {
     in.timespans_per_neuron = c.timespans == 2;
     if (c.lengths) in.lengths = p.lengths.data();
     in.lengths_stride = 1;
+    if (c.resets) in.resets = {reinterpret_cast<const bool*>(p.resets.data()), c.T, 1, 0};
     const size_t memory = values.size() - 3;
     if (c.memory) {
       in.memory = {values[memory].data(), values[memory + 1].data(), values[memory + 2].data()};

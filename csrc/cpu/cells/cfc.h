@@ -135,7 +135,7 @@ struct CfcBackward {
 
   void start() { products.start(); }
   void step(const BackwardStep<T, W>& step) {
-    const Rows<const T> h = step.states, after = h.from(in.size.N);
+    const Rows<const T> h = step.before, after = step.after;
     for (int r = 0; r < W; ++r) clear_rows(grad_before.at(r, 0), in.size.N);
     for (int64_t s = layer.count - 1; s >= 0; --s) {
       const CfcStage<T>& stage = layer.stages[s];

@@ -243,10 +243,10 @@ struct LtcBackward {
   // next column's sigmoids come before it, more than the processor could reorder by itself.
   template <Timespans timespans>
   FASTLTC_APART void unfold(const BackwardStep<T, W>& step, int64_t u) {
-    const Rows<const T> states = step.states;
     constexpr bool differentiated = timespans == Timespans::differentiated;
     const int64_t N = in.size.N;
-    const Rows<const T> v = states.from(u * N);
+    const Rows<const T> v = u == 0 ? step.before : step.after.from((u - 1) * N);
+    const Rows<const T> ends = step.after.from(u * N);
     const Rows<T> to = g.from(u * N);
     vec gn[2][W], gd[2][W];
     for (int64_t d = 0; d <= layer.driven_count; ++d) {
@@ -261,7 +261,7 @@ struct LtcBackward {
           e[r] = e[r] * layer.unscale + S::load(den.at(r, j));
           const vec total = step.template times_step<timespans>(e[r], r, j) + layer.capacity[j];
           const vec gt = S::load(g.at(r, (u + 1) * N + j)) / total;
-          const vec after = S::load(states.at(r, (u + 1) * N + j));
+          const vec after = S::load(ends.at(r, j));
           S::store(g.at(r, (u + 1) * N + j), gt);
           S::store(to.at(r, j), S::load(to.at(r, j)) + gt * layer.capacity[j]);
           gn[d % 2][r] = step.template times_step<timespans>(gt, r, j);
@@ -290,7 +290,6 @@ struct LtcBackward {
   // leaky neuron this is also where its gradient runs back through the unfolds.
   template <Timespans timespans>
   void neuron_sums(const BackwardStep<T, W>& step, int64_t j, bool driven) {
-    const Rows<const T> states = step.states;
     const int64_t N = in.size.N, U = in.size.U;
     vec sum_n{}, sum_d{}, sum_c{};
     for (int r = 0; r < W; ++r) {
@@ -302,9 +301,8 @@ struct LtcBackward {
         total = step.template times_step<timespans>(d, r, j) + layer.capacity[j];
         rate = T(1) / total;
       }
-      vec after = S::load(states.at(r, U * N + j));
-      for (int64_t u = U - 1; u >= 0; --u) {
-        const vec before = S::load(states.at(r, u * N + j));
+      vec after = S::load(step.after.at(r, (U - 1) * N + j));
+      const auto add_unfold = [&](int64_t u, vec before) {
         vec gt;
         if (driven) {
           gt = S::load(g.at(r, (u + 1) * N + j));
@@ -320,7 +318,11 @@ struct LtcBackward {
         gd -= gt * after;
         sum_c += gt * (before - after);
         after = before;
+      };
+      for (int64_t u = U - 1; u > 0; --u) {
+        add_unfold(u, S::load(step.after.at(r, (u - 1) * N + j)));
       }
+      add_unfold(0, S::load(step.before.at(r, j)));
       if (!driven) S::store(g.at(r, j), carry);
       gn = step.template times_step<timespans>(gn, r, j);
       gd = step.template times_step<timespans>(gd, r, j);

@@ -459,6 +459,12 @@ struct PostLanesForward {
     }
   }
 
+  // The initial state. Lanes without a neuron have 0.
+  void begin(int64_t b, T* v) const {
+    for (int64_t k = 0; k < lanes.registers * L; ++k) v[k] = T(0);
+    if (in.h0.data != nullptr) step.spread(in.h0.data + b * in.h0.stride_b, in.h0.stride_c, v);
+  }
+
   void run(int64_t b) {
     const int64_t N = in.size.N;
     const int64_t width = lanes.registers * L;
@@ -467,8 +473,12 @@ struct PostLanesForward {
     for (int64_t k = 0; k < width; ++k) step.dt[k] = T(1);
     for (int64_t k = in.size.I; k < padded_registers<T>(in.size.I) * L; ++k) step.u[k] = T(0);
     T* v = ping;
-    if (in.h0.data != nullptr) step.spread(in.h0.data + b * in.h0.stride_b, in.h0.stride_c, v);
+    begin(b, v);
     for (int64_t t = 0; t < steps; ++t) {
+      if (t > 0 && in.resets.data != nullptr &&
+          in.resets.data[b * in.resets.stride_b + t * in.resets.stride_t]) {
+        begin(b, v);
+      }
       load_inputs(b, t);
       step.sensory_sums();
       v = step.solve(v, v == ping ? pong : ping, in.size.U);

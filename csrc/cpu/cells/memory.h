@@ -17,6 +17,7 @@
 #include "cpu/cells/gates.h"
 #include "cpu/frame/arena.h"
 #include "cpu/frame/gradient_sums.h"
+#include "cpu/frame/initial_state.h"
 #include "cpu/frame/rows.h"
 #include "cpu/frame/simd.h"
 
@@ -79,9 +80,11 @@ struct MemoryForward {
   Rows<T> c{};        // [N]
   Rows<T> product{};  // [4N]
   Rows<T> kept{};     // [5N], where the step does not write to the caller's
+  InitialState<T, W> initial{};
 
-  void take(Arena& arena) {
+  void take(Arena& arena, const SequenceInputs<T>& in) {
     const int64_t N = layer.neurons;
+    initial.take(arena, in, N, N, false);
     c.take(arena, W, N);
     product.take(arena, W, padded_rows(kMemoryGates * N));
     kept.take(arena, W, kMemoryRows * N);
@@ -90,6 +93,7 @@ struct MemoryForward {
   // The memory stands behind the state in h0 and hn.
   void start(const SequenceInputs<T>& in, const LaneGroup (&group)[W]) {
     load_state(in.h0, layer.neurons, layer.neurons, group, c);
+    initial.start(in, group);
   }
   void write_last(const SequenceView<T>& hn, const LaneGroup (&group)[W]) const {
     store_state(hn, layer.neurons, layer.neurons, group, c);
@@ -132,22 +136,26 @@ struct MemoryBackward {
   Rows<T> grad_c{};       // [N] the gradient of the memory after the step, then before it
   Rows<T> grad_in{};      // [I + N] of x and of h
   Rows<T> first_c{};      // [N] the initial memory
+  InitialState<T, W> initial{};
 
   // `sums`: PackedMemory::sums_count() values.
-  void take(Arena& arena, int64_t steps, T* sums) {
+  void take(Arena& arena, const SequenceInputs<T>& in, T* sums) {
     if (!layer.present) return;
     const int64_t N = layer.neurons;
+    initial.take(arena, in, N, N, true);
     kept.take(arena, W, kMemoryRows * N);
     kept_before.take(arena, W, kMemoryRows * N);
     grad_c.take(arena, W, N);
     first_c.take(arena, W, N);
     grad_in.take(arena, W, padded_rows(layer.forward.inputs));
-    products.take(arena, 1, steps, sums,
+    products.take(arena, 1, in.size.T, sums,
                   [&](int64_t) -> const PackedWeight<T>& { return layer.forward; });
   }
 
-  void start(const SequenceView<const T>& grad_hn, const LaneGroup (&group)[W]) {
+  void start(const SequenceInputs<T>& in, const SequenceView<const T>& grad_hn,
+             const LaneGroup (&group)[W]) {
     products.start();
+    initial.start(in, group);
     load_state_gradient(grad_hn, layer.neurons, layer.neurons, group, grad_c);
   }
 
@@ -162,6 +170,9 @@ struct MemoryBackward {
   Memory initial_memory(const SequenceInputs<T>& in, const LaneGroup (&group)[W]) {
     load_state(in.h0, layer.neurons, layer.neurons, group, first_c);
     return {constant(first_c), 1};
+  }
+  Memory with_resets(const typename S::ivec (&reset)[W], Memory before) const {
+    return {initial.begin_step(reset, before.rows, before.distance), 1};
   }
 
   // A step's v again, of what it kept.
@@ -208,6 +219,7 @@ struct MemoryBackward {
   }
 
   void write_first(const SequenceView<T>& grad_h0, const LaneGroup (&group)[W]) const {
+    initial.add_gradient(grad_c);
     store_state(grad_h0, layer.neurons, layer.neurons, group, grad_c);
   }
 };

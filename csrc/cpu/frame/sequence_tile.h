@@ -28,6 +28,7 @@
 #include "cpu/cells/memory.h"
 #include "cpu/frame/arena.h"
 #include "cpu/frame/gradient_sums.h"
+#include "cpu/frame/initial_state.h"
 #include "cpu/frame/partition.h"
 #include "cpu/frame/rows.h"
 #include "cpu/frame/simd.h"
@@ -46,6 +47,7 @@ struct SequenceForward {
   StepInputs<T, W> step;
   MemoryForward<T, W> memory;
   Cell cell;
+  InitialState<T, W> initial;
   Rows<T> ping;      // [N] states, unless in those that are kept
   Rows<T> pong;      // [N]
   Rows<T> recalled;  // [N] what the memory cell makes of a state, unless that is kept
@@ -58,8 +60,9 @@ struct SequenceForward {
       : in(inputs), out(outputs), layer(p), memory(p.memory), cell(inputs, p) {
     const int64_t N = in.size.N;
     step.take(arena, in, layer);
-    if (layer.memory.present) memory.take(arena);
+    if (layer.memory.present) memory.take(arena, in);
     cell.take(arena);
+    initial.take(arena, in, 0, N, false);
     ping.take(arena, W, N);
     pong.take(arena, W, N);
     recalled.take(arena, W, layer.memory.present ? N : 0);
@@ -73,7 +76,8 @@ struct SequenceForward {
     constexpr int L = S::lanes;
     const int64_t N = in.size.N, U = in.size.U;
     const History& history = layer.history;
-    const TileGroups<T, W>& tile = step.tile = TileGroups<T, W>(in, first, valid);
+    step.start(in, TileGroups<T, W>(in, first, valid));
+    const TileGroups<T, W>& tile = step.tile;
     const LaneGroup(&group)[W] = tile.group;
     T* const kept = out.states == nullptr ? nullptr : out.states + history.size() * first;
     const bool in_place = kept != nullptr && group[0].valid == L;
@@ -91,30 +95,37 @@ struct SequenceForward {
     load_state(in.h0, 0, N, group, v);
     keep_partial(0, v, N);
     const bool remembers = layer.memory.present;
+    initial.start(in, group);
     if (remembers) memory.start(in, group);
     for (int64_t t = 0; t < tile.steps; ++t) {
       step.load(in, layer, t);
       const ActiveLanes<T>* const some = step.some_active();
       if (some != nullptr) copy_tile<T, W>(constant(v), N, hold);
+      Rows<const T> from = constant(v);
+      if (step.any_reset) {
+        from = initial.begin_step(step.reset, from);
+        if (remembers) memory.initial.set(step.reset, memory.c);
+      }
       if (remembers) {
         const bool recalled_is_kept = history.states > U;
         if (recalled_is_kept) ++state;
         const Rows<T> next = recalled_is_kept ? state_rows() : recalled;
         const Rows<T> keep = rows_at(history.memory(t), memory.kept);
-        memory.step(constant(step.x), constant(v), next, keep, some);
+        memory.step(constant(step.x), from, next, keep, some);
         if (recalled_is_kept) keep_partial(state * N, next, N);
         keep_partial(history.memory(t), keep, history.memory_rows);
-        v = next;
+        from = constant(next);
       }
       const Rows<T> keep = rows_at(history.cell(t), unkept);
       cell.begin(step);
       for (int64_t u = 0; u < U; ++u) {
         ++state;
         const Rows<T> next = state_rows();
-        cell.unfold(step, constant(v), next, keep);
+        cell.unfold(step, from, next, keep);
         if (u == U - 1 && some != nullptr) restore_inactive(some, next);
         keep_partial(state * N, next, N);
         v = next;
+        from = constant(v);
       }
       keep_partial(history.cell(t), keep, history.cell_rows);
       if (out.return_sequences) write_output(v, t, group, some);
@@ -181,11 +192,12 @@ struct SequenceBackward {
   BackwardStep<T, W> step;
   MemoryBackward<T, W> memory;
   Cell cell;
+  InitialState<T, W> initial;
   Rows<T> carried;   // [N] the gradients of samples that do not run at this step
   Rows<T> grad_y;    // [M]
   Rows<T> states;    // [states of a step + 1][N], of a partial tile
   Rows<T> kept;      // what a step kept of the cell, of a partial tile
-  Rows<T> recalled;  // [2][N] what the memory cell made of a state, unless that is kept; next state
+  Rows<T> recalled;  // [N] what the memory cell made of a state, unless that is kept
 
   SequenceBackward(const Inputs& inputs, const SequenceGradients<T>& gradients, const Layer& p,
                    const Sums& s, Arena& arena)
@@ -194,13 +206,14 @@ struct SequenceBackward {
     step.take(arena, in, layer);
     if (grad.timespans.data != nullptr) step.timespans = Timespans::differentiated;
     step.grad_dt.take(arena, W, step.dt_rows);
-    memory.take(arena, in.size.T, sums.memory);
+    memory.take(arena, in, sums.memory);
     cell.take(arena);
+    initial.take(arena, in, 0, N, true);
     carried.take(arena, W, N);
     grad_y.take(arena, W, in.size.M);
     states.take(arena, W, (layer.history.states + 1) * N);
     kept.take(arena, W, layer.history.cell_rows);
-    recalled.take(arena, W, layer.memory.present ? 2 * N : 0);
+    recalled.take(arena, W, layer.memory.present ? N : 0);
   }
 
   // As in the forward pass.
@@ -208,7 +221,8 @@ struct SequenceBackward {
     constexpr int L = S::lanes;
     const int64_t N = in.size.N, U = in.size.U;
     const History& history = layer.history;
-    const TileGroups<T, W>& tile = step.tile = TileGroups<T, W>(in, first, valid);
+    step.start(in, TileGroups<T, W>(in, first, valid));
+    const TileGroups<T, W>& tile = step.tile;
     const LaneGroup(&group)[W] = tile.group;
     const T* const all_kept = grad.states + history.size() * first;
     const auto rows_at = [&](int64_t at, Rows<T> copy, int64_t count) -> Rows<const T> {
@@ -219,6 +233,7 @@ struct SequenceBackward {
     const bool remembers = layer.memory.present, recalled_is_kept = history.states > U;
 
     cell.start();
+    initial.start(in, group);
     load_state_gradient(grad.grad_hn, 0, N, group, cell.grad_after);
     for (int r = 0; r < W; ++r) {
       zero_steps(grad.x, tile.steps, in.size.T, in.size.I, group[r]);
@@ -236,32 +251,34 @@ struct SequenceBackward {
       }
       output_backward(0, group, nullptr, constant(carried));
     }
-    if (remembers) memory.start(grad.grad_hn, group);
+    if (remembers) memory.start(in, grad.grad_hn, group);
 
     for (int64_t t = tile.steps - 1; t >= 0; --t) {
       step.load(in, layer, t);
       const ActiveLanes<T>* const some = step.some_active();
       if (some != nullptr) set_inactive_aside(some);
-      const Rows<const T> before = rows_at(history.state(t), states, (history.states + 1) * N);
+      const Rows<const T> all = rows_at(history.state(t), states, (history.states + 1) * N);
+      const Rows<const T> before = step.any_reset ? initial.begin_step(step.reset, all) : all;
       step.kept = rows_at(history.cell(t), kept, history.cell_rows);
-      step.states = before.from((history.states - U) * N);
+      step.before = recalled_is_kept ? all.from(N) : before;
+      step.after = all.from((history.states - U + 1) * N);
       if (has_output && grad.return_sequences) {
-        output_backward(t, group, some, step.states.from(U * N));
+        output_backward(t, group, some, step.after.from((U - 1) * N));
       }
       Rows<const T> remembered;
       if (remembers) remembered = rows_at(history.memory(t), memory.kept, history.memory_rows);
       if (remembers && !recalled_is_kept) {
         memory.output(remembered, recalled);
-        copy_tile<T, W>(before.from(N), N, recalled.from(N));
-        step.states = constant(recalled);
+        step.before = constant(recalled);
       }
       for (int r = 0; r < W; ++r) clear_rows(step.grad_dt.at(r, 0), step.dt_rows);
       cell.step(step);
       if (remembers) {
-        const auto memory_before =
+        auto memory_before =
             t > 0 ? memory.memory_after(
                         rows_at(history.memory(t - 1), memory.kept_before, history.memory_rows))
                   : memory.initial_memory(in, group);
+        if (step.any_reset) memory_before = memory.with_resets(step.reset, memory_before);
         memory.step(remembered, memory_before, constant(cell.grad_before), constant(step.x), before,
                     some, t == 0);
       }
@@ -280,8 +297,13 @@ struct SequenceBackward {
           S::store(cell.grad_after.at(r, j), value);
         }
       }
+      if (step.any_reset) {
+        initial.begin_step_backward(step.reset, cell.grad_after);
+        if (remembers) memory.initial.begin_step_backward(step.reset, memory.grad_c);
+      }
     }
     if (grad.h0 == nullptr) return;
+    initial.add_gradient(cell.grad_after);
     const SequenceView<T> grad_h0{grad.h0, remembers ? 2 * N : N, 0, 1};
     store_state(grad_h0, 0, N, group, cell.grad_after);
     if (remembers) memory.write_first(grad_h0, group);

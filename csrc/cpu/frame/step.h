@@ -6,6 +6,7 @@
 #include "cpu/cells/memory.h"
 #include "cpu/frame/arena.h"
 #include "cpu/frame/gradient_sums.h"
+#include "cpu/frame/initial_state.h"
 #include "cpu/frame/partition.h"
 #include "cpu/frame/rows.h"
 #include "cpu/frame/simd.h"
@@ -83,6 +84,7 @@ template <typename T, int W>
 struct StepInputs {
   using S = Simd<T>;
   using vec = typename S::vec;
+  using ivec = typename S::ivec;
 
   Rows<T> x;   // [I] as given
   Rows<T> u;   // [I] mapped
@@ -93,6 +95,9 @@ struct StepInputs {
   TileGroups<T, W> tile;
   ActiveLanes<T> active[W] = {};
   bool all_active = true;
+  ResetLanes<T, W> resets;
+  ivec reset[W] = {};  // lanes of samples whose state is set to the initial one: all bits or none
+  bool any_reset = false;
 
   void take(Arena& arena, const SequenceInputs<T>& in, const PackedLayer<T>& layer) {
     x.take(arena, W, in.size.I);
@@ -101,6 +106,12 @@ struct StepInputs {
     dt_rows = in.timespans.data == nullptr ? 0 : in.timespans_per_neuron ? in.size.N : 1;
     dt.take(arena, W, dt_rows);
     if (dt_rows > 0) timespans = Timespans::given;
+    resets.take(arena, in);
+  }
+  // Of a tile.
+  void start(const SequenceInputs<T>& in, const TileGroups<T, W>& groups) {
+    tile = groups;
+    resets.start(in, tile.group);
   }
 
   void load(const SequenceInputs<T>& in, const PackedLayer<T>& layer, int64_t at) {
@@ -120,6 +131,7 @@ struct StepInputs {
         S::store(u.at(r, i), layer.map_input(S::load(x.at(r, i)), i));
       }
     }
+    if (in.resets.data != nullptr) any_reset = resets.at(t, active, reset);
   }
 
   // Null where all samples run.
@@ -145,7 +157,8 @@ template <typename T, int W>
 struct BackwardStep : StepInputs<T, W> {
   using S = Simd<T>;
 
-  Rows<const T> states;  // [U + 1][N]: the one that the cell was given, then after each unfold
+  Rows<const T> before;  // [N] the state that the cell was given
+  Rows<const T> after;   // [U][N] the one after each unfold
   Rows<const T> kept;    // what the step kept of the cell
   Rows<T> grad_dt;       // [1] or [N]
 

@@ -70,6 +70,18 @@ class BatchLanesNetwork : public StreamLayout<BatchStage> {
       step_tile<decltype(width)::value>(tile, group, x, dt, dt_stride, y);
     });
   }
+  void reset(float* memory, int64_t streams, const bool* which) const {
+    for_tiles(memory, streams, [&](auto width, float* tile, LaneGroup all) {
+      constexpr int W = decltype(width)::value;
+      for (int64_t k = 0; k < all.valid; ++k) {
+        if (!which[all.first + k]) continue;
+        float* const lane = rows_of<W>(tile).at(static_cast<int>(k / L), 0) + k % L;
+        for (int64_t p = 0; p < part_count_; ++p) {
+          for (int64_t j = 0; j < parts_[p].count; ++j) lane[(parts_[p].buffer + j) * L] = 0.0f;
+        }
+      }
+    });
+  }
   void get_state(float* memory, int64_t streams, float* state) const {
     move_state<false>(memory, streams, state);
   }

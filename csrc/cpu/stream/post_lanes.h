@@ -107,6 +107,19 @@ class PostLanesNetwork : public StreamLayout<PostStage> {
       step_one(memory + s * memory_size_, x + s * inputs, dt[s * dt_stride], y + s * outputs);
     }
   }
+  void reset(float* memory, int64_t streams, const bool* which) const {
+    const float zero = 0.0f;
+    for (int64_t s = 0; s < streams; ++s, memory += memory_size_) {
+      for (int64_t p = 0; which[s] && p < part_count_; ++p) {
+        const StatePart& part = parts_[p];
+        if (part.of_ltc) {
+          PostLanesStep<float>(ltc_[part.ltc].lanes, 0).spread(&zero, 0, memory + part.buffer);
+        } else {
+          clear(memory + part.buffer, part.count);
+        }
+      }
+    }
+  }
   void get_state(const float* memory, int64_t streams, float* state) const {
     for (int64_t s = 0; s < streams; ++s, memory += memory_size_) {
       for (int64_t p = 0; p < part_count_; ++p) {

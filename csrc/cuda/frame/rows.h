@@ -18,11 +18,15 @@ struct SequenceRows {
   bool timespans_per_neuron = false;
   const int64_t* lengths = nullptr;
   int64_t lengths_stride = 0;
+  SequenceView<const bool> resets{};
 
   static SequenceRows of(const SequenceInputs<T>& in) {
-    return {
+    SequenceRows rows{
         in.size.B,  in.size.T,        in.size.B * in.size.T, in.timespans, in.timespans_per_neuron,
         in.lengths, in.lengths_stride};
+    // None comes before a second step.
+    if (in.size.T > 1) rows.resets = in.resets;
+    return rows;
   }
 
   struct Place {
@@ -43,6 +47,12 @@ struct SequenceRows {
   }
   // Whether sample b runs in step t; there may be no such sample.
   FASTLTC_DEVICE bool runs(int64_t b, int64_t t) const { return b < B && t < length(b); }
+  // Whether a reset gives the sample its initial state before step t, in which it runs. Before its
+  // first step it has it anyway.
+  FASTLTC_DEVICE bool begins_anew(int64_t b, int64_t t) const {
+    return resets.data != nullptr && t > 0 && t < length(b) &&
+           resets.data[b * resets.stride_b + t * resets.stride_t];
+  }
   FASTLTC_DEVICE T step(int64_t b, int64_t t, int j) const {
     if (timespans.data == nullptr) return T(1);
     const int64_t channel = timespans_per_neuron ? j * timespans.stride_c : 0;

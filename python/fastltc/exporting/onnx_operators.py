@@ -25,7 +25,7 @@ def onnx_translations() -> dict[Any, Callable[..., Any]]:
     """Return what ``torch.onnx.export`` is to write for the operators of fastltc.
 
     With them a model with LTC, CfC and their kin in it is exported whole, for any batch and any
-    number of time steps, with states, time steps and lengths, in float32 or float64, and gives the
+    number of time steps, with states, time steps, lengths and resets, in float32 or float64, and gives the
     numbers of the layers to rounding. Without them steps are written one after the other, as those
     of ncps are, which is for the number of steps of the example alone. ONNX cannot raise errors:
     negative and NaN time steps give numbers without meaning.
@@ -60,17 +60,17 @@ def onnx_translations() -> dict[Any, Callable[..., Any]]:
     numbers = itertools.count()
 
     def run(layer: Any, data: Sequence[Any], own: Sequence[Any]) -> tuple[Any, Any, Any]:
-        x, h0, timespans, lengths, parameters, memory = data
+        *data, parameters, memory = data
         *own, return_sequences, _, _ = own
-        nodes = _Nodes(x, next(numbers))
+        nodes = _Nodes(data[0], next(numbers))
         made = layer(nodes, parameters, *own)
-        return _over_time(nodes, made, x, h0, timespans, lengths, memory, return_sequences)
+        return _over_time(nodes, made, *data, memory, return_sequences)
 
     def ltc_forward(*arguments: Any) -> tuple[Any, Any, Any]:
-        return run(_LTC, arguments[:6], arguments[6:])
+        return run(_LTC, arguments[:7], arguments[7:])
 
     def cfc_forward(*arguments: Any) -> tuple[Any, Any, Any]:
-        return run(_CfC, arguments[:6], arguments[6:])
+        return run(_CfC, arguments[:7], arguments[7:])
 
     def masked_linear(x: Any, weight: Any, bias: Any, entries: Any) -> Any:
         nodes = _Nodes(x, next(numbers))
@@ -358,6 +358,7 @@ def _over_time(
     h0: Any,
     timespans: Any,
     lengths: Any,
+    resets: Any,
     memory: Sequence[Any],
     return_sequences: bool,
 ) -> tuple[Any, Any, Any]:
@@ -380,11 +381,16 @@ def _over_time(
 
     nodes.begin_body()
     t, going = nodes.value([], "INT64"), nodes.value([], "BOOL")
-    before = nodes.value([None, width])
+    before = state = nodes.value([None, width])
     x_t, dt = add("Gather", x, t, axis=1), unit
     if timespans is not None:
         dt = add("Gather", timespans, t, axis=1)
         dt = dt if per_neuron else add("Unsqueeze", dt, axis)
+    if resets is not None:
+        anew = add("Unsqueeze", add("Gather", resets, t, axis=1), axis)
+        if ended is not None:
+            anew = add("And", anew, add("Less", t, ended))
+        before = add("Where", anew, h0, before)
     if memory:
         h, c = nodes.split(before, [units, units])
         h, c = nodes.memory(nodes.product(nodes.concat([x_t, h]), *gates), c, units)
@@ -401,7 +407,7 @@ def _over_time(
         nodes.typed(add("Identity", value), like)
         for value, like in ((going, going), (after, before), (y, before))
     ]
-    body = nodes.end_body([t, going, before], given)
+    body = nodes.end_body([t, going, state], given)
 
     steps = add("Shape", x, start=1, end=2)
     hn, outputs = add("Loop", steps, None, h0, outputs=2, body=body)

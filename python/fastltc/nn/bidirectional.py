@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from fastltc.nn.checks import check_dense
+from fastltc.nn.resets import packed_resets
 from fastltc.nn.sequence_layer import SequenceLayer
 from fastltc.nn.timespans import check_packed_timespans, layer_lengths
 
@@ -22,7 +23,8 @@ class Bidirectional(nn.Module):
 
     A time step is the time since the step before. Backwards that is the time to the step after, so
     the time steps are shifted by one: the step backwards from ``t + 1`` to ``t`` has
-    ``timespans[t + 1]``, and the first one backwards has that of the first one forwards.
+    ``timespans[t + 1]``, and the first one backwards has that of the first one forwards. A reset
+    stands between a step and the one before it, which neither direction crosses with its state.
 
     Args:
         forward_layer: :class:`LTC` or :class:`CfC`.
@@ -81,6 +83,7 @@ class Bidirectional(nn.Module):
         hx: tuple[Any, Any] | None = None,
         timespans: Tensor | PackedSequence | float | None = None,
         lengths: Tensor | list[int] | int | None = None,
+        resets: Tensor | PackedSequence | None = None,
     ) -> tuple[Any, tuple[Any, Any]]:
         """Run both directions.
 
@@ -89,6 +92,7 @@ class Bidirectional(nn.Module):
             hx: initial states of both layers, each as for that layer, or None.
             timespans: as for :meth:`LTC.forward`.
             lengths: the same.
+            resets: the same.
 
         Returns:
             ``(output, (forward_hn, backward_hn))``. Without ``return_sequences`` the output is
@@ -102,10 +106,10 @@ class Bidirectional(nn.Module):
         if len(states) != 2:
             raise ValueError(f"hx: expected a state for each direction, got {len(states)} of them")
         if isinstance(input, PackedSequence):
-            return self._forward_packed(input, states, timespans, lengths)
+            return self._forward_packed(input, states, timespans, lengths, resets)
         if isinstance(input, Tensor):
             check_dense("input", input)
-        there, forward_hn = self.forward_layer(input, states[0], timespans, lengths)
+        there, forward_hn = self.forward_layer(input, states[0], timespans, lengths, resets)
         batched = input.dim() == 3
         turned = batched and not self.batch_first
 
@@ -127,18 +131,27 @@ class Bidirectional(nn.Module):
         spans = timespans
         if isinstance(spans, Tensor) and spans.dim() > 0:
             spans = given(_select(rows(spans), shifted))
+        back_resets = resets
+        if isinstance(resets, Tensor):
+            back_resets = given(_select(rows(resets), shifted))
         back, backward_hn = self.backward_layer(
             given(_select(x, order)),
             states[1],
             spans,
             lengths if lengths is None or batched else lengths[0],
+            back_resets,
         )
         if self.return_sequences:
             back = given(_select(rows(back), order))
         return torch.cat([there, back], -1), (forward_hn, backward_hn)
 
     def _forward_packed(
-        self, packed: PackedSequence, states: tuple[Any, Any], timespans: Any, lengths: Any
+        self,
+        packed: PackedSequence,
+        states: tuple[Any, Any],
+        timespans: Any,
+        lengths: Any,
+        resets: Any,
     ) -> tuple[Any, tuple[Any, Any]]:
         if lengths is not None:
             raise ValueError("lengths: expected None with a PackedSequence, which has its own")
@@ -149,7 +162,13 @@ class Bidirectional(nn.Module):
             timespans, _ = pad_packed_sequence(
                 packed._replace(data=timespans.data), batch_first=self.batch_first
             )
-        output, hn = self.forward(x, states, timespans, steps)
+        if isinstance(resets, PackedSequence):
+            # The same.
+            resets = packed_resets(resets, packed)
+            if packed.unsorted_indices is not None:
+                resets = resets.index_select(1, packed.unsorted_indices)
+            resets = resets.transpose(0, 1) if self.batch_first else resets
+        output, hn = self.forward(x, states, timespans, steps, resets)
         if not self.return_sequences:
             return output, hn
         # In the order of the packed sequence that was given.

@@ -62,6 +62,11 @@ class CfC(SequenceLayer):
         >>> output.shape, hn.shape
         (torch.Size([4, 32, 2]), torch.Size([4, 19]))
 
+        Four environments, whose episodes begin where it is marked, in one call:
+
+        >>> begins = torch.rand(4, 32) < 0.1
+        >>> output, hn = layer(torch.randn(4, 32, 16), resets=begins)
+
     Source: Hasani et al., Closed-form continuous-time neural networks, Nature Machine
     Intelligence 2022 (arXiv:2106.13898).
     """

@@ -49,6 +49,11 @@ class LTC(WiringSizes, SequenceLayer):
         >>> output.shape, hn.shape
         (torch.Size([4, 32, 2]), torch.Size([4, 19]))
 
+        Four environments, whose episodes begin where it is marked, in one call:
+
+        >>> begins = torch.rand(4, 32) < 0.1
+        >>> output, hn = layer(torch.randn(4, 32, 16), resets=begins)
+
     Source: Hasani et al., Liquid Time-constant Networks, AAAI 2021; Lechner et al., Neural circuit
     policies, Nature Machine Intelligence 2020.
     """

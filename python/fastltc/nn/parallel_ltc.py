@@ -14,6 +14,7 @@ from fastltc.nn.changes import compute_parameters, has_own_forward
 from fastltc.nn.checks import check_dense, check_input_kind, check_state
 from fastltc.nn.ltc import LTC
 from fastltc.nn.ltc_weights import LTCWeights
+from fastltc.nn.resets import layer_resets
 from fastltc.nn.timespans import layer_lengths, layer_timespans, timespans_like
 from fastltc.ops.errors import check_timespan_values
 from fastltc.ops.ltc import ltc
@@ -159,6 +160,7 @@ class ParallelLTC(LTCWeights):
         hx: Tensor | None = None,
         timespans: Tensor | float | None = None,
         lengths: Tensor | list[int] | None = None,
+        resets: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Run a batch of sequences through each layer.
 
@@ -171,6 +173,8 @@ class ParallelLTC(LTCWeights):
                 axis may be 1 for all alike. 0 holds the state.
             lengths: valid steps of each sample, B integers from 0 to T, for all layers; T by
                 default. From ``t = lengths[b]`` on the state is held and the output is 0.
+            resets: steps before which the states of a sample are set to ``hx`` again, ``[B, T]``,
+                bool, for all layers; none by default.
 
         Returns:
             ``(output, hn)``: ``[K, B, T, M]``, or ``[K, B, M]`` without ``return_sequences``; and
@@ -206,6 +210,8 @@ class ParallelLTC(LTCWeights):
         spans = None if timespans is None else self._timespans(timespans, input)
         if lengths is not None:
             lengths = layer_lengths(lengths, batch, True, input.device)
+        if resets is not None:
+            resets = layer_resets(resets, batch, time, True, True, input.device)
         synapses, sensory_synapses = self._synapse_lists()
         # One observation per layer, as a device streams them, is not worth a permutation.
         single = batch == 1 and time == 1
@@ -224,6 +230,7 @@ class ParallelLTC(LTCWeights):
                 self._epsilon,
                 self._implicit_param_constraints,
                 self.return_sequences,
+                resets=resets,
             )
         except ValueError:
             if isinstance(timespans, Tensor):

@@ -12,6 +12,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 from fastltc.nn.changes import compute_parameters, has_own_forward, warn_of_steps
 from fastltc.nn.checks import check_dense, check_state
 from fastltc.nn.lstm_cell import memory_parameters
+from fastltc.nn.resets import layer_resets, packed_resets
 from fastltc.nn.steps import run_steps, some_weight
 from fastltc.nn.timespans import check_packed_timespans, layer_lengths, layer_timespans
 from fastltc.ops.sequence import Sequences
@@ -56,6 +57,7 @@ class SequenceLayer(nn.Module):
         hx: Tensor | tuple[Tensor, Tensor] | None = None,
         timespans: Tensor | PackedSequence | float | None = None,
         lengths: Tensor | list[int] | int | None = None,
+        resets: Tensor | PackedSequence | None = None,
     ) -> tuple[Any, Any]:
         """Run a batch of sequences, or one sequence.
 
@@ -77,6 +79,12 @@ class SequenceLayer(nn.Module):
                 state of an LTC without mixed memory.
             lengths: valid steps of each sample, B integers from 0 to T (one for one sequence), T
                 by default. From ``t = lengths[b]`` on the state is held and the output is 0.
+            resets: steps before which the state of a sample, with ``mixed_memory`` both of the
+                pair, is set to ``hx`` again, bool, none by default: ``[B, T]``, as in the input
+                ``[T, B]`` with ``batch_first=False`` and ``[T]`` for one sequence. For a
+                ``PackedSequence`` this in the original order of the samples, or packed in the
+                same way; for a nested tensor padded, or nested as it is. A rollout of many episodes is so one call; the gradient of ``hx`` is the
+                sum over all its episodes.
 
         Returns:
             ``(output, hn)``: ``[B, T, M]`` in the layout of the input, or ``[B, M]`` without
@@ -91,13 +99,13 @@ class SequenceLayer(nn.Module):
             TypeError: if a dtype, a device or the kind of an object is wrong.
         """
         if isinstance(input, PackedSequence):
-            return self._forward_packed(input, hx, timespans, lengths)
+            return self._forward_packed(input, hx, timespans, lengths, resets)
         if not isinstance(input, Tensor):
             raise TypeError(
                 f"input: expected a tensor or PackedSequence, got {type(input).__name__}"
             )
         if input.layout is not strided or input.is_nested:
-            return self._forward_nested(input, hx, timespans, lengths)
+            return self._forward_nested(input, hx, timespans, lengths, resets)
         shape, batch_first = input.shape, self.batch_first
         inputs, neurons = self._inputs_and_neurons()
         dim = len(shape)
@@ -121,9 +129,13 @@ class SequenceLayer(nn.Module):
             timespans = layer_timespans(timespans, batch, time, neurons, batch_first, batched, x)
         if lengths is not None:
             lengths = layer_lengths(lengths, batch, batched, x.device)
+        if resets is not None:
+            if isinstance(resets, PackedSequence):
+                raise TypeError("resets: expected a tensor with a tensor as input, got packed")
+            resets = layer_resets(resets, batch, time, batch_first, batched, x.device)
         time_major = batched and not batch_first
         output, hn = self._run(
-            Sequences(x, state, timespans, lengths, (), self.return_sequences, time_major)
+            Sequences(x, state, timespans, lengths, (), self.return_sequences, time_major, resets)
         )
         if not batched:
             return output.squeeze(0), _each(hn, lambda h: h.squeeze(0))
@@ -203,7 +215,7 @@ class SequenceLayer(nn.Module):
         return output, hn if self.use_mixed else hn[0]
 
     def _forward_packed(
-        self, packed: PackedSequence, hx: Any, timespans: Any, lengths: Any
+        self, packed: PackedSequence, hx: Any, timespans: Any, lengths: Any, resets: Any
     ) -> tuple[Any, Any]:
         if lengths is not None:
             raise ValueError("lengths: expected None with a PackedSequence, which has its own")
@@ -234,10 +246,17 @@ class SequenceLayer(nn.Module):
                 timespans, batch, time, neurons, self.batch_first, True, data
             )
             timespans = None if timespans is None else sort(timespans)
+        if isinstance(resets, PackedSequence):
+            padded = packed_resets(resets, packed)
+            resets = layer_resets(padded, batch, time, False, True, data.device)
+        elif resets is not None:
+            resets = layer_resets(resets, batch, time, self.batch_first, True, data.device)
+            resets = sort(resets)
         valid = lengths.to(data.device)
-        output, hn = self._run(
-            Sequences(x.transpose(0, 1), state, timespans, valid, (), self.return_sequences, True)
+        sequences = Sequences(
+            *(x.transpose(0, 1), state, timespans, valid, (), self.return_sequences, True, resets)
         )
+        output, hn = self._run(sequences)
         hn = _each(hn, unsort)
         if not self.return_sequences:
             return unsort(output), hn
@@ -245,7 +264,7 @@ class SequenceLayer(nn.Module):
         return PackedSequence(output, batch_sizes, sorted_indices, unsorted_indices), hn
 
     def _forward_nested(
-        self, nested: Tensor, hx: Any, timespans: Any, lengths: Any
+        self, nested: Tensor, hx: Any, timespans: Any, lengths: Any, resets: Any
     ) -> tuple[Any, Any]:
         if nested.layout is not torch.jagged:
             check_dense("input", nested)
@@ -260,12 +279,17 @@ class SequenceLayer(nn.Module):
                 f"input: expected a nested tensor of shape [B, T, I] with I = {inputs} features, "
                 f"got {list(nested.shape)}"
             )
-        if isinstance(timespans, Tensor) and timespans.layout is torch.jagged:
-            if not torch.equal(_jagged_lengths("timespans", timespans), valid):
-                raise ValueError("timespans: expected as many steps as the input, got others")
-            timespans = torch.nested.to_padded_tensor(timespans, 0.0)
+
+        def padded(name: str, given: Any) -> Any:
+            if not isinstance(given, Tensor) or given.layout is not torch.jagged:
+                return given
+            if not torch.equal(_jagged_lengths(name, given), valid):
+                raise ValueError(f"{name}: expected as many steps as the input, got others")
+            return torch.nested.to_padded_tensor(given, 0.0)
+
         x = torch.nested.to_padded_tensor(nested, 0.0)
-        output, hn = self.forward(x, hx, timespans, valid)
+        timespans, resets = padded("timespans", timespans), padded("resets", resets)
+        output, hn = self.forward(x, hx, timespans, valid, resets)
         if self.return_sequences:
             steps = torch.arange(x.shape[1], device=x.device) < valid.unsqueeze(1)
             offsets = nested.offsets()  # type: ignore[attr-defined]

@@ -15,11 +15,11 @@ from fastltc.nn.sequence_layer import SequenceLayer
 class Sequential(nn.Sequential):
     r"""Layers on top of each other: liquid ones, and any modules between them.
 
-    Like ``torch.nn.Sequential``, but states, time steps and lengths reach every liquid layer
-    (:class:`LTC`, :class:`CfC`, :class:`Bidirectional` or another :class:`Sequential`). The other
-    modules (``nn.Linear``, ``nn.Dropout``, ``nn.LayerNorm``, activations) see one tensor, all steps
-    at once; for a ``PackedSequence`` its data. Without ``return_sequences`` a liquid layer gives
-    its last output only, so it has to be the last liquid one.
+    Like ``torch.nn.Sequential``, but states, time steps, lengths and resets reach every liquid
+    layer (:class:`LTC`, :class:`CfC`, :class:`Bidirectional` or another :class:`Sequential`). The
+    other modules (``nn.Linear``, ``nn.Dropout``, ``nn.LayerNorm``, activations) see one tensor, all
+    steps at once; for a ``PackedSequence`` its data. Without ``return_sequences`` a liquid layer
+    gives its last output only, so it has to be the last liquid one.
 
     Args:
         args: the modules in order, or one ordered dictionary of them, as for
@@ -43,6 +43,7 @@ class Sequential(nn.Sequential):
         hx: Sequence[Any] | None = None,
         timespans: Tensor | PackedSequence | float | None = None,
         lengths: Tensor | list[int] | int | None = None,
+        resets: Tensor | PackedSequence | None = None,
     ) -> tuple[Any, list[Any]]:
         """Run the modules in order.
 
@@ -52,6 +53,7 @@ class Sequential(nn.Sequential):
                 none by default.
             timespans: for every liquid layer, see :meth:`LTC.forward`.
             lengths: the same.
+            resets: the same.
 
         Returns:
             ``(output, states)``: the output of the last module, and the last state of each liquid
@@ -85,7 +87,7 @@ class Sequential(nn.Sequential):
         states: list[Any] = []
         for module in self:
             if isinstance(module, _LIQUID):
-                output, state = module(output, next(given), timespans, lengths)
+                output, state = module(output, next(given), timespans, lengths, resets)
                 states.append(state)
             elif isinstance(output, PackedSequence):
                 output = output._replace(data=module(output.data))

@@ -72,7 +72,7 @@ def run_steps(
     readout: Callable[[Tensor], Tensor] | None,
     weight: Tensor | None,
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Run a cell step by step, with lengths and time steps as the operators take them.
+    """Run a cell step by step, with lengths, time steps and resets as the operators take them.
 
     Args:
         step: runs one step: takes ``[B, I]``, the state and the time steps, ``[B, 1]`` or
@@ -91,7 +91,7 @@ def run_steps(
         ValueError: if a length or a time step is out of its range, or a step is missing.
         TypeError: if the input does not fit the parameters.
     """
-    x, _, timespans, lengths, _, return_sequences, time_major = sequences
+    x, _, timespans, lengths, _, return_sequences, time_major, resets = sequences
     if weight is not None and (x.dtype != weight.dtype or x.device != weight.device):
         check_input_kind(x, weight)
         dtype, own = x.dtype, weight.dtype
@@ -105,7 +105,7 @@ def run_steps(
         raise ValueError("input: expected T of 1 or more with a cell of one's own, got T = 0")
     if not torch.compiler.is_compiling():
         check_lengths_and_timespans(lengths, timespans, time)
-    valid = None
+    valid, first = None, state
     if lengths is not None:
         valid = (torch.arange(time, device=x.device) < lengths.unsqueeze(1)).unsqueeze(2)
         # Padding may hold anything, and no gradient may meet it.
@@ -118,6 +118,9 @@ def run_steps(
     outputs: list[Tensor] = []
     last: Any = 0
     for t in range(time):
+        if resets is not None:
+            anew = resets[:, t : t + 1] if valid is None else resets[:, t : t + 1] & valid[:, t]
+            state = tuple(torch.where(anew, h0, h) for h0, h in zip(first, state, strict=True))
         y, new = step(x[:, t], state, None if timespans is None else timespans[:, t])
         if valid is None:
             state, last = new, y

@@ -18,13 +18,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-TENSORS = 8
+TENSORS = 9
 """How many of a forward operator's first arguments are tensors or lists of tensors."""
 
-DATA = 4
+DATA = 5
 """How many of these are data."""
-LENGTHS = 3
-"""The one that no gradient goes to."""
+FLOATING = 3
+"""How many of the data, which come first, gradients go to; the rest are lengths and resets."""
 
 Counts = tuple[int, int, int | None]
 
@@ -106,7 +106,7 @@ class Entries:
 
     def stacked(self) -> list[Any]:
         """Return the tensors of the layers beside each other."""
-        x, h0, timespans, lengths = self.flat[:DATA]
+        x, h0, timespans, *others = self.flat[:DATA]
         end = DATA + self.counts[0]
         learned = zip(self.flat[DATA:end], self.dims[DATA:end], strict=True)
         parameters = [_entries(tensor, dim, self.count) for tensor, dim in learned]
@@ -114,7 +114,7 @@ class Entries:
         if timespans is not None and timespans.dim() == 3:
             timespans = _beside(timespans, None, self.count)
         connections = self.operator.repeat(self.count, x, parameters, *self.flat[end:])
-        return [x, h0, timespans, lengths, *parameters, *connections]
+        return [x, h0, timespans, *others, *parameters, *connections]
 
 
 def _entries(tensor: Tensor, dim: int | None, count: int) -> Tensor:

@@ -72,6 +72,7 @@ def cfc(
     return_sequences: bool = True,
     time_major: bool = False,
     memory: Sequence[Tensor] | None = None,
+    resets: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     r"""Run a closed-form continuous-time (CfC) layer over a batch of sequences, compiled.
 
@@ -107,6 +108,9 @@ def cfc(
         memory: weight, bias and recurrent weight of the memory cell of mixed memory, see
             :func:`fastltc.reference.memory_cell`; none by default. The state is then ``[B, 2 N]``:
             that of the liquid cell and behind it the memory. The same holds for ``hn``.
+        resets: steps before which a sample's state, with ``memory`` both halves of it, is set to
+            ``h0``, ``[B, T]``, bool, any strides; none when None. The gradient of ``h0`` is the
+            sum over all of them and the beginning.
 
     Returns:
         ``(output, hn)``: ``[B, T, M]`` (or ``[B, M]``) with ``M = layer_sizes[-1]``, and the
@@ -131,7 +135,7 @@ def cfc(
     Intelligence 2022 (arXiv:2106.13898).
     """
     return run_cfc(
-        Sequences(x, h0, timespans, lengths, memory or (), return_sequences, time_major),
+        Sequences(x, h0, timespans, lengths, memory or (), return_sequences, time_major, resets),
         parameters,
         masks,
         layer_sizes,

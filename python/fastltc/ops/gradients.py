@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fastltc.ops.batching import (
     DATA,
-    LENGTHS,
+    FLOATING,
     TENSORS,
     Counts,
     Entries,
@@ -71,7 +71,7 @@ def _gradients(
         grad_x,
         None if h0 is None else grad_h0,
         grad_timespans if timespans_grad else None,
-        None,
+        *(None,) * (DATA - FLOATING),
         *learned,
         *(None,) * (len(flat) - DATA - len(learned)),
     ]
@@ -259,9 +259,10 @@ def _second_derivatives(
     grad_output, grad_hn, *flat = ctx.saved_tensors
     operator, counts = ctx.operator, ctx.counts
     *options, _, _ = ctx.options
-    wanted = *wanted[:LENGTHS], None, *wanted[LENGTHS:]
+    wanted = *wanted[:FLOATING], *(None,) * (DATA - FLOATING), *wanted[FLOATING:]
     # Of data and parameters; what follows are lists, masks and factors.
-    differentiable = [i for i in range(len(wanted)) if flat[i] is not None and i != LENGTHS]
+    floating = (*range(FLOATING), *range(DATA, len(wanted)))
+    differentiable = [i for i in floating if flat[i] is not None]
     asked = [i for i in differentiable if wanted[i] is not None]
     given = [grad for grad in (grad_output, grad_hn) if grad is not None]
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fastltc import reference
 from fastltc._parameters import LTC_PARAMETERS
+from fastltc.ops.batching import TENSORS
 from fastltc.ops.sequence import SequenceOperator, Sequences
 from fastltc.ops.synapses import repeat_synapses, synapse_mask
 
@@ -51,8 +52,8 @@ def _sizes(
 
 
 def _reference(arguments: Sequence[Any]) -> tuple[Tensor, Tensor]:
-    x, h0, timespans, lengths, parameters, memory, synapses, sensory_synapses, *rest = arguments
-    maps, output_size, ode_unfolds, epsilon, softplus, return_sequences = rest
+    x, h0, timespans, *others, parameters, memory, synapses, sensory_synapses = arguments[:TENSORS]
+    maps, output_size, ode_unfolds, epsilon, softplus, return_sequences = arguments[TENSORS:]
     present = (
         m for m in range(len(LTC_PARAMETERS)) if m < _FIRST_MAP or maps >> m - _FIRST_MAP & 1
     )
@@ -66,7 +67,7 @@ def _reference(arguments: Sequence[Any]) -> tuple[Tensor, Tensor]:
 
     def run(x: Tensor, h0: Any, spans: Any, named: dict[str, Tensor], *masks: Tensor) -> Any:
         return reference.ltc(
-            *(x, h0, spans, lengths),
+            *(x, h0, spans, *others),
             **named,
             mask=masks[0],
             sensory_mask=masks[1],
@@ -126,6 +127,7 @@ def ltc(
     return_sequences: bool = True,
     time_major: bool = False,
     memory: Sequence[Tensor] | None = None,
+    resets: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     r"""Run a liquid time-constant (LTC) layer over a batch of sequences, compiled.
 
@@ -161,6 +163,9 @@ def ltc(
         memory: weight, bias and recurrent weight of the memory cell of mixed memory, see
             :func:`fastltc.reference.memory_cell`; none by default. The state is then ``[B, 2 N]``:
             that of the liquid cell and behind it the memory. The same holds for ``hn``.
+        resets: steps before which a sample's state, with ``memory`` both halves of it, is set to
+            ``h0``, ``[B, T]``, bool, any strides; none when None. The gradient of ``h0`` is the
+            sum over all of them and the beginning.
 
     Returns:
         ``(output, hn)``: ``[B, T, M]`` (or ``[B, M]``) and the state after the last valid step,
@@ -190,7 +195,7 @@ def ltc(
     Source: Hasani et al., Liquid Time-constant Networks, AAAI 2021, algorithm 1.
     """
     return run_ltc(
-        Sequences(x, h0, timespans, lengths, memory or (), return_sequences, time_major),
+        Sequences(x, h0, timespans, lengths, memory or (), return_sequences, time_major, resets),
         parameters,
         synapses,
         sensory_synapses,

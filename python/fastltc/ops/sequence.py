@@ -1,6 +1,6 @@
 """What the operators of all layers have in common: one layer over a batch of sequences.
 
-A layer's forward operator takes ``x, h0, timespans, lengths``, the lists ``parameters`` and
+A layer's forward operator takes ``x, h0, timespans, lengths, resets``, the lists ``parameters`` and
 ``memory``, two more tensors or lists of tensors that tell how the layer is connected, the layer's
 options, and ``return_sequences, time_major, save_states``. It returns the output, the last state
 and what the backward operator needs of the steps. That one takes the gradients of the first two,
@@ -92,6 +92,7 @@ class Sequences(NamedTuple):
     memory: Sequence[Tensor] = ()
     return_sequences: bool = True
     time_major: bool = False
+    resets: Tensor | None = None
 
 
 class SequenceOperator:
@@ -136,7 +137,7 @@ class SequenceOperator:
     ) -> tuple[Tensor, Tensor, Tensor]:
         check_same_device(self.forward, x, (x, h0, timespans, *rest), self._names)
         check_translations()
-        _, parameters, memory, *own, return_sequences, time_major, save_states = rest
+        _, _, parameters, memory, *own, return_sequences, time_major, save_states = rest
         memory = () if is_none(memory) else memory
         batch, time, _ = x.shape
         neurons, outputs, kept = self._sizes(x, timespans, parameters, memory, *own)
@@ -156,11 +157,12 @@ class SequenceOperator:
         h0: Tensor | None,
         timespans: Tensor | None,
         lengths: Tensor | None,
+        resets: Tensor | None,
         parameters: Sequence[Tensor],
         memory: Sequence[Tensor],
         *rest: Any,
     ) -> tuple[Tensor, Tensor, Tensor, list[Tensor], list[Tensor]]:
-        data = x, h0, timespans, lengths, parameters, memory
+        data = x, h0, timespans, lengths, resets, parameters, memory
         given = grad_output, grad_hn, states, *data, *rest
         check_same_device(self.backward, x, given, self._names)
         *_, time_major, timespans_grad = rest
@@ -195,7 +197,7 @@ class SequenceOperator:
         Returns:
             The output and the last state.
         """
-        x, h0, timespans, lengths, memory, return_sequences, time_major = sequences
+        x, h0, timespans, lengths, memory, return_sequences, time_major, resets = sequences
         dtype, weight_dtype = x.dtype, parameters[0].dtype
         if dtype in HALF_DTYPES or (weight_dtype != dtype and weight_dtype in HALF_DTYPES):
             widened = Sequences(*map(_widened, sequences))
@@ -217,6 +219,7 @@ class SequenceOperator:
             h0,
             timespans,
             lengths,
+            resets,
             parameters,
             memory,
             *connections,

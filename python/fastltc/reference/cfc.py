@@ -24,6 +24,7 @@ def cfc(
     h0: Tensor | None = None,
     timespans: Tensor | None = None,
     lengths: Tensor | None = None,
+    resets: Tensor | None = None,
     *,
     parameters: Sequence[Tensor],
     masks: Sequence[Tensor] = (),
@@ -60,6 +61,8 @@ def cfc(
         lengths: valid steps of each sample, ``[B]``, integer, 0 to T; T by default. From
             ``t = lengths[b]`` on the state is held and the output is 0; what stands there in
             ``x`` and ``timespans`` does not matter.
+        resets: steps before which a sample's state is set to ``h0``, ``[B, T]``, bool; none by
+            default. What comes before such a step has no part in what follows.
         parameters: first, for each backbone layer, weight ``[units, in]`` and bias ``[units]``;
             then, for each cell of n neurons, weight ``[n, K]`` and bias ``[n]`` of ``ff1``,
             ``ff2``, ``time_a`` and ``time_b``; with mode ``"pure"`` instead weight and bias of
@@ -133,6 +136,6 @@ def cfc(
         return torch.cat(after, 1)
 
     return run_sequence(
-        *(step, lambda h: h[:, neurons - motors :], x, h0, timespans, lengths, memory),
+        *(step, lambda h: h[:, neurons - motors :], x, h0, timespans, lengths, resets, memory),
         *(return_sequences, neurons),
     )

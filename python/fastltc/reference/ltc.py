@@ -16,6 +16,7 @@ def ltc(
     h0: Tensor | None = None,
     timespans: Tensor | None = None,
     lengths: Tensor | None = None,
+    resets: Tensor | None = None,
     *,
     gleak: Tensor,
     vleak: Tensor,
@@ -65,6 +66,8 @@ def ltc(
         lengths: valid steps of each sample, ``[B]``, integer, 0 to T; T by default. From
             ``t = lengths[b]`` on the state is held and the output is 0; what stands there in
             ``x`` and ``timespans`` does not matter.
+        resets: steps before which a sample's state is set to ``h0``, ``[B, T]``, bool; none by
+            default. What comes before such a step has no part in what follows.
         gleak: leak conductance, ``[N]``.
         vleak: leak potential, ``[N]``.
         cm: membrane capacitance, ``[N]``.
@@ -153,5 +156,5 @@ def ltc(
         return v
 
     return run_sequence(
-        *(step, read_out, x, h0, timespans, lengths, memory, return_sequences, neurons)
+        *(step, read_out, x, h0, timespans, lengths, resets, memory, return_sequences, neurons)
     )

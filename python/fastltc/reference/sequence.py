@@ -17,6 +17,7 @@ def run_sequence(
     h0: Tensor | None,
     timespans: Tensor | None,
     lengths: Tensor | None,
+    resets: Tensor | None,
     memory: Sequence[Tensor] | None,
     return_sequences: bool,
     neurons: int,
@@ -41,9 +42,13 @@ def run_sequence(
         x, timespans = torch.where(valid, x, 0), torch.where(valid, timespans, 0)
 
     width = neurons if memory is None else 2 * neurons
-    h, c = (x.new_zeros(batch, width) if h0 is None else h0).tensor_split([neurons], 1)
+    first = (x.new_zeros(batch, width) if h0 is None else h0).tensor_split([neurons], 1)
+    h, c = first
     outputs = []
     for t in range(time):
+        if resets is not None:
+            anew = resets[:, t : t + 1] & valid[:, t]
+            h, c = torch.where(anew, first[0], h), torch.where(anew, first[1], c)
         v = h
         if memory is not None:
             v, remembered = memory_cell(x[:, t], h, c, *memory)

@@ -93,6 +93,13 @@ inline cudaError_t cudaMemsetAsync(void* to, int value, std::size_t bytes, cudaS
   return cudaSuccess;
 }
 
+enum cudaMemcpyKind { cudaMemcpyDeviceToDevice };
+inline cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind,
+                                   cudaStream_t) {
+  std::memcpy(to, from, bytes);
+  return cudaSuccess;
+}
+
 inline void __syncthreads() { fastltc::emulator::sync_threads(); }
 inline void __syncwarp(unsigned mask = 0xffffffffu) { fastltc::emulator::sync_warp(mask); }
 
