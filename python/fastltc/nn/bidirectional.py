@@ -80,7 +80,9 @@ class Bidirectional(nn.Module):
         hx: tuple[Any, Any] | None = None,
         timespans: Tensor | PackedSequence | float | None = None,
         lengths: Tensor | list[int] | int | None = None,
-    ) -> tuple[Any, tuple[Any, Any]]:
+        *,
+        return_states: bool = False,
+    ) -> tuple[Any, ...]:
         """Run both directions.
 
         Args:
@@ -88,10 +90,13 @@ class Bidirectional(nn.Module):
             hx: initial states of both layers, each as for that layer, or None.
             timespans: as for :meth:`LTC.forward`.
             lengths: the same.
+            return_states: the same.
 
         Returns:
             ``(output, (forward_hn, backward_hn))``. Without ``return_sequences`` the output is
-            that after the last step of each direction.
+            that after the last step of each direction. With ``return_states`` there are, third,
+            the states of all neurons of each layer, ``(forward_states, backward_states)``, both in
+            the order of the input: backwards those that a step of the input led to.
 
         Raises:
             ValueError: as the layers do.
@@ -101,8 +106,11 @@ class Bidirectional(nn.Module):
         if len(states) != 2:
             raise ValueError(f"hx: expected a state for each direction, got {len(states)} of them")
         if isinstance(input, PackedSequence):
-            return self._forward_packed(input, states, timespans, lengths)
-        there, forward_hn = self.forward_layer(input, states[0], timespans, lengths)
+            return self._forward_packed(input, states, timespans, lengths, return_states)
+        options = {"return_states": True} if return_states else {}
+        there, forward_hn, *seen = self.forward_layer(
+            input, states[0], timespans, lengths, **options
+        )
         batched = input.dim() == 3
         turned = batched and not self.batch_first
 
@@ -124,19 +132,28 @@ class Bidirectional(nn.Module):
         spans = timespans
         if isinstance(spans, Tensor) and spans.dim() > 0:
             spans = given(_select(rows(spans), shifted))
-        back, backward_hn = self.backward_layer(
+        back, backward_hn, *seen_back = self.backward_layer(
             given(_select(x, order)),
             states[1],
             spans,
             lengths if lengths is None or batched else lengths[0],
+            **options,
         )
         if self.return_sequences:
             back = given(_select(rows(back), order))
-        return torch.cat([there, back], -1), (forward_hn, backward_hn)
+        results = torch.cat([there, back], -1), (forward_hn, backward_hn)
+        if not return_states:
+            return results
+        return *results, (seen[0], given(_select(rows(seen_back[0]), order)))
 
     def _forward_packed(
-        self, packed: PackedSequence, states: tuple[Any, Any], timespans: Any, lengths: Any
-    ) -> tuple[Any, tuple[Any, Any]]:
+        self,
+        packed: PackedSequence,
+        states: tuple[Any, Any],
+        timespans: Any,
+        lengths: Any,
+        return_states: bool,
+    ) -> tuple[Any, ...]:
         if lengths is not None:
             raise ValueError("lengths: expected None with a PackedSequence, which has its own")
         x, steps = pad_packed_sequence(packed, batch_first=self.batch_first)
@@ -146,16 +163,20 @@ class Bidirectional(nn.Module):
             timespans, _ = pad_packed_sequence(
                 packed._replace(data=timespans.data), batch_first=self.batch_first
             )
-        output, hn = self.forward(x, states, timespans, steps)
-        if not self.return_sequences:
-            return output, hn
+        output, hn, *seen = self.forward(x, states, timespans, steps, return_states=return_states)
         # In the order of the packed sequence that was given.
         order, back = packed.sorted_indices, packed.unsorted_indices
         if order is not None:
-            output = output.index_select(0 if self.batch_first else 1, order)
             steps = steps.index_select(0, order.to(steps.device))
-        data = pack_padded_sequence(output, steps, batch_first=self.batch_first).data
-        return PackedSequence(data, packed.batch_sizes, order, back), hn
+
+        def pack(tensor: Tensor) -> PackedSequence:
+            if order is not None:
+                tensor = tensor.index_select(0 if self.batch_first else 1, order)
+            data = pack_padded_sequence(tensor, steps, batch_first=self.batch_first).data
+            return PackedSequence(data, packed.batch_sizes, order, back)
+
+        results = pack(output) if self.return_sequences else output, hn
+        return (*results, tuple(map(pack, seen[0]))) if seen else results
 
 
 def _backwards(time: int, lengths: Tensor | None, device: torch.device) -> tuple[Tensor, Tensor]:

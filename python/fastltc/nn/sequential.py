@@ -43,7 +43,9 @@ class Sequential(nn.Sequential):
         hx: Sequence[Any] | None = None,
         timespans: Tensor | PackedSequence | float | None = None,
         lengths: Tensor | list[int] | int | None = None,
-    ) -> tuple[Any, list[Any]]:
+        *,
+        return_states: bool = False,
+    ) -> tuple[Any, ...]:
         """Run the modules in order.
 
         Args:
@@ -52,10 +54,12 @@ class Sequential(nn.Sequential):
                 none by default.
             timespans: for every liquid layer, see :meth:`LTC.forward`.
             lengths: the same.
+            return_states: the same.
 
         Returns:
             ``(output, states)``: the output of the last module, and the last state of each liquid
-            layer, in order.
+            layer, in order. With ``return_states`` there is, third, a list of the states of all
+            neurons of each liquid layer, see :meth:`LTC.forward`.
 
         Raises:
             ValueError: if there are more or fewer states than liquid layers, if a liquid layer
@@ -80,13 +84,18 @@ class Sequential(nn.Sequential):
                     f"{type(layer).__name__}: expected batch_first={liquid[0].batch_first}, as "
                     f"the first liquid layer has, got {layer.batch_first}"
                 )
+        options = {"return_states": True} if return_states else {}
         given = iter([None] * len(liquid) if hx is None else hx)
         output: Any = input
         states: list[Any] = []
+        seen: list[Any] = []
         for module in self:
             if isinstance(module, _LIQUID):
-                output, state = module(output, next(given), timespans, lengths)
+                output, state, *all_states = module(
+                    output, next(given), timespans, lengths, **options
+                )
                 states.append(state)
+                seen += all_states
             elif isinstance(output, PackedSequence):
                 output = output._replace(data=module(output.data))
             else:
@@ -96,7 +105,7 @@ class Sequential(nn.Sequential):
                         f"{type(module).__name__}: expected a module that returns one tensor (or "
                         f"an LTC or CfC layer), got {type(output).__name__}"
                     )
-        return output, states
+        return (output, states, seen) if return_states else (output, states)
 
     @property
     def batch_first(self) -> bool:
