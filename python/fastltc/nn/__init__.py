@@ -3,6 +3,7 @@
 from fastltc.nn.bidirectional import Bidirectional
 from fastltc.nn.cfc import CfC
 from fastltc.nn.cfc_cell import CfCCell
+from fastltc.nn.impute import Impute
 from fastltc.nn.lstm_cell import LSTMCell
 from fastltc.nn.ltc import LTC
 from fastltc.nn.ltc_cell import LTCCell
@@ -16,6 +17,7 @@ __all__ = [
     "Bidirectional",
     "CfC",
     "CfCCell",
+    "Impute",
     "LTC",
     "LSTMCell",
     "LTCCell",
