@@ -38,7 +38,17 @@ _EXPORTS: dict[str, str] = {
     "patch_ncps": "fastltc.dropin.patch",
     "export": "fastltc.exporting",
 }
-_SUBMODULES = ("dropin", "exporting", "info", "nn", "ops", "reference", "runtime", "wirings")
+_SUBMODULES = (
+    "dropin",
+    "exporting",
+    "info",
+    "inspect",
+    "nn",
+    "ops",
+    "reference",
+    "runtime",
+    "wirings",
+)
 
 __all__ = ["__version__", *_EXPORTS, *_SUBMODULES]
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 
+from ...inspect.liquid_layer import network_of
 from .. import plots
 from ..errors import ConfigError
 from ..files import write_all
 from ..models import trainable_parameters
-from ..plots.liquid_layer import network_of
 from ..run import (
     BEST,
     CARD,
