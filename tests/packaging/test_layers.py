@@ -44,7 +44,7 @@ PYTHON_LAYERS = {
     "fastltc.inspect": [
         {"figure", "membrane", "attribution"},
         {"network", "trace"},
-        {"liquid_layer", "matrices", "pictures", "synapses"},
+        {"ablation", "liquid_layer", "matrices", "pictures", "synapses"},
         {"diagram"},
         {"graph"},
         {"__init__"},

@@ -7,6 +7,7 @@ those of every liquid layer in a model, such as ``Run.open(FOLDER).load_checkpoi
 ``fastltc.jobs.plots`` makes them.
 """
 
+from fastltc.inspect.ablation import ablate
 from fastltc.inspect.attribution import attribute
 from fastltc.inspect.diagram import wiring_diagram
 from fastltc.inspect.graph import wiring_graph
@@ -22,6 +23,7 @@ __all__ = [
     "Polarities",
     "Synapse",
     "Trace",
+    "ablate",
     "attribute",
     "draw_attribution",
     "draw_states",

@@ -9,6 +9,7 @@ from fastltc.nn.ltc import LTC
 from fastltc.nn.ltc_cell import LTCCell
 from fastltc.nn.masked_linear import MaskedLinear
 from fastltc.nn.parallel_ltc import ParallelLTC
+from fastltc.nn.pruning import prune_synapses, regrow_synapses
 from fastltc.nn.sequential import Sequential
 from fastltc.nn.wired_cfc_cell import WiredCfCCell
 from fastltc.ops.synapses import synapse_list
@@ -25,5 +26,7 @@ __all__ = [
     "ParallelLTC",
     "Sequential",
     "WiredCfCCell",
+    "prune_synapses",
+    "regrow_synapses",
     "synapse_list",
 ]

@@ -150,7 +150,7 @@ def test_the_montage_shows_each_class_in_its_row() -> None:
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     """The figures behind the pictures."""
     figures: list[Figure] = []
-    for name in ("diagram", "graph", "runs", "scores"):
+    for name in ("runs", "scores"):
         module = getattr(plots, name)
         real = module.to_png
 
