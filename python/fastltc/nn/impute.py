@@ -69,6 +69,8 @@ class Impute(nn.Module):
     PhysioNet model 2 x 41 inputs.
     """
 
+    mean: Tensor
+
     def __init__(
         self,
         features: int,
@@ -106,8 +108,6 @@ class Impute(nn.Module):
             # Not 0, where the maximum has no gradient that would change it.
             self.decay_rate = nn.Parameter(torch.ones(features))
             self.decay_offset = nn.Parameter(torch.zeros(features))
-
-    mean: Tensor
 
     @property
     def output_size(self) -> int:
