@@ -25,7 +25,7 @@ class Currents:
     leak: Tensor
     """``gleak (vleak - v)``."""
     recurrent: Tensor
-    """From other neurons: the sum of ``w s (erev - v)`` over the synapses."""
+    """From other neurons, the sum of ``w s (erev - v)`` over the synapses."""
     sensory: Tensor
     """The same from the inputs."""
 
@@ -39,7 +39,7 @@ class Trace:
     """
 
     neurons: tuple[str, ...]
-    """N names: the kind by the wiring (``inter``, ``command``, ``motor``), or ``neuron``, and the
+    """N names, the kind by the wiring (``inter``, ``command``, ``motor``), or ``neuron``, and the
     number in it."""
     times: Tensor
     """``[B, T]``: the sum of the time steps so far, in their unit; of time steps per neuron their

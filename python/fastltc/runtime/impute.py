@@ -14,7 +14,7 @@ from fastltc._parameters import IMPUTE_METHODS
 class Impute:
     """Fills in what is missing in the readings of one or many streams, before a session's step.
 
-    It does what :class:`fastltc.nn.Impute` does, one step of a sequence a call, in float32:
+    It does what :class:`fastltc.Impute` does, one step of a sequence a call, in float32:
     ``Impute(**module.settings())`` is that of a trained module. It is no part of a model file;
     keep the settings beside it, as JSON.
 
