@@ -155,6 +155,15 @@ def test_a_layer_learns_the_decay() -> None:
         assert parameter.grad.abs().max() > 0, name
 
 
+def test_time_steps_and_lengths_reach_it_in_a_stack() -> None:
+    impute, layer = make("decay", add_elapsed=True), fastltc.CfC(2 * I, 5).double()
+    x, seen, timespans = (tensor.detach() for tensor in data())
+    x, lengths = torch.where(seen, x, torch.nan), [T, 5, 0, 8]
+    output, (hn,) = fastltc.Sequential(impute, layer)(x, timespans=timespans, lengths=lengths)
+    filled = impute(x, timespans=timespans, lengths=lengths)
+    torch.testing.assert_close((output, hn), layer(filled, None, timespans, lengths))
+
+
 def test_compiled_whole() -> None:
     module = make("decay", add_mask=True, add_elapsed=True)
     x, seen, timespans = (tensor.detach() for tensor in data())

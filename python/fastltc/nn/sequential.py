@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from fastltc.nn.bidirectional import Bidirectional
+from fastltc.nn.impute import Impute
 from fastltc.nn.sequence_layer import SequenceLayer
 
 
@@ -16,10 +17,11 @@ class Sequential(nn.Sequential):
     r"""Layers on top of each other: liquid ones, and any modules between them.
 
     Like ``torch.nn.Sequential``, but states, time steps and lengths reach every liquid layer
-    (:class:`LTC`, :class:`CfC`, :class:`Bidirectional` or another :class:`Sequential`). The other
-    modules (``nn.Linear``, ``nn.Dropout``, ``nn.LayerNorm``, activations) see one tensor, all steps
-    at once; for a ``PackedSequence`` its data. Without ``return_sequences`` a liquid layer gives
-    its last output only, so it has to be the last liquid one.
+    (:class:`LTC`, :class:`CfC`, :class:`Bidirectional` or another :class:`Sequential`), and time
+    steps and lengths every :class:`Impute`. The other modules (``nn.Linear``, ``nn.Dropout``,
+    ``nn.LayerNorm``, activations) see one tensor, all steps at once; for a ``PackedSequence`` its
+    data. Without ``return_sequences`` a liquid layer gives its last output only, so it has to be
+    the last liquid one.
 
     Args:
         args: the modules in order, or one ordered dictionary of them, as for
@@ -96,6 +98,8 @@ class Sequential(nn.Sequential):
                 )
                 states.append(state)
                 seen += all_states
+            elif isinstance(module, Impute):
+                output = module(output, None, timespans, lengths)
             elif isinstance(output, PackedSequence):
                 output = output._replace(data=module(output.data))
             else:
