@@ -173,6 +173,10 @@ def test_layouts(kind: Kind) -> None:
     assert steps.tolist() == lengths
     torch.testing.assert_close(unpacked, expected)
     assert torch.equal(states.batch_sizes, output.batch_sizes)
+    parts = [x[b, :length] for b, length in enumerate(lengths)]
+    nested = torch.nested.nested_tensor(parts, layout=torch.jagged)
+    states = layer(nested, None, timespans, return_states=True)[2]
+    torch.testing.assert_close(torch.nested.to_padded_tensor(states, 0.0), expected)
     empty = layer(x[:, :0], return_states=True)
     assert [empty[0].shape[1], empty[2].shape] == [0, (B, 0, N)]
 

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from fastltc.inspect.membrane import Membrane
 from fastltc.nn import LTC, CfC
+from fastltc.nn.checks import check_dense
 from fastltc.nn.sequence_layer import SequenceLayer, zero_behind
 from fastltc.nn.timespans import layer_lengths, layer_timespans
 
@@ -83,7 +84,7 @@ def trace(
     Args:
         layer: an LTC or CfC layer, with or without mixed memory; it runs as it is, so call
             ``eval()`` where it has dropout.
-        input: as for the layer, but for packed sequences.
+        input: as for the layer, but for packed and nested ones.
         hx: the same.
         timespans: the same.
         lengths: the same.
@@ -113,6 +114,7 @@ def trace(
         raise TypeError(
             f"input: expected a tensor, got {type(input).__name__}; pass lengths instead"
         )
+    check_dense("input", input)
     states = layer(input, hx, timespans, lengths, return_states=True)[2]
     batched = input.dim() == 3
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
+from fastltc.nn.checks import check_dense
 from fastltc.nn.sequence_layer import SequenceLayer
 from fastltc.nn.timespans import check_packed_timespans, layer_lengths
 
@@ -74,6 +75,28 @@ class Bidirectional(nn.Module):
         """Whether the outputs of all steps are returned."""
         return self.forward_layer.return_sequences
 
+    @overload
+    def forward(
+        self,
+        input: Tensor | PackedSequence,
+        hx: tuple[Any, Any] | None = None,
+        timespans: Tensor | PackedSequence | float | None = None,
+        lengths: Tensor | list[int] | int | None = None,
+        *,
+        return_states: Literal[False] = False,
+    ) -> tuple[Any, tuple[Any, Any]]: ...
+
+    @overload
+    def forward(
+        self,
+        input: Tensor | PackedSequence,
+        hx: tuple[Any, Any] | None = None,
+        timespans: Tensor | PackedSequence | float | None = None,
+        lengths: Tensor | list[int] | int | None = None,
+        *,
+        return_states: bool,
+    ) -> tuple[Any, ...]: ...
+
     def forward(
         self,
         input: Tensor | PackedSequence,
@@ -107,6 +130,8 @@ class Bidirectional(nn.Module):
             raise ValueError(f"hx: expected a state for each direction, got {len(states)} of them")
         if isinstance(input, PackedSequence):
             return self._forward_packed(input, states, timespans, lengths, return_states)
+        if isinstance(input, Tensor):
+            check_dense("input", input)
         options = {"return_states": True} if return_states else {}
         there, forward_hn, *seen = self.forward_layer(
             input, states[0], timespans, lengths, **options

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, overload
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, nn, strided
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from fastltc.nn.changes import compute_parameters, has_own_forward, warn_of_steps
-from fastltc.nn.checks import check_state
+from fastltc.nn.checks import check_dense, check_state
 from fastltc.nn.lstm_cell import memory_parameters
 from fastltc.nn.steps import run_steps, some_weight
 from fastltc.nn.timespans import check_packed_timespans, layer_lengths, layer_timespans
@@ -50,6 +50,28 @@ class SequenceLayer(nn.Module):
                 options += f", {name}={value}"
         return options
 
+    @overload
+    def forward(
+        self,
+        input: Tensor | PackedSequence,
+        hx: Tensor | tuple[Tensor, Tensor] | None = None,
+        timespans: Tensor | PackedSequence | float | None = None,
+        lengths: Tensor | list[int] | int | None = None,
+        *,
+        return_states: Literal[False] = False,
+    ) -> tuple[Any, Any]: ...
+
+    @overload
+    def forward(
+        self,
+        input: Tensor | PackedSequence,
+        hx: Tensor | tuple[Tensor, Tensor] | None = None,
+        timespans: Tensor | PackedSequence | float | None = None,
+        lengths: Tensor | list[int] | int | None = None,
+        *,
+        return_states: bool,
+    ) -> tuple[Any, ...]: ...
+
     def forward(
         self,
         input: Tensor | PackedSequence,
@@ -63,8 +85,9 @@ class SequenceLayer(nn.Module):
 
         Args:
             input: ``[B, T, I]`` (``[T, B, I]`` with ``batch_first=False``), ``[T, I]`` for one
-                sequence without a batch axis, or a ``PackedSequence``; dtype and device of the
-                parameters (half types: see :func:`fastltc.ops.ltc`). B and T may be 0.
+                sequence without a batch axis, a ``PackedSequence``, or, with ``batch_first``, a
+                nested tensor of the layout ``torch.jagged``; dtype and device of the parameters
+                (half types: see :func:`fastltc.ops.ltc`). B and T may be 0.
             hx: initial state, ``[B, N]`` (``[N]`` for one sequence), zeros by default; a pair of
                 them, state and memory, with ``mixed_memory``. For a ``PackedSequence``, in the
                 original order of the samples.
@@ -73,8 +96,9 @@ class SequenceLayer(nn.Module):
                 ``(B, T, N)``, where B may be 1 for all samples. The axes of batch and time stand
                 as in the input: ``(T, B)`` with ``batch_first=False``. For one sequence ``(T,)``,
                 ``(T, 1)`` or ``(T, N)``. For a ``PackedSequence`` either of these in the original
-                order of the samples, or another packed in the same way. 0 holds the state of an LTC
-                without mixed memory.
+                order of the samples, or another packed in the same way; for a nested tensor ``(B,
+                T)`` or ``(B, T, N)`` padded to its longest sample, or nested as it is. 0 holds the
+                state of an LTC without mixed memory.
             lengths: valid steps of each sample, B integers from 0 to T (one for one sequence), T
                 by default. From ``t = lengths[b]`` on the state is held and the output is 0.
             return_states: return the states of all neurons in every step, too.
@@ -84,10 +108,10 @@ class SequenceLayer(nn.Module):
             ``return_sequences``; and the state after the last valid step, ``[B, N]``, or a pair
             with ``mixed_memory``. For one sequence without the batch axis. For a
             ``PackedSequence`` the output is packed in the same way, and the rest stands in the
-            original order of the samples.
+            original order of the samples. For a nested tensor the output is nested.
 
             With ``return_states`` ``(output, hn, states)``: the states after each step,
-            ``[B, T, N]`` in the layout of the input, or packed as it is, also without
+            ``[B, T, N]`` in the layout of the input, or packed or nested as it is, also without
             ``return_sequences``. Like the output they are 0 behind the lengths. With
             ``mixed_memory`` they are those of the liquid cell, without the memory. All three are
             differentiable.
@@ -103,6 +127,8 @@ class SequenceLayer(nn.Module):
             raise TypeError(
                 f"input: expected a tensor or PackedSequence, got {type(input).__name__}"
             )
+        if input.layout is not strided or input.is_nested:
+            return self._forward_nested(input, hx, timespans, lengths, return_states)
         shape, batch_first = input.shape, self.batch_first
         inputs, neurons = self._inputs_and_neurons()
         dim = len(shape)
@@ -270,6 +296,36 @@ class SequenceLayer(nn.Module):
         results = pack(output) if self.return_sequences else unsort(output), _each(hn, unsort)
         return results if states is None else (*results, pack(states))
 
+    def _forward_nested(
+        self, nested: Tensor, hx: Any, timespans: Any, lengths: Any, return_states: bool
+    ) -> tuple[Any, ...]:
+        if nested.layout is not torch.jagged:
+            check_dense("input", nested)
+        inputs, _ = self._inputs_and_neurons()
+        if not self.batch_first:
+            raise ValueError("input: expected batch_first=True with a nested tensor, got False")
+        if lengths is not None:
+            raise ValueError("lengths: expected None with a nested tensor, which has its own")
+        valid = _jagged_lengths("input", nested)
+        if nested.dim() != 3 or nested.shape[2] != inputs:
+            raise ValueError(
+                f"input: expected a nested tensor of shape [B, T, I] with I = {inputs} features, "
+                f"got {list(nested.shape)}"
+            )
+        if isinstance(timespans, Tensor) and timespans.layout is torch.jagged:
+            if not torch.equal(_jagged_lengths("timespans", timespans), valid):
+                raise ValueError("timespans: expected as many steps as the input, got others")
+            timespans = torch.nested.to_padded_tensor(timespans, 0.0)
+        x = torch.nested.to_padded_tensor(nested, 0.0)
+        output, hn, *states = self.forward(x, hx, timespans, valid, return_states=return_states)
+        steps = torch.arange(x.shape[1], device=x.device) < valid.unsqueeze(1)
+        offsets = nested.offsets()  # type: ignore[attr-defined]
+
+        def nest(tensor: Tensor) -> Tensor:
+            return torch.nested.nested_tensor_from_jagged(tensor[steps], offsets)
+
+        return nest(output) if self.return_sequences else output, hn, *map(nest, states)
+
 
 def _run_for_states(cell: Any, sequences: Sequences) -> Any:
     """Run a cell through the operator for the states of all neurons; None as its ``_run``.
@@ -299,6 +355,17 @@ def zero_behind(outputs: Tensor, lengths: Tensor | None) -> Tensor:
         return outputs
     steps = torch.arange(outputs.shape[1], device=outputs.device)
     return torch.where((steps < lengths.unsqueeze(1)).unsqueeze(2), outputs, 0)
+
+
+def _jagged_lengths(name: str, nested: Tensor) -> Tensor:
+    """Return the steps of each sample of a nested tensor whose axis 1 is that of time."""
+    values: Any = nested
+    if values._ragged_idx != 1 or values.lengths() is not None:
+        raise ValueError(
+            f"{name}: expected a contiguous nested tensor whose axis 1 is that of time, got shape "
+            f"{list(nested.shape)}; call contiguous()"
+        )
+    return values.offsets().diff()
 
 
 def _each(state: Any, change: Callable[[Tensor], Tensor]) -> Any:

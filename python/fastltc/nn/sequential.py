@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, overload
 
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
@@ -38,6 +38,28 @@ class Sequential(nn.Sequential):
         >>> output.shape, [tuple(state.shape) for state in states]
         (torch.Size([4, 32, 2]), [(4, 24), (4, 19)])
     """
+
+    @overload
+    def forward(
+        self,
+        input: Tensor | PackedSequence,
+        hx: Sequence[Any] | None = None,
+        timespans: Tensor | PackedSequence | float | None = None,
+        lengths: Tensor | list[int] | int | None = None,
+        *,
+        return_states: Literal[False] = False,
+    ) -> tuple[Any, list[Any]]: ...
+
+    @overload
+    def forward(
+        self,
+        input: Tensor | PackedSequence,
+        hx: Sequence[Any] | None = None,
+        timespans: Tensor | PackedSequence | float | None = None,
+        lengths: Tensor | list[int] | int | None = None,
+        *,
+        return_states: bool,
+    ) -> tuple[Any, ...]: ...
 
     def forward(
         self,
