@@ -308,12 +308,13 @@ class _CfC:
         backbone_layers: int,
         mode: int,
         activation: int,
+        output_size: int,
     ) -> None:
         if dropout is not None:
             raise ExportError("dropout: expected a model in evaluation, got one in training mode")
         self.nodes, self._sizes = nodes, sizes
         self._mode, self._activation = CFC_MODES[mode], CFC_ACTIVATIONS[activation]
-        self.neurons, self.output_size = sum(sizes), sizes[-1]
+        self.neurons, self.output_size = sum(sizes), output_size
         left = iter(parameters)
         masks = [None] * len(sizes) if is_none(masks) else masks
         self._backbone = [(next(left), next(left)) for _ in range(backbone_layers)]
