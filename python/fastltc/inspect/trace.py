@@ -106,7 +106,7 @@ def trace(
         (torch.Size([3, 50, 12]), torch.Size([3, 50, 12]), 'motor 0')
 
     Source: Hasani et al., Liquid Time-constant Networks, AAAI 2021; Closed-form continuous-time
-    neural networks, Nature Machine Intelligence 2022, equations 2 and 10.
+    neural networks, Nature Machine Intelligence 2022.
     """
     if not isinstance(layer, (LTC, CfC)):
         raise TypeError(f"layer: expected an LTC or CfC layer, got {type(layer).__name__}")

@@ -64,7 +64,7 @@ class Impute(nn.Module):
         True
 
     Source: Che et al., Recurrent Neural Networks for Multivariate Time Series with Missing Values,
-    Scientific Reports 2018 (GRU-D), equations 2, 4 and 5; Hasani et al., Closed-form
+    Scientific Reports 2018 (GRU-D); Hasani et al., Closed-form
     continuous-time neural networks, Nature Machine Intelligence 2022, whose code gives the
     PhysioNet model 2 x 41 inputs.
     """
