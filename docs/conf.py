@@ -29,7 +29,7 @@ highlight_language = "text"
 nitpicky = True
 # Types of other packages, whose documentation is not here, and of what no user needs.
 nitpick_ignore_regex = [
-    (r"py:.*", r"(torch|nn|np|numpy|os|ncps|collections|pathlib|typing)\b.*"),
+    (r"py:.*", r"(torch|nn|np|npt|numpy|os|ncps|collections|pathlib|typing)\b.*"),
     (r"py:class", r"(.*\.)?(CSource|Item|Matrix|Report|SequenceLayer|Wiring)"),
 ]
 

@@ -21,6 +21,7 @@ struct CfcArguments : SequenceArguments {
   int64_t backbone_layers;
   int64_t mode;
   int64_t activation;
+  int64_t output_size;
 
   int64_t units = 0;  // of the backbone
   Tensors contiguous_masks{};
@@ -32,7 +33,7 @@ struct CfcArguments : SequenceArguments {
   static constexpr const char* backward_name = "fastltc::cfc_backward";
   static constexpr const char* schema =
       "Tensor[] masks, Tensor? dropout, int[] layer_sizes, int backbone_layers, int mode, "
-      "int activation";
+      "int activation, int output_size";
   // Neurons of a cell or units of a backbone layer, so that kernels may count a step's in int.
   static constexpr int64_t kMostUnits = std::numeric_limits<int32_t>::max() / 64;
 
@@ -53,7 +54,11 @@ struct CfcArguments : SequenceArguments {
     });
     size.I = x.size(2);
     for (const int64_t neurons : layer_sizes) size.N += neurons;
-    size.M = layer_sizes.back();
+    check.that(output_size >= 1 && output_size <= size.N, "output_size", [&] {
+      return "expected 1 to " + std::to_string(size.N) + " neurons, got " +
+             std::to_string(output_size);
+    });
+    size.M = output_size;
     check.that(backbone_layers >= 0 && (backbone_layers == 0 || (cells() == 1 && is_none(masks))),
                "backbone_layers", [&] {
                  return "expected 0, or more with one cell and no masks, got " +
@@ -171,7 +176,8 @@ struct CfcArguments : SequenceArguments {
 };
 
 template <typename Device>
-using CfcOperator = SequenceOperator<CfcArguments, Device, const Tensors&, const OptionalTensor&,
-                                     const std::vector<int64_t>&, int64_t, int64_t, int64_t>;
+using CfcOperator =
+    SequenceOperator<CfcArguments, Device, const Tensors&, const OptionalTensor&,
+                     const std::vector<int64_t>&, int64_t, int64_t, int64_t, int64_t>;
 
 }  // namespace fastltc

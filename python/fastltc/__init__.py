@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from fastltc.nn import Bidirectional as Bidirectional
     from fastltc.nn import CfC as CfC
     from fastltc.nn import CfCCell as CfCCell
+    from fastltc.nn import Impute as Impute
     from fastltc.nn import LTCCell as LTCCell
     from fastltc.nn import MaskedLinear as MaskedLinear
     from fastltc.nn import ParallelLTC as ParallelLTC
@@ -32,13 +33,24 @@ _EXPORTS: dict[str, str] = {
     "MaskedLinear": "fastltc.nn",
     "ParallelLTC": "fastltc.nn",
     "Bidirectional": "fastltc.nn",
+    "Impute": "fastltc.nn",
     "Sequential": "fastltc.nn",
     "accelerate": "fastltc.dropin.accelerate",
     "patch_ncps": "fastltc.dropin.patch",
     "export": "fastltc.exporting",
     "onnx_translations": "fastltc.exporting",
 }
-_SUBMODULES = ("dropin", "exporting", "info", "nn", "ops", "reference", "runtime", "wirings")
+_SUBMODULES = (
+    "dropin",
+    "exporting",
+    "info",
+    "inspect",
+    "nn",
+    "ops",
+    "reference",
+    "runtime",
+    "wirings",
+)
 
 __all__ = ["__version__", *_EXPORTS, *_SUBMODULES]
 

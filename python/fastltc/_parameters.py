@@ -50,5 +50,8 @@ CFC_HEADS = ("ff1", "ff2", "time_a", "time_b")
 CFC_MODES = ("default", "no_gate", "pure")
 """Names of the modes; the operators take the position."""
 
+IMPUTE_METHODS = ("forward", "mean", "decay")
+"""Ways to fill in what is missing."""
+
 CFC_ACTIVATIONS = ("lecun_tanh", "silu", "relu", "tanh", "gelu")
 """Names of the activations of the backbone; the operators take the position."""

@@ -10,10 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ncps.wirings import NCP, AutoNCP, FullyConnected, Random, Wiring
 from safetensors.torch import load_file
 
 from fastltc import nn as layers
+from fastltc.wirings import (
+    NCP,
+    AutoNCP,
+    ConnectomeLike,
+    DeepNCP,
+    FullyConnected,
+    Random,
+    SmallWorld,
+    Wiring,
+)
 
 try:
     from huggingface_hub import PyTorchModelHubMixin
@@ -24,6 +33,13 @@ except ImportError:
 
 __all__ = ["LTC", "CfC", "HubMixin", "decode_wiring", "encode_wiring"]
 
+_DRAWN = {
+    "units": "units",
+    "output_dim": "output_dim",
+    "sensory_sparsity": "_sensory_sparsity",
+    "inhibitory": "_inhibitory",
+    "seed": "_seed",
+}
 # Argument of a wiring -> attribute that keeps it. The seed of an NCP is kept nowhere; its synapses,
 # like those of all, are in the configuration.
 _WIRINGS: dict[type[Wiring], dict[str, str]] = {
@@ -55,6 +71,19 @@ _WIRINGS: dict[type[Wiring], dict[str, str]] = {
         "sparsity_level": "_sparsity_level",
         "seed": "_seed",
     },
+    DeepNCP: {
+        "inter_neurons": "_inter_neurons",
+        "command_neurons": "_command_neurons",
+        "motor_neurons": "_motor_neurons",
+        "sparsity_level": "_sparsity_level",
+        "seed": "_seed",
+    },
+    SmallWorld: {
+        **_DRAWN,
+        "neighbours": "_neighbours",
+        "rewiring": "_rewiring",
+    },
+    ConnectomeLike: {**_DRAWN, "mean_degree": "_mean_degree"},
 }
 _NAMES = {kind.__name__: kind for kind in _WIRINGS}
 _MATRICES = ("adjacency_matrix", "sensory_adjacency_matrix")
@@ -82,7 +111,7 @@ def encode_wiring(wiring: Wiring) -> dict[str, Any]:
     """Return a wiring as what JSON holds: its class, its arguments and its synapses.
 
     Args:
-        wiring: a wiring of ``ncps.wirings``, built or not. A row of a matrix is a text, a letter
+        wiring: a wiring of ``fastltc.wirings``, built or not. A row of a matrix is a text, a letter
             for each neuron: ``+`` excites it, ``-`` inhibits it, ``0`` is no synapse.
 
     Raises:
@@ -103,7 +132,7 @@ def encode_wiring(wiring: Wiring) -> dict[str, Any]:
     arguments = _WIRINGS.get(type(wiring))
     if arguments is None:
         raise TypeError(
-            f"wiring: expected one of {', '.join(_NAMES)} of ncps.wirings, whose class is known "
+            f"wiring: expected one of {', '.join(_NAMES)} of fastltc.wirings, whose class is known "
             f"where it is loaded, got {type(wiring).__name__}"
         )
     data: dict[str, Any] = {"wiring": type(wiring).__name__}

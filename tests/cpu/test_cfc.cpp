@@ -87,6 +87,19 @@ TEST(wired_cells) {
   }
 }
 
+TEST(outputs_of_all_neurons) {
+  for (const bool memory : {false, true}) {
+    every_way(CfcCase{.B = 9,
+                      .T = 4,
+                      .I = 3,
+                      .cells = {5, 3, 2},
+                      .masked = true,
+                      .memory = memory,
+                      .all_outputs = true},
+              check);
+  }
+}
+
 TEST(backbones) {
   for (const Activation activation : {Activation::lecun_tanh, Activation::silu, Activation::relu,
                                       Activation::tanh, Activation::gelu}) {

@@ -158,6 +158,18 @@ TEST(resets) {
   check(memory);
 }
 
+TEST(outputs_of_all_neurons) {
+  for (const bool memory : {false, true}) {
+    for (const int64_t size : {4, 36}) {
+      CfcCase c{.B = 5, .T = 3, .I = 2, .cells = {size, 3, 2}, .masked = true, .memory = memory};
+      c.all_outputs = c.lengths = true;
+      check(c);
+      c.return_sequences = false;
+      check(c);
+    }
+  }
+}
+
 TEST(extreme_time_steps) {
   for (const CfcMode mode : kModes) {
     for (const int timespans : {1, 2}) {

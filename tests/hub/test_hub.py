@@ -18,7 +18,16 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import fastltc
-from fastltc.wirings import NCP, AutoNCP, FullyConnected, Random, Wiring
+from fastltc.wirings import (
+    NCP,
+    AutoNCP,
+    ConnectomeLike,
+    DeepNCP,
+    FullyConnected,
+    Random,
+    SmallWorld,
+    Wiring,
+)
 
 hub: Any = pytest.importorskip("fastltc.hub", exc_type=ImportError)
 
@@ -50,6 +59,9 @@ WIRINGS: dict[str, Callable[[], Wiring]] = {
     "random": lambda: Random(7, 3, sparsity_level=0.4, random_seed=5),
     "ncp": lambda: NCP(6, 4, 2, 3, 2, 3, 2, seed=9),
     "auto ncp": lambda: AutoNCP(np.int64(14), 3, sparsity_level=0.6, seed=4),
+    "deep": lambda: DeepNCP([6, 5], 4, 2, 0.4, seed=4),
+    "small world": lambda: SmallWorld(9, 2, neighbours=2, rewiring=0.3),
+    "connectome-like": lambda: ConnectomeLike(12, 2, 4, sensory_sparsity=0.5, inhibitory=0.3),
 }
 
 

@@ -26,6 +26,7 @@ class CfcCase(Case):
     kinds = {
         "one cell": {"h0": False, "timespans": None, "density": None, "layer_sizes": (5,)},
         "wired": {"lengths": True, "timespans": "BTN", "time_major": True},
+        "all neurons": {"output_size": 10, "lengths": True},
         "pure": {"mode": "pure", "timespans": None},
         "backbone": {
             "layer_sizes": (5,),
@@ -191,4 +192,5 @@ class CfcCase(Case):
             "dropout": self.dropout,
             "mode": CFC_MODES.index(self.options["mode"]),
             "activation": CFC_ACTIVATIONS.index(self.options["activation"]),
+            "output_size": self.options.get("output_size", (1, *self.options["layer_sizes"])[-1]),
         }

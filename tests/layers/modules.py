@@ -101,7 +101,8 @@ def masked_parameters(layer: nn.Module) -> list[tuple[nn.Parameter, Tensor]]:
     for cell in layer.modules():
         mask = getattr(cell, "sparsity_mask", None)
         if mask is not None and hasattr(cell, "ff1"):
-            found += [(cell.ff1.weight, mask), (cell.ff2.weight, mask)]
+            heads = [getattr(cell, name, None) for name in ("ff1", "ff2")]
+            found += [(head.weight, mask) for head in heads if head is not None]
         elif mask is not None:
             for prefix, exists in (("", mask), ("sensory_", cell.sensory_sparsity_mask)):
                 names = [prefix + name for name in ("sigma", "mu", "w", "erev")]

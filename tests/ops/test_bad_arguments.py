@@ -130,6 +130,11 @@ BAD: dict[str, Bad] = {
             ValueError,
             "layer_sizes: .*or more",
         ),
+        "more outputs than neurons": (
+            {"output_size": 11},
+            ValueError,
+            "output_size: expected 1 to 10 neurons, got 11",
+        ),
         "other cells": (
             {"layer_sizes": [5, 3]},
             ValueError,

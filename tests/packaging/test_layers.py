@@ -28,6 +28,7 @@ PYTHON_LAYERS = {
         {"info", "ops", "runtime"},
         {"nn"},
         {"dropin"},
+        {"inspect"},
         {"exporting", "hub"},
         {"jobs"},
         {"cli"},
@@ -38,6 +39,14 @@ PYTHON_LAYERS = {
         {"conversions"},
         {"accelerate", "patch"},
         {"script"},
+        {"__init__"},
+    ],
+    "fastltc.inspect": [
+        {"figure", "membrane", "attribution"},
+        {"network", "trace"},
+        {"ablation", "liquid_layer", "matrices", "pictures", "synapses"},
+        {"diagram"},
+        {"graph"},
         {"__init__"},
     ],
     "fastltc.jobs": [

@@ -31,6 +31,7 @@ struct CfcCase {
   bool time_major = false;
   bool initial_state = true;
   bool memory = false;
+  bool all_outputs = false;
   bool extreme = false;         // time steps of 0 and up to the largest float
   bool sorted = false;          // the lengths
   bool finite_factors = false;  // of dropout, behind the lengths too
@@ -39,7 +40,7 @@ struct CfcCase {
 
   int64_t inputs() const { return I; }
   int64_t neurons() const { return std::accumulate(cells.begin(), cells.end(), int64_t{0}); }
-  int64_t outputs() const { return cells.back(); }
+  int64_t outputs() const { return all_outputs ? neurons() : cells.back(); }
   int64_t state() const { return memory ? 2 * neurons() : neurons(); }
   int64_t gates() const { return mode == CfcMode::pure ? 1 : timespans == 0 ? 3 : 4; }
   int64_t states() const {
@@ -54,7 +55,8 @@ inline std::string text(const CfcCase& c) {
   return "CfC" + cells + " mode" + std::to_string(static_cast<int>(c.mode)) +
          (c.masked ? " masked" : "") + " backbone" + std::to_string(c.backbone_layers) + "x" +
          std::to_string(c.units) + " activation" + std::to_string(static_cast<int>(c.activation)) +
-         (c.dropout ? " dropout" : "") + text_of_sequence(c);
+         (c.dropout ? " dropout" : "") + (c.all_outputs ? " all outputs" : "") +
+         text_of_sequence(c);
 }
 
 // Float64 values of all that has a gradient: x, h0, time steps, the parameters, then the three

@@ -25,8 +25,8 @@ def onnx_translations() -> dict[Any, Callable[..., Any]]:
     """Return what ``torch.onnx.export`` is to write for the operators of fastltc.
 
     With them a model with LTC, CfC and their kin in it is exported whole, for any batch and any
-    number of time steps, with states, time steps, lengths and resets, in float32 or float64, and gives the
-    numbers of the layers to rounding. Without them steps are written one after the other, as those
+    number of time steps, with states, time steps, lengths and resets, in float32 or float64, and
+    gives the numbers of the layers to rounding. Without them steps are written one after the other, as those
     of ncps are, which is for the number of steps of the example alone. ONNX cannot raise errors:
     negative and NaN time steps give numbers without meaning.
 
@@ -308,12 +308,13 @@ class _CfC:
         backbone_layers: int,
         mode: int,
         activation: int,
+        output_size: int,
     ) -> None:
         if dropout is not None:
             raise ExportError("dropout: expected a model in evaluation, got one in training mode")
         self.nodes, self._sizes = nodes, sizes
         self._mode, self._activation = CFC_MODES[mode], CFC_ACTIVATIONS[activation]
-        self.neurons, self.output_size = sum(sizes), sizes[-1]
+        self.neurons, self.output_size = sum(sizes), output_size
         left = iter(parameters)
         masks = [None] * len(sizes) if is_none(masks) else masks
         self._backbone = [(next(left), next(left)) for _ in range(backbone_layers)]

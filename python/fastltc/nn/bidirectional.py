@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor, nn
@@ -77,6 +77,7 @@ class Bidirectional(nn.Module):
         """Whether the outputs of all steps are returned."""
         return self.forward_layer.return_sequences
 
+    @overload
     def forward(
         self,
         input: Tensor | PackedSequence,
@@ -84,7 +85,32 @@ class Bidirectional(nn.Module):
         timespans: Tensor | PackedSequence | float | None = None,
         lengths: Tensor | list[int] | int | None = None,
         resets: Tensor | PackedSequence | None = None,
-    ) -> tuple[Any, tuple[Any, Any]]:
+        *,
+        return_states: Literal[False] = False,
+    ) -> tuple[Any, tuple[Any, Any]]: ...
+
+    @overload
+    def forward(
+        self,
+        input: Tensor | PackedSequence,
+        hx: tuple[Any, Any] | None = None,
+        timespans: Tensor | PackedSequence | float | None = None,
+        lengths: Tensor | list[int] | int | None = None,
+        resets: Tensor | PackedSequence | None = None,
+        *,
+        return_states: bool,
+    ) -> tuple[Any, ...]: ...
+
+    def forward(
+        self,
+        input: Tensor | PackedSequence,
+        hx: tuple[Any, Any] | None = None,
+        timespans: Tensor | PackedSequence | float | None = None,
+        lengths: Tensor | list[int] | int | None = None,
+        resets: Tensor | PackedSequence | None = None,
+        *,
+        return_states: bool = False,
+    ) -> tuple[Any, ...]:
         """Run both directions.
 
         Args:
@@ -93,10 +119,13 @@ class Bidirectional(nn.Module):
             timespans: as for :meth:`LTC.forward`.
             lengths: the same.
             resets: the same.
+            return_states: the same.
 
         Returns:
             ``(output, (forward_hn, backward_hn))``. Without ``return_sequences`` the output is
-            that after the last step of each direction.
+            that after the last step of each direction. With ``return_states`` there are, third,
+            the states of all neurons of each layer, ``(forward_states, backward_states)``, both in
+            the order of the input: backwards those that a step of the input led to.
 
         Raises:
             ValueError: as the layers do.
@@ -106,10 +135,13 @@ class Bidirectional(nn.Module):
         if len(states) != 2:
             raise ValueError(f"hx: expected a state for each direction, got {len(states)} of them")
         if isinstance(input, PackedSequence):
-            return self._forward_packed(input, states, timespans, lengths, resets)
+            return self._forward_packed(input, states, timespans, lengths, resets, return_states)
         if isinstance(input, Tensor):
             check_dense("input", input)
-        there, forward_hn = self.forward_layer(input, states[0], timespans, lengths, resets)
+        options = {"return_states": True} if return_states else {}
+        there, forward_hn, *seen = self.forward_layer(
+            input, states[0], timespans, lengths, resets, **options
+        )
         batched = input.dim() == 3
         turned = batched and not self.batch_first
 
@@ -134,16 +166,20 @@ class Bidirectional(nn.Module):
         back_resets = resets
         if isinstance(resets, Tensor):
             back_resets = given(_select(rows(resets), shifted))
-        back, backward_hn = self.backward_layer(
+        back, backward_hn, *seen_back = self.backward_layer(
             given(_select(x, order)),
             states[1],
             spans,
             lengths if lengths is None or batched else lengths[0],
             back_resets,
+            **options,
         )
         if self.return_sequences:
             back = given(_select(rows(back), order))
-        return torch.cat([there, back], -1), (forward_hn, backward_hn)
+        results = torch.cat([there, back], -1), (forward_hn, backward_hn)
+        if not return_states:
+            return results
+        return *results, (seen[0], given(_select(rows(seen_back[0]), order)))
 
     def _forward_packed(
         self,
@@ -152,7 +188,8 @@ class Bidirectional(nn.Module):
         timespans: Any,
         lengths: Any,
         resets: Any,
-    ) -> tuple[Any, tuple[Any, Any]]:
+        return_states: bool,
+    ) -> tuple[Any, ...]:
         if lengths is not None:
             raise ValueError("lengths: expected None with a PackedSequence, which has its own")
         x, steps = pad_packed_sequence(packed, batch_first=self.batch_first)
@@ -168,16 +205,22 @@ class Bidirectional(nn.Module):
             if packed.unsorted_indices is not None:
                 resets = resets.index_select(1, packed.unsorted_indices)
             resets = resets.transpose(0, 1) if self.batch_first else resets
-        output, hn = self.forward(x, states, timespans, steps, resets)
-        if not self.return_sequences:
-            return output, hn
+        output, hn, *seen = self.forward(
+            x, states, timespans, steps, resets, return_states=return_states
+        )
         # In the order of the packed sequence that was given.
         order, back = packed.sorted_indices, packed.unsorted_indices
         if order is not None:
-            output = output.index_select(0 if self.batch_first else 1, order)
             steps = steps.index_select(0, order.to(steps.device))
-        data = pack_padded_sequence(output, steps, batch_first=self.batch_first).data
-        return PackedSequence(data, packed.batch_sizes, order, back), hn
+
+        def pack(tensor: Tensor) -> PackedSequence:
+            if order is not None:
+                tensor = tensor.index_select(0 if self.batch_first else 1, order)
+            data = pack_padded_sequence(tensor, steps, batch_first=self.batch_first).data
+            return PackedSequence(data, packed.batch_sizes, order, back)
+
+        results = pack(output) if self.return_sequences else output, hn
+        return (*results, tuple(map(pack, seen[0]))) if seen else results
 
 
 def _backwards(time: int, lengths: Tensor | None, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from fastltc.nn.cfc_cell import CfCCell
 from fastltc.nn.changes import GLOBAL_HOOKS, has_hooks
 from fastltc.nn.lstm_cell import LSTMCell
-from fastltc.nn.sequence_layer import SequenceLayer
+from fastltc.nn.sequence_layer import SequenceLayer, zero_behind
 from fastltc.nn.wired_cfc_cell import WiredCfCCell
 from fastltc.ops.sequence import Sequences
 
@@ -142,8 +142,8 @@ class CfC(SequenceLayer):
     def _inputs_and_neurons(self) -> tuple[int, int]:
         return self._sizes
 
-    def _run(self, sequences: Sequences) -> tuple[Tensor, Any]:
-        output, hn = super()._run(sequences)
+    def _run(self, sequences: Sequences, return_states: bool) -> tuple[Tensor, Any, Tensor | None]:
+        output, hn, states = super()._run(sequences, return_states)
         lengths, time_major = sequences.lengths, sequences.time_major
         fc: Any = self._modules["fc"]
         kind = type(fc)
@@ -151,8 +151,8 @@ class CfC(SequenceLayer):
         if not plain or has_hooks(fc) or any(GLOBAL_HOOKS) or "forward" in vars(fc):
             fc = functools.partial(_at_each_step, fc, 0 if time_major else 1)
         elif kind is nn.Identity:
-            return output, hn
-        return self._project(fc, output, lengths, time_major), hn
+            return output, hn, states
+        return self._project(fc, output, lengths, time_major), hn, states
 
     def _project(
         self,
@@ -173,11 +173,7 @@ class CfC(SequenceLayer):
             output = fc(output.to(own)).to(dtype)
         if time_major:
             output = output.transpose(0, 1)
-        if lengths is not None and self.return_sequences:
-            steps = torch.arange(output.shape[1], device=device)
-            valid = steps < lengths.unsqueeze(1)
-            output = torch.where(valid.unsqueeze(2), output, 0)
-        return output
+        return zero_behind(output, lengths) if self.return_sequences else output
 
 
 def _at_each_step(fc: nn.Module, axis: int, output: Tensor) -> Tensor:

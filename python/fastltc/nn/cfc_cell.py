@@ -204,7 +204,11 @@ class CfCCell(ClosedForm):
         return self.input_size, self.hidden_size
 
     def _run_operator(
-        self, sequences: Sequences, parts: CellParts, parameters: list[Tensor]
+        self,
+        sequences: Sequences,
+        parts: CellParts,
+        parameters: list[Tensor],
+        all_neurons: bool = False,
     ) -> tuple[Tensor, Tensor]:
         x = sequences.x
         # Compiled code does not use the comparison, which therefore is no guard of it.

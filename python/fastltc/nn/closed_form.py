@@ -39,7 +39,7 @@ class ClosedForm(nn.Module):
     """The modules inside, or why they have to be called; ``computed`` is that of `change`."""
     _operator_parameters: Callable[[CellParts], list[Tensor] | None]
     """The parameters; None if one is not there any more."""
-    _run_operator: Callable[[Sequences, CellParts, list[Tensor]], tuple[Tensor, Tensor] | None]
+    _run_operator: Callable[..., tuple[Tensor, Tensor] | None]
     """Runs the operator; None if the modules have to be called after all."""
     _step: Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor]]
     """Runs a step through the modules, as ncps does; its time step is ``[B, 1]`` or ``[B, N]``."""
@@ -48,13 +48,14 @@ class ClosedForm(nn.Module):
         super().__init__()
         self._watch: Watch[CellParts] | None = None
 
-    def _readout(self, h: Tensor) -> Tensor:
-        """Return the output that goes with a state."""
-        return h
+    def _outputs(self, states: Tensor) -> Tensor:
+        """Return the outputs that go with states, ``[..., N]``."""
+        return states
 
-    def _run(self, sequences: Sequences) -> Any:
+    def _run(self, sequences: Sequences, all_neurons: bool = False) -> Any:
         """Run inputs of the right shape through the operator.
 
+        With ``all_neurons`` the outputs are the states of all neurons, see :meth:`_outputs`.
         Returns None where a memory cell would have to be run with the modules step by step.
         """
         made = self._as_made()
@@ -62,10 +63,10 @@ class ClosedForm(nn.Module):
             x, weight = sequences.x, made[1][0]
             if x.dtype != weight.dtype or x.device != weight.device:
                 check_input_kind(x, weight)
-            result = self._run_operator(sequences, *made)
+            result = self._run_operator(sequences, *made, all_neurons)
             if result is not None:
                 return result
-        return None if sequences.memory else self._run_modules(sequences)
+        return None if sequences.memory else self._run_modules(sequences, all_neurons)
 
     def _as_made(self) -> tuple[CellParts, list[Tensor]] | None:
         """Return what the operator reads of the modules; None if they have to be called."""
@@ -79,16 +80,21 @@ class ClosedForm(nn.Module):
         parameters = None if parts is None else self._operator_parameters(parts)
         return None if parts is None or parameters is None else (parts, parameters)
 
-    def _run_modules(self, sequences: Sequences) -> tuple[Tensor, Tensor]:
+    def _run_modules(self, sequences: Sequences, all_neurons: bool) -> tuple[Tensor, Tensor]:
         def step(x: Tensor, state: Any, dt: Tensor | None) -> tuple[Tensor, tuple[Tensor]]:
             output, h = self._step(x, state[0], dt)
-            return output, (h,)
+            return h if all_neurons else output, (h,)
 
         x, h0 = sequences.x, sequences.h0
         if h0 is None:
             h0 = x.new_zeros(x.shape[0], self._inputs_and_neurons()[1])
-        output, (h,) = run_steps(step, sequences, (h0,), self._readout, some_weight(self))
+        readout = _itself if all_neurons else self._outputs
+        output, (h,) = run_steps(step, sequences, (h0,), readout, some_weight(self))
         return output, h
+
+
+def _itself(states: Tensor) -> Tensor:
+    return states
 
 
 def read_linears(linears: Sequence[Any]) -> list[Any] | None:

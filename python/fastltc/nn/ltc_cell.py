@@ -21,6 +21,7 @@ from fastltc.ops.sequence import Sequences
 from fastltc.ops.synapses import THOROUGH_FROM, SynapseCache, synapse_list
 
 _read_all = itemgetter(*LTC_PARAMETERS)
+_OUTPUT_MAP = LTC_PARAMETERS.index("output_w")
 _NO_MAP = (None, False, "", "none", "identity")
 
 
@@ -198,8 +199,11 @@ class LTCCell(WiringSizes, LTCWeights):
         """
         return run_step(self, inputs, states, elapsed_time, ("inputs", "states", "elapsed_time"))
 
-    def _run(self, sequences: Sequences) -> tuple[Tensor, Tensor]:
-        """Run ``[B, T, I]`` inputs of the right shape through the operator."""
+    def _run(self, sequences: Sequences, all_neurons: bool = False) -> tuple[Tensor, Tensor]:
+        """Run ``[B, T, I]`` inputs of the right shape through the operator.
+
+        With ``all_neurons`` the outputs are the states of all neurons, see :meth:`_outputs`.
+        """
         compiling = torch.compiler.is_compiling()
         parameters = self._operator_parameters(compiling)
         watch = self._watch
@@ -214,6 +218,9 @@ class LTCCell(WiringSizes, LTCWeights):
         if x.dtype != weight.dtype or x.device != weight.device:
             check_input_kind(x, weight)
         wiring = self._wiring
+        outputs = wiring.output_dim
+        if all_neurons:
+            parameters, outputs = (*parameters[:_OUTPUT_MAP], None, None), wiring.units
         synapses, sensory_synapses = self._synapse_lists(
             x.numel() >= THOROUGH_FROM * wiring.input_dim, compiling
         )
@@ -222,7 +229,7 @@ class LTCCell(WiringSizes, LTCWeights):
             parameters,
             synapses,
             sensory_synapses,
-            wiring.output_dim,
+            outputs,
             self._ode_unfolds,
             self._epsilon,
             softplus,
@@ -278,10 +285,13 @@ class LTCCell(WiringSizes, LTCWeights):
             for row, value in zip(LTC_TABLE, parameters, strict=True)
         )
 
-    def _readout(self, h: Tensor) -> Tensor:
-        """Return the output that goes with a state."""
-        x = h.new_empty(h.shape[0], 0, self._wiring.input_dim)
-        return self._run(Sequences(x, h, return_sequences=False))[0]
+    def _outputs(self, states: Tensor) -> Tensor:
+        """Return the outputs that go with states, ``[..., N]``."""
+        y = states[..., : self._wiring.output_dim]
+        for name, apply in (("output_w", torch.mul), ("output_b", torch.add)):
+            value = getattr(self, name, None)
+            y = y if value is None else apply(y, value)
+        return y
 
     def _synapse_lists(self, thorough: bool, compiling: bool = False) -> tuple[Tensor, Tensor]:
         if compiling:

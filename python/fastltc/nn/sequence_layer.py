@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor, nn, strided
@@ -15,7 +15,7 @@ from fastltc.nn.lstm_cell import memory_parameters
 from fastltc.nn.resets import layer_resets, packed_resets
 from fastltc.nn.steps import run_steps, some_weight
 from fastltc.nn.timespans import check_packed_timespans, layer_lengths, layer_timespans
-from fastltc.ops.sequence import Sequences
+from fastltc.ops.sequence import HALF_DTYPES, Sequences
 
 
 class SequenceLayer(nn.Module):
@@ -51,6 +51,7 @@ class SequenceLayer(nn.Module):
                 options += f", {name}={value}"
         return options
 
+    @overload
     def forward(
         self,
         input: Tensor | PackedSequence,
@@ -58,7 +59,32 @@ class SequenceLayer(nn.Module):
         timespans: Tensor | PackedSequence | float | None = None,
         lengths: Tensor | list[int] | int | None = None,
         resets: Tensor | PackedSequence | None = None,
-    ) -> tuple[Any, Any]:
+        *,
+        return_states: Literal[False] = False,
+    ) -> tuple[Any, Any]: ...
+
+    @overload
+    def forward(
+        self,
+        input: Tensor | PackedSequence,
+        hx: Tensor | tuple[Tensor, Tensor] | None = None,
+        timespans: Tensor | PackedSequence | float | None = None,
+        lengths: Tensor | list[int] | int | None = None,
+        resets: Tensor | PackedSequence | None = None,
+        *,
+        return_states: bool,
+    ) -> tuple[Any, ...]: ...
+
+    def forward(
+        self,
+        input: Tensor | PackedSequence,
+        hx: Tensor | tuple[Tensor, Tensor] | None = None,
+        timespans: Tensor | PackedSequence | float | None = None,
+        lengths: Tensor | list[int] | int | None = None,
+        resets: Tensor | PackedSequence | None = None,
+        *,
+        return_states: bool = False,
+    ) -> tuple[Any, ...]:
         """Run a batch of sequences, or one sequence.
 
         Args:
@@ -83,8 +109,9 @@ class SequenceLayer(nn.Module):
                 pair, is set to ``hx`` again, bool, none by default: ``[B, T]``, as in the input
                 ``[T, B]`` with ``batch_first=False`` and ``[T]`` for one sequence. For a
                 ``PackedSequence`` this in the original order of the samples, or packed in the
-                same way; for a nested tensor padded, or nested as it is. A rollout of many episodes is so one call; the gradient of ``hx`` is the
-                sum over all its episodes.
+                same way; for a nested tensor padded, or nested as it is. A rollout of many
+                episodes is so one call; the gradient of ``hx`` is the sum over all its episodes.
+            return_states: return the states of all neurons in every step, too.
 
         Returns:
             ``(output, hn)``: ``[B, T, M]`` in the layout of the input, or ``[B, M]`` without
@@ -93,19 +120,25 @@ class SequenceLayer(nn.Module):
             ``PackedSequence`` the output is packed in the same way, and the rest stands in the
             original order of the samples. For a nested tensor the output is nested.
 
+            With ``return_states`` ``(output, hn, states)``: the states after each step,
+            ``[B, T, N]`` in the layout of the input, or packed or nested as it is, also without
+            ``return_sequences``. Like the output they are 0 behind the lengths. With
+            ``mixed_memory`` they are those of the liquid cell, without the memory. All three are
+            differentiable.
+
         Raises:
             ValueError: if a shape or a length is wrong, or a time step is negative or not finite
                 (``RuntimeError`` in compiled code).
             TypeError: if a dtype, a device or the kind of an object is wrong.
         """
         if isinstance(input, PackedSequence):
-            return self._forward_packed(input, hx, timespans, lengths, resets)
+            return self._forward_packed(input, hx, timespans, lengths, resets, return_states)
         if not isinstance(input, Tensor):
             raise TypeError(
                 f"input: expected a tensor or PackedSequence, got {type(input).__name__}"
             )
         if input.layout is not strided or input.is_nested:
-            return self._forward_nested(input, hx, timespans, lengths, resets)
+            return self._forward_nested(input, hx, timespans, lengths, resets, return_states)
         shape, batch_first = input.shape, self.batch_first
         inputs, neurons = self._inputs_and_neurons()
         dim = len(shape)
@@ -134,14 +167,18 @@ class SequenceLayer(nn.Module):
                 raise TypeError("resets: expected a tensor with a tensor as input, got packed")
             resets = layer_resets(resets, batch, time, batch_first, batched, x.device)
         time_major = batched and not batch_first
-        output, hn = self._run(
-            Sequences(x, state, timespans, lengths, (), self.return_sequences, time_major, resets)
+        sequences = Sequences(
+            *(x, state, timespans, lengths, (), self.return_sequences, time_major, resets)
         )
+        output, hn, states = self._run(sequences, return_states)
         if not batched:
-            return output.squeeze(0), _each(hn, lambda h: h.squeeze(0))
-        if self.return_sequences and not batch_first:
-            output = output.transpose(0, 1)
-        return output, hn
+            output, hn = output.squeeze(0), _each(hn, lambda h: h.squeeze(0))
+            states = _each(states, lambda h: h.squeeze(0))
+        elif not batch_first:
+            states = _each(states, lambda h: h.transpose(0, 1))
+            if self.return_sequences:
+                output = output.transpose(0, 1)
+        return (output, hn, states) if return_states else (output, hn)
 
     def _initial_state(self, hx: Any, batch: int, batched: bool, like: Tensor) -> Any:
         if hx is None:
@@ -162,34 +199,45 @@ class SequenceLayer(nn.Module):
         state = check_state("hx", hx, shape, like)
         return state if batched else state.unsqueeze(0)
 
-    def _run(self, sequences: Sequences) -> tuple[Tensor, Any]:
-        """Run the layer; with mixed memory ``h0`` is a pair."""
+    def _run(self, sequences: Sequences, return_states: bool) -> tuple[Tensor, Any, Tensor | None]:
+        """Run the layer; with mixed memory ``h0`` is a pair.
+
+        Returns outputs, last state and, if they are asked for, the states of all neurons.
+        """
         cell: Any = self._modules["rnn_cell"]
         if cell._forward_pre_hooks:
             # The cell is not called, in ncps neither.
             compute_parameters(cell)
         own = has_own_forward(cell)
         if not self.use_mixed and own:
-            return cell._run(sequences)
+            if return_states:
+                return _run_for_states(cell, sequences)
+            return *cell._run(sequences), None
         memory = memory_parameters(self._modules["lstm"]) if self.use_mixed and own else None
         result = None
         if memory is not None:
             h0 = None if sequences.h0 is None else torch.cat(sequences.h0, 1)
-            result = cell._run(sequences._replace(h0=h0, memory=memory))
+            given = sequences._replace(h0=h0, memory=memory)
+            result = _run_for_states(cell, given) if return_states else cell._run(given)
         if result is None:
-            return self._run_steps(sequences)
-        output, hn = result
+            return self._run_steps(sequences, return_states)
+        output, hn, *states = result
         neurons = hn.shape[1] // 2
         # Copies: views could not be changed in place, as states are where sequences are cut.
-        return output, (hn[:, :neurons].clone(), hn[:, neurons:].clone())
+        hn = hn[:, :neurons].clone(), hn[:, neurons:].clone()
+        return output, hn, states[0] if states else None
 
-    def _run_steps(self, sequences: Sequences) -> tuple[Tensor, Any]:
+    def _run_steps(
+        self, sequences: Sequences, return_states: bool
+    ) -> tuple[Tensor, Any, Tensor | None]:
         """Run step by step what the operators do not know: a memory cell or cell of one's own."""
         cell, own = self.rnn_cell, has_own_forward(self.rnn_cell)
         if not torch.compiler.is_compiling():
             kind = type(cell).__name__
             what = "its memory cell or what is in it" if own else f"the forward of its {kind}"
             warn_of_steps(self, f"{what} is another one or has a hook")
+
+        after: list[Tensor] = []
 
         def step(x: Tensor, state: Any, dt: Tensor | None) -> tuple[Tensor, tuple[Tensor, ...]]:
             h, *rest = state
@@ -201,6 +249,7 @@ class SequenceLayer(nn.Module):
                 y, h = cell._run(Sequences(x.unsqueeze(1), h, spans, return_sequences=False))
             else:
                 y, h = cell.forward(x, h, 1.0 if dt is None else dt)
+            after.append(h)
             return y, (h, *rest)
 
         x, state = sequences.x, sequences.h0
@@ -210,13 +259,23 @@ class SequenceLayer(nn.Module):
         elif not self.use_mixed:
             state = (state,)
         part = self.lstm if self.use_mixed else cell
-        readout = cell._readout if own else None
+        readout = cell._outputs if own else None
         output, hn = run_steps(step, sequences, state, readout, some_weight(part))
-        return output, hn if self.use_mixed else hn[0]
+        states = None
+        if return_states:
+            states = torch.stack(after, 1) if after else state[0].unsqueeze(1)[:, :0]
+            states = zero_behind(states.to(output.dtype), sequences.lengths)
+        return output, hn if self.use_mixed else hn[0], states
 
     def _forward_packed(
-        self, packed: PackedSequence, hx: Any, timespans: Any, lengths: Any, resets: Any
-    ) -> tuple[Any, Any]:
+        self,
+        packed: PackedSequence,
+        hx: Any,
+        timespans: Any,
+        lengths: Any,
+        resets: Any,
+        return_states: bool,
+    ) -> tuple[Any, ...]:
         if lengths is not None:
             raise ValueError("lengths: expected None with a PackedSequence, which has its own")
         data, batch_sizes, sorted_indices, unsorted_indices = packed
@@ -256,16 +315,24 @@ class SequenceLayer(nn.Module):
         sequences = Sequences(
             *(x.transpose(0, 1), state, timespans, valid, (), self.return_sequences, True, resets)
         )
-        output, hn = self._run(sequences)
-        hn = _each(hn, unsort)
-        if not self.return_sequences:
-            return unsort(output), hn
-        output = pack_padded_sequence(output.transpose(0, 1), lengths).data
-        return PackedSequence(output, batch_sizes, sorted_indices, unsorted_indices), hn
+        output, hn, states = self._run(sequences, return_states)
+
+        def pack(tensor: Tensor) -> PackedSequence:
+            data = pack_padded_sequence(tensor.transpose(0, 1), lengths).data
+            return PackedSequence(data, batch_sizes, sorted_indices, unsorted_indices)
+
+        results = pack(output) if self.return_sequences else unsort(output), _each(hn, unsort)
+        return results if states is None else (*results, pack(states))
 
     def _forward_nested(
-        self, nested: Tensor, hx: Any, timespans: Any, lengths: Any, resets: Any
-    ) -> tuple[Any, Any]:
+        self,
+        nested: Tensor,
+        hx: Any,
+        timespans: Any,
+        lengths: Any,
+        resets: Any,
+        return_states: bool,
+    ) -> tuple[Any, ...]:
         if nested.layout is not torch.jagged:
             check_dense("input", nested)
         inputs, _ = self._inputs_and_neurons()
@@ -289,12 +356,46 @@ class SequenceLayer(nn.Module):
 
         x = torch.nested.to_padded_tensor(nested, 0.0)
         timespans, resets = padded("timespans", timespans), padded("resets", resets)
-        output, hn = self.forward(x, hx, timespans, valid, resets)
-        if self.return_sequences:
-            steps = torch.arange(x.shape[1], device=x.device) < valid.unsqueeze(1)
-            offsets = nested.offsets()  # type: ignore[attr-defined]
-            output = torch.nested.nested_tensor_from_jagged(output[steps], offsets)
-        return output, hn
+        output, hn, *states = self.forward(
+            x, hx, timespans, valid, resets, return_states=return_states
+        )
+        steps = torch.arange(x.shape[1], device=x.device) < valid.unsqueeze(1)
+        offsets = nested.offsets()  # type: ignore[attr-defined]
+
+        def nest(tensor: Tensor) -> Tensor:
+            return torch.nested.nested_tensor_from_jagged(tensor[steps], offsets)
+
+        return nest(output) if self.return_sequences else output, hn, *map(nest, states)
+
+
+def _run_for_states(cell: Any, sequences: Sequences) -> Any:
+    """Run a cell through the operator for the states of all neurons; None as its ``_run``.
+
+    Returns outputs, last state (with that of the memory) and states.
+    """
+    x, h0, lengths = sequences.x, sequences.h0, sequences.lengths
+    half = x.dtype in HALF_DTYPES
+    if half:  # so that what is computed of the states is rounded once
+        sequences = sequences._replace(x=x.float(), h0=None if h0 is None else h0.float())
+    result = cell._run(sequences._replace(return_sequences=True), all_neurons=True)
+    if result is None:
+        return None
+    states, hn = result
+    if sequences.return_sequences:
+        output = zero_behind(cell._outputs(states), lengths)
+    else:
+        output = cell._outputs(hn[:, : states.shape[2]])
+    if half and not torch.is_autocast_enabled(x.device.type):
+        output, hn, states = output.to(x.dtype), hn.to(x.dtype), states.to(x.dtype)
+    return output, hn, states
+
+
+def zero_behind(outputs: Tensor, lengths: Tensor | None) -> Tensor:
+    """Return ``[B, T, .]`` with 0 behind the last valid step of each sample."""
+    if lengths is None:
+        return outputs
+    steps = torch.arange(outputs.shape[1], device=outputs.device)
+    return torch.where((steps < lengths.unsqueeze(1)).unsqueeze(2), outputs, 0)
 
 
 def _jagged_lengths(name: str, nested: Tensor) -> Tensor:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, overload
 
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from fastltc.nn.bidirectional import Bidirectional
+from fastltc.nn.impute import Impute
 from fastltc.nn.sequence_layer import SequenceLayer
 
 
@@ -16,10 +17,11 @@ class Sequential(nn.Sequential):
     r"""Layers on top of each other: liquid ones, and any modules between them.
 
     Like ``torch.nn.Sequential``, but states, time steps, lengths and resets reach every liquid
-    layer (:class:`LTC`, :class:`CfC`, :class:`Bidirectional` or another :class:`Sequential`). The
-    other modules (``nn.Linear``, ``nn.Dropout``, ``nn.LayerNorm``, activations) see one tensor, all
-    steps at once; for a ``PackedSequence`` its data. Without ``return_sequences`` a liquid layer
-    gives its last output only, so it has to be the last liquid one.
+    layer (:class:`LTC`, :class:`CfC`, :class:`Bidirectional` or another :class:`Sequential`), and
+    time steps, lengths and resets every :class:`Impute`. The other modules (``nn.Linear``,
+    ``nn.Dropout``, ``nn.LayerNorm``, activations) see one tensor, all steps at once; for a
+    ``PackedSequence`` its data. Without ``return_sequences`` a liquid layer gives its last output
+    only, so it has to be the last liquid one.
 
     Args:
         args: the modules in order, or one ordered dictionary of them, as for
@@ -37,6 +39,7 @@ class Sequential(nn.Sequential):
         (torch.Size([4, 32, 2]), [(4, 24), (4, 19)])
     """
 
+    @overload
     def forward(
         self,
         input: Tensor | PackedSequence,
@@ -44,7 +47,32 @@ class Sequential(nn.Sequential):
         timespans: Tensor | PackedSequence | float | None = None,
         lengths: Tensor | list[int] | int | None = None,
         resets: Tensor | PackedSequence | None = None,
-    ) -> tuple[Any, list[Any]]:
+        *,
+        return_states: Literal[False] = False,
+    ) -> tuple[Any, list[Any]]: ...
+
+    @overload
+    def forward(
+        self,
+        input: Tensor | PackedSequence,
+        hx: Sequence[Any] | None = None,
+        timespans: Tensor | PackedSequence | float | None = None,
+        lengths: Tensor | list[int] | int | None = None,
+        resets: Tensor | PackedSequence | None = None,
+        *,
+        return_states: bool,
+    ) -> tuple[Any, ...]: ...
+
+    def forward(
+        self,
+        input: Tensor | PackedSequence,
+        hx: Sequence[Any] | None = None,
+        timespans: Tensor | PackedSequence | float | None = None,
+        lengths: Tensor | list[int] | int | None = None,
+        resets: Tensor | PackedSequence | None = None,
+        *,
+        return_states: bool = False,
+    ) -> tuple[Any, ...]:
         """Run the modules in order.
 
         Args:
@@ -54,10 +82,12 @@ class Sequential(nn.Sequential):
             timespans: for every liquid layer, see :meth:`LTC.forward`.
             lengths: the same.
             resets: the same.
+            return_states: the same.
 
         Returns:
             ``(output, states)``: the output of the last module, and the last state of each liquid
-            layer, in order.
+            layer, in order. With ``return_states`` there is, third, a list of the states of all
+            neurons of each liquid layer, see :meth:`LTC.forward`.
 
         Raises:
             ValueError: if there are more or fewer states than liquid layers, if a liquid layer
@@ -82,13 +112,20 @@ class Sequential(nn.Sequential):
                     f"{type(layer).__name__}: expected batch_first={liquid[0].batch_first}, as "
                     f"the first liquid layer has, got {layer.batch_first}"
                 )
+        options = {"return_states": True} if return_states else {}
         given = iter([None] * len(liquid) if hx is None else hx)
         output: Any = input
         states: list[Any] = []
+        seen: list[Any] = []
         for module in self:
             if isinstance(module, _LIQUID):
-                output, state = module(output, next(given), timespans, lengths, resets)
+                output, state, *all_states = module(
+                    output, next(given), timespans, lengths, resets, **options
+                )
                 states.append(state)
+                seen += all_states
+            elif isinstance(module, Impute):
+                output = module(output, None, timespans, lengths, resets)
             elif isinstance(output, PackedSequence):
                 output = output._replace(data=module(output.data))
             else:
@@ -98,7 +135,7 @@ class Sequential(nn.Sequential):
                         f"{type(module).__name__}: expected a module that returns one tensor (or "
                         f"an LTC or CfC layer), got {type(output).__name__}"
                     )
-        return output, states
+        return (output, states, seen) if return_states else (output, states)
 
     @property
     def batch_first(self) -> bool:

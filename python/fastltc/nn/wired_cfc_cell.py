@@ -137,7 +137,11 @@ class WiredCfCCell(WiringSizes, ClosedForm):
         return run_step(self, input, hx, timespans, ("input", "hx", "timespans"))
 
     def _run_operator(
-        self, sequences: Sequences, parts: CellParts, parameters: list[Tensor]
+        self,
+        sequences: Sequences,
+        parts: CellParts,
+        parameters: list[Tensor],
+        all_neurons: bool = False,
     ) -> tuple[Tensor, Tensor] | None:
         compiling = torch.compiler.is_compiling()
         x = sequences.x
@@ -154,7 +158,10 @@ class WiredCfCCell(WiringSizes, ClosedForm):
             if mask is None:  # taken away since
                 return None
             masks.append(mask)
-        return run_cfc(sequences, parameters, masks, self._sizes, 0, cell.mode, parts.activation)
+        return run_cfc(
+            *(sequences, parameters, masks, self._sizes, 0, cell.mode, parts.activation),
+            output_size=sum(self._sizes) if all_neurons else None,
+        )
 
     def _operator_parameters(self, parts: CellParts) -> list[Tensor] | None:
         found = read_linears(parts.linears)
@@ -200,5 +207,5 @@ class WiredCfCCell(WiringSizes, ClosedForm):
             new.append(x)
         return x, torch.cat(new, 1)
 
-    def _readout(self, h: Tensor) -> Tensor:
-        return h[:, h.shape[1] - self._sizes[-1] :]
+    def _outputs(self, states: Tensor) -> Tensor:
+        return states[..., states.shape[-1] - self._sizes[-1] :]

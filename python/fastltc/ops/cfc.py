@@ -27,6 +27,7 @@ def _sizes(
     backbone_layers: int,
     mode: int,
     activation: int,
+    output_size: int,
 ) -> tuple[int, int, int]:
     neurons = sum(layer_sizes)
     # The state before the step; what its cells computed; what a memory cell keeps; the
@@ -35,11 +36,12 @@ def _sizes(
     remembered = 5 if memory else 0
     units = parameters[0].shape[0] if backbone_layers else 0
     kept = (1 + computed + remembered) * neurons + backbone_layers * units
-    return neurons, layer_sizes[-1], kept
+    return neurons, output_size, kept
 
 
 def _reference(arguments: Sequence[Any]) -> tuple[Tensor, Tensor]:
-    *data, parameters, memory, masks, dropout, sizes, layers, mode, activation, whole = arguments
+    *data, parameters, memory, masks, dropout = arguments[:-6]
+    sizes, layers, mode, activation, output_size, whole = arguments[-6:]
     return reference.cfc(
         *data,
         parameters=parameters,
@@ -50,6 +52,7 @@ def _reference(arguments: Sequence[Any]) -> tuple[Tensor, Tensor]:
         activation=CFC_ACTIVATIONS[activation],
         dropout=dropout,
         memory=memory or None,
+        output_size=output_size,
         return_sequences=whole,
     )
 
@@ -73,6 +76,7 @@ def cfc(
     time_major: bool = False,
     memory: Sequence[Tensor] | None = None,
     resets: Tensor | None = None,
+    output_size: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     r"""Run a closed-form continuous-time (CfC) layer over a batch of sequences, compiled.
 
@@ -96,7 +100,7 @@ def cfc(
             cell plus n, or the units of the backbone.
         masks: none, or for each cell which weights of ``ff1`` and ``ff2`` exist, ``[n, K]``, 0 or
             1. The others are never read and have a gradient of exactly 0. With a backbone none.
-        layer_sizes: neurons of each cell; the last one gives the output.
+        layer_sizes: neurons of each cell.
         backbone_layers: number of backbone layers; only with one cell.
         mode: one of ``CFC_MODES``.
         activation: of the backbone, one of ``CFC_ACTIVATIONS``.
@@ -111,10 +115,12 @@ def cfc(
         resets: steps before which a sample's state, with ``memory`` both halves of it, is set to
             ``h0``, ``[B, T]``, bool, any strides; none when None. The gradient of ``h0`` is the
             sum over all of them and the beginning.
+        output_size: M, the number of neurons, the last ones, whose state is the output; by default
+            those of the last cell, ``layer_sizes[-1]``.
 
     Returns:
-        ``(output, hn)``: ``[B, T, M]`` (or ``[B, M]``) with ``M = layer_sizes[-1]``, and the
-        state after the last valid step, ``[B, N]``. Both are differentiable any number of
+        ``(output, hn)``: ``[B, T, M]`` (or ``[B, M]``), and the state after the last valid step,
+        ``[B, N]``. Both are differentiable any number of
         times (those beyond one backward pass at the speed of the reference), and deterministic:
         the same call with the same number of threads gives the same bits.
 
@@ -143,6 +149,7 @@ def cfc(
         mode,
         activation,
         dropout,
+        output_size,
     )
 
 
@@ -155,6 +162,7 @@ def run_cfc(
     mode: str,
     activation: str,
     dropout: Tensor | None = None,
+    output_size: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Do what :func:`cfc` does, for modules."""
     if mode not in _MODES:
@@ -170,5 +178,8 @@ def run_cfc(
         if mask.dtype != dtype:
             masks = [m.to(dtype) for m in masks]
             break
-    options = layer_sizes, backbone_layers, _MODES[mode], _ACTIVATIONS[activation]
+    if output_size is None:
+        # Of no cells the operator says what is wrong.
+        output_size = layer_sizes[-1] if layer_sizes else 1
+    options = layer_sizes, backbone_layers, _MODES[mode], _ACTIVATIONS[activation], output_size
     return _run(sequences, parameters, (masks, dropout), options)

@@ -34,6 +34,7 @@ def cfc(
     activation: str = "lecun_tanh",
     dropout: Tensor | None = None,
     memory: Sequence[Tensor] | None = None,
+    output_size: int | None = None,
     return_sequences: bool = True,
 ) -> tuple[Tensor, Tensor]:
     r"""Run a closed-form continuous-time (CfC) layer over a batch of sequences.
@@ -70,7 +71,7 @@ def cfc(
             cell plus n, or the units of the backbone.
         masks: none, or for each cell which weights of ``ff1`` and ``ff2`` exist, ``[n, K]``, 0 or
             1. The others are not used and their gradient is exactly 0.
-        layer_sizes: neurons of each cell; the last one gives the output.
+        layer_sizes: neurons of each cell.
         backbone_layers: number of backbone layers; only with one cell.
         mode: ``"default"``, ``"no_gate"`` or ``"pure"``.
         activation: of the backbone: ``"lecun_tanh"`` (``1.7159 tanh(0.666 x)``), ``"silu"``,
@@ -80,11 +81,13 @@ def cfc(
         memory: weight, bias and recurrent weight of the memory cell of mixed memory, see
             :func:`fastltc.reference.memory_cell`; none by default. The state is then ``[B, 2 N]``:
             that of the liquid cell and behind it the memory. The same holds for ``hn``.
+        output_size: M, the number of neurons, the last ones, whose state is the output; by default
+            those of the last cell, ``layer_sizes[-1]``.
         return_sequences: return the output of every step, or only that of the last valid one.
 
     Returns:
-        ``(output, hn)``: ``[B, T, M]`` (or ``[B, M]``) with ``M = layer_sizes[-1]``, and the
-        state after the last valid step, ``[B, N]``. Both are differentiable any number of times.
+        ``(output, hn)``: ``[B, T, M]`` (or ``[B, M]``), and the state after the last valid step,
+        ``[B, N]``. Both are differentiable any number of times.
 
     Example:
         >>> import torch
@@ -97,7 +100,8 @@ def cfc(
     Source: Hasani et al., Closed-form continuous-time neural networks, Nature Machine
     Intelligence 2022 (arXiv:2106.13898).
     """
-    neurons, motors = sum(layer_sizes), layer_sizes[-1]
+    neurons = sum(layer_sizes)
+    motors = layer_sizes[-1] if output_size is None else output_size
     act = _ACTIVATIONS[activation]
     backbone = parameters[: 2 * backbone_layers]
     per_cell = 4 if mode == "pure" else 8

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from fastltc.runtime.impute import Impute
 from fastltc.runtime.model import Model, ModelFileError, check_model
 from fastltc.runtime.model_file import read_model, write_model
 from fastltc.runtime.session import Network, Session, load
 
 __all__ = [
+    "Impute",
     "Model",
     "ModelFileError",
     "Network",

@@ -11,6 +11,7 @@ from matplotlib.text import Text
 from ncps.wirings import AutoNCP, FullyConnected, Wiring
 from PIL import Image
 
+from fastltc import inspect
 from fastltc.jobs import plots
 from fastltc.jobs.evaluation.curves import curves_of
 
@@ -150,8 +151,7 @@ def test_the_montage_shows_each_class_in_its_row() -> None:
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     """The figures behind the pictures."""
     figures: list[Figure] = []
-    for name in ("diagram", "graph", "runs", "scores"):
-        module = getattr(plots, name)
+    for module in (inspect.diagram, inspect.graph, plots.runs, plots.scores):
         real = module.to_png
 
         def keep(figure: Figure, *arguments: str, real: Any = real, **options: str) -> bytes:

@@ -6,10 +6,10 @@ program that calls.
 
 from __future__ import annotations
 
-from .diagram import wiring_diagram
-from .graph import wiring_graph
+from ...inspect.diagram import wiring_diagram
+from ...inspect.graph import wiring_graph
+from ...inspect.network import Network, Synapse
 from .images import Picture, contact_sheet, leak_pairs, montage
-from .network import Network, Synapse
 from .runs import comparison, training_curve
 from .scores import (
     Band,

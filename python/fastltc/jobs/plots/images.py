@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from .figure import shortened, to_png, wrapped
+from ...inspect.figure import shortened, to_png, wrapped
 
 if TYPE_CHECKING:
     from ..data.audit_report import Item, Report

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from .figure import BLUE, GREY, ORANGE, shortened, to_png
+from ...inspect.figure import BLUE, GREY, ORANGE, shortened, to_png
 
 
 def training_curve(

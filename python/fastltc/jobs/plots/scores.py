@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from .figure import BLUE, GREY, to_png, wrapped
+from ...inspect.figure import BLUE, GREY, to_png, wrapped
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 
+from ...inspect.liquid_layer import network_of
 from .. import plots
 from .. import run as files
 from ..errors import ConfigError
 from ..files import write_all
 from ..models import trainable_parameters
-from ..plots.liquid_layer import network_of
 from ..run import Checkpoint, Run
 from ..unchanged import fingerprints
 from .card import model_card

@@ -12,9 +12,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch, Patch, Polygon, Rectangle
 from matplotlib.transforms import Affine2D, ScaledTranslation
 
-from .figure import BLUE, FILL, GREY, INK, ORANGE, SIGNED, shortened, to_png
-from .matrices import draw_matrices
-from .network import Network, Neuron, Synapse
+from fastltc.inspect.figure import BLUE, FILL, GREY, INK, ORANGE, SIGNED, shortened, to_png
+from fastltc.inspect.matrices import draw_matrices
+from fastltc.inspect.network import Network, Neuron, Synapse
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,7 +38,7 @@ def wiring_diagram(network: Network | Wiring, *, title: str | None = None, of: s
     matrices, from row to column.
 
     Args:
-        network: see `fastltc.jobs.plots.liquid_layer.network_of`; of a built
+        network: see `network_of`; of a built
             ``ncps.wirings.Wiring`` the signs that it has, where training starts.
         title: written above; None for a summary of the sizes.
         of: the checkpoint, written below and into the file.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .figure import FILL
+from fastltc.inspect.figure import FILL
 
 if TYPE_CHECKING:
     from ncps.wirings import Wiring

@@ -15,10 +15,9 @@ from ncps.wirings import NCP, AutoNCP, FullyConnected, Random, Wiring
 from torch import nn
 
 from fastltc import LTC, CfC
-from fastltc.jobs import plots
+from fastltc import inspect as plots
+from fastltc.inspect import Network, network_of
 from fastltc.jobs.models import build_model
-from fastltc.jobs.plots.liquid_layer import network_of
-from fastltc.jobs.plots.network import Network
 
 WIRINGS = {
     "auto": lambda: AutoNCP(14, 3),

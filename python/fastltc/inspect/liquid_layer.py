@@ -10,9 +10,16 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from ...nn import LTC, CfC
-from . import Network
-from .network import Matrix, Neuron, Synapse, describe_sizes, layers_of, synapses_of
+from fastltc.inspect.network import (
+    Matrix,
+    Network,
+    Neuron,
+    Synapse,
+    describe_sizes,
+    layers_of,
+    synapses_of,
+)
+from fastltc.nn import LTC, CfC
 
 _GATES = "time gates (time_a, time_b): all of the layer before and all of its own"
 

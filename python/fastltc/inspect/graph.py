@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from .diagram import line, looks
-from .figure import BLUE, FILL, GREY, INK, ORANGE, shortened, to_png
-from .network import Network
+from fastltc.inspect.diagram import line, looks
+from fastltc.inspect.figure import BLUE, FILL, GREY, INK, ORANGE, shortened, to_png
+from fastltc.inspect.network import Network
 
 if TYPE_CHECKING:
     from ncps.wirings import Wiring

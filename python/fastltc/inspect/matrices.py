@@ -12,8 +12,8 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from .figure import INK, SIGNED, shortened
-from .network import Network, Neuron
+from fastltc.inspect.figure import INK, SIGNED, shortened
+from fastltc.inspect.network import Network, Neuron
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
