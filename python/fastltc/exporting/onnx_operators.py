@@ -60,13 +60,12 @@ def onnx_translations() -> dict[Any, Callable[..., Any]]:
     numbers = itertools.count()
 
     def run(layer: Any, data: Sequence[Any], own: Sequence[Any]) -> tuple[Any, Any, Any]:
-        x, *given, parameters, memory = data
+        x, h0, timespans, lengths, resets, parameters, memory = data
         *own, return_sequences, _, _ = own
         nodes = _Nodes(x, next(numbers))
         made = layer(nodes, parameters, *own)
-        h0, timespans, lengths, resets = given
-        sequences = x, h0, timespans, lengths, resets
-        return _over_time(nodes, made, *sequences, memory, return_sequences)
+        steps = x, h0, timespans, lengths, resets
+        return _over_time(nodes, made, *steps, memory, return_sequences)
 
     def ltc_forward(*arguments: Any) -> tuple[Any, Any, Any]:
         return run(_LTC, arguments[:7], arguments[7:])
