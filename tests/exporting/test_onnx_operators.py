@@ -75,7 +75,8 @@ class Model(nn.Module):
             output, hn = layer(u, (h, h * 2) if layer.use_mixed else h, times, lengths, anew)
             found += [self.heads[kind](output), hn]
         if self.others:
-            found += [self.beside(torch.stack([x, 2 * x]), timespans=dt, lengths=lengths)]
+            stacked = torch.stack([x, 2 * x])
+            found += [self.beside(stacked, timespans=dt, lengths=lengths, resets=resets)]
             found += [cell(x.sum(1), h, 0.5) for cell in self.cells]
         return found
 

@@ -393,12 +393,12 @@ def _over_time(
             anew = add("And", anew, add("Less", t, ended))
         before = add("Where", anew, h0, before)
     if memory:
-        h, c = nodes.split(before, [units, units])
+        h, c = nodes.split(begun, [units, units])
         h, c = nodes.memory(nodes.product(nodes.concat([x_t, h]), *gates), c, units)
         h = layer.step(x_t, h, dt, per_neuron)
         after = nodes.concat([h, c])
     else:
-        after = h = layer.step(x_t, before, dt, per_neuron)
+        after = h = layer.step(x_t, begun, dt, per_neuron)
     y = layer.read_out(h)
     if ended is not None:
         valid = add("Less", t, ended)
