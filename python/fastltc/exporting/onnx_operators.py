@@ -26,9 +26,9 @@ def onnx_translations() -> dict[Any, Callable[..., Any]]:
 
     With them a model with LTC, CfC and their kin in it is exported whole, for any batch and any
     number of time steps, with states, time steps, lengths and resets, in float32 or float64, and
-    gives the numbers of the layers to rounding. Without them steps are written one after the other, as those
-    of ncps are, which is for the number of steps of the example alone. ONNX cannot raise errors:
-    negative and NaN time steps give numbers without meaning.
+    gives the numbers of the layers to rounding. Without them steps are written one after the other,
+    as those of ncps are, which is for the number of steps of the example alone. ONNX cannot raise
+    errors: negative and NaN time steps give numbers without meaning.
 
     Returns:
         A dictionary for the argument ``custom_translation_table``.
@@ -382,16 +382,15 @@ def _over_time(
 
     nodes.begin_body()
     t, going = nodes.value([], "INT64"), nodes.value([], "BOOL")
-    before = state = nodes.value([None, width])
+    before = nodes.value([None, width])
     x_t, dt = add("Gather", x, t, axis=1), unit
     if timespans is not None:
         dt = add("Gather", timespans, t, axis=1)
         dt = dt if per_neuron else add("Unsqueeze", dt, axis)
+    begun = before
     if resets is not None:
         anew = add("Unsqueeze", add("Gather", resets, t, axis=1), axis)
-        if ended is not None:
-            anew = add("And", anew, add("Less", t, ended))
-        before = add("Where", anew, h0, before)
+        begun = add("Where", anew, h0, before)
     if memory:
         h, c = nodes.split(begun, [units, units])
         h, c = nodes.memory(nodes.product(nodes.concat([x_t, h]), *gates), c, units)
@@ -408,7 +407,7 @@ def _over_time(
         nodes.typed(add("Identity", value), like)
         for value, like in ((going, going), (after, before), (y, before))
     ]
-    body = nodes.end_body([t, going, state], given)
+    body = nodes.end_body([t, going, before], given)
 
     steps = add("Shape", x, start=1, end=2)
     hn, outputs = add("Loop", steps, None, h0, outputs=2, body=body)
