@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .errors import ConfigError
-from .files import parse_toml
+from .files import MOST_TEXT, parse_toml, read_bytes
 from .options import (
     ABOVE_0,
     COUNT,
@@ -287,8 +287,7 @@ def read_toml(path: Any) -> dict[str, Any]:
         ConfigError: the file is missing or damaged, or has a name that is no option.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-        values = parse_toml(text)
+        values = parse_toml(read_bytes(path, MOST_TEXT).decode())
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
     except ValueError as error:

@@ -10,8 +10,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from .._files import open_regular as open_regular
+from .._files import read_bytes as read_bytes
 from .._files import write_all as write_all
 from .._files import write_bytes as write_bytes
+
+# Of the texts that people write, and of those that runs keep, in bytes.
+MOST_TEXT = 1 << 20
+MOST_JSON = 1 << 26
 
 
 def format_json(content: Any) -> bytes:

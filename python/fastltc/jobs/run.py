@@ -16,7 +16,7 @@ from .config import TrainConfig
 from .data import SPLITS
 from .data.sets import KINDS
 from .errors import ConfigError, DeviceError, RunError
-from .files import write_all, write_bytes, write_json
+from .files import MOST_JSON, MOST_TEXT, read_bytes, write_all, write_bytes, write_json
 
 # torch is imported where checkpoints are: the metrics of a run are read without.
 if TYPE_CHECKING:
@@ -191,7 +191,7 @@ class Run:
         """The card of the run, unless it has become the user's."""
         path = self.path / CARD
         with contextlib.suppress(OSError, UnicodeDecodeError):
-            if CARD_MARK in path.read_text(encoding="utf-8").splitlines()[:2]:
+            if CARD_MARK in read_bytes(path, MOST_TEXT).decode().splitlines()[:2]:
                 return [path]
         return []
 
@@ -304,7 +304,7 @@ class Run:
     def digest(self, name: str) -> str | None:
         """The digest of a checkpoint's file; None where there is none."""
         path = self.path / name
-        return digest_of(path.read_bytes()) if path.is_file() else None
+        return digest_of(read_bytes(path)) if path.is_file() else None
 
     def load_checkpoint(self, name: str = BEST, device: str | None = None) -> Checkpoint:
         """Rebuilds the model of a checkpoint.
@@ -323,12 +323,12 @@ class Run:
         from .models import MissingTorchvisionError, build_model, default_model
 
         path = self.path / name
-        if not path.is_file():
+        if not path.exists():
             raise RunError(
                 f"{path}: no checkpoint; training has not come to the end of its first epoch"
             )
         # Read once, so that the digest is that of what is loaded, also while training goes on.
-        packed = path.read_bytes()
+        packed = read_bytes(path)
         # What torch.save writes; older pickle files are not even opened.
         if not zipfile.is_zipfile(io.BytesIO(packed)):
             raise RunError(f"{path}: damaged checkpoint, not a file of torch.save")
@@ -409,10 +409,13 @@ def _check_sums(packed: bytes, path: Path) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file of a run; RunError where there is none."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_bytes(path, MOST_JSON))
     except FileNotFoundError:
         raise RunError(f"{path}: no such file") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read: {error.strerror}") from None
+    # Long integers are a ValueError as damaged JSON is.
+    except (ValueError, RecursionError) as error:
         raise RunError(f"{path}: damaged: {error}") from None
     if not isinstance(content, dict):
         raise RunError(f"{path}: damaged: expected a JSON object")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
+from ..files import read_bytes
 from .options import DataOptions, Progress
 
 OFFLINE_VARIABLE = "FASTLTC_OFFLINE"
@@ -161,7 +162,7 @@ def verify(path: Path, checksum: str, url: str, content: bytes | None = None) ->
         DataError: it cannot be read, or is another file.
     """
     try:
-        content = path.read_bytes() if content is None else content
+        content = read_bytes(path) if content is None else content
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
     kind, expected = checksum.split(":")

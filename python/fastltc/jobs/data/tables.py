@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError
+from ..files import open_regular
 
 FILE_NAMES = ("filename", "file", "path", "image", "image_path", "name")
 LABEL_NAMES = ("label", "target", "class", "y", "diagnosis")
@@ -180,7 +181,7 @@ def read_table(path: Path) -> Table:
         DataError: the file is missing, is no text, has no rows, or a row has another length.
     """
     try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
+        with io.TextIOWrapper(open_regular(path), encoding="utf-8-sig", newline="") as file:
             sample = file.readline()
             file.seek(0)
             delimiter = max(",;\t", key=sample.count)

@@ -132,11 +132,13 @@ def load_weights(model: nn.Module, path: Path | str) -> None:
             text names it.
     """
     path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"weights: {path}: no such file")
     try:
         state = read_state_dict(path)
         model.load_state_dict({key.removeprefix("module."): v for key, v in state.items()})
+    except FileNotFoundError:
+        raise ValueError(f"weights: {path}: no such file") from None
+    except OSError as error:
+        raise ValueError(f"weights: {path}: {error.strerror}") from None
     except ExportError as error:
         raise ValueError(f"weights: {error}") from None
     except RuntimeError as error:
