@@ -42,7 +42,7 @@ PYTHON_LAYERS = {
     ],
     "fastltc.jobs": [
         {"defaults", "errors", "files", "options"},
-        {"device", "reading"},
+        {"device", "lock", "reading"},
         {"data"},
         {"models"},
         {"config", "plots", "unchanged"},

@@ -267,6 +267,19 @@ class TrainConfig(ModelOptions, ReadingOptions):
             raise ConfigError(f"unknown configuration: {', '.join(unknown)}")
         return cls(**values)
 
+    def changes(self, other: TrainConfig) -> list[str]:
+        """What ``other`` has differently, but for what may differ when a run is resumed.
+
+        Returns:
+            ``NAME = VALUE, got OTHER`` for each option.
+        """
+        theirs = other.to_dict()
+        return [
+            f"{name} = {value!r}, got {theirs[name]!r}"
+            for name, value in self.to_dict().items()
+            if name not in RESUMABLE and value != theirs[name]
+        ]
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
         return {"data": self.data, "data_root": self.data_root, **asdict(self)}

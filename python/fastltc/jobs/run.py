@@ -7,7 +7,8 @@ import hashlib
 import io
 import json
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from .data import SPLITS
 from .data.sets import KINDS
 from .errors import ConfigError, DeviceError, RunError
 from .files import MOST_JSON, MOST_TEXT, read_bytes, write_all, write_bytes, write_json
+from .lock import locked
 
 # torch is imported where checkpoints are: the metrics of a run are read without.
 if TYPE_CHECKING:
@@ -40,6 +42,8 @@ CARD_MARK = (
 TENSORBOARD = "tensorboard"
 # Beside the runs of several seeds.
 SEEDS = "seeds.json"
+# There while a process trains into the folder.
+LOCK = ".lock"
 
 # What `evaluate` writes of a split: a set that belongs together. The first says what it is of.
 EVALUATION = (
@@ -159,7 +163,7 @@ class Run:
         """
         if self.path.exists() and not self.path.is_dir():
             raise RunError(f"{self.path}: expected a folder for the run, got a file")
-        if self.path.is_dir() and any(self.path.iterdir()):
+        if self.path.is_dir() and any(path.name != LOCK for path in self.path.iterdir()):
             if not (self.path / CONFIG).is_file():
                 raise RunError(f"{self.path}: not empty and not a run folder; choose another --out")
             if not overwrite:
@@ -167,9 +171,22 @@ class Run:
                     f"{self.path}: holds a run already; choose another --out, or --overwrite"
                 )
 
+    def locked(self) -> AbstractContextManager[None]:
+        """Holds the folder, so that no other process trains into it; see `fastltc.jobs.lock`.
+
+        Raises:
+            RunError: another process does; the text says which.
+        """
+        return locked(self.path / LOCK)
+
     def remove(self) -> None:
-        """Removes the files of the run, and its folder where nothing else is in it."""
-        self._remove_files()
+        """Removes the files of the run, and its folder where nothing else is in it.
+
+        Raises:
+            RunError: another process trains into it.
+        """
+        with self.locked():
+            self._remove_files()
         for folder in (self.path / TENSORBOARD, self.path):
             # What is not empty holds files of the user.
             with contextlib.suppress(OSError):
@@ -182,10 +199,8 @@ class Run:
             path.unlink(missing_ok=True)
 
     def remove_unfinished(self) -> None:
-        """Removes what a training that was killed while it wrote has left under temporary names."""
-        for name in (*_WRITTEN, CARD):
-            for path in self.path.glob(f".{name}.????????"):
-                path.unlink(missing_ok=True)
+        """See the function of that name."""
+        remove_unfinished(self.path, (*_WRITTEN_PATTERNS, CARD))
 
     def _card(self) -> list[Path]:
         """The card of the run, unless it has become the user's."""
@@ -258,10 +273,12 @@ class Run:
 
     @property
     def complete(self) -> bool:
-        """Whether the run came to its end, which is that it is finished and has been tested."""
+        """Whether the run came to its end: it is finished, tested, and all files are written."""
         with contextlib.suppress(RunError):
             metrics = self.metrics
-            return metrics.get("status") == "finished" and metrics.get("test") is not None
+            finished = metrics.get("status") == "finished" and metrics.get("test") is not None
+            # Older versions did not say whether the last picture was drawn.
+            return finished and metrics.get("complete") is not False
         return False
 
     def append_log(self, record: Mapping[str, Any]) -> None:
@@ -370,6 +387,13 @@ class Run:
             raise RunError(f"{path}: {error}") from None
         except (TypeError, ValueError, RuntimeError, AttributeError) as error:
             raise RunError(f"{path}: damaged checkpoint: {error}") from None
+
+
+def remove_unfinished(folder: Path, patterns: Iterable[str]) -> None:
+    """Removes what a process that was killed while it wrote has left under temporary names."""
+    for pattern in patterns:
+        for path in folder.glob(f".{pattern}.????????"):
+            path.unlink(missing_ok=True)
 
 
 def _lines(records: Sequence[Mapping[str, Any]]) -> bytes:

@@ -30,6 +30,7 @@ class RunLog:
         self.run = Run(path)
         self.fingerprints = fingerprints(task.data)
         self.status = "running"
+        self.complete = False
         self.history: list[dict[str, Any]] = []
         self.best: dict[str, Any] | None = None
         self.best_digest: str | None = None
@@ -154,6 +155,7 @@ class RunLog:
         config, data = self.task.config, self.task.data
         return {
             "status": self.status,
+            "complete": self.complete,
             "data": data.name,
             "source": data.source,
             "images": {name: len(split) for name, split in data.splits.items()},
