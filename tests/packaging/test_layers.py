@@ -45,7 +45,7 @@ PYTHON_LAYERS = {
         {"device", "lock", "reading"},
         {"data"},
         {"models"},
-        {"config", "plots", "unchanged"},
+        {"checkpoint", "config", "plots", "unchanged"},
         {"recipes", "run"},
         {"evaluation"},
         {"training"},

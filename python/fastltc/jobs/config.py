@@ -297,7 +297,8 @@ def read_toml(path: Any) -> dict[str, Any]:
     """The options in a TOML file, for `TrainConfig.for_data` or `TrainConfig.from_dict`.
 
     Raises:
-        ConfigError: the file is missing or damaged, or has a name that is no option.
+        ConfigError: the file is missing or damaged, or has a name that is no option or a value
+            that the option cannot have.
     """
     try:
         values = parse_toml(read_bytes(path, MOST_TEXT).decode())
@@ -311,4 +312,10 @@ def read_toml(path: Any) -> dict[str, Any]:
         raise ConfigError(
             f"{path}: unknown option {unknown[0]!r}; known: {', '.join(sorted(OPTIONS))}"
         )
+    for name, value in values.items():
+        if name in OPTIONS:
+            try:
+                OPTIONS[name].check(value, ConfigError)
+            except ConfigError as error:
+                raise ConfigError(f"{path}: {error}") from None
     return values

@@ -6,13 +6,13 @@ import contextlib
 import hashlib
 import io
 import json
-import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .checkpoint import CHECKPOINT_FORMAT, check_size, unpack
 from .config import TrainConfig
 from .data import SPLITS
 from .data.sets import KINDS
@@ -62,8 +62,6 @@ _WRITTEN_PATTERNS = (
     f"{TENSORBOARD}/events.out.tfevents.*",
 )
 
-CHECKPOINT_FORMAT = 1
-
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -111,8 +109,6 @@ class Checkpoint:
 
 # What is in its file; it gets its name and its digest there.
 _KEPT = tuple(one.name for one in fields(Checkpoint) if one.name not in ("name", "digest"))
-# Without these it is damaged; the others are younger.
-_ALWAYS = ("config", "classes", "positive", "image_shape", "epoch", "val", "model")
 
 
 def digest_of(content: bytes) -> str:
@@ -268,8 +264,19 @@ class Run:
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """The content of ``metrics.json``."""
-        return read_json(self.path / METRICS)
+        """The content of ``metrics.json``.
+
+        Raises:
+            RunError: it is missing or damaged, or a value has another type than training writes.
+        """
+        found = read_json(self.path / METRICS)
+        for name, value in found.items():
+            known = _METRICS.get(name, (object,))
+            if not isinstance(value, known) or (isinstance(value, bool) and bool not in known):
+                expected = " or ".join(one.__name__ for one in known)
+                text = f"{name}: expected {expected}, got {value!r:.60}"
+                raise RunError(f"{self.path / METRICS}: damaged: {text}")
+        return found
 
     @property
     def complete(self) -> bool:
@@ -334,10 +341,8 @@ class Run:
             RunError: the file is missing or damaged, or does not fit the model; the text names it.
             DeviceError: there is no such device here.
         """
-        import torch
-
         from .device import find_device
-        from .models import MissingTorchvisionError, build_model, default_model
+        from .models import MissingTorchvisionError, build_model, default_model, least_values
 
         path = self.path / name
         if not path.exists():
@@ -346,47 +351,45 @@ class Run:
             )
         # Read once, so that the digest is that of what is loaded, also while training goes on.
         packed = read_bytes(path)
-        # What torch.save writes; older pickle files are not even opened.
-        if not zipfile.is_zipfile(io.BytesIO(packed)):
-            raise RunError(f"{path}: damaged checkpoint, not a file of torch.save")
-        _check_sums(packed, path)
+        content = unpack(packed, path)
         try:
-            content = torch.load(io.BytesIO(packed), map_location="cpu", weights_only=True)
-        # torch.load raises OSError, KeyError, EOFError, RuntimeError, UnpicklingError and more.
-        except Exception as error:
-            # Not its text: torch's advises to load the file without the safeguard.
-            raise RunError(
-                f"{path}: damaged checkpoint, torch cannot load it ({type(error).__name__})"
-            ) from None
-        try:
-            if not isinstance(content, dict):
-                raise TypeError(f"expected a dictionary, got {type(content).__name__}")
-            if content["format"] != CHECKPOINT_FORMAT:
-                raise RunError(
-                    f"{path}: checkpoint format {CHECKPOINT_FORMAT} expected, "
-                    f"got {content['format']!r}"
-                )
             config = TrainConfig.from_dict(content["config"])
             shape = tuple(int(size) for size in content["image_shape"])
             # The weights come from the checkpoint, not from their publisher.
             options = {**config.model_options(), "pretrained": None}
             kind = config.model or default_model(KINDS[len(shape)])
             classes = tuple(content["classes"])
-            model = build_model(kind, config.model_shape(shape), len(classes), **options)
+            sizes = (kind, config.model_shape(shape), len(classes))
+            # Before it is made: to draw a large wiring takes minutes.
+            check_size(content, least_values(*sizes, **options))
+            model = build_model(*sizes, **options)
             model.load_state_dict(content["model"])
             target = find_device(config.device if device is None else device)
-            held = {key: content[key] for key in _KEPT if key in content or key in _ALWAYS}
+            held = {key: content[key] for key in _KEPT if key in content}
             held |= {"config": config, "classes": classes, "image_shape": shape, "name": name}
             held |= {"features": tuple(held.get("features", ())), "digest": digest_of(packed)}
             return Checkpoint(**{**held, "model": model.to(target).eval()})
-        except (RunError, DeviceError):
+        except DeviceError:
             raise
-        except KeyError as error:
-            raise RunError(f"{path}: damaged checkpoint: {error} is missing") from None
         except MissingTorchvisionError as error:
             raise RunError(f"{path}: {error}") from None
-        except (TypeError, ValueError, RuntimeError, AttributeError) as error:
+        except (TypeError, ValueError, RuntimeError, AttributeError, ArithmeticError) as error:
             raise RunError(f"{path}: damaged checkpoint: {error}") from None
+
+
+# What is read again of the metrics.
+_NONE = type(None)
+_METRICS: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("status", "data", "model", "selected_by"), (str,)),
+    **dict.fromkeys(("epochs", "seed", "trainable_parameters", "threads"), (int,)),
+    **dict.fromkeys(("val", "test"), (dict, _NONE)),
+    **dict.fromkeys(("images", "splits"), (dict,)),
+    **dict.fromkeys(("files", "remarks"), (list,)),
+    "complete": (bool,),
+    "seconds": (int, float),
+    "best_epoch": (int, _NONE),
+    "best_digest": (str, _NONE),
+}
 
 
 def remove_unfinished(folder: Path, patterns: Iterable[str]) -> None:
@@ -416,18 +419,6 @@ def _pack(checkpoint: Checkpoint) -> bytes:
     buffer = io.BytesIO()
     torch.save(content, buffer)
     return buffer.getvalue()
-
-
-def _check_sums(packed: bytes, path: Path) -> None:
-    """Compares the check sums in a zip file, which torch.load ignores."""
-    try:
-        with zipfile.ZipFile(io.BytesIO(packed)) as file:
-            damaged = file.testzip()
-    # Damaged headers raise BadZipFile, NotImplementedError, RuntimeError and others.
-    except Exception as error:
-        raise RunError(f"{path}: damaged checkpoint ({type(error).__name__})") from None
-    if damaged is not None:
-        raise RunError(f"{path}: damaged checkpoint, {damaged} has another check sum")
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from .registry import (
     build_model,
     default_model,
     find_model,
+    least_values,
     load_weights,
     trainable_parameters,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "build_model",
     "default_model",
     "find_model",
+    "least_values",
     "load_weights",
     "trainable_parameters",
 ]

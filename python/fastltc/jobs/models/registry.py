@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -111,6 +112,41 @@ def build_model(
     COUNT.check("members", count)
     made = [entry.make(input_shape, classes, **given) for _ in range(count)]
     return made[0] if count == 1 else Ensemble(made)
+
+
+def least_values(
+    name: str,
+    input_shape: tuple[int, ...],
+    classes: int,
+    units: int | None = None,
+    *,
+    members: int | None = None,
+    **options: Any,
+) -> int:
+    """How many values the state dict of a model has at least; arguments as of `build_model`.
+
+    The products of sizes that decide how long `build_model` takes, and how much memory.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    taken = find_model(name).options
+    # Of a row, where rows are read.
+    width = input_shape[-1] * (input_shape[0] if len(input_shape) == 3 else 1)
+    if name == "dense":
+        least = 1024 * math.prod(input_shape) + 128 * classes
+    elif name == "probe":
+        least = classes * (1 if options.get("backbone") else math.prod(input_shape))
+    elif "head" in taken and options.get("head") in (None, "linear"):
+        least = classes
+    else:
+        usual = classes if name == "conv-ncp" or "head" in taken else 1
+        neurons = usual if units is None else units
+        reads = options.get("reads") or 1 if options.get("wiring") != "ncp" else 1
+        least = neurons * (neurons + classes * reads)
+        if name.startswith(("rows", "reservoir")):
+            least += width * (options.get("encoder") or 1)
+    return least * (members or 1)
 
 
 def trainable_parameters(module: nn.Module) -> int:

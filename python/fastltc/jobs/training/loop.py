@@ -26,11 +26,8 @@ from ..run import CONFIG, LAST, Run
 from ..unchanged import check_unchanged
 from . import parallel
 from .fitting import ClosedForm, Gradients
-from .log import RunLog, summary_writer
+from .log import LOGGED, RunLog, summary_writer
 from .task import Task, make_model, read_data
-
-# What log.jsonl and the best checkpoint keep of the validation metrics.
-_LOGGED = ("loss", "accuracy", "auc", "f1_macro", "f1", "average_precision")
 
 
 @dataclass(frozen=True)
@@ -252,7 +249,7 @@ class _Session:
         started = time.perf_counter()
         loss, accuracy = self.fitting.epoch(epoch, seen)
         val = self._metrics("val")
-        logged = {name: val[name] for name in _LOGGED}
+        logged = {name: val[name] for name in LOGGED}
         record = {
             "epoch": epoch,
             "train_loss": loss,
