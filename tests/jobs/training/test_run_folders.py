@@ -10,12 +10,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fastltc.jobs import Progress, Run, RunError, train, train_seeds
+from fastltc.jobs.data import DataError
 from fastltc.jobs.files import interrupts_held_back, terminated_as_interrupted
 from fastltc.jobs.lock import locked
 from fastltc.jobs.run import LOCK
@@ -158,8 +160,6 @@ def test_a_run_whose_configuration_was_edited_is_not_resumed(
     content = path.read_text()
     path.write_text(json.dumps({**json.loads(content), **changes}))
     before = finished.path.joinpath("last.pt").read_bytes()
-    from dataclasses import replace
-
     with pytest.raises(RunError, match=f"last.pt: trained with {text}; restore config.json"):
         train(replace(finished.config, epochs=3), finished.path, resume=True)
     assert finished.path.joinpath("last.pt").read_bytes() == before
@@ -232,6 +232,12 @@ def test_what_a_kill_left_beside_seeds_goes(
     (tmp_path / ".seeds.json.abcdefgh").write_bytes(b"half")
     train_seeds(dense(epochs=1), tmp_path, 2)
     assert not any(tmp_path.glob(".*"))
+
+
+def test_seeds_that_cannot_begin_leave_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(DataError):
+        train_seeds(replace(dense(), data="npz:none.npz"), tmp_path / "out", 2)
+    assert not (tmp_path / "out").exists()
 
 
 def send(number: int) -> Callable[[dict[str, Any]], None]:

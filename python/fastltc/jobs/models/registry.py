@@ -51,6 +51,10 @@ MODELS = {
 }
 
 
+# Of a backbone, at least.
+_FEATURES = 512
+
+
 def find_model(name: str) -> _Entry:
     """The entry of a model.
 
@@ -136,9 +140,10 @@ def least_values(
     if name == "dense":
         least = 1024 * math.prod(input_shape) + 128 * classes
     elif name == "probe":
-        least = classes * (1 if options.get("backbone") else math.prod(input_shape))
+        least = classes * (_FEATURES if options.get("backbone") else math.prod(input_shape))
     elif "head" in taken and options.get("head") in (None, "linear"):
-        least = classes
+        # Of two classes there is one logit.
+        least = _FEATURES * max(classes - 1, 1)
     else:
         usual = classes if name == "conv-ncp" or "head" in taken else 1
         neurons = usual if units is None else units

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -85,6 +85,8 @@ def train_seeds(
         group.wait()
         if group.first:
             out.mkdir(parents=True, exist_ok=True)
+            # Where nothing came of it.
+            stack.callback(_remove_empty, out)
             stack.enter_context(locked(out / LOCK))
             remove_unfinished(out, [SEEDS])
         for own, run, step in zip(seeds, runs, steps, strict=True):
@@ -105,6 +107,11 @@ def train_seeds(
             write_json(out / SEEDS, summary)
         group.wait()
     return summary
+
+
+def _remove_empty(folder: Path) -> None:
+    with suppress(OSError):
+        folder.rmdir()
 
 
 # What is to be done for a seed.
