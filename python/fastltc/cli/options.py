@@ -132,7 +132,10 @@ def make_console() -> Console:
     from rich.console import Console
 
     class Output(Console):
+        """Prints texts `visible`, and nothing where nobody reads on."""
+
         def render_str(self, text: str, **how: Any) -> Text:
+            """As of `Console`."""
             return super().render_str(visible(text), **how)
 
         def on_broken_pipe(self) -> None:
