@@ -13,7 +13,8 @@ import torch
 
 from cli_support import fails, invoke
 from fastltc.jobs import ConfigError, Run, RunError, TrainConfig, compare, read_toml, train
-from fastltc.jobs.models import MODELS, build_model, least_values
+from fastltc.jobs.models import MODELS, build_model
+from fastltc.jobs.models.registry import least_values
 from job_support import dense, leave_out_pictures
 
 
@@ -195,6 +196,14 @@ def test_metrics_of_other_types(run: Run, changes: dict[str, Any]) -> None:
         compare([run.path])
     assert "\n" not in str(raised.value)
     fails(invoke("compare", run.path), "damaged")
+
+
+@pytest.mark.parametrize("between", [3, [1], ["a", "b"], {"x": 1, "y": 2}])
+def test_intervals_of_other_types(run: Run, tmp_path: Path, between: Any) -> None:
+    found = {"digest": run.metrics["best_digest"], "data": "digits", "intervals": {"auc": between}}
+    (run.path / "evaluation-test.json").write_text(json.dumps(found))
+    with pytest.raises(RunError, match="damaged metrics"):
+        compare([run.path], tmp_path / "out")
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"epochs": ' + "9" * 5000 + "}", "\xff", "3"])

@@ -342,7 +342,8 @@ class Run:
             DeviceError: there is no such device here.
         """
         from .device import find_device
-        from .models import MissingTorchvisionError, build_model, default_model, least_values
+        from .models import MissingTorchvisionError, build_model, default_model
+        from .models.registry import least_values
 
         path = self.path / name
         if not path.exists():

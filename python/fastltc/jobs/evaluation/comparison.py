@@ -127,6 +127,10 @@ def _known_intervals(run: Run) -> dict[str, Any]:
     digest = metrics.get("best_digest")
     if digest is None or (found.get("digest"), found.get("data")) != (digest, metrics["data"]):
         return {}
+    for name, between in found.get("intervals", {}).items():
+        low, high = between
+        if not isinstance(low, float | int) or not isinstance(high, float | int):
+            raise TypeError(f"interval of {name}: expected two numbers, got {between!r:.60}")
     same = found.get("positive_class") == test.get("positive_class")
     return {
         name: between

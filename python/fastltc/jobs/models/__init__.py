@@ -13,7 +13,6 @@ from .registry import (
     build_model,
     default_model,
     find_model,
-    least_values,
     load_weights,
     trainable_parameters,
 )
@@ -35,7 +34,6 @@ __all__ = [
     "build_model",
     "default_model",
     "find_model",
-    "least_values",
     "load_weights",
     "trainable_parameters",
 ]
