@@ -147,10 +147,10 @@ def least_values(
     else:
         usual = classes if name == "conv-ncp" or "head" in taken else 1
         neurons = usual if units is None else units
-        reads = options.get("reads") or 1 if options.get("wiring") != "ncp" else 1
+        reads = 1 if options.get("wiring") == "ncp" else max(options.get("reads") or 1, 1)
         least = neurons * (neurons + classes * reads)
         if name.startswith(("rows", "reservoir")):
-            least += width * (options.get("encoder") or 1)
+            least += width * max(options.get("encoder") or 1, 1)
     return least * (members or 1)
 
 
