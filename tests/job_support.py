@@ -59,7 +59,9 @@ def publish(monkeypatch: pytest.MonkeyPatch, path: Path, url: str | None = None)
     """Makes the checksum of ``path`` the published one of breastmnist (and ``url`` its address)."""
     record = medmnist.RECORDS["breastmnist"]
     md5 = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
-    changed = dataclasses.replace(record, md5=md5, url=record.url if url is None else url)
+    changed = dataclasses.replace(
+        record, md5=md5, sha256=None, url=record.url if url is None else url
+    )
     monkeypatch.setitem(medmnist.RECORDS, "breastmnist", changed)
 
 

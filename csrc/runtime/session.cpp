@@ -13,6 +13,7 @@
 #include <memory>
 #include <new>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -363,8 +364,9 @@ PyObject* reset(PyObject* object, PyObject* const* arguments, Py_ssize_t count,
     }
     const auto chosen = std::make_unique<bool[]>(static_cast<size_t>(self.streams));
     const auto add = [&](py::handle index) {
-      // A bool is an index to Python, but a list of them would be meant as a mask.
-      if (PyBool_Check(index.ptr()) || !PyIndex_Check(index.ptr())) {
+      // A bool is an index to Python, and numpy's to some numpy, but a list would be meant as a mask.
+      const std::string_view type = Py_TYPE(index.ptr())->tp_name;
+      if (type == "bool" || type.starts_with("numpy.bool") || !PyIndex_Check(index.ptr())) {
         throw py::type_error(std::string("streams: expected an index or indices, got ") +
                              Py_TYPE(index.ptr())->tp_name);
       }

@@ -1,11 +1,68 @@
-"""Files that are either whole or absent; imports nothing heavy."""
+"""Reads what is a file, and writes files whole or not at all; imports nothing heavy."""
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import BinaryIO
+
+# What may be in the place of a file.
+_KINDS = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (lambda mode: True, "a device"),
+)
+
+
+class NotRegularError(OSError):
+    """What is at a path is a folder, a pipe, a socket or a device."""
+
+
+def open_regular(path: Path | str) -> BinaryIO:
+    """Opens a file for reading, in bytes.
+
+    A pipe would wait for somebody to write, a terminal for somebody to type, and a device may give
+    bytes for ever.
+
+    Raises:
+        NotRegularError: (an OSError) it is no regular file.
+        OSError: there is none, or it may not be read.
+    """
+    # Opening alone does something to some devices, and the file may be another one by then.
+    _check_regular(os.stat(path).st_mode, path)
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    file = os.fdopen(os.open(path, flags), "rb")
+    try:
+        _check_regular(os.fstat(file.fileno()).st_mode, path)
+    except OSError:
+        file.close()
+        raise
+    return file
+
+
+def _check_regular(mode: int, path: Path | str) -> None:
+    if not stat.S_ISREG(mode):
+        found = next(name for holds, name in _KINDS if holds(mode))
+        number = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
+        raise NotRegularError(number, f"expected a regular file, got {found}", str(path))
+
+
+def read_bytes(path: Path | str, most: int | None = None) -> bytes:
+    """The content of a file.
+
+    Raises:
+        OSError: as `open_regular`; or it has more than ``most`` bytes.
+    """
+    with open_regular(path) as file:
+        content = file.read() if most is None else file.read(most + 1)
+    if most is not None and len(content) > most:
+        raise OSError(errno.EFBIG, f"expected at most {most:,} bytes, got more", str(path))
+    return content
 
 
 def write_bytes(path: Path, content: bytes) -> None:

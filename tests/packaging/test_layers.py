@@ -51,10 +51,10 @@ PYTHON_LAYERS = {
     ],
     "fastltc.jobs": [
         {"defaults", "errors", "files", "options"},
-        {"device", "reading"},
+        {"device", "lock", "reading"},
         {"data"},
         {"models"},
-        {"config", "plots", "unchanged"},
+        {"checkpoint", "config", "plots", "unchanged"},
         {"recipes", "run"},
         {"evaluation"},
         {"training"},

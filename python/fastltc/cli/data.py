@@ -12,7 +12,7 @@ import click
 
 from ..jobs.defaults import NEAR_BITS, SHARES
 from . import completion
-from .options import JSON, field_option, options, path_option, print_json
+from .options import JSON, echo, field_option, options, path_option, print_json
 
 if TYPE_CHECKING:
     from ..jobs.data import DataOptions
@@ -89,7 +89,7 @@ def audit(
         tables = _tables(auditing.fix(items, near_bits=bits), fix)
         # The report of an earlier split in that folder is not of these tables.
         _write(fix, tables, _TABLES if out == fix else (*_TABLES, *_REPORT))
-        click.echo(f"written without leaks: {fix}", err=True)
+        echo(f"written without leaks: {fix}", err=True)
     if report.leaks:
         raise click.exceptions.Exit(1)
 
@@ -147,10 +147,10 @@ def split(
         for name in SPLITS:
             part = [item.label for item in items if item.split == name]
             counts = ", ".join(f"{part.count(kind)} {kind}" for kind in sorted(set(part)))
-            click.echo(f"{out / name}.csv: {len(part)} ({counts})")
+            echo(f"{out / name}.csv: {len(part)} ({counts})")
     if report.leaks:
         if not fix:
-            click.echo("run again with --fix to keep duplicates on one side", err=True)
+            echo("run again with --fix to keep duplicates on one side", err=True)
         raise click.exceptions.Exit(1)
 
 
@@ -235,7 +235,7 @@ def _show(report: Report, as_json: bool) -> None:
     if as_json:
         print_json(report.to_dict())
     else:
-        click.echo(report.to_text())
+        echo(report.to_text())
 
 
 # All that an audit and a split may leave in a folder; what is not made anew would be taken for part

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from .options import (
     RUN,
     THREADS,
     absolute,
+    echo,
     make_console,
     options,
     path_option,
@@ -220,7 +222,7 @@ def predict(
         else:
             listed = f"{prediction.probabilities[prediction.name]:.3f}"
             converted = prediction.image.conversion and f"  [{prediction.image.conversion}]"
-        click.echo(f"{prediction.image.path}: {prediction.name or 'none'} ({listed}){converted}")
+        echo(f"{prediction.image.path}: {prediction.name or 'none'} ({listed}){converted}")
 
 
 def _predict_rows(loaded: Checkpoint, files: tuple[Path, ...], as_json: bool) -> None:
@@ -243,7 +245,9 @@ def _predict_rows(loaded: Checkpoint, files: tuple[Path, ...], as_json: bool) ->
         [file, np.format_float_positional(time, trim="-"), name, *(f"{p:.4f}" for p in of.values())]
         for file, time, name, of in table
     ]
-    click.echo(format_table([*header[:3], *loaded.classes], lines).decode(), nl=False)
+    text = format_table([*header[:3], *loaded.classes], lines).decode()
+    # In a file names are what they are.
+    (echo if sys.stdout.isatty() else click.echo)(text, nl=False)
 
 
 @click.command()

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .options import echo
+
 if TYPE_CHECKING:
     from ..runtime import Model
 
@@ -119,20 +121,20 @@ def export(
     from ..runtime.model import unit_in_words
 
     for index, described in enumerate(model.layers):
-        click.echo(f"layer {index}: {in_words(described)}")
-    click.echo(f"time steps in {unit_in_words(model.time_unit)}")
+        echo(f"layer {index}: {in_words(described)}")
+    echo(f"time steps in {unit_in_words(model.time_unit)}")
     if out is not None:
         from ..runtime import write_model
 
         write_model(model, out, metadata)
-        click.echo(f"{out}: {out.stat().st_size:,} bytes")
+        echo(f"{out}: {out.stat().st_size:,} bytes")
     if c_folder is not None:
         from ..exporting.c_sizes import find_compiler, measure
         from ..exporting.c_source import write_c
 
         compiler = find_compiler(cc)
         code = write_c(model, c_folder, name)
-        click.echo(f"{c_folder / name}.h, {c_folder / name}.c: {measure(code, compiler)}")
+        echo(f"{c_folder / name}.h, {c_folder / name}.c: {measure(code, compiler)}")
     if onnx_file is not None:
         from ..exporting.onnx_graph import OPSET, write_onnx
 
@@ -140,7 +142,7 @@ def export(
             write_onnx(model, onnx_file)
         except ImportError as error:
             raise click.ClickException(str(error)) from None
-        click.echo(f"{onnx_file}: {onnx_file.stat().st_size:,} bytes, opset {OPSET}")
+        echo(f"{onnx_file}: {onnx_file.stat().st_size:,} bytes, opset {OPSET}")
 
 
 def _load(
@@ -170,7 +172,7 @@ def _load(
             option = f"--{key.replace('_', '-')}"
             raise click.UsageError(f"{option}: no option of a layer of type {kind}")
     taken = {key: part.layer[key] for key in _LAYER_OPTIONS if key in part.layer}
-    click.echo(
+    echo(
         "taken, as a state dict does not hold them: "
         + ", ".join(f"{key}={value}" for key, value in taken.items() if key != "output_size")
     )

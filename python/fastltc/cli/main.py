@@ -18,7 +18,7 @@ from . import completion
 from .data import audit, split
 from .evaluate import compare, evaluate, predict
 from .export import export
-from .options import JSON, print_json
+from .options import JSON, print_json, visible
 from .train import recipes, train
 
 # Errors whose text says all that a user needs, by the module that defines them.
@@ -68,7 +68,7 @@ class _Group(click.Group):
         except Exception as error:
             if ctx.params.get("traceback") or not _is_user_error(error):
                 raise
-            raise click.ClickException(str(error)) from error
+            raise click.ClickException(visible(str(error))) from error
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +18,7 @@ from . import completion
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.text import Text
 
 _TYPES = {"str": str, "int": int, "float": float}
 
@@ -93,6 +97,31 @@ CHECKPOINT = click.option(
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
+_HIDDEN = {
+    number: f"\\x{number:02x}" if number < 256 else f"\\u{number:04x}"
+    # Those of terminals but for new line and tab, and those that turn the direction of a text.
+    for number in (
+        *({*range(32), *range(127, 160)} - {*map(ord, "\n\t")}),
+        *(0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)),
+        # Bytes of a file's name that are no text.
+        *range(0xD800, 0xE000),
+    )
+}
+
+
+def visible(text: str) -> str:
+    r"""A text without what a terminal would take for a command; such characters as ``\x1b``.
+
+    Names of files and classes come from others, and could hide or forge lines.
+    """
+    return text.translate(_HIDDEN)
+
+
+def echo(text: str, **how: Any) -> None:
+    """Prints a text, `visible`, where rich is not needed; see `click.echo`."""
+    click.echo(visible(text), **how)
+
+
 def print_json(content: Any) -> None:
     """Prints what ``--json`` asks for."""
     click.echo(json.dumps(content, indent=2))
@@ -102,8 +131,22 @@ def make_console() -> Console:
     """Where commands print: on a terminal in its width, else with lines as long as they are."""
     from rich.console import Console
 
+    class Output(Console):
+        """Prints texts `visible`, and nothing where nobody reads on."""
+
+        def render_str(self, text: str, **how: Any) -> Text:
+            """As of `Console`."""
+            return super().render_str(visible(text), **how)
+
+        def on_broken_pipe(self) -> None:
+            """Goes on without output: a training must not end because nobody reads on."""
+            self.quiet = True
+            # What is still to be written would fail again when the program ends.
+            with contextlib.suppress(OSError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
     # Names of classes and files are no markup, whatever brackets and colons are in them.
-    console = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
+    console = Output(soft_wrap=True, highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
         # In a file or a pipe nothing is too wide, and a table would be cut.
         console.width = 10_000

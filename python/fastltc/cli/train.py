@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..jobs.files import terminated_as_interrupted
 from . import completion
 from .evaluate import print_metrics
 from .options import (
@@ -21,6 +22,7 @@ from .options import (
     THREADS,
     TRAIN_OPTIONS,
     absolute,
+    echo,
     make_console,
     options,
     path_option,
@@ -76,6 +78,7 @@ _INTERRUPTED = 130
     DEVICE,
     click.option("--quiet", "-q", is_flag=True, help="Print nothing but the result."),
 )
+@terminated_as_interrupted()
 def train(
     data: str | None,
     out: Path | None,
@@ -93,7 +96,7 @@ def train(
     DATA is digits (which needs no download), mnist, occupancy, a MedMNIST set (breastmnist, ...),
     folder:PATH (a folder per class), csv:FILE (images and classes, or a time series) or npz:FILE.
     Defaults that depend on the data are in the run's config.json.
-    Ctrl-C ends training early and leaves a run that can be evaluated, and resumed.
+    Ctrl-C, as SIGTERM, ends training early and leaves a run that can be evaluated, and resumed.
     """
     from dataclasses import replace
 
@@ -221,7 +224,7 @@ def _train_seeds(
         summary = train_seeds(config, out, count, progress=progress, **how)
     except KeyboardInterrupt:
         if _is_first():
-            click.echo(
+            echo(
                 f"interrupted: finished seeds are in {out}. Go on with: "
                 f"fastltc train --resume {out} --seeds {count}"
             )
@@ -232,15 +235,15 @@ def _train_seeds(
     if not _is_first():
         return
     seeds = f"seeds {summary['seeds'][0]} to {summary['seeds'][-1]}"
-    click.echo(f"{summary['data']}, {summary['model']}, {seeds}, mean and deviation:")
+    echo(f"{summary['data']}, {summary['model']}, {seeds}, mean and deviation:")
     for part in ("val", "test"):
         for name, found in summary[part].items():
             low, high = min(found["values"]), max(found["values"])
-            click.echo(
+            echo(
                 f"  {part:4s} {name:17s} {found['mean']:.4f} +- {found['std']:.4f}  "
                 f"({low:.4f} to {high:.4f})"
             )
-    click.echo(f"written to {out}: seeds.json and a run for each seed")
+    echo(f"written to {out}: seeds.json and a run for each seed")
 
 
 @click.command()
@@ -253,11 +256,11 @@ def recipes(name: str | None) -> None:
 
     if name is None:
         for known, about in describe_recipes():
-            click.echo(f"{known:36s} {about}")
+            echo(f"{known:36s} {about}")
         return
     read_recipe(name)
     file = resources.files("fastltc.jobs.recipes").joinpath(f"{name}.toml")
-    click.echo(file.read_text(encoding="utf-8"), nl=False)
+    echo(file.read_text(encoding="utf-8"), nl=False)
 
 
 def _short_name(data: str) -> str:
@@ -337,8 +340,13 @@ class _TrainView:
         )
 
     def say(self, text: str) -> None:
-        if not self.quiet:
+        if self.quiet:
+            return
+        try:
             self.console.print(text)
+        # Whoever read the lines has gone, or the disk is full: no reason to end a training.
+        except OSError:
+            self.quiet = True
 
     def start(self, data: DataSet, model: nn.Module) -> None:
         from ..jobs.models import default_model, trainable_parameters

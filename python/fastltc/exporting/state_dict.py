@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastltc._files import open_regular
 from fastltc.exporting.describe import Part, clear_unused, to_array
 from fastltc.exporting.errors import ExportError
 from fastltc.runtime.model import tensor_shapes
@@ -33,7 +34,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     ``model_state_dict``, as checkpoints do. An ExportError says that it is no such file, an OSError
     that it cannot be opened.
     """
-    with open(path, "rb"):
+    with open_regular(path):
         pass  # the errors of the libraries are not OSErrors
     if path.suffix == ".safetensors":
         from safetensors import SafetensorError

@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .errors import ConfigError
-from .files import parse_toml
+from .files import MOST_TEXT, parse_toml, read_bytes
 from .options import (
     ABOVE_0,
     COUNT,
@@ -267,6 +267,19 @@ class TrainConfig(ModelOptions, ReadingOptions):
             raise ConfigError(f"unknown configuration: {', '.join(unknown)}")
         return cls(**values)
 
+    def changes(self, other: TrainConfig) -> list[str]:
+        """What ``other`` has differently, but for what may differ when a run is resumed.
+
+        Returns:
+            ``NAME = VALUE, got OTHER`` for each option.
+        """
+        theirs = other.to_dict()
+        return [
+            f"{name} = {value!r}, got {theirs[name]!r}"
+            for name, value in self.to_dict().items()
+            if name not in RESUMABLE and value != theirs[name]
+        ]
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
         return {"data": self.data, "data_root": self.data_root, **asdict(self)}
@@ -284,11 +297,11 @@ def read_toml(path: Any) -> dict[str, Any]:
     """The options in a TOML file, for `TrainConfig.for_data` or `TrainConfig.from_dict`.
 
     Raises:
-        ConfigError: the file is missing or damaged, or has a name that is no option.
+        ConfigError: the file is missing or damaged, or has a name that is no option or a value
+            that the option cannot have.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-        values = parse_toml(text)
+        values = parse_toml(read_bytes(path, MOST_TEXT).decode())
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
     except ValueError as error:
@@ -299,4 +312,10 @@ def read_toml(path: Any) -> dict[str, Any]:
         raise ConfigError(
             f"{path}: unknown option {unknown[0]!r}; known: {', '.join(sorted(OPTIONS))}"
         )
+    for name, value in values.items():
+        if name in OPTIONS:
+            try:
+                OPTIONS[name].check(value, ConfigError)
+            except ConfigError as error:
+                raise ConfigError(f"{path}: {error}") from None
     return values

@@ -10,8 +10,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from .._files import open_regular as open_regular
+from .._files import read_bytes as read_bytes
 from .._files import write_all as write_all
 from .._files import write_bytes as write_bytes
+
+# Of the texts that people write, and of those that runs keep, in bytes.
+MOST_TEXT = 1 << 20
+MOST_JSON = 1 << 26
 
 
 def format_json(content: Any) -> bytes:
@@ -28,23 +34,47 @@ def write_json(path: Path, content: Any) -> None:
 def interrupts_held_back() -> Iterator[None]:
     """Raises a KeyboardInterrupt that comes inside the block at its end instead.
 
-    Does nothing in other threads than the main one, where Python delivers no signals, and where
-    the program handles SIGINT in a way of its own.
+    Does nothing in other threads than the main one, where Python delivers no signals, and with
+    signals that the program handles in a way of its own.
     """
-    if (
-        threading.current_thread() is not threading.main_thread()
-        or signal.getsignal(signal.SIGINT) is not signal.default_int_handler
-    ):
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
     received = []
-    signal.signal(signal.SIGINT, lambda number, frame: received.append(number))
+    numbers = [
+        number
+        for number in (signal.SIGINT, signal.SIGTERM)
+        if signal.getsignal(number) is signal.default_int_handler
+    ]
+    for number in numbers:
+        signal.signal(number, lambda number, frame: received.append(number))
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for number in numbers:
+            signal.signal(number, signal.default_int_handler)
     if received:
         raise KeyboardInterrupt
+
+
+@contextmanager
+def terminated_as_interrupted() -> Iterator[None]:
+    """Raises a KeyboardInterrupt in the block where the program is asked to end by SIGTERM.
+
+    That is what Slurm, Kubernetes and ``kill`` send. Does nothing in other threads than the main
+    one, and where the program, or the one that started it, has said what becomes of the signal.
+    """
+    if (
+        threading.current_thread() is not threading.main_thread()
+        or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+    ):
+        yield
+        return
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def parse_toml(text: str) -> dict[str, Any]:
@@ -59,4 +89,7 @@ def parse_toml(text: str) -> dict[str, Any]:
         import tomllib
     else:
         import tomli as tomllib
-    return tomllib.loads(text)
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None

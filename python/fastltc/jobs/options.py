@@ -93,6 +93,8 @@ class Option:
         known = _TYPES[self.declared]
         if not isinstance(value, known) or (isinstance(value, bool) and bool not in known):
             raise error(f"{self.name}: expected {self.declared}, got {value!r}")
+        if isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:
+            raise error(f"{self.name}: expected a number of 64 bits, got more")
         if self.allowed is not None:
             self.allowed.check(self.name, value, error)
 

@@ -6,17 +6,19 @@ import contextlib
 import hashlib
 import io
 import json
-import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .checkpoint import CHECKPOINT_FORMAT, check_size, unpack
 from .config import TrainConfig
 from .data import SPLITS
 from .data.sets import KINDS
 from .errors import ConfigError, DeviceError, RunError
-from .files import write_all, write_bytes, write_json
+from .files import MOST_JSON, MOST_TEXT, read_bytes, write_all, write_bytes, write_json
+from .lock import locked
 
 # torch is imported where checkpoints are: the metrics of a run are read without.
 if TYPE_CHECKING:
@@ -40,6 +42,8 @@ CARD_MARK = (
 TENSORBOARD = "tensorboard"
 # Beside the runs of several seeds.
 SEEDS = "seeds.json"
+# There while a process trains into the folder.
+LOCK = ".lock"
 
 # What `evaluate` writes of a split: a set that belongs together. The first says what it is of.
 EVALUATION = (
@@ -57,8 +61,6 @@ _WRITTEN_PATTERNS = (
     *(name.format("*") for name in EVALUATION),
     f"{TENSORBOARD}/events.out.tfevents.*",
 )
-
-CHECKPOINT_FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -107,8 +109,6 @@ class Checkpoint:
 
 # What is in its file; it gets its name and its digest there.
 _KEPT = tuple(one.name for one in fields(Checkpoint) if one.name not in ("name", "digest"))
-# Without these it is damaged; the others are younger.
-_ALWAYS = ("config", "classes", "positive", "image_shape", "epoch", "val", "model")
 
 
 def digest_of(content: bytes) -> str:
@@ -159,7 +159,7 @@ class Run:
         """
         if self.path.exists() and not self.path.is_dir():
             raise RunError(f"{self.path}: expected a folder for the run, got a file")
-        if self.path.is_dir() and any(self.path.iterdir()):
+        if self.path.is_dir() and any(path.name != LOCK for path in self.path.iterdir()):
             if not (self.path / CONFIG).is_file():
                 raise RunError(f"{self.path}: not empty and not a run folder; choose another --out")
             if not overwrite:
@@ -167,9 +167,22 @@ class Run:
                     f"{self.path}: holds a run already; choose another --out, or --overwrite"
                 )
 
+    def locked(self) -> AbstractContextManager[None]:
+        """Holds the folder, so that no other process trains into it; see `fastltc.jobs.lock`.
+
+        Raises:
+            RunError: another process does; the text says which.
+        """
+        return locked(self.path / LOCK)
+
     def remove(self) -> None:
-        """Removes the files of the run, and its folder where nothing else is in it."""
-        self._remove_files()
+        """Removes the files of the run, and its folder where nothing else is in it.
+
+        Raises:
+            RunError: another process trains into it.
+        """
+        with self.locked():
+            self._remove_files()
         for folder in (self.path / TENSORBOARD, self.path):
             # What is not empty holds files of the user.
             with contextlib.suppress(OSError):
@@ -182,16 +195,14 @@ class Run:
             path.unlink(missing_ok=True)
 
     def remove_unfinished(self) -> None:
-        """Removes what a training that was killed while it wrote has left under temporary names."""
-        for name in (*_WRITTEN, CARD):
-            for path in self.path.glob(f".{name}.????????"):
-                path.unlink(missing_ok=True)
+        """See the function of that name."""
+        remove_unfinished(self.path, (*_WRITTEN_PATTERNS, CARD))
 
     def _card(self) -> list[Path]:
         """The card of the run, unless it has become the user's."""
         path = self.path / CARD
         with contextlib.suppress(OSError, UnicodeDecodeError):
-            if CARD_MARK in path.read_text(encoding="utf-8").splitlines()[:2]:
+            if CARD_MARK in read_bytes(path, MOST_TEXT).decode().splitlines()[:2]:
                 return [path]
         return []
 
@@ -253,15 +264,28 @@ class Run:
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """The content of ``metrics.json``."""
-        return read_json(self.path / METRICS)
+        """The content of ``metrics.json``.
+
+        Raises:
+            RunError: it is missing or damaged, or a value has another type than training writes.
+        """
+        found = read_json(self.path / METRICS)
+        for name, value in found.items():
+            known = _METRICS.get(name, (object,))
+            if not isinstance(value, known) or (isinstance(value, bool) and bool not in known):
+                expected = " or ".join(one.__name__ for one in known)
+                text = f"{name}: expected {expected}, got {value!r:.60}"
+                raise RunError(f"{self.path / METRICS}: damaged: {text}")
+        return found
 
     @property
     def complete(self) -> bool:
-        """Whether the run came to its end, which is that it is finished and has been tested."""
+        """Whether the run came to its end: it is finished, tested, and all files are written."""
         with contextlib.suppress(RunError):
             metrics = self.metrics
-            return metrics.get("status") == "finished" and metrics.get("test") is not None
+            finished = metrics.get("status") == "finished" and metrics.get("test") is not None
+            # Older versions did not say whether the last picture was drawn.
+            return finished and metrics.get("complete") is not False
         return False
 
     def append_log(self, record: Mapping[str, Any]) -> None:
@@ -304,7 +328,7 @@ class Run:
     def digest(self, name: str) -> str | None:
         """The digest of a checkpoint's file; None where there is none."""
         path = self.path / name
-        return digest_of(path.read_bytes()) if path.is_file() else None
+        return digest_of(read_bytes(path)) if path.is_file() else None
 
     def load_checkpoint(self, name: str = BEST, device: str | None = None) -> Checkpoint:
         """Rebuilds the model of a checkpoint.
@@ -317,59 +341,63 @@ class Run:
             RunError: the file is missing or damaged, or does not fit the model; the text names it.
             DeviceError: there is no such device here.
         """
-        import torch
-
         from .device import find_device
         from .models import MissingTorchvisionError, build_model, default_model
+        from .models.registry import least_values
 
         path = self.path / name
-        if not path.is_file():
+        if not path.exists():
             raise RunError(
                 f"{path}: no checkpoint; training has not come to the end of its first epoch"
             )
         # Read once, so that the digest is that of what is loaded, also while training goes on.
-        packed = path.read_bytes()
-        # What torch.save writes; older pickle files are not even opened.
-        if not zipfile.is_zipfile(io.BytesIO(packed)):
-            raise RunError(f"{path}: damaged checkpoint, not a file of torch.save")
-        _check_sums(packed, path)
+        packed = read_bytes(path)
+        content = unpack(packed, path)
         try:
-            content = torch.load(io.BytesIO(packed), map_location="cpu", weights_only=True)
-        # torch.load raises OSError, KeyError, EOFError, RuntimeError, UnpicklingError and more.
-        except Exception as error:
-            # Not its text: torch's advises to load the file without the safeguard.
-            raise RunError(
-                f"{path}: damaged checkpoint, torch cannot load it ({type(error).__name__})"
-            ) from None
-        try:
-            if not isinstance(content, dict):
-                raise TypeError(f"expected a dictionary, got {type(content).__name__}")
-            if content["format"] != CHECKPOINT_FORMAT:
-                raise RunError(
-                    f"{path}: checkpoint format {CHECKPOINT_FORMAT} expected, "
-                    f"got {content['format']!r}"
-                )
             config = TrainConfig.from_dict(content["config"])
             shape = tuple(int(size) for size in content["image_shape"])
             # The weights come from the checkpoint, not from their publisher.
             options = {**config.model_options(), "pretrained": None}
             kind = config.model or default_model(KINDS[len(shape)])
             classes = tuple(content["classes"])
-            model = build_model(kind, config.model_shape(shape), len(classes), **options)
+            sizes = (kind, config.model_shape(shape), len(classes))
+            # Before it is made: to draw a large wiring takes minutes.
+            check_size(content, least_values(*sizes, **options))
+            model = build_model(*sizes, **options)
             model.load_state_dict(content["model"])
             target = find_device(config.device if device is None else device)
-            held = {key: content[key] for key in _KEPT if key in content or key in _ALWAYS}
+            held = {key: content[key] for key in _KEPT if key in content}
             held |= {"config": config, "classes": classes, "image_shape": shape, "name": name}
             held |= {"features": tuple(held.get("features", ())), "digest": digest_of(packed)}
             return Checkpoint(**{**held, "model": model.to(target).eval()})
-        except (RunError, DeviceError):
+        except DeviceError:
             raise
-        except KeyError as error:
-            raise RunError(f"{path}: damaged checkpoint: {error} is missing") from None
         except MissingTorchvisionError as error:
             raise RunError(f"{path}: {error}") from None
-        except (TypeError, ValueError, RuntimeError, AttributeError) as error:
+        except (TypeError, ValueError, RuntimeError, AttributeError, ArithmeticError) as error:
             raise RunError(f"{path}: damaged checkpoint: {error}") from None
+
+
+# What is read again of the metrics.
+_NONE = type(None)
+_METRICS: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("status", "data", "model", "selected_by"), (str,)),
+    **dict.fromkeys(("epochs", "seed", "trainable_parameters", "threads"), (int,)),
+    **dict.fromkeys(("val", "test"), (dict, _NONE)),
+    **dict.fromkeys(("images", "splits"), (dict,)),
+    **dict.fromkeys(("files", "remarks"), (list,)),
+    "complete": (bool,),
+    "seconds": (int, float),
+    "best_epoch": (int, _NONE),
+    "best_digest": (str, _NONE),
+}
+
+
+def remove_unfinished(folder: Path, patterns: Iterable[str]) -> None:
+    """Removes what a process that was killed while it wrote has left under temporary names."""
+    for pattern in patterns:
+        for path in folder.glob(f".{pattern}.????????"):
+            path.unlink(missing_ok=True)
 
 
 def _lines(records: Sequence[Mapping[str, Any]]) -> bytes:
@@ -394,25 +422,16 @@ def _pack(checkpoint: Checkpoint) -> bytes:
     return buffer.getvalue()
 
 
-def _check_sums(packed: bytes, path: Path) -> None:
-    """Compares the check sums in a zip file, which torch.load ignores."""
-    try:
-        with zipfile.ZipFile(io.BytesIO(packed)) as file:
-            damaged = file.testzip()
-    # Damaged headers raise BadZipFile, NotImplementedError, RuntimeError and others.
-    except Exception as error:
-        raise RunError(f"{path}: damaged checkpoint ({type(error).__name__})") from None
-    if damaged is not None:
-        raise RunError(f"{path}: damaged checkpoint, {damaged} has another check sum")
-
-
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file of a run; RunError where there is none."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_bytes(path, MOST_JSON))
     except FileNotFoundError:
         raise RunError(f"{path}: no such file") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read: {error.strerror}") from None
+    # Long integers are a ValueError as damaged JSON is.
+    except (ValueError, RecursionError) as error:
         raise RunError(f"{path}: damaged: {error}") from None
     if not isinstance(content, dict):
         raise RunError(f"{path}: damaged: expected a JSON object")

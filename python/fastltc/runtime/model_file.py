@@ -15,7 +15,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import stat
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as _distribution_version
@@ -26,7 +25,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from .._files import write_bytes
+from .._files import NotRegularError, open_regular, write_bytes
 from .model import (
     Model,
     ModelFileError,
@@ -148,12 +147,12 @@ def _own_version() -> str:
 
 def _check_file(path: Path) -> None:
     """Check what the library does not: that it is a file, and how long the header claims to be."""
-    # Before it is opened: opening a pipe waits for somebody to write.
-    if not stat.S_ISREG(os.stat(path).st_mode):
-        raise ModelFileError(f"{path}: expected a regular file")
-    with open(path, "rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        start = file.read(8)
+    try:
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            start = file.read(8)
+    except NotRegularError as error:
+        raise ModelFileError(f"{path}: {error.strerror}") from None
     if len(start) < 8:
         raise ModelFileError(f"{path}: truncated: {len(start)} bytes are no model file")
     if size > _MAX_BYTES:

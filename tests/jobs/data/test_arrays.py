@@ -147,7 +147,10 @@ def test_options_for_files_are_not_taken_by_published_data(name: str) -> None:
         ({"test_images": None}, "array 'test_images' is missing"),
         ({"val_labels": np.zeros((10, 1))}, "val_labels: expected integers of shape"),
         ({"val_labels": np.zeros((9, 1), int)}, "val_images has 10 examples, val_labels has 9"),
-        ({"val_labels": np.full((10, 1), -1)}, "val_labels: expected classes from 0, got -1"),
+        (
+            {"val_labels": np.full((10, 1), -1)},
+            "val_labels: expected classes from 0 .* got -1",
+        ),
         ({"val_images": np.full((10, 9, 7, 3), 7.0)}, "expected uint8, or numbers in"),
         ({"val_images": np.zeros((10, 9, 7, 5), np.uint8)}, "expected images .n, H, W."),
         ({"val_images": np.zeros((10, 8, 8, 3), np.uint8)}, "the splits have different shapes"),
@@ -157,7 +160,7 @@ def test_options_for_files_are_not_taken_by_published_data(name: str) -> None:
             "classes: expected different names, got 'a' twice",
         ),
         ({"classes": np.array(["only"])}, "classes: expected 3 names for the labels, got 1"),
-        ({"val_labels": np.full((10, 1), None, object)}, "Object arrays cannot be loaded"),
+        ({"val_labels": np.full((10, 1), None, object)}, "holds Python objects"),
     ],
 )
 def test_bad_arrays(tmp_path: Path, changes: dict[str, Any], message: str) -> None:

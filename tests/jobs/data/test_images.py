@@ -170,7 +170,7 @@ def test_a_missing_file(tmp_path: Path) -> None:
 
 
 def test_a_folder(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="expected an image file, got a folder"):
+    with pytest.raises(DataError, match="expected a regular file, got a folder"):
         read_image(tmp_path, GREY)
 
 

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import http.server
+import os
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fastltc.jobs.data import SPLITS, DataError, load_data, medmnist
+from fastltc.jobs.data import SPLITS, DataError, DataOptions, load_data, medmnist
+from fastltc.jobs.data.fetch import Published, obtain
 from job_support import publish, real_data, write_medmnist
 
 
@@ -76,7 +80,7 @@ def test_a_missing_file_offline_says_where_it_was_looked_for(tmp_path: Path, cac
     assert str(tmp_path / "breastmnist.npz") in text
     assert str(cache / "breastmnist.npz") in text
     assert "https://zenodo.org/records/10519652/files/breastmnist.npz" in text
-    assert "750601b1f35ba3300ea97c75c52ff8f6" in text
+    assert medmnist.RECORDS["breastmnist"].checksum.replace(":", " ") in text
     assert "--data-root" in text
     assert not cache.exists()
 
@@ -163,7 +167,10 @@ def test_a_truncated_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_another_version_of_the_file(tmp_path: Path) -> None:
     write_medmnist(tmp_path / "breastmnist.npz")
-    with pytest.raises(DataError, match="expected md5 750601b1f35ba3300ea97c75c52ff8f6, got"):
+    with pytest.raises(
+        DataError,
+        match="expected sha256 3a22d2a4625e7dd8903f0f59030e81a3",
+    ):
         load_data("breastmnist", tmp_path)
 
 
@@ -178,7 +185,7 @@ def test_another_version_of_the_file(tmp_path: Path) -> None:
         ({"val_images": np.zeros((78, 28, 28), np.float32)}, "val_images: .*got float32"),
         ({"val_labels": np.zeros((78,), np.uint8)}, r"val_labels: .*shape \(78,\)"),
         ({"train_labels": np.full((546, 1), 2, np.uint8)}, "train_labels: expected 0 to 1, got 2"),
-        ({"val_labels": np.full((78, 1), None, object)}, "Object arrays cannot be loaded"),
+        ({"val_labels": np.full((78, 1), None, object)}, "holds Python objects"),
     ],
 )
 def test_a_file_with_other_content(
@@ -260,7 +267,9 @@ def test_the_table_is_that_of_the_package(tmp_path: Path, monkeypatch: pytest.Mo
 def test_every_set_is_known_without_the_package(name: str, suffix: str) -> None:
     record = medmnist.RECORDS[name + suffix]
     assert f"{record.file_name}?download=1" in record.url
-    with pytest.raises(DataError, match=rf"{name}{suffix}\.npz not found.*\n.*\n.*{record.md5}"):
+    with pytest.raises(
+        DataError, match=rf"{name}{suffix}\.npz not found.*\n.*\n.*{_digest(record)}"
+    ):
         load_data(name + suffix)
 
 
@@ -273,7 +282,7 @@ def test_larger_files_of_colours(tmp_path: Path) -> None:
         arrays[f"{split}_labels"] = (np.arange(size) % 2).astype(np.uint8)[:, None]
     path = tmp_path / "pathmnist_64.npz"
     np.savez(path, **arrays)
-    with pytest.raises(DataError, match=f"expected md5 {record.md5}"):
+    with pytest.raises(DataError, match=f"expected .* {_digest(record)}"):
         load_data("pathmnist_64", tmp_path)
     splits = medmnist.read_npz(path, record)
     assert splits["train"].inputs.shape == (3, 3, 64, 64)
@@ -288,6 +297,71 @@ def test_sets_of_several_labels_are_read_as_such(tmp_path: Path) -> None:
         arrays[f"{split}_labels"] = np.ones((size, 14), np.uint8)
     np.savez(tmp_path / "some.npz", **arrays)
     assert medmnist.read_npz(tmp_path / "some.npz", record)["train"].labels.shape == (3, 14)
+
+
+def _digest(record: medmnist.Record) -> str:
+    return record.checksum.partition(":")[2]
+
+
+@pytest.mark.parametrize("name", ["breastmnist", "retinamnist"])
+def test_the_sha256_is_that_of_a_file_with_the_published_md5(name: str) -> None:
+    content = real_data(f"{name}.npz").read_bytes()
+    record = medmnist.RECORDS[name]
+    assert hashlib.md5(content, usedforsecurity=False).hexdigest() == record.md5
+    assert f"sha256:{hashlib.sha256(content).hexdigest()}" == record.checksum
+
+
+def test_a_download_without_end_is_broken_off(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, server: tuple[Path, str]
+) -> None:
+    monkeypatch.delenv("FASTLTC_OFFLINE")
+    (server[0] / "long").write_bytes(bytes(1 << 20))
+    published = Published("long", f"{server[1]}/long", None, most=1 << 18)
+    with pytest.raises(DataError, match="gave another file: expected at most 262,144 bytes"):
+        obtain(published, DataOptions())
+    assert list(cache.iterdir()) == []
+
+
+def test_processes_that_want_one_file_bring_it_once(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("FASTLTC_OFFLINE")
+    content = os.urandom(1 << 20)
+    asked = []
+
+    class Slow(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            for start in range(0, len(content), 1 << 18):
+                self.wfile.write(content[start : start + (1 << 18)])
+                time.sleep(0.1)
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    checksum = f"sha256:{hashlib.sha256(content).hexdigest()}"
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Slow) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{running.server_address[1]}/some"
+        published = Published("some", address, checksum)
+        # Locks are of open files, so that threads stand for processes.
+        found: list[Path] = []
+        want = [
+            threading.Thread(target=lambda: found.append(obtain(published, DataOptions())))
+            for _ in range(3)
+        ]
+        for thread in want:
+            thread.start()
+        for thread in want:
+            thread.join()
+        running.shutdown()
+    assert found == [cache / "some"] * 3
+    assert (cache / "some").read_bytes() == content
+    assert asked == ["/some"]
+    assert [path.name for path in cache.iterdir()] == ["some"]
 
 
 def test_a_download_goes_on_where_it_broke_off(

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import tracemalloc
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -241,6 +243,45 @@ def test_occupancy_without_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         (tmp_path / name).write_text("other")
     with pytest.raises(DataError, match=r"datatraining.txt: damaged or another version.*sha256"):
         load_data("occupancy", tmp_path)
+
+
+@pytest.mark.parametrize("attack", ["other", "bomb", "link", "torn", "lacking"])
+def test_an_archive_of_occupancy_that_is_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, attack: str
+) -> None:
+    """What is in it is compared before anything of it is written."""
+    monkeypatch.setenv("FASTLTC_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "data").mkdir()
+    archive = tmp_path / "data" / "occupancy+detection.zip"
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
+        for name in ("datatraining.txt", "datatest.txt", "datatest2.txt")[attack == "lacking" :]:
+            member = zipfile.ZipInfo(name)
+            member.compress_type = zipfile.ZIP_DEFLATED
+            if attack == "link":
+                member.external_attr = 0o120777 << 16
+            file.writestr(member, bytes(100 << 20) if attack == "bomb" else b"text")
+    if attack == "torn":
+        archive.write_bytes(archive.read_bytes()[:-30])
+    tracemalloc.start()
+    with pytest.raises(DataError, match=r"occupancy\+detection.zip: (damaged|not the archive)"):
+        load_data("occupancy", tmp_path / "data")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 80 << 20
+    assert not (tmp_path / "cache").exists()
+
+
+def test_an_archive_of_occupancy_is_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = real_data("occupancy")
+    monkeypatch.setenv("FASTLTC_CACHE", str(tmp_path / "cache"))
+    with zipfile.ZipFile(tmp_path / "occupancy+detection.zip", "w") as file:
+        for path in real.iterdir():
+            file.write(path, path.name)
+    assert load_data("occupancy", tmp_path).kind == "series"
+    names = {path.name for path in (tmp_path / "cache" / "occupancy").iterdir()}
+    assert names == {"datatraining.txt", "datatest.txt", "datatest2.txt"}
 
 
 def test_the_real_occupancy_is_split_without_leaks() -> None:

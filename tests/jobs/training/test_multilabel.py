@@ -40,7 +40,7 @@ def chest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     np.savez(path, **arrays)
     md5 = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
     record = medmnist.Record(
-        "chestmnist", "https://example.org", md5, NAMES, 1, sizes, None, (), multilabel=True
+        "chestmnist", "https://example.org", md5, None, NAMES, 1, sizes, None, (), multilabel=True
     )
     monkeypatch.setitem(medmnist.RECORDS, "chestmnist", record)
     return path

@@ -18,6 +18,7 @@ from PIL import Image
 
 from fastltc.cli.main import main
 from fastltc.jobs import Progress, Run, TrainConfig, compare, evaluate, train, train_seeds
+from fastltc.jobs.run import LOCK
 from fastltc.jobs.training import loop
 from job_support import dense
 
@@ -35,7 +36,7 @@ def digests(folder: Path) -> set[str]:
     """The digests that the files in a folder name."""
     found = set()
     for path in folder.iterdir():
-        if path.name in TIMELESS:
+        if path.name in TIMELESS or path.name == LOCK:
             continue
         if path.suffix == ".png":
             with Image.open(path) as image:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
+import os
 import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..defaults import SHARES
 from ..errors import DataError
+from ..files import open_regular
 from .options import DataOptions
 from .partition import partition
 from .sets import SPLITS, WHOLE, DataSet, Split, check_splits
@@ -20,6 +22,12 @@ from .tables import check_classes_are_none_of_a_regression
 
 # What the inputs and labels of a split may be called.
 _LAYOUTS = (("{}_images", "{}_labels"), ("x_{}", "y_{}"), ("X_{}", "y_{}"))
+# Each class has its name, and a number in the answer for every example.
+_MOST_CLASSES = 1 << 16
+# A file may unpack to so many times its size, or to a gigabyte: real data does not come near it,
+# and arrays of zeros, which do, teach nothing.
+_MOST_PACKED = 100
+_ALWAYS = 1 << 30
 _WHOLE = (("images", "labels"), ("x", "y"), ("X", "y"), ("embeddings", "labels"))
 
 
@@ -29,27 +37,79 @@ def open_npz(path: Path) -> dict[str, NDArray[Any]]:
     Raises:
         DataError: the file is missing, damaged or holds Python objects; the text names it.
     """
-    if not path.is_file():
-        raise DataError(f"{path}: no such file")
-    if not zipfile.is_zipfile(path):
-        raise DataError(f"{path}: not a readable .npz file: no zip archive")
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: np.asarray(archive[name]) for name in archive.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        with open_regular(path) as file:
+            if not zipfile.is_zipfile(file):
+                raise DataError(f"{path}: not a readable .npz file: no zip archive")
+            file.seek(0)
+            with zipfile.ZipFile(file) as archive:
+                return _read_arrays(archive, os.fstat(file.fileno()).st_size)
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except DataError:
+        raise
+    # Damaged members raise ValueError, BadZipFile, zlib.error, RuntimeError and others.
+    except Exception as error:
         raise DataError(f"{path}: not a readable .npz file: {error}") from None
 
 
+def _read_arrays(archive: zipfile.ZipFile, size: int) -> dict[str, NDArray[Any]]:
+    """The arrays of a file of ``size`` bytes, once it is sure that they are what it says."""
+    members = [member for member in archive.infolist() if member.filename.endswith(".npy")]
+    whole = sum(member.file_size for member in members)
+    most = max(_ALWAYS, _MOST_PACKED * size)
+    if whole > most:
+        raise ValueError(f"{size:,} bytes that unpack to {whole:,}, expected at most {most:,}")
+    for member in members:
+        with archive.open(member) as opened:
+            shape, dtype = _header(opened)
+            if dtype.hasobject:
+                raise ValueError(f"{member.filename}: holds Python objects, which are not loaded")
+            declared = math.prod(shape) * dtype.itemsize
+            held = member.file_size - opened.tell()
+            if declared != held:
+                raise ValueError(
+                    f"{member.filename}: {dtype} of shape {shape} are {declared:,} bytes, "
+                    f"got {held:,}"
+                )
+    found = {}
+    for member in members:
+        with archive.open(member) as opened:
+            array = np.lib.format.read_array(opened, allow_pickle=False)
+            # Its check sum is compared where the member ends.
+            opened.read(1)
+        found[member.filename.removesuffix(".npy")] = array
+    return found
+
+
+def _header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    version = np.lib.format.read_magic(file)
+    read = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }
+    if version not in read:
+        raise ValueError(f"expected version 1.0 or 2.0 of the format, got {version}")
+    shape, _, dtype = read[version](file)
+    return shape, dtype
+
+
 def array_of(arrays: Mapping[str, NDArray[Any]], name: str, path: Path) -> NDArray[Any]:
-    """An array of a file.
+    """An array of numbers of a file.
 
     Raises:
-        DataError: it is not there; the text lists those that are.
+        DataError: it is not there, and the text lists those that are; or it has no numbers.
     """
     if name not in arrays:
         held = ", ".join(arrays) or "none"
         raise DataError(f"{path}: array {name!r} is missing; the file has: {held}")
-    return arrays[name]
+    array = arrays[name]
+    if array.dtype.kind not in "buif" or array.ndim == 0:
+        raise DataError(
+            f"{path}: {name}: expected an array of numbers, got {array.dtype} of shape "
+            f"{array.shape}"
+        )
+    return array
 
 
 def load_npz(path: Path, options: DataOptions) -> DataSet:
@@ -150,11 +210,14 @@ def _read(
         )
     if len(found) != len(values):
         raise DataError(f"{path}: {inputs} has {len(values)} examples, {labels} has {len(found)}")
-    if found.size and found.min() < 0:
-        raise DataError(f"{path}: {labels}: expected classes from 0, got {found.min()}")
+    if found.size and not 0 <= found.min() <= found.max() < _MOST_CLASSES:
+        raise DataError(
+            f"{path}: {labels}: expected classes from 0 below {_MOST_CLASSES}, got {found.min()} "
+            f"to {found.max()}"
+        )
     times = None
     if series:
-        times = arrays[timespans].astype(np.float32)
+        times = array_of(arrays, timespans, path).astype(np.float32)
         if values.ndim != 3 or times.shape != values.shape[:2]:
             raise DataError(
                 f"{path}: {timespans}: expected the shape (n, T) of {inputs} {values.shape}, "
@@ -191,6 +254,8 @@ def _inputs(path: Path, name: str, values: NDArray[Any], *, series: bool) -> NDA
             f"{path}: {name}: expected images [n, H, W], [n, H, W, C] or [n, C, H, W] with C of 1 "
             f"or 3, or vectors [n, I]; got shape {values.shape}"
         )
+    if 0 in values.shape[1:]:
+        raise DataError(f"{path}: {name}: expected pixels, got none, shape {values.shape}")
     if values.dtype == np.uint8:
         return np.ascontiguousarray(values)
     pixels = np.ascontiguousarray(values, dtype=np.float32)

@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 
 from ..defaults import NEAR_BITS
 from ..errors import DataError
+from ..files import read_bytes
 from ..options import between
 from .audit_report import KINDS, Cluster, Exposure, Item, Report
-from .images import eight_bits, in_mode, is_grey, open_picture
+from .images import eight_bits, in_doubles, in_mode, is_grey, open_picture
 from .partition import partition
 from .sets import SPLITS, DataSet
 from .tables import FILE_NAMES, read_table
@@ -265,7 +266,7 @@ def _content(item: Item) -> str | None:
     if item.content is not None or item.path is None:
         return item.content
     try:
-        return hashlib.sha256(item.path.read_bytes()).hexdigest()
+        return hashlib.sha256(read_bytes(item.path)).hexdigest()
     except OSError as error:
         raise DataError(f"{item.path}: cannot be read: {error.strerror}") from None
 
@@ -285,12 +286,14 @@ def _decoded(item: Item) -> _Picture | None:
         image = Image.fromarray(pixels[0] if len(pixels) == 1 else np.moveaxis(pixels, 0, -1))
     else:
         image, pixels = picture(item.file)
-    shown = repr((image.mode, image.size, str(pixels.dtype)))
-    digest = hashlib.sha256(shown.encode() + pixels.tobytes()).digest()
+    digest = hashlib.sha256(repr((image.mode, image.size, pixels.dtype == np.uint8)).encode())
+    # Depths of files differ, where pixels do not.
+    for rows in [pixels] if pixels.dtype == np.uint8 else in_doubles(pixels):
+        digest.update(np.ascontiguousarray(rows).data)
     grey = image.convert("L")
     bits = np.packbits(imagehash.phash(grey).hash.ravel())
     small = grey.resize((_THUMBNAIL, _THUMBNAIL), Image.Resampling.BILINEAR)
-    return digest, bits, np.asarray(small, dtype=np.float32)
+    return digest.digest(), bits, np.asarray(small, dtype=np.float32)
 
 
 def picture(path: Path) -> tuple[Any, NDArray[Any]]:
@@ -305,7 +308,7 @@ def picture(path: Path) -> tuple[Any, NDArray[Any]]:
     """
     opened, _ = open_picture(path)
     deep = opened.mode[0] in "IF"
-    pixels = np.asarray(opened, dtype=np.float64) if deep else None
+    pixels = np.asarray(opened) if deep else None
     image, _ = eight_bits(opened, path)
     image = in_mode(image, "L" if is_grey(image.mode) else "RGB", path)
     return image, np.asarray(image) if pixels is None else pixels

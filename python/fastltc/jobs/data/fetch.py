@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
+from ..files import read_bytes
+from ..lock import locked
 from .options import DataOptions, Progress
 
 OFFLINE_VARIABLE = "FASTLTC_OFFLINE"
@@ -27,12 +29,14 @@ class Published:
         checksum: ``md5:...`` or ``sha256:...`` of the download, None where its content is verified
             after unpacking.
         also: other names that it may have on disk (unpacked, say).
+        most: bytes that a download may have; a server could send them without end.
     """
 
     file_name: str
     url: str
     checksum: str | None
     also: tuple[str, ...] = ()
+    most: int = 1 << 35
 
 
 def cache_folder() -> Path:
@@ -98,21 +102,27 @@ def _download(published: Published, places: list[Path], options: DataOptions) ->
     folder = cache_folder()
     part = folder / f".{published.file_name}.part"
     try:
-        # Pooch receives into a temporary file beside the target and renames it once the checksum
-        # holds.
-        path = pooch.retrieve(
-            published.url,
-            known_hash=published.checksum,
-            fname=published.file_name,
-            path=folder,
-            downloader=_Resuming(part, options.progress),
-        )
+        folder.mkdir(parents=True, exist_ok=True)
+        # Another process that is at it is waited for; pooch then finds what it has brought.
+        with locked(folder / f".{published.file_name}.lock", wait=True):
+            # Pooch receives into a temporary file beside the target and renames it once the
+            # checksum holds.
+            try:
+                path = pooch.retrieve(
+                    published.url,
+                    known_hash=published.checksum,
+                    fname=published.file_name,
+                    path=folder,
+                    downloader=_Resuming(part, published.most, options.progress),
+                )
+            except ValueError:
+                part.unlink(missing_ok=True)
+                raise
+            part.unlink(missing_ok=True)
     except (requests.RequestException, OSError) as error:
         raise DataError(f"{missing}Downloading {published.url} failed: {error}\n{remedy}") from None
     except ValueError as error:
-        part.unlink(missing_ok=True)
         raise DataError(f"{missing}{published.url} gave another file: {error}\n{remedy}") from None
-    part.unlink(missing_ok=True)
     return Path(path)
 
 
@@ -123,8 +133,9 @@ class _Resuming:
     checksum, which pooch takes over the whole file, tells whether the pieces fit.
     """
 
-    def __init__(self, part: Path, progress: Progress | None) -> None:
+    def __init__(self, part: Path, most: int, progress: Progress | None) -> None:
         self.part = part
+        self.most = most
         self.progress = progress
 
     def __call__(self, url: str, output_file: str, pooch: Any) -> None:
@@ -147,6 +158,8 @@ class _Resuming:
                 for chunk in response.iter_content(chunk_size=_CHUNK):
                     file.write(chunk)
                     have += len(chunk)
+                    if have > self.most:
+                        raise ValueError(f"expected at most {self.most:,} bytes, got more")
                     if self.progress:
                         self.progress(have, max(total, have))
         if total and have < total:
@@ -161,7 +174,7 @@ def verify(path: Path, checksum: str, url: str, content: bytes | None = None) ->
         DataError: it cannot be read, or is another file.
     """
     try:
-        content = path.read_bytes() if content is None else content
+        content = read_bytes(path) if content is None else content
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
     kind, expected = checksum.split(":")

@@ -14,7 +14,7 @@ from ..defaults import SHARES
 from ..errors import DataError
 from .audit import shared_groups
 from .audit_report import Item
-from .images import is_grey, opened_picture, read_image
+from .images import is_grey, known_formats, opened_picture, read_image
 from .options import DataOptions
 from .partition import partition
 from .sets import SPLITS, WHOLE, DataSet, Split, check_splits, class_names
@@ -34,11 +34,12 @@ DEFAULT_SIZE = 64
 
 
 def image_suffixes() -> frozenset[str]:
-    """Endings of file names that Pillow can read, in lower case."""
+    """Endings of the names of image files, in lower case."""
     from PIL import Image
 
+    known = known_formats()
     return frozenset(
-        suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN
+        suffix for suffix, kind in Image.registered_extensions().items() if kind in known
     )
 
 

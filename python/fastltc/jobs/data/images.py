@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError
+from ..files import open_regular
+
+# Those that are images and nothing else: Pillow hands EPS to a program that runs what is in it,
+# whatever the file is called.
+FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PCX", "PNG", "PPM", "TGA", "TIFF", "WEBP")
+# Checked before a pixel is decoded: 8192x8192, more than a camera has, and a bound for the memory.
+MAX_PIXELS = 1 << 26
+# Rows are converted so many pixels at a time.
+_STRIP = 1 << 18
 
 
 def normalise(images: NDArray[np.generic]) -> NDArray[np.float32]:
@@ -46,17 +56,47 @@ def opened_picture(path: Path) -> Iterator[Any]:
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with Image.open(path) as opened:
+        with open_regular(path) as file, _open(file) as opened:
+            width, height = opened.size
+            if width * height > MAX_PIXELS:
+                raise DataError(
+                    f"{path}: too large an image: expected at most {MAX_PIXELS:,} pixels, got "
+                    f"{width}x{height}"
+                )
             yield opened
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
     except UnidentifiedImageError:
-        raise DataError(f"{path}: not an image of a known type") from None
+        raise DataError(
+            f"{path}: not an image of a known type; expected one of {', '.join(FORMATS)}"
+        ) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(f"{path}: too large an image: {error}") from None
+    except DataError:
+        raise
+    except OSError as error:
+        text = error.strerror or error
+        raise DataError(f"{path}: unreadable or damaged image: {text}") from None
     # Pillow's decoders raise SyntaxError, ValueError, struct.error and others on damaged files.
     except Exception as error:
         raise DataError(f"{path}: unreadable or damaged image: {error}") from None
+
+
+def _open(file: BinaryIO) -> Any:
+    from PIL import Image
+
+    known = known_formats()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        return Image.open(file, formats=known)
+
+
+def known_formats() -> tuple[str, ...]:
+    """Those of `FORMATS` that the installed Pillow reads."""
+    from PIL import Image
+
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 def open_picture(path: Path) -> tuple[Any, int]:
@@ -67,8 +107,6 @@ def open_picture(path: Path) -> tuple[Any, int]:
     """
     from PIL import ImageOps
 
-    if path.is_dir():
-        raise DataError(f"{path}: expected an image file, got a folder")
     with opened_picture(path) as opened:
         opened.load()
         return ImageOps.exif_transpose(opened), getattr(opened, "n_frames", 1)
@@ -87,21 +125,31 @@ def eight_bits(image: Any, path: Path) -> tuple[Any, list[str]]:
 
     steps = []
     if image.mode.startswith("I") or image.mode == "F":
-        grey = np.asarray(image, dtype=np.float64)
+        grey = np.asarray(image)
         limit = 1.0 if image.mode == "F" else 65535.0
-        if not np.isfinite(grey).all() or grey.min() < 0 or grey.max() > limit:
+        least, most = grey.min(), grey.max()
+        # Every comparison with NaN is false.
+        if not (least >= 0 and most <= limit):
             raise DataError(
                 f"{path}: pixel values of mode {image.mode} must be within 0 and {limit:g}, "
-                f"got {grey.min():g} to {grey.max():g}"
+                f"got {least:g} to {most:g}"
             )
         steps.append(f"mode {image.mode} scaled from 0..{limit:g}")
-        image = Image.fromarray(np.rint(grey * (255.0 / limit)).astype(np.uint8))
+        scaled = (np.rint(rows * (255.0 / limit)).astype(np.uint8) for rows in in_doubles(grey))
+        image = Image.fromarray(np.concatenate(list(scaled)))
     if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
         steps.append("transparency on black")
         image = in_mode(image, "RGBA", path)
         image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
         image = image.convert("RGB")
     return image, steps
+
+
+def in_doubles(pixels: NDArray[Any]) -> Iterator[NDArray[np.float64]]:
+    """The rows of a picture as float64, a few at a time: all of them would take much memory."""
+    rows = max(1, _STRIP // max(1, pixels.shape[1]))
+    for start in range(0, len(pixels), rows):
+        yield pixels[start : start + rows].astype(np.float64)
 
 
 def in_mode(image: Any, mode: str, path: Path) -> Any:
@@ -152,7 +200,7 @@ def read_image(
     cropped.
 
     Args:
-        path: a file of any type that Pillow reads (PNG, JPEG, TIFF, BMP, ...).
+        path: a file of one of `FORMATS`, whatever it is called, of at most `MAX_PIXELS`.
         image_shape: ``(C, H, W)`` with C of 1 or 3.
         invert: dark and light are exchanged after the conversion (the digits are light on dark).
         grey_as_colour: a grey picture for a model of three channels is given to all of them;

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import gzip
+import math
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, BinaryIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError
+from ..files import open_regular
 from .arrays import array_of, open_npz
 from .fetch import Published, obtain, verify
 from .options import DataOptions
@@ -119,14 +121,18 @@ def _check(path: Path, kind: str, content: bytes) -> None:
     verify(path, f"sha256:{expected}", f"{_ADDRESS}{name}.gz", content)
 
 
+def _unpacked(file: BinaryIO, path: Path) -> IO[bytes]:
+    return cast(IO[bytes], gzip.open(file)) if path.suffix == ".gz" else file
+
+
 def _idx(kind: str, options: DataOptions) -> NDArray[np.uint8]:
     name, md5, _, shape = _FILES[kind]
     published = Published(f"{name}.gz", f"{_ADDRESS}{name}.gz", f"md5:{md5}", also=(name,))
     path = obtain(published, options)
     try:
-        content = path.read_bytes()
-        if path.suffix == ".gz":
-            content = gzip.decompress(content)
+        with open_regular(path) as file, _unpacked(file, path) as unpacked:
+            # No more than there can be, and one byte that tells that there is more.
+            content = unpacked.read(4 + 4 * len(shape) + math.prod(shape) + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: unreadable or damaged: {error}") from None
     _check(path, kind, content)

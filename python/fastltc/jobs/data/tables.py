@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError
+from ..files import open_regular
 
 FILE_NAMES = ("filename", "file", "path", "image", "image_path", "name")
 LABEL_NAMES = ("label", "target", "class", "y", "diagnosis")
@@ -174,13 +175,13 @@ def read_table(path: Path) -> Table:
     """Reads a CSV file with a header; commas, semicolons or tabs.
 
     Where every row has one cell more than the header, the first is a row id, as R writes it, and
-    is left out.
+    is left out. The apostrophe of `format_table` before a formula is taken away.
 
     Raises:
         DataError: the file is missing, is no text, has no rows, or a row has another length.
     """
     try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
+        with io.TextIOWrapper(open_regular(path), encoding="utf-8-sig", newline="") as file:
             sample = file.readline()
             file.seek(0)
             delimiter = max(",;\t", key=sample.count)
@@ -194,11 +195,11 @@ def read_table(path: Path) -> Table:
         raise DataError(f"{path}: not a CSV file: {error}") from None
     if len(read) < 2:
         raise DataError(f"{path}: expected a header and at least one row")
-    columns = tuple(name.strip() for name in read[0][1])
+    columns = tuple(_bare(name.strip()) for name in read[0][1])
     first = 1 if all(len(row) == len(columns) + 1 for _, row in read[1:]) else 0
     rows = []
     for line, row in read[1:]:
-        cells = tuple(cell.strip() for cell in row[first:])
+        cells = tuple(_bare(cell.strip()) for cell in row[first:])
         if len(cells) != len(columns):
             raise DataError(
                 f"{path}, line {line}: expected {len(columns)} cells as in the header, "
@@ -209,7 +210,37 @@ def read_table(path: Path) -> Table:
 
 
 def format_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
-    """A CSV file with a header, UTF-8, lines ended by a line feed."""
+    """A CSV file with a header, UTF-8, lines ended by a line feed.
+
+    A text that a spreadsheet would run, as ``=HYPERLINK(...)``, gets an apostrophe before it, which
+    `read_table` takes away.
+    """
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([columns, *rows])
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerows([_guarded(cell) for cell in row] for row in [columns, *rows])
     return text.getvalue().encode()
+
+
+# What formulas begin with; the wide ones do in Japanese spreadsheets.
+_FORMULA = tuple("=+-@\t\r\n＝＋－＠")  # noqa: RUF001
+
+
+def _is_formula(text: str) -> bool:
+    if not text.startswith(_FORMULA):
+        return False
+    try:
+        float(text)
+    except ValueError:
+        return True
+    return False
+
+
+def _guarded(cell: object) -> object:
+    # Apostrophes of one's own get another one, so that one is always taken away.
+    if isinstance(cell, str) and _is_formula(cell.lstrip("'")):
+        return f"'{cell}"
+    return cell
+
+
+def _bare(cell: str) -> str:
+    return cell[1:] if cell.startswith("'") and _is_formula(cell.lstrip("'")) else cell

@@ -36,6 +36,8 @@ def summarise(runs: Sequence[Run]) -> dict[str, Any]:
         result[split] = {}
         for name in METRICS:
             values = [found[split].get(name) for found in metrics]
+            if not all(isinstance(value, float | int | None) for value in values):
+                raise TypeError(f"{split} {name}: expected numbers, got {values!r:.60}")
             if all(value is not None for value in values):
                 result[split][name] = {
                     "mean": float(np.mean(values)),
@@ -72,18 +74,20 @@ def compare(paths: Sequence[Path | str], out: Path | None = None) -> list[dict[s
             if member.metrics.get("test") is None:
                 raise RunError(f"{member.path}: has no test metrics; it is not finished")
         first = first or members[:1]
-        remarks = check_same_test([*first, *members])
-        found = summarise(members)
-        _add_intervals(found, members)
-        rows.append(
-            {
-                "name": str(path),
-                "n": len(members),
-                **found,
-                "positive": positive_class(members),
-                "remarks": list(remarks),
-            }
-        )
+        # What is in the files comes from anywhere.
+        try:
+            remarks = check_same_test([*first, *members])
+            found = summarise(members)
+            _add_intervals(found, members)
+            positive = positive_class(members)
+        except KeyError as error:
+            raise RunError(f"{path}: damaged metrics: {error} is missing") from None
+        except (TypeError, ValueError, AttributeError, OverflowError) as error:
+            if isinstance(error, RunError):
+                raise
+            raise RunError(f"{path}: damaged metrics: {error}") from None
+        own = {"positive": positive, "remarks": list(remarks)}
+        rows.append({"name": str(path), "n": len(members), **found, **own})
     if out is not None:
         from .. import plots
 
@@ -123,6 +127,10 @@ def _known_intervals(run: Run) -> dict[str, Any]:
     digest = metrics.get("best_digest")
     if digest is None or (found.get("digest"), found.get("data")) != (digest, metrics["data"]):
         return {}
+    for name, between in found.get("intervals", {}).items():
+        low, high = between
+        if not isinstance(low, float | int) or not isinstance(high, float | int):
+            raise TypeError(f"interval of {name}: expected two numbers, got {between!r:.60}")
     same = found.get("positive_class") == test.get("positive_class")
     return {
         name: between

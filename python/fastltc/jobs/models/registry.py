@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -48,6 +49,10 @@ MODELS = {
     "probe": _Entry(Probe),
     **{name: _Entry(Backbone, name=name) for name in BACKBONES},
 }
+
+
+# Of a backbone, at least.
+_FEATURES = 512
 
 
 def find_model(name: str) -> _Entry:
@@ -113,6 +118,42 @@ def build_model(
     return made[0] if count == 1 else Ensemble(made)
 
 
+def least_values(
+    name: str,
+    input_shape: tuple[int, ...],
+    classes: int,
+    units: int | None = None,
+    *,
+    members: int | None = None,
+    **options: Any,
+) -> int:
+    """How many values the state dict of a model has at least; arguments as of `build_model`.
+
+    The products of sizes that decide how long `build_model` takes, and how much memory.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    taken = find_model(name).options
+    # Of a row, where rows are read.
+    width = input_shape[-1] * (input_shape[0] if len(input_shape) == 3 else 1)
+    if name == "dense":
+        least = 1024 * math.prod(input_shape) + 128 * classes
+    elif name == "probe":
+        least = classes * (_FEATURES if options.get("backbone") else math.prod(input_shape))
+    elif "head" in taken and options.get("head") in (None, "linear"):
+        # Of two classes there is one logit.
+        least = _FEATURES * max(classes - 1, 1)
+    else:
+        usual = classes if name == "conv-ncp" or "head" in taken else 1
+        neurons = usual if units is None else units
+        reads = 1 if options.get("wiring") == "ncp" else max(options.get("reads") or 1, 1)
+        least = neurons * (neurons + classes * reads)
+        if name.startswith(("rows", "reservoir")):
+            least += width * max(options.get("encoder") or 1, 1)
+    return least * (members or 1)
+
+
 def trainable_parameters(module: nn.Module) -> int:
     """The number of scalars an optimizer would change."""
     return sum(p.numel() for p in module.parameters() if p.requires_grad)
@@ -132,11 +173,13 @@ def load_weights(model: nn.Module, path: Path | str) -> None:
             text names it.
     """
     path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"weights: {path}: no such file")
     try:
         state = read_state_dict(path)
         model.load_state_dict({key.removeprefix("module."): v for key, v in state.items()})
+    except FileNotFoundError:
+        raise ValueError(f"weights: {path}: no such file") from None
+    except OSError as error:
+        raise ValueError(f"weights: {path}: {error.strerror}") from None
     except ExportError as error:
         raise ValueError(f"weights: {error}") from None
     except RuntimeError as error:

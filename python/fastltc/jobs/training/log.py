@@ -21,6 +21,9 @@ from ..unchanged import fingerprints
 from .card import model_card
 from .task import Task
 
+# What log.jsonl and the best checkpoint keep of the validation metrics.
+LOGGED = ("loss", "accuracy", "auc", "f1_macro", "f1", "average_precision")
+
 
 class RunLog:
     """The epochs of a run so far. Of several processes, only the first writes them."""
@@ -30,6 +33,7 @@ class RunLog:
         self.run = Run(path)
         self.fingerprints = fingerprints(task.data)
         self.status = "running"
+        self.complete = False
         self.history: list[dict[str, Any]] = []
         self.best: dict[str, Any] | None = None
         self.best_digest: str | None = None
@@ -53,12 +57,16 @@ class RunLog:
             self.written.add(files.CONFIG)
 
     def take_up(self, state: dict[str, Any]) -> None:
-        """Goes on, and brings the files to where the state of a checkpoint is."""
-        self.history = state["history"]
-        self.best = state["best"]
+        """Goes on, and brings the files to where the state of a checkpoint is.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is not such a state.
+        """
+        self.history, self.best = state["history"], state["best"]
+        _check_history(self.history, self.best)
         self.best_digest = self.run.digest(files.BEST)
         self.fitted = state.get("fitted")
-        self.seconds_before = state["seconds"]
+        self.seconds_before = float(state["seconds"])
         if self.task.group.first:
             self.run.remove_unfinished()
             self.run.write_config(self.task.config)
@@ -154,6 +162,7 @@ class RunLog:
         config, data = self.task.config, self.task.data
         return {
             "status": self.status,
+            "complete": self.complete,
             "data": data.name,
             "source": data.source,
             "images": {name: len(split) for name, split in data.splits.items()},
@@ -184,6 +193,22 @@ class RunLog:
         if self.task.group.first:
             self.written.add(files.METRICS)
             self.run.write_metrics(self.metrics)
+
+
+def _check_history(history: Any, best: Any) -> None:
+    """Makes sure that what a checkpoint says of its epochs can be logged, drawn and compared."""
+    records = [(record["epoch"], record) for record in history]
+    if [epoch for epoch, _ in records] != list(range(1, len(records) + 1)):
+        raise ValueError("history: expected the epochs from 1 on")
+    names = ("train_loss", "train_accuracy", "lr", "seconds", *(f"val_{n}" for n in LOGGED))
+    of_best = [] if best is None else [(best["epoch"], best)]
+    for known, checked in ((names, records), (LOGGED, of_best)):
+        for epoch, record in checked:
+            if type(epoch) is not int or not 1 <= epoch <= len(records):
+                raise ValueError(f"epoch: expected one of {len(records)}, got {epoch!r}")
+            for name in known:
+                if not isinstance(record[name], float | int | None):
+                    raise TypeError(f"{name}: expected a number, got {record[name]!r:.60}")
 
 
 def summary_writer() -> Any:

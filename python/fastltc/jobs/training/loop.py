@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,15 +22,12 @@ from ..evaluation.feed import Feed
 from ..evaluation.metrics import classification_metrics
 from ..evaluation.probabilities import judged, probabilities
 from ..files import interrupts_held_back
-from ..run import LAST, Run
+from ..run import CONFIG, LAST, Run
 from ..unchanged import check_unchanged
 from . import parallel
 from .fitting import ClosedForm, Gradients
-from .log import RunLog, summary_writer
+from .log import LOGGED, RunLog, summary_writer
 from .task import Task, make_model, read_data
-
-# What log.jsonl and the best checkpoint keep of the validation metrics.
-_LOGGED = ("loss", "accuracy", "auc", "f1_macro", "f1", "average_precision")
 
 
 @dataclass(frozen=True)
@@ -66,6 +64,9 @@ def train(
     of threads give the same metrics on the same machine. Models with a closed form (a reservoir's
     readout, a probe) are fitted once, which counts as one epoch.
 
+    One process at a time trains into a folder, as long as its system has ``flock``; another gets a
+    RunError that names it.
+
     Ctrl-C ends training early: what the finished epochs left stays and can be evaluated, and
     ``metrics.json`` has the status ``interrupted``. ``resume`` goes on from there; on the CPU with
     the same number of threads it ends on the same bits as a run without the interruption. A run
@@ -91,8 +92,8 @@ def train(
     Raises:
         fastltc.jobs.data.DataError: the data is unknown, missing or damaged.
         ConfigError: an option does not fit the data or this machine.
-        RunError: something is in the place of the run folder, there is nothing to resume, or the
-            data has changed since.
+        RunError: something is in the place of the run folder, another process trains into it,
+            there is nothing to resume, or the data or ``config.json`` has changed since.
         DivergedError: the loss became infinite or NaN.
 
     Example:
@@ -108,12 +109,14 @@ def train(
         torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
     model = make_model(config, data, positive, resume=resume)
-    with parallel.processes(device) as group:
+    with parallel.processes(device) as group, contextlib.ExitStack() as stack:
         task = Task(config, data, positive, model, device, group)
         session = _Session(task, Path(out))
         # Whether the model runs on the device is known before anything is written.
         one = data.splits["val"].take(np.arange(1))
         probabilities(model, Feed(one, device, config.augment_crop, mirror=config.mirror))
+        if group.first:
+            stack.enter_context(session.folder(overwrite=overwrite, resume=resume))
         session.open(overwrite=overwrite, resume=resume)
         try:
             return session.train(progress)
@@ -139,6 +142,17 @@ class _Session:
         )
         self.log = RunLog(task, out)
 
+    def folder(self, *, overwrite: bool, resume: bool) -> AbstractContextManager[None]:
+        """The folder for this process alone; it is made where there is none."""
+        run = self.log.run
+        if resume:
+            Run.open(run.path)
+        else:
+            # Before anything is in a folder that is not one of a run.
+            run.check_place(overwrite=overwrite)
+            run.path.mkdir(parents=True, exist_ok=True)
+        return run.locked()
+
     def open(self, *, overwrite: bool, resume: bool) -> None:
         """Makes the run folder, or takes up the run that is in it."""
         # Before an old run is removed.
@@ -153,6 +167,12 @@ class _Session:
 
     def _take_up(self, run: Run) -> None:
         checkpoint = run.load_checkpoint(LAST, str(self.task.device))
+        changes = checkpoint.config.changes(self.task.config)
+        if changes:
+            raise RunError(
+                f"{run.path / LAST}: trained with {'; '.join(changes)}; restore {CONFIG} to "
+                "resume, or train anew"
+            )
         more = self.fitting.epochs - checkpoint.epoch
         # One that was interrupted after its last epoch still has its end to come.
         if more < 0 or (more == 0 and run.complete):
@@ -229,7 +249,7 @@ class _Session:
         started = time.perf_counter()
         loss, accuracy = self.fitting.epoch(epoch, seen)
         val = self._metrics("val")
-        logged = {name: val[name] for name in _LOGGED}
+        logged = {name: val[name] for name in LOGGED}
         record = {
             "epoch": epoch,
             "train_loss": loss,
@@ -281,5 +301,6 @@ class _Session:
             log.draw(best)
             log.write_card(best)
         log.draw_examples()
-        # Now with all files that were written.
+        # Now with all files that were written, and as the sign that they are.
+        log.complete = True
         log.write_metrics()

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from ..config import RESUMABLE, TrainConfig
+from ..config import TrainConfig
 from ..data import DataSet
 from ..device import find_device
 from ..errors import ConfigError, RunError
 from ..evaluation.comparison import summarise
 from ..files import write_json
+from ..lock import locked
 from ..options import AT_LEAST_2
-from ..run import CONFIG, LAST, SEEDS, Run
+from ..run import CONFIG, LAST, LOCK, SEEDS, Run, remove_unfinished
 from . import parallel
 from .loop import Progress, train
 
@@ -79,8 +81,14 @@ def train_seeds(
 
         return replace(given, start=start)
 
-    with parallel.processes(find_device(config.device)) as group:
+    with parallel.processes(find_device(config.device)) as group, ExitStack() as stack:
         group.wait()
+        if group.first:
+            out.mkdir(parents=True, exist_ok=True)
+            # Where nothing came of it.
+            stack.callback(_remove_empty, out)
+            stack.enter_context(locked(out / LOCK))
+            remove_unfinished(out, [SEEDS])
         for own, run, step in zip(seeds, runs, steps, strict=True):
             if step == _KEEP:
                 continue
@@ -101,6 +109,11 @@ def train_seeds(
     return summary
 
 
+def _remove_empty(folder: Path) -> None:
+    with suppress(OSError):
+        folder.rmdir()
+
+
 # What is to be done for a seed.
 _KEEP, _RESUME, _NEW, _ANEW = "keep", "resume", "new", "anew"
 
@@ -110,11 +123,11 @@ def _step(config: TrainConfig, run: Run, *, overwrite: bool, resume: bool) -> st
         run.check_place(overwrite=overwrite)
         return _ANEW if overwrite else _NEW
     known = run.config
-    for name, value in known.to_dict().items():
-        asked = getattr(config, name)
-        # The default model is written into the configuration of a run.
-        if name not in RESUMABLE and value != asked and (name != "model" or asked is not None):
-            raise RunError(f"{run.path}: has {name} = {value!r}, got {asked!r}; cannot be resumed")
+    # The default model is written into the configuration of a run.
+    asked = config if config.model is not None else replace(config, model=known.model)
+    changes = known.changes(asked)
+    if changes:
+        raise RunError(f"{run.path}: has {'; '.join(changes)}; cannot be resumed")
     if run.complete and known.epochs == config.epochs:
         return _KEEP
     # Without a finished epoch there is nothing to go on from.
