@@ -28,7 +28,7 @@ PYTHON_LAYERS = {
         {"info", "ops", "runtime"},
         {"nn"},
         {"dropin"},
-        {"exporting", "hub"},
+        {"exporting", "hub", "rl"},
         {"jobs"},
         {"cli"},
         {"__init__", "__main__"},
