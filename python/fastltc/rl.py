@@ -52,7 +52,7 @@ class LiquidPolicy(RecurrentActorCriticPolicy):
         observation_space: of the environment; given by ``RecurrentPPO``, as the next two.
         action_space: of the environment.
         lr_schedule: learning rate by the part of the training that is left, from 1 to 0.
-        layer: ``fastltc.LTC`` or ``fastltc.CfC``, or a class derived from one.
+        layer: ``fastltc.CfC`` or ``fastltc.LTC``, or a class derived from one.
         units: number of neurons, N, or an ``ncps.wirings.Wiring``, which is copied.
         timespans: time between two steps of the environment, any unit, 1 by default.
         shared_lstm: the critic reads the outputs of the actor's layer, and sends no gradient into
@@ -69,14 +69,14 @@ class LiquidPolicy(RecurrentActorCriticPolicy):
 
     Example:
         >>> from sb3_contrib import RecurrentPPO
-        >>> from fastltc import CfC
+        >>> from fastltc import LTC
         >>> from fastltc.rl import LiquidPolicy
         >>> from fastltc.wirings import AutoNCP
         >>> model = RecurrentPPO(
         ...     LiquidPolicy,
         ...     "CartPole-v1",
         ...     n_steps=64,
-        ...     policy_kwargs={"layer": CfC, "units": AutoNCP(19, 4), "net_arch": []},
+        ...     policy_kwargs={"layer": LTC, "units": AutoNCP(19, 4), "net_arch": []},
         ... )
         >>> _ = model.learn(128)
         >>> observations = model.get_env().reset()
@@ -97,7 +97,7 @@ class LiquidPolicy(RecurrentActorCriticPolicy):
         action_space: Any,
         lr_schedule: Callable[[float], float],
         *,
-        layer: type[LTC] | type[CfC] = LTC,
+        layer: type[LTC] | type[CfC] = CfC,
         units: Any = 64,
         timespans: float = 1.0,
         shared_lstm: bool = False,
@@ -106,7 +106,7 @@ class LiquidPolicy(RecurrentActorCriticPolicy):
         **kwargs: Any,
     ) -> None:
         if not (isinstance(layer, type) and issubclass(layer, SequenceLayer)):
-            raise TypeError(f"layer: expected fastltc.LTC or fastltc.CfC, got {layer!r}")
+            raise TypeError(f"layer: expected fastltc.CfC or fastltc.LTC, got {layer!r}")
         for name in _OF_THE_LSTM.keys() & kwargs:
             raise TypeError(f"{name}: expected {_OF_THE_LSTM[name]} in its place")
         if shared_lstm and enable_critic_lstm:

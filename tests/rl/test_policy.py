@@ -15,7 +15,9 @@ import pytest
 import torch
 from gymnasium import spaces
 
+import fastltc
 from fastltc import LTC, CfC
+from fastltc.runtime import Session
 from fastltc.wirings import AutoNCP, Random
 
 pytest.importorskip("sb3_contrib", reason="sb3-contrib is not installed")
@@ -30,8 +32,12 @@ OBSERVATIONS = spaces.Box(-1, 1, (3,), np.float32)
 ACTIONS = spaces.Box(-1, 1, (2,), np.float32)
 LAYERS: dict[str, dict[str, Any]] = {
     "LTC": {"layer": LTC, "units": 7},
-    "LTC, NCP, mixed memory": {"units": AutoNCP(11, 3), "layer_kwargs": {"mixed_memory": True}},
-    "CfC": {"layer": CfC, "units": 6, "layer_kwargs": {"backbone_units": 9}, "timespans": 0.3},
+    "LTC, NCP, mixed memory": {
+        "layer": LTC,
+        "units": AutoNCP(11, 3),
+        "layer_kwargs": {"mixed_memory": True},
+    },
+    "CfC": {"units": 6, "layer_kwargs": {"backbone_units": 9}, "timespans": 0.3},
     "CfC, NCP, mixed memory": {
         "layer": CfC,
         "units": AutoNCP(11, 3),
@@ -210,6 +216,18 @@ def test_learns_saves_and_loads(kind: str, policy: type[LiquidPolicy], tmp_path:
     loaded.learn(32)
 
 
+@pytest.mark.parametrize("layer", LAYERS)
+def test_an_exported_actor_acts_alike(layer: str, tmp_path: Path) -> None:
+    policy = make_policy(**LAYERS[layer], ortho_init=False)
+    parts = [policy.lstm_actor, *policy.mlp_extractor.policy_net, policy.action_net]
+    fastltc.export(parts, tmp_path / "actor.safetensors")
+    session = Session.load(tmp_path / "actor.safetensors")
+    state = None
+    for x in np.random.default_rng(0).uniform(-0.5, 0.5, (6, 3)).astype(np.float32):
+        action, state = policy.predict(x, state, deterministic=True)
+        np.testing.assert_allclose(session.step(x, policy.timespans), action, atol=1e-5)
+
+
 def test_settings_are_saved_with_the_policy() -> None:
     arguments = {**LAYERS["CfC, NCP, mixed memory"], **CRITICS["own features"], "timespans": 0.5}
     policy, file = make_policy(**arguments), io.BytesIO()
@@ -221,7 +239,7 @@ def test_settings_are_saved_with_the_policy() -> None:
 
 
 def test_actor_and_critic_have_one_wiring_and_parameters_of_their_own() -> None:
-    policy = make_policy(units=Random(20, 6, sparsity_level=0.5))
+    policy = make_policy(layer=LTC, units=Random(20, 6, sparsity_level=0.5))
     actor, critic = policy.lstm_actor.rnn_cell, policy.lstm_critic.rnn_cell
     assert torch.equal(actor.sparsity_mask, critic.sparsity_mask)
     assert torch.equal(actor.sensory_sparsity_mask, critic.sensory_sparsity_mask)
@@ -234,8 +252,8 @@ def test_actor_and_critic_have_one_wiring_and_parameters_of_their_own() -> None:
 @pytest.mark.parametrize(
     ("arguments", "error", "text"),
     [
-        ({"layer": torch.nn.LSTM}, TypeError, "layer: expected fastltc.LTC or fastltc.CfC, got"),
-        ({"layer": "ltc"}, TypeError, "layer: expected fastltc.LTC or fastltc.CfC, got 'ltc'"),
+        ({"layer": torch.nn.LSTM}, TypeError, "layer: expected fastltc.CfC or fastltc.LTC, got"),
+        ({"layer": "ltc"}, TypeError, "layer: expected fastltc.CfC or fastltc.LTC, got 'ltc'"),
         ({"units": "many"}, TypeError, "units: expected an ncps.wirings.Wiring or a number"),
         ({"lstm_hidden_size": 8}, TypeError, "lstm_hidden_size: expected units in its place"),
         ({"n_lstm_layers": 2}, TypeError, "n_lstm_layers: expected one layer in its place"),
