@@ -43,7 +43,7 @@ class Positions(gymnasium.ObservationWrapper):
 
 
 def train(policy: str, seed: int, steps: int, report: Callable[[int, float], None]) -> list[float]:
-    """Train, report the mean return ten times, and return those of 50 episodes after it."""
+    """Train, report mean returns on the way, and return those of 50 episodes after it."""
     kind, arguments = POLICIES[policy]
     envs = make_vec_env("CartPole-v1", 16, seed=seed, wrapper_class=Positions)
     model = RecurrentPPO(
@@ -56,8 +56,8 @@ def train(policy: str, seed: int, steps: int, report: Callable[[int, float], Non
         seed=seed,
         device="cpu",
     )
-    for part in range(10):
-        model.learn(steps // 10, reset_num_timesteps=part == 0)
+    for part in range(0, steps, 4000):
+        model.learn(min(4000, steps - part), reset_num_timesteps=part == 0)
         report(model.num_timesteps, np.mean([found["r"] for found in model.ep_info_buffer]))
     envs.seed(1000 + seed)
     returns, _ = evaluate_policy(model, envs, n_eval_episodes=50, return_episode_rewards=True)
