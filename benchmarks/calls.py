@@ -10,6 +10,7 @@ import torch
 from bench_layers import CFC_TRAINING, MIXED_TRAINING, TRAINING, stream
 from bench_masked_linear import SIZES, Products
 from bench_parallel import Networks
+from bench_resets import KINDS, Rollout
 from bench_runtime import STEP, STREAMS, Streaming
 from cases import CASES, Layers
 
@@ -40,6 +41,10 @@ def _masked(size: tuple[int, int, int, float]) -> Call:
     return Products(*size).masked_step
 
 
+def _rollout(kind: str, way: str) -> Call:
+    return Rollout(kind).ways()[way]
+
+
 def _parallel(steps: int) -> Call:
     return torch.no_grad()(Networks(steps).together)
 
@@ -51,6 +56,8 @@ CALLS: dict[str, Callable[[], Call]] = {
     **{f"session, {n}": partial(_step, n) for n in (*STEP, *STREAMS)},
     **{f"session's kernel, {n}": partial(_steps, n) for n in STEP},
     **{f"masked, {size}": partial(_masked, size) for size in SIZES},
+    **{f"rollout, {n}": partial(_rollout, n, "fastltc") for n in KINDS},
+    **{f"rollout without resets, {n}": partial(_rollout, n, "without") for n in KINDS},
     **{f"ten networks, T={steps}": partial(_parallel, steps) for steps in (1, 32)},
 }
 """Name -> what makes the call."""

@@ -26,9 +26,9 @@ struct CfcSchedule {
   int64_t blocks = 0;              // that run samples; each takes every blocks-th of them, or tile
 };
 
-// - A warp: cells without backbone, memory cell and resets, up to 32 neurons in all. `slots` is 8, 20 or
-//   32, whichever holds the most neurons that two neighbouring cells have together (AutoNCP(19, 2):
-//   17); float64 has 20, or takes a block.
+// - A warp: cells without backbone, memory cell and resets, up to 32 neurons in all. `slots` is 8,
+//   20 or 32, whichever holds the most neurons that two neighbouring cells have together
+//   (AutoNCP(19, 2): 17); float64 has 20, or takes a block.
 // - A block: up to 12 products in a step, up to 65536 weights, those of x not counted, and states
 //   and activations of up to 48 KiB. The weights stand in shared memory where both fit into it, as
 //   those of CfC(64) with 128 backbone units do from compute capability 9.0 on (168 of 227 KiB).

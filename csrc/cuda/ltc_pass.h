@@ -136,7 +136,11 @@ struct LtcPass {
   void with_instance(const Run& run) const {
     static_switch<kMixedMemory, kLayers, kOneLayer>(kind(), [&](auto kind) {
       if (schedule.plan == LtcPlan::block_per_sample) {
-        run(Constant<sizeof(T) == 8 ? 2 : 8>(), Constant<512>(), kind);
+        constexpr Constant<sizeof(T) == 8 ? 2 : 8> slots;
+        if constexpr (kind() == kOneLayer) {
+          if (resets.present()) return run(slots, Constant<512>(), Constant<kWithResets>());
+        }
+        run(slots, Constant<512>(), kind);
       } else if constexpr (sizeof(T) == 8) {
         run(Constant<4>(), Constant<kWarp>(), kind);
       } else {

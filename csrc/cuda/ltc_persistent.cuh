@@ -58,13 +58,12 @@ __device__ __forceinline__ Integer opaque(Integer value) {
 }
 
 // What a call is about. Each has kernels of its own: the first of them is short of registers as it
-// is.
-enum LtcKind : int { kOneLayer, kLayers, kMixedMemory };
+// is. The last is one layer with resets, where a block runs it.
+enum LtcKind : int { kOneLayer, kLayers, kMixedMemory, kWithResets };
 
-// Whether the kernels of a plan take resets: large blocks have no registers left for what more they
-// would do for several layers or with mixed memory.
+// Whether a kernel looks for resets: only large blocks have no registers for it.
 template <bool one_warp, int kind>
-inline constexpr bool takes_resets = one_warp || kind == kOneLayer;
+inline constexpr bool takes_resets = one_warp || kind == kWithResets;
 
 // The layer that a block runs, where several stand beside each other.
 template <typename T, int kind>

@@ -126,10 +126,10 @@ __device__ void persistent_backward_sample(const PersistentBackward<T>& call,
     if (opaque(thread) >= neurons) return;
     if (call.grad.grad_h0 != nullptr) {
       const int64_t width = mixed ? 2 * list.neurons : list.neurons;
-      T* const to = call.grad.grad_h0 + int64_t{opaque(sample)} * width + layer.first_neuron();
-      const bool adds = resets && call.rows.resets.data != nullptr;
-      to[thread] = shared.g[thread] + (adds ? to[thread] : T(0));
-      if constexpr (mixed) to[neurons + thread] = grad_c() + (adds ? to[neurons + thread] : T(0));
+      T* const to =
+          call.grad.grad_h0 + int64_t{opaque(sample)} * width + layer.first_neuron() + thread;
+      *to += shared.g[thread];
+      if constexpr (mixed) to[neurons] += grad_c();
     }
     shared.g[thread] = T(0);
     if constexpr (mixed) grad_c() = T(0);
@@ -329,7 +329,14 @@ __device__ void persistent_backward_sample(const PersistentBackward<T>& call,
     }
   }
   barrier<one_warp>();
-  begin_step_gradient();
+  if (resets && call.rows.resets.data != nullptr) return begin_step_gradient();
+  // In full: by the same function large blocks would spill.
+  if (call.grad.grad_h0 != nullptr && opaque(thread) < neurons) {
+    const int64_t width = mixed ? 2 * list.neurons : list.neurons;
+    T* const to = call.grad.grad_h0 + int64_t{sample} * width + layer.first_neuron() + thread;
+    *to = shared.g[thread];
+    if constexpr (mixed) to[neurons] = grad_c();
+  }
 }
 
 template <typename T, int slots, int max_threads, int kind>

@@ -153,14 +153,12 @@ class TimeSteps {
 
 // --- steps ---
 
-// Whether an array shares memory with what begins at `from` and has so many bytes.
-bool overlap(const void* from, size_t bytes, const ArrayView& array) {
+// Whether so many values share memory with an array.
+template <typename V>
+bool overlap(const V* from, int64_t count, const ArrayView& array) {
   const auto begin = reinterpret_cast<uintptr_t>(from);
   const auto other = reinterpret_cast<uintptr_t>(array.data);
-  return begin < other + static_cast<size_t>(array.size()) * sizeof(float) && other < begin + bytes;
-}
-bool overlap(const ArrayView& x, const ArrayView& y) {
-  return overlap(x.data, static_cast<size_t>(x.size()) * sizeof(float), y);
+  return begin < other + array.size() * sizeof(float) && other < begin + count * sizeof(V);
 }
 
 // Rows of x that a step reads, `steps` of them one after another, and what belongs to them.
@@ -205,6 +203,27 @@ struct Steps {
   }
 };
 
+void take_resets(const Session& self, const char* name, const Flags& resets, bool sequence,
+                 Steps& steps) {
+  const auto has_shape = [&](Shape shape) {
+    if (!resets.is_array()) return false;
+    return sequence ? resets.view().has_shape_after(steps.steps, shape)
+                    : resets.view().has_shape(shape);
+  };
+  const bool each = has_shape({self.streams});
+  if (!each && !(sequence ? has_shape({}) : !resets.is_array())) {
+    const std::string streams = std::to_string(self.streams);
+    throw py::value_error(
+        std::string(name) + ": expected " +
+        (sequence ? "shape [T] or [T, " + streams + "], T = " + std::to_string(steps.steps)
+                  : "a bool or shape [" + streams + "]") +
+        ", got " + (resets.is_array() ? resets.view().shape_text() : "one bool"));
+  }
+  steps.resets = resets.data();
+  steps.resets_each = each;
+  if (sequence) steps.resets_step = each ? self.streams : 1;
+}
+
 PyObject* finish(Session& self, Steps steps, const ArrayView& x, const TimeSteps& dt,
                  const Flags& resets, py::object out) {
   // What the outputs would overwrite before it is read.
@@ -215,21 +234,21 @@ PyObject* finish(Session& self, Steps steps, const ArrayView& x, const TimeSteps
   steps.y = y.data;
   // Rows may take the place of rows, as long as both are of one size.
   const bool in_place = x.data == y.data && self.inputs == self.outputs;
-  if (!in_place && overlap(x, y)) {
+  if (!in_place && overlap(x.data, x.size(), y)) {
     x_copy.assign(x.data, x.data + x.size());
     steps.x = x_copy.data();
   }
   if (dt.is_array()) {
     const ArrayView times = dt.view();
-    if (overlap(times, y)) {
+    if (overlap(times.data, times.size(), y)) {
       dt_copy.assign(times.data, times.data + times.size());
       steps.dt = dt_copy.data();
     }
   }
   if (resets.is_array()) {
-    const size_t count = static_cast<size_t>(resets.view().size());
+    const int64_t count = resets.view().size();
     if (overlap(steps.resets, count, y)) {
-      resets_copy.reset(new bool[count]);
+      resets_copy.reset(new bool[static_cast<size_t>(count)]);
       std::copy_n(steps.resets, count, resets_copy.get());
       steps.resets = resets_copy.get();
     }
@@ -283,21 +302,7 @@ PyObject* advance(PyObject* object, PyObject* const* arguments, Py_ssize_t count
       steps.dt_stride = each ? 1 : 0;
     }
     const Flags resets(resets_name, values[3]);
-    if (resets) {
-      const bool each = resets.is_array() && has_shape(resets.view(), {self.streams});
-      if (!each &&
-          !(sequence ? resets.is_array() && has_shape(resets.view(), {}) : !resets.is_array())) {
-        const std::string streams = std::to_string(self.streams);
-        throw py::value_error(
-            std::string(resets_name) + ": expected " +
-            (sequence ? "shape [T] or [T, " + streams + "], T = " + std::to_string(steps.steps)
-                      : "a bool or shape [" + streams + "]") +
-            ", got " + (resets.is_array() ? resets.view().shape_text() : "one bool"));
-      }
-      steps.resets = resets.data();
-      steps.resets_each = each;
-      if (sequence) steps.resets_step = each ? self.streams : 1;
-    }
+    if (resets) take_resets(self, resets_name, resets, sequence, steps);
     return finish(self, steps, x, dt, resets, output_array(values[2], x, self.outputs));
   });
 }

@@ -163,3 +163,20 @@ TEST(schedules_with_clusters) {
   CHECK(schedule(64, 257, 65536, hopper).plan == LtcPlan::tiled);
   CHECK(schedule(64, 64, 4096, hopper).plan == LtcPlan::block_per_sample);
 }
+
+TEST(schedules_with_resets) {
+  const fastltc::cuda::LtcDevice hopper{8, 227 << 10};
+  const auto plan = [&](int64_t N, int64_t synapses, int64_t nets, bool memory) {
+    const fastltc::LayerSizes size{64, 32, 16, N * nets, 2 * nets, 6};
+    return fastltc::cuda::ltc_schedule(size, {synapses * nets, 80}, false, hopper, nets, memory,
+                                       true)
+        .plan;
+  };
+  CHECK(plan(19, 46, 1, false) == LtcPlan::warp_per_sample);
+  CHECK(plan(19, 46, 1, true) == LtcPlan::warp_per_sample);
+  CHECK(plan(19, 46, 3, false) == LtcPlan::warp_per_sample);
+  CHECK(plan(64, 4096, 1, false) == LtcPlan::block_per_sample);
+  CHECK(plan(64, 4096, 1, true) == LtcPlan::tiled);
+  CHECK(plan(64, 4096, 3, false) == LtcPlan::tiled);
+  CHECK(plan(256, 65536, 1, false) == LtcPlan::tiled);
+}

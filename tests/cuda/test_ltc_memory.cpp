@@ -43,7 +43,11 @@ TEST(memory_with_time_steps_and_lengths) {
 }
 
 TEST(memory_with_resets) {
-  every_way(LtcCase{.B = 4, .T = 5, .I = 3, .N = 7, .M = 2, .U = 2, .resets = true}, check_memory);
+  LtcCase c{.B = 4, .T = 5, .I = 3, .N = 7, .M = 2, .U = 2, .timespans = 1, .resets = true};
+  check_memory(c);
+  c.lengths = true;
+  c.return_sequences = c.initial_state = false;
+  check_memory(c);
   check_memory({.B = 2, .T = 3, .I = 2, .N = 36, .M = 2, .U = 1, .resets = true});
 }
 

@@ -159,6 +159,7 @@ OPTIONS: list[dict[str, Any]] = [
     {"timespans": "BTN"},
     {"lengths": True},
     {"lengths": True, "return_sequences": False},
+    {"lengths": True, "resets": True},
     {"time_major": True},
     {"h0": False},
 ]

@@ -279,6 +279,7 @@ def test_samples_are_independent(cell: type[Case], data: Any) -> None:
     order = torch.randperm(case.data["x"].shape[0])
     shuffled = case.with_(
         lengths=None if case.lengths is None else case.lengths[order],
+        resets=None if case.resets is None else case.resets[order],
         dropout=None if case.dropout is None else case.dropout[:, order],
         **{name: None if t is None else t[order] for name, t in case.data.items()},
     )

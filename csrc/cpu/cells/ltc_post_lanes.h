@@ -461,11 +461,8 @@ struct PostLanesForward {
 
   // The initial state. Lanes without a neuron have 0.
   void begin(int64_t b, T* v) const {
-    if (in.h0.data != nullptr) {
-      step.spread(in.h0.data + b * in.h0.stride_b, in.h0.stride_c, v);
-    } else {
-      for (int64_t k = 0; k < lanes.registers * L; ++k) v[k] = T(0);
-    }
+    for (int64_t k = 0; k < lanes.registers * L; ++k) v[k] = T(0);
+    if (in.h0.data != nullptr) step.spread(in.h0.data + b * in.h0.stride_b, in.h0.stride_c, v);
   }
 
   void run(int64_t b) {

@@ -8,6 +8,57 @@
 
 namespace fastltc::cpu::FASTLTC_ISA {
 
+// Before which steps the samples of a tile begin with it: a bit of each lane.
+template <typename T, int W>
+struct ResetLanes {
+  using S = Simd<T>;
+  using ivec = typename S::ivec;
+
+  uint16_t* bits = nullptr;  // [W][steps]
+  int64_t steps = 0;
+
+  void take(Arena& arena, const SequenceInputs<T>& in) {
+    if (in.resets.data == nullptr) return;
+    steps = in.size.T;
+    bits = arena.take<uint16_t>(W * steps);
+  }
+  // Steps innermost where they lie side by side: a byte of each lane would be another line.
+  void start(const SequenceInputs<T>& in, const LaneGroup (&group)[W]) const {
+    for (int r = 0; bits != nullptr && r < W; ++r) {
+      uint16_t* const own = bits + r * steps;
+      for (int64_t t = 0; t < steps; ++t) own[t] = 0;
+      for (int l = 0; l < S::lanes; ++l) {
+        const int64_t b = group[r].first + (l < group[r].valid ? l : group[r].valid - 1);
+        const bool* const given = in.resets.data + b * in.resets.stride_b;
+        if (in.resets.stride_t == 1) {
+          for (int64_t t = 0; t < steps; ++t) own[t] |= static_cast<uint16_t>(given[t] << l);
+        } else {
+          const int64_t stride = in.resets.stride_t;
+          for (int64_t t = 0; t < steps; ++t)
+            own[t] |= static_cast<uint16_t>(given[t * stride] << l);
+        }
+      }
+      // Before its first step a sample has its initial state in any case.
+      if (steps > 0) own[0] = 0;
+    }
+  }
+  // Whether any sample that runs does before step t, and which.
+  FASTLTC_INLINE bool at(int64_t t, const ActiveLanes<T> (&active)[W], ivec (&reset)[W]) const {
+    static_assert(S::lanes <= 16);
+    alignas(kVectorBytes) static constexpr typename S::I bit[16] = {
+        1,      1 << 1, 1 << 2,  1 << 3,  1 << 4,  1 << 5,  1 << 6,  1 << 7,
+        1 << 8, 1 << 9, 1 << 10, 1 << 11, 1 << 12, 1 << 13, 1 << 14, 1 << 15};
+    const ivec lane = *reinterpret_cast<const ivec*>(bit);
+    typename S::I any = 0;
+    for (int r = 0; r < W; ++r) {
+      const typename S::I of_step = bits[r * steps + t];
+      any |= of_step;
+      reset[r] = ((lane & of_step) != 0) & active[r].mask;
+    }
+    return any != 0;
+  }
+};
+
 // Of the liquid cell, or of the memory cell, whose part of a state stands behind it: `count`
 // channels of h0 from `begin` on. Takes no memory where there are no resets.
 //
@@ -44,24 +95,26 @@ struct InitialState {
   Rows<const T> begin_step(const ivec (&reset)[W], Rows<const T> state,
                            int64_t distance = 1) const {
     for (int r = 0; r < W; ++r) {
-      for (int64_t j = 0; j < count; ++j) {
-        const vec before = S::load(state.at(r, j * distance));
-        S::store(begun.at(r, j), reset[r] ? S::load(initial.at(r, j)) : before);
-      }
+      select(reset[r], initial.at(r, 0), state.at(r, 0), distance * S::lanes, begun.at(r, 0));
     }
     return constant(begun);
   }
-  void begin_step(const ivec (&reset)[W], Rows<T> state) const {
-    begin_step(reset, constant(state));
-    copy_tile<T, W>(constant(begun), count, state);
+  // The same in its place.
+  void set(const ivec (&reset)[W], Rows<T> state) const {
+    for (int r = 0; r < W; ++r) {
+      select(reset[r], initial.at(r, 0), state.at(r, 0), S::lanes, state.at(r, 0));
+    }
   }
   // From the gradient of the state with which a step began to that of the one before it.
   void begin_step_backward(const ivec (&reset)[W], Rows<T> gradient) const {
+    const int64_t rows = count;
     for (int r = 0; r < W; ++r) {
-      for (int64_t j = 0; j < count; ++j) {
-        const vec value = S::load(gradient.at(r, j));
-        add_to_row(grad.at(r, 0), j, reset[r] ? value : vec{});
-        S::store(gradient.at(r, j), reset[r] ? vec{} : value);
+      const ivec anew = reset[r];
+      T *const from = gradient.at(r, 0), *const to = grad.at(r, 0);
+      for (int64_t k = 0; k < rows * S::lanes; k += S::lanes) {
+        const vec value = S::load(from + k);
+        S::store(to + k, S::load(to + k) + (anew ? value : vec{}));
+        S::store(from + k, anew ? vec{} : value);
       }
     }
   }
@@ -70,6 +123,15 @@ struct InitialState {
       for (int64_t j = 0; j < count; ++j) {
         add_to_row(gradient.at(r, 0), j, S::load(grad.at(r, j)));
       }
+    }
+  }
+
+ private:
+  void select(ivec anew, const T* first, const T* before, int64_t distance, T* to) const {
+    const int64_t rows = count;
+    for (int64_t j = 0; j < rows; ++j) {
+      const vec kept = S::load(before + j * distance);
+      S::store(to + j * S::lanes, anew ? S::load(first + j * S::lanes) : kept);
     }
   }
 };

@@ -76,7 +76,8 @@ struct SequenceForward {
     constexpr int L = S::lanes;
     const int64_t N = in.size.N, U = in.size.U;
     const History& history = layer.history;
-    const TileGroups<T, W>& tile = step.tile = TileGroups<T, W>(in, first, valid);
+    step.start(in, TileGroups<T, W>(in, first, valid));
+    const TileGroups<T, W>& tile = step.tile;
     const LaneGroup(&group)[W] = tile.group;
     T* const kept = out.states == nullptr ? nullptr : out.states + history.size() * first;
     const bool in_place = kept != nullptr && group[0].valid == L;
@@ -103,7 +104,7 @@ struct SequenceForward {
       Rows<const T> from = constant(v);
       if (step.any_reset) {
         from = initial.begin_step(step.reset, from);
-        if (remembers) memory.initial.begin_step(step.reset, memory.c);
+        if (remembers) memory.initial.set(step.reset, memory.c);
       }
       if (remembers) {
         const bool recalled_is_kept = history.states > U;
@@ -220,7 +221,8 @@ struct SequenceBackward {
     constexpr int L = S::lanes;
     const int64_t N = in.size.N, U = in.size.U;
     const History& history = layer.history;
-    const TileGroups<T, W>& tile = step.tile = TileGroups<T, W>(in, first, valid);
+    step.start(in, TileGroups<T, W>(in, first, valid));
+    const TileGroups<T, W>& tile = step.tile;
     const LaneGroup(&group)[W] = tile.group;
     const T* const all_kept = grad.states + history.size() * first;
     const auto rows_at = [&](int64_t at, Rows<T> copy, int64_t count) -> Rows<const T> {

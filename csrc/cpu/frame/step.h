@@ -6,6 +6,7 @@
 #include "cpu/cells/memory.h"
 #include "cpu/frame/arena.h"
 #include "cpu/frame/gradient_sums.h"
+#include "cpu/frame/initial_state.h"
 #include "cpu/frame/partition.h"
 #include "cpu/frame/rows.h"
 #include "cpu/frame/simd.h"
@@ -94,6 +95,7 @@ struct StepInputs {
   TileGroups<T, W> tile;
   ActiveLanes<T> active[W] = {};
   bool all_active = true;
+  ResetLanes<T, W> resets;
   ivec reset[W] = {};  // lanes of samples whose state is set to the initial one: all bits or none
   bool any_reset = false;
 
@@ -104,6 +106,12 @@ struct StepInputs {
     dt_rows = in.timespans.data == nullptr ? 0 : in.timespans_per_neuron ? in.size.N : 1;
     dt.take(arena, W, dt_rows);
     if (dt_rows > 0) timespans = Timespans::given;
+    resets.take(arena, in);
+  }
+  // Of a tile.
+  void start(const SequenceInputs<T>& in, const TileGroups<T, W>& groups) {
+    tile = groups;
+    resets.start(in, tile.group);
   }
 
   void load(const SequenceInputs<T>& in, const PackedLayer<T>& layer, int64_t at) {
@@ -123,24 +131,7 @@ struct StepInputs {
         S::store(u.at(r, i), layer.map_input(S::load(x.at(r, i)), i));
       }
     }
-    if (in.resets.data != nullptr) load_resets(in.resets);
-  }
-  // Before its first step a sample has its initial state, and one that has ended keeps its last.
-  void load_resets(const SequenceView<const bool>& resets) {
-    any_reset = false;
-    for (int r = 0; r < W && t > 0; ++r) {
-      const LaneGroup group = tile.group[r];
-      const bool* const given = resets.data + group.first * resets.stride_b + t * resets.stride_t;
-      alignas(kVectorBytes) typename S::I lanes[S::lanes];
-      typename S::I any = 0;
-      for (int l = 0; l < S::lanes; ++l) {
-        const int sample = l < group.valid ? l : group.valid - 1;
-        lanes[l] = -static_cast<typename S::I>(given[sample * resets.stride_b]);
-        any |= lanes[l];
-      }
-      reset[r] = *reinterpret_cast<const ivec*>(lanes) & active[r].mask;
-      any_reset = any_reset || any != 0;
-    }
+    if (in.resets.data != nullptr) any_reset = resets.at(t, active, reset);
   }
 
   // Null where all samples run.

@@ -1,6 +1,6 @@
-// Where resets bring the initial state back, for kernels that run a step of all samples at once, and
-// for what is done for all rows after the recurrence. What is kept of a step is the state after it,
-// whether or not a reset follows.
+// Where resets bring the initial state back, for kernels that run a step of all samples at once,
+// and for what is done for all rows after the recurrence. What is kept of a step is the state after
+// it, whether or not a reset follows.
 #pragma once
 
 #include "cuda/frame/launch.h"
