@@ -63,9 +63,9 @@ class LiquidPolicy(RecurrentActorCriticPolicy):
         kwargs: those of ``stable_baselines3.common.policies.ActorCriticPolicy``, as ``net_arch``.
 
     Raises:
-        TypeError: if ``layer`` is another class, or an argument is one of an LSTM.
-        ValueError: if the arguments of the critic do not go together, ``layer_kwargs`` has what the
-            policy sets, or the layer refuses its own.
+        TypeError: if ``layer`` is another class, an argument is one of an LSTM, or ``layer_kwargs``
+            has one that the policy sets.
+        ValueError: if the arguments of the critic do not go together, or the layer refuses its own.
 
     Example:
         >>> from sb3_contrib import RecurrentPPO
