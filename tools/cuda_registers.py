@@ -50,7 +50,7 @@ ALLOWED = {
     **{("ltc_persistent_backward_kernel<float, 8, 512, 2>", arch): 24 for arch in _BLACKWELL},
     **{("ltc_persistent_backward_kernel<float, 8, 512, 3>", arch): 24 for arch in _BLACKWELL},
     **{("ltc_persistent_backward_kernel<float, 8, 512, 3>", arch): 8 for arch in ("75", "80")},
-    **{("ltc_persistent_backward_kernel<float, 12, 32, 1>", arch): 8 for arch in _BLACKWELL},
+    **{("ltc_persistent_backward_kernel<float, 12, 32, 1>", arch): 12 for arch in _BLACKWELL},
     **{("ltc_persistent_backward_kernel<float, 12, 32, 2>", arch): 12 for arch in _BLACKWELL},
     **{("ltc_persistent_backward_kernel<double, 2, 512, 1>", arch): 24 for arch in ARCHITECTURES},
     **{("ltc_persistent_backward_kernel<double, 2, 512, 2>", arch): 24 for arch in ARCHITECTURES},

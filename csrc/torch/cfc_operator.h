@@ -54,7 +54,7 @@ struct CfcArguments : SequenceArguments {
     size.I = x.size(2);
     for (const int64_t neurons : layer_sizes) size.N += neurons;
     size.M = layer_sizes.back();
-    check.that(backbone_layers >= 0 && (backbone_layers == 0 || (cells() == 1 && masks.empty())),
+    check.that(backbone_layers >= 0 && (backbone_layers == 0 || (cells() == 1 && is_none(masks))),
                "backbone_layers", [&] {
                  return "expected 0, or more with one cell and no masks, got " +
                         std::to_string(backbone_layers) + " with " + std::to_string(cells()) +
@@ -65,7 +65,7 @@ struct CfcArguments : SequenceArguments {
       return "expected at most as many as there are parameters, got " +
              std::to_string(backbone_layers);
     });
-    check.that(masks.empty() || masks.size() == layer_sizes.size(), "masks", [&] {
+    check.that(is_none(masks) || masks.size() == layer_sizes.size(), "masks", [&] {
       return "expected none or one for each of " + std::to_string(cells()) + " cells, got " +
              std::to_string(masks.size());
     });
@@ -111,7 +111,7 @@ struct CfcArguments : SequenceArguments {
     for (size_t cell = 0; cell < layer_sizes.size(); ++cell) {
       const int64_t neurons = layer_sizes[cell];
       const int64_t columns = backbone_layers > 0 ? units : from + neurons;
-      if (!masks.empty()) {
+      if (!is_none(masks)) {
         check.value([&] { return "masks[" + std::to_string(cell) + "]"; }, masks[cell], "[n, K]",
                     {neurons, columns});
         contiguous_masks.push_back(as_contiguous(masks[cell]));
@@ -159,7 +159,7 @@ struct CfcArguments : SequenceArguments {
     in.mode = static_cast<CfcMode>(mode);
     in.activation = static_cast<Activation>(activation);
     in.parameters = pointers.data();
-    in.masks = masks.empty() ? nullptr : mask_pointers.data();
+    in.masks = is_none(masks) ? nullptr : mask_pointers.data();
     in.dropout = dropout.has_value() ? factors.data() : nullptr;
     run(in);
   }

@@ -38,6 +38,12 @@
 
 namespace fastltc {
 
+// Whether a list of tensors is none: also one tensor without elements, as programs of torch.export
+// have it, since AOTInductor calls operators with None in the place of an empty list.
+inline bool is_none(const Tensors& list) {
+  return list.empty() || (list.size() == 1 && list[0].numel() == 0);
+}
+
 // What all layers take, checked. Holds the tensors that its pointers look into.
 struct SequenceArguments {
   const Tensor& x;
@@ -52,7 +58,7 @@ struct SequenceArguments {
   Tensors contiguous{};  // the parameters
   Tensors contiguous_memory{};
 
-  bool has_memory() const { return !memory.empty(); }
+  bool has_memory() const { return !is_none(memory); }
   // Values of a sample's state.
   int64_t state_width() const { return has_memory() ? 2 * size.N : size.N; }
   bool timespans_per_neuron() const { return timespans.has_value() && timespans->dim() == 3; }

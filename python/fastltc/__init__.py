@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from fastltc.dropin.accelerate import accelerate as accelerate
     from fastltc.dropin.patch import patch_ncps as patch_ncps
     from fastltc.exporting import export as export
+    from fastltc.exporting import onnx_translations as onnx_translations
     from fastltc.nn import LTC as LTC
     from fastltc.nn import Bidirectional as Bidirectional
     from fastltc.nn import CfC as CfC
@@ -35,6 +36,7 @@ _EXPORTS: dict[str, str] = {
     "accelerate": "fastltc.dropin.accelerate",
     "patch_ncps": "fastltc.dropin.patch",
     "export": "fastltc.exporting",
+    "onnx_translations": "fastltc.exporting",
 }
 _SUBMODULES = ("dropin", "exporting", "info", "nn", "ops", "reference", "runtime", "wirings")
 

@@ -112,7 +112,11 @@ def encode_wiring(wiring: Wiring) -> dict[str, Any]:
         matrix = getattr(wiring, name)
         if matrix is not None and not np.isin(matrix, (-1, 0, 1)).all():
             raise ValueError(f"{name}: expected polarities of -1, 0 or 1, got others")
-        data[name] = matrix if matrix is None else [_row(row) for row in matrix]
+        data[name] = (
+            matrix
+            if matrix is None
+            else ["".join(_SIGNS[int(polarity) + 1] for polarity in row) for row in matrix]
+        )
     outputs = None if wiring.output_dim is None else int(wiring.output_dim)
     return data | {"inputs": _plain(wiring.input_dim), "outputs": outputs}
 
@@ -293,10 +297,6 @@ def _argument(name: str, value: Any) -> Any:
         f"{name}: expected a wiring or what JSON holds, which config.json can keep, got "
         f"{type(value).__name__}"
     )
-
-
-def _row(row: np.ndarray) -> str:
-    return "".join(_SIGNS[int(polarity) + 1] for polarity in row)
 
 
 def _plain(value: Any) -> Any:

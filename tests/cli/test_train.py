@@ -290,7 +290,7 @@ def test_evaluate_on_other_data(trained: Path) -> None:
     assert not Path("p").exists()
     for arguments, text in (
         (["--recall", 1.5], "recall: expected above 0 up to 1, got 1.5"),
-        (["--resamples", -1], "resamples: expected at least 0, got -1"),
+        (["--resamples", -1], "resamples: expected a finite number from 0"),
     ):
         fails(invoke("evaluate", trained, *arguments), text)
 

@@ -490,6 +490,7 @@ def test_state_dicts_load_both_ways(layer: str, float64_default: None) -> None:
         check_twins(saved, loaded, x)
 
 
+@pytest.mark.usefixtures("float64_default")
 def test_pickles_made_of_ncps_keep_loading() -> None:
     x = torch.randn(3, 5, I)
     layer = LAYERS["LTC, mixed memory"]()
@@ -504,6 +505,7 @@ def test_pickles_made_of_ncps_keep_loading() -> None:
     torch.testing.assert_close(loaded(x)[0], expected)
 
 
+@pytest.mark.usefixtures("float64_default")
 def test_functional_call_and_assigned_states() -> None:
     layer = LAYERS["LTC"]()
     accelerate(layer)
@@ -516,6 +518,7 @@ def test_functional_call_and_assigned_states() -> None:
     assert layer.rnn_cell._params["w"] is layer.rnn_cell.w
 
 
+@pytest.mark.usefixtures("float64_default")
 def test_inside_wrappers() -> None:
     x = torch.randn(3, 5, I)
     for wrap in (nn.DataParallel, torch.optim.swa_utils.AveragedModel):
@@ -536,6 +539,7 @@ def test_replicas_as_data_parallel_makes_them() -> None:
     assert torch.equal(replica(x)[0], layer(x)[0])
 
 
+@pytest.mark.usefixtures("float64_default")
 def test_inside_distributed_data_parallel(tmp_path: Any, monkeypatch: Any) -> None:
     distributed = torch.distributed
     if not distributed.is_available() or not distributed.is_gloo_available():
@@ -566,6 +570,7 @@ def test_compiled_without_a_graph_break() -> None:
     assert torch.equal(compiled(x)[0], layer(x)[0])
 
 
+@pytest.mark.usefixtures("float64_default")
 def test_on_the_meta_device() -> None:
     with torch.device("meta"):
         layer = ncps.torch.LTC(I, AutoNCP(N, 2)).to("meta")
@@ -576,6 +581,7 @@ def test_on_the_meta_device() -> None:
     torch.testing.assert_close(layer(x)[0], theirs(x)[0])
 
 
+@pytest.mark.usefixtures("float64_default")
 def test_methods_that_only_ncps_has_are_still_there() -> None:
     cell = CELLS["LTCCell"]()
     swapped = copy.deepcopy(cell)
@@ -663,6 +669,7 @@ def test_patched_ncps_draws_what_it_draws_otherwise(name: str) -> None:
     )
 
 
+@pytest.mark.usefixtures("float64_default")
 def test_a_wiring_used_twice_gives_the_layers_ncps_makes_of_it() -> None:
     layers = []
     for patched in (False, True):

@@ -292,6 +292,7 @@ def test_parameters_off_the_mask_do_not_matter(kind: Kind) -> None:
         assert (parameter.grad[mask == 0] == 0).all()
 
 
+@pytest.mark.usefixtures("float64_default")
 @pytest.mark.parametrize("name", ["LTCCell", "CfCCell"])
 def test_cells_of_ncps_and_fastltc_stand_side_by_side(name: str) -> None:
     sizes = (AutoNCP(N, 2), I) if name == "LTCCell" else (I, N)

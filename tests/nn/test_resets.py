@@ -243,6 +243,19 @@ def test_packed_sequences_in_both_directions() -> None:
         close((output.data, hn), (wanted.data, states))
 
 
+def test_nested_tensors() -> None:
+    layer, lengths = LTC(I, AutoNCP(N, 2)).double(), [3, T, 1]
+    x, resets = torch.randn(3, T, I).double(), torch.rand(3, T) < 0.4
+    output, hn = layer(x, lengths=lengths, resets=resets)
+    parts, own = ([t[b, :n] for b, n in enumerate(lengths)] for t in (x, resets))
+    nested, jagged = (torch.nested.as_nested_tensor(p, layout=torch.jagged) for p in (parts, own))
+    for given in (resets, jagged):
+        got, state = layer(nested, resets=given)
+        close([*got.unbind(), state], [*(output[b, :n] for b, n in enumerate(lengths)), hn])
+    with pytest.raises(ValueError, match="resets: expected as many steps as the input"):
+        layer(nested, resets=torch.nested.as_nested_tensor(own[::-1], layout=torch.jagged))
+
+
 def test_they_reach_every_layer_of_a_stack() -> None:
     model = Sequential(nn.Linear(I, 6), CfC(6, 7), nn.ReLU(), LTC(7, AutoNCP(N, 2))).double()
     x, resets = torch.randn(B, T, I).double(), torch.rand(B, T) < 0.4

@@ -41,7 +41,7 @@ PYTHON_LAYERS = {
         {"__init__"},
     ],
     "fastltc.jobs": [
-        {"defaults", "errors", "files", "interrupts", "options"},
+        {"defaults", "errors", "files", "options"},
         {"device", "reading"},
         {"data"},
         {"models"},

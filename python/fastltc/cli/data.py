@@ -17,7 +17,6 @@ from .options import JSON, field_option, options, path_option, print_json
 if TYPE_CHECKING:
     from ..jobs.data import DataOptions
     from ..jobs.data.audit_report import Item, Report
-    from ..jobs.data.image_files import Listed
 
 # What both commands take: how items are found, and which of them are near.
 _SEARCH = (
@@ -76,8 +75,8 @@ def audit(
     from ..jobs.data import DataError
     from ..jobs.data import audit as auditing
 
-    items, files = _splits(sources, split_column, search)
-    if fix is not None and None in files:
+    items = _splits(sources, split_column, search)
+    if fix is not None and any(item.path is None for item in items):
         raise DataError(
             f"--fix: {sources[0]} is no set of image files, which the tables in {fix} could name"
         )
@@ -87,8 +86,7 @@ def audit(
         _write(out, _report_files(report), _REPORT)
     _show(report, as_json)
     if fix is not None:
-        named = [path for path in files if path is not None]
-        tables = _tables(auditing.fix(items, near_bits=bits), named, fix)
+        tables = _tables(auditing.fix(items, near_bits=bits), fix)
         # The report of an earlier split in that folder is not of these tables.
         _write(fix, tables, _TABLES if out == fix else (*_TABLES, *_REPORT))
         click.echo(f"written without leaks: {fix}", err=True)
@@ -133,8 +131,7 @@ def split(
     from ..jobs.data.partition import partition
     from ..jobs.data.sets import SPLITS
 
-    listed = _listed(source, search)
-    items = _items(listed, search)
+    items = _listed(source, search)
     bits = _near_bits(search)
     groups: list[int] | list[str | None] | None = None
     if fix:
@@ -144,8 +141,7 @@ def split(
     found = partition([item.label for item in items], shares, seed, groups)
     items = [replace(item, split=where) for item, where in zip(items, found, strict=True)]
     report = auditing.audit(items, near_bits=bits)
-    tables = _tables(items, [item.path for item in listed], out)
-    _write(out, {**tables, **_report_files(report)}, (*_TABLES, *_REPORT))
+    _write(out, {**_tables(items, out), **_report_files(report)}, (*_TABLES, *_REPORT))
     _show(report, as_json)
     if not as_json:
         for name in SPLITS:
@@ -170,12 +166,10 @@ def _reading(search: dict[str, Any], split_column: str | None = None) -> DataOpt
 
 
 def _listed(
-    source: str,
-    search: dict[str, Any],
-    split_column: str | None = None,
-    word: str | None = None,
-) -> list[Listed]:
+    source: str, search: dict[str, Any], split_column: str | None = None, word: str = ""
+) -> list[Item]:
     from ..jobs.data import DataError, image_files
+    from ..jobs.data.audit import with_ids
 
     kind, colon, place = source.partition(":")
     path = Path(place if colon and kind in ("folder", "csv") else source).expanduser()
@@ -191,22 +185,19 @@ def _listed(
         listed = image_files.list_folder(path)
     else:
         raise DataError(f"{source}: expected a folder or a CSV file, got nothing")
-    return listed if group_pattern is None else image_files.group_by_pattern(listed, group_pattern)
+    if group_pattern is not None:
+        listed = image_files.group_by_pattern(listed, group_pattern)
+    return listed if search["ids"] is None else with_ids(listed, search["ids"])
 
 
-def _splits(
-    sources: Sequence[str], split_column: str | None, search: dict[str, Any]
-) -> tuple[list[Item], list[Path | None]]:
-    """The items, and the file of each; None for an image that is in an array."""
+def _splits(sources: Sequence[str], split_column: str | None, search: dict[str, Any]) -> list[Item]:
     from ..jobs.data import DataError
     from ..jobs.data.tables import split_word
 
     if len(sources) == 1:
         source = sources[0]
-        if (
-            source.startswith("npz:")
-            or not Path(source.partition(":")[2] or source).expanduser().exists()
-        ):
+        place = Path(source.partition(":")[2] or source).expanduser()
+        if source.startswith("npz:") or not place.exists():
             return _loaded(source, split_column, search)
         listed = _listed(source, search, split_column)
     else:
@@ -216,22 +207,19 @@ def _splits(
         for source in sources:
             word = split_word(Path(source).stem)
             if word is None:
-                raise DataError(
-                    f"{source}: of several files each must be called train, val or test"
-                )
+                text = "of several files each must be called train, val or test"
+                raise DataError(f"{source}: {text}")
             listed += _listed(source, search, word=word)
-    unknown = next((item for item in listed if item.split is None), None)
+    unknown = next((item for item in listed if not item.split), None)
     if unknown is not None:
         raise DataError(
             f"{sources[0]}: says of no image which split it is in ({unknown.name}); "
             "make one with: fastltc split"
         )
-    return _items(listed, search), [item.path for item in listed]
+    return listed
 
 
-def _loaded(
-    source: str, split_column: str | None, search: dict[str, Any]
-) -> tuple[list[Item], list[Path | None]]:
+def _loaded(source: str, split_column: str | None, search: dict[str, Any]) -> list[Item]:
     from ..jobs.data import DataError, find_source, load_data
     from ..jobs.data.audit import items_of
 
@@ -240,19 +228,7 @@ def _loaded(
         if search[name] is not None:
             option = f"--{name.replace('_', '-')}"
             raise DataError(f"{option}: {source} is no set of image files, got {search[name]}")
-    items = items_of(load_data(source, options=_reading(search, split_column)))
-    return items, [None] * len(items)
-
-
-def _items(listed: Sequence[Listed], search: dict[str, Any]) -> list[Item]:
-    from ..jobs.data.audit import with_ids
-    from ..jobs.data.audit_report import Item
-
-    items = [
-        Item(item.name, item.split or "", item.label, path=item.path, group=item.group)
-        for item in listed
-    ]
-    return items if search["ids"] is None else with_ids(items, search["ids"])
+    return items_of(load_data(source, options=_reading(search, split_column)))
 
 
 def _show(report: Report, as_json: bool) -> None:
@@ -272,10 +248,8 @@ def _write(out: Path, contents: Mapping[str, bytes], whole: Sequence[str]) -> No
     from .._files import write_all
 
     out.mkdir(parents=True, exist_ok=True)
-    write_all(
-        {out / name: content for name, content in contents.items()},
-        [out / name for name in whole],
-    )
+    files = {out / name: content for name, content in contents.items()}
+    write_all(files, [out / name for name in whole])
 
 
 def _report_files(report: Report) -> dict[str, bytes]:
@@ -289,8 +263,8 @@ def _report_files(report: Report) -> dict[str, bytes]:
     }
 
 
-def _tables(items: Sequence[Item], files: Sequence[Path], out: Path) -> dict[str, bytes]:
-    """A table for each split that is not empty; ``files`` are those of the items."""
+def _tables(items: Sequence[Item], out: Path) -> dict[str, bytes]:
+    """A table of the files of the items, for each split that is not empty."""
     from ..jobs.data.sets import SPLITS
     from ..jobs.data.tables import format_table
 
@@ -308,8 +282,8 @@ def _tables(items: Sequence[Item], files: Sequence[Path], out: Path) -> dict[str
     tables = {}
     for name in SPLITS:
         rows = [
-            [name_of(path), item.label, *([item.group or ""] if grouped else [])]
-            for item, path in zip(items, files, strict=True)
+            [name_of(item.file), item.label, *([item.group or ""] if grouped else [])]
+            for item in items
             if item.split == name
         ]
         if rows:

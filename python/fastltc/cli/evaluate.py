@@ -176,12 +176,11 @@ def evaluate(
 def predict(
     run: Path,
     images: tuple[Path, ...],
-    invert: bool,
-    grey_as_colour: bool,
     checkpoint: str,
     threads: int | None,
     device: str | None,
     as_json: bool,
+    **how: bool,
 ) -> None:
     """Classify IMAGE files (PNG, JPEG, ...), or all in a folder, with the model of a RUN.
 
@@ -200,7 +199,7 @@ def predict(
     if len(loaded.image_shape) == 2:
         _predict_rows(loaded, images, as_json)
         return
-    predictions = predict_images(loaded, images, invert=invert, grey_as_colour=grey_as_colour)
+    predictions = predict_images(loaded, images, **how)
     if as_json:
         records = [
             {
@@ -225,37 +224,26 @@ def predict(
 
 
 def _predict_rows(loaded: Checkpoint, files: tuple[Path, ...], as_json: bool) -> None:
+    import numpy as np
+
     from ..jobs import predict_series
     from ..jobs.data.tables import format_table
 
-    found = {str(path): predict_series(loaded, path) for path in files}
-    if as_json:
-        records = [
-            {
-                "file": file,
-                "time": row.time,
-                "class": row.name,
-                "probabilities": row.probabilities,
-            }
-            for file, rows in found.items()
-            for row in rows
-        ]
-        print_json(records)
-        return
+    header = ["file", "time", "class", "probabilities"]
     table = [
-        [file, _plain(row.time), row.name, *(f"{p:.4f}" for p in row.probabilities.values())]
-        for file, rows in found.items()
-        for row in rows
+        (str(path), row.time, row.name, row.probabilities)
+        for path in files
+        for row in predict_series(loaded, path)
     ]
-    header = ["file", "time", "class", *loaded.classes]
-    click.echo(format_table(header, table).decode(), nl=False)
-
-
-def _plain(number: float) -> str:
-    """All digits that the number has, without an exponent."""
-    import numpy as np
-
-    return np.format_float_positional(number, trim="-")
+    if as_json:
+        print_json([dict(zip(header, row, strict=True)) for row in table])
+        return
+    lines = [
+        # All digits that the time has, without an exponent.
+        [file, np.format_float_positional(time, trim="-"), name, *(f"{p:.4f}" for p in of.values())]
+        for file, time, name, of in table
+    ]
+    click.echo(format_table([*header[:3], *loaded.classes], lines).decode(), nl=False)
 
 
 @click.command()

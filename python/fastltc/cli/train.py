@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 from collections.abc import Iterable
@@ -265,51 +266,37 @@ def _short_name(data: str) -> str:
 
 
 def _next_free(path: Path) -> Path:
-    candidate, number = path, 1
-    while candidate.exists():
-        number += 1
-        candidate = path.with_name(f"{path.name}-{number}")
-    return candidate
+    others = (path.with_name(f"{path.name}-{number}") for number in itertools.count(2))
+    return next(place for place in itertools.chain([path], others) if not place.exists())
 
 
 def _make_bar(console: Console, *, disable: bool) -> Progress:
     """A line that fits the terminal: where that is narrow, what matters less is left out."""
+    from rich import progress as bars
     from rich.measure import Measurement
-    from rich.progress import (
-        BarColumn,
-        Progress,
-        ProgressColumn,
-        Task,
-        TextColumn,
-        TimeRemainingColumn,
-    )
     from rich.table import Table
 
-    columns: dict[ProgressColumn, int] = {
-        TextColumn("epoch {task.fields[epoch]}"): 0,
-        BarColumn(bar_width=16): 4,
-        TextColumn("{task.percentage:>3.0f} %"): 1,
-        TextColumn("{task.fields[rate]}"): 5,
-        TimeRemainingColumn(compact=True): 3,
-        TextColumn("{task.fields[note]}"): 2,
+    columns: dict[bars.ProgressColumn, int] = {
+        bars.TextColumn("epoch {task.fields[epoch]}"): 0,
+        bars.BarColumn(bar_width=16): 4,
+        bars.TextColumn("{task.percentage:>3.0f} %"): 1,
+        bars.TextColumn("{task.fields[rate]}"): 5,
+        bars.TimeRemainingColumn(compact=True): 3,
+        bars.TextColumn("{task.fields[note]}"): 2,
     }
 
-    class Bar(Progress):
-        def make_tasks_table(self, tasks: Iterable[Task]) -> Table:
+    def width(column: bars.ProgressColumn, task: bars.Task) -> int:
+        return Measurement.get(console, console.options, column(task)).maximum
+
+    class Bar(bars.Progress):
+        def make_tasks_table(self, tasks: Iterable[bars.Task]) -> Table:
             tasks = list(tasks)
             # Ctrl-C is echoed behind the line as ^C. If that wrapped it, the line would stay, and
             # be there a second time below.
             room = console.width - 2
-            chosen: list[ProgressColumn] = []
+            chosen: list[bars.ProgressColumn] = []
             for column in sorted(columns, key=columns.__getitem__):
-                widest = max(
-                    (
-                        Measurement.get(console, console.options, column(task)).maximum
-                        for task in tasks
-                    ),
-                    default=0,
-                )
-                room -= widest + 1
+                room -= max((width(column, task) for task in tasks), default=0) + 1
                 if room < -1 and chosen:
                     break
                 chosen.append(column)

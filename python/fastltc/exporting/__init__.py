@@ -11,10 +11,11 @@ from fastltc.exporting.c_source import write_c
 from fastltc.exporting.describe import assemble, describe, describe_parts, wiring_metadata
 from fastltc.exporting.errors import ExportError
 from fastltc.exporting.onnx_graph import write_onnx
+from fastltc.exporting.onnx_operators import onnx_translations
 from fastltc.runtime.model import Model
 from fastltc.runtime.model_file import write_model
 
-__all__ = ["ExportError", "describe", "export", "write_c", "write_onnx"]
+__all__ = ["ExportError", "describe", "export", "onnx_translations", "write_c", "write_onnx"]
 
 
 def export(

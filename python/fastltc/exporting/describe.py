@@ -182,11 +182,11 @@ def describe_parts(module: Any, name: str = "") -> list[Part]:
     batch_first: tuple[str, bool] | None = None
     last: str | None = None
     for path, leaf in leaves_of(module, name):
-        if last is not None and isinstance(leaf, (LTC, CfC)):
-            raise ExportError(
-                f"{path}: reads sequences, but {last} before it has return_sequences=False"
-            )
         if isinstance(leaf, (LTC, CfC)):
+            if last is not None:
+                raise ExportError(
+                    f"{path}: reads sequences, but {last} before it has return_sequences=False"
+                )
             if batch_first is not None and batch_first[1] != leaf.batch_first:
                 raise ExportError(
                     f"{path}: batch_first={leaf.batch_first}, but {batch_first[0]} has "

@@ -20,13 +20,12 @@ from .._files import write_bytes
 from ..runtime.model import RECURRENT, Model, check_model, unit_in_words
 from ..runtime.model_file import model_digest
 from .errors import ExportError
+from .onnx_cells import Cells, Synapses
 from .prepared import memory_gates, neurons, synapses, under
 
 OPSET = 17
 # The format of that time, so that runtimes of that time read the file.
 _IR_VERSION = 8
-# The unfolds are written one after the other.
-_MAX_UNFOLDS = 64
 
 
 def write_onnx(model: Model, path: str | os.PathLike[str]) -> None:
@@ -134,7 +133,7 @@ def build_onnx(model: Model) -> Any:
     return made
 
 
-class _Body:
+class _Body(Cells):
     """The nodes of one time step, and the constants that they read from the graph around them."""
 
     def __init__(self, model: Model) -> None:
@@ -164,9 +163,8 @@ class _Body:
                 h = states[len(after)]
                 c = None
                 if layer["mixed_memory"]:
-                    h, c = self.memory(parameters, signal, h, states[len(after) + 1])
-                run = {"ltc": self.ltc, "wired_cfc": self.wired_cfc, "cfc": self.cfc}[kind]
-                signal, h = run(layer, parameters, signal, h, dt)
+                    h, c = self.remember(parameters, signal, h, states[len(after) + 1])
+                signal, h = getattr(self, f"run_{kind}")(layer, parameters, signal, h, dt)
                 after += [h] if c is None else [h, c]
         self.state = self.add("Identity", after[0]) if len(after) == 1 else self.concat(after)
         # A graph may not give out one value twice, nor one of its inputs.
@@ -200,72 +198,31 @@ class _Body:
         self.constants[key] = np.array(values, dtype=np.int64)
         return key
 
-    def split(self, value: str, sizes: Sequence[int]) -> list[str]:
-        if len(sizes) == 1:
-            return [value]
-        return self.add("Split", value, self.integers(sizes), outputs=len(sizes), axis=1)
-
-    def concat(self, values: Sequence[str]) -> str:
-        return values[0] if len(values) == 1 else self.add("Concat", *values, axis=1)
-
     def dense(self, value: str, weight: np.ndarray, bias: np.ndarray | None) -> str:
         offsets = np.zeros(len(weight)) if bias is None else bias
-        inputs = value, self.constant(weight, "weight"), self.constant(offsets, "bias")
-        return self.add("Gemm", *inputs, transB=1)
+        return self.product(value, self.constant(weight, "weight"), self.constant(offsets, "bias"))
 
-    def activation(self, function: str, x: str) -> str:
-        if function == "silu":
-            return self.add("Mul", x, self.add("Sigmoid", x))
-        if function == "gelu":
-            scaled = self.add("Mul", x, self.constant(np.sqrt(0.5)))
-            grown = self.add("Add", self.add("Erf", scaled), self.constant(1))
-            return self.add("Mul", self.add("Mul", x, self.constant(0.5)), grown)
-        if function == "lecun_tanh":
-            inner = self.add("Tanh", self.add("Mul", x, self.constant(0.666)))
-            return self.add("Mul", inner, self.constant(1.7159))
-        if function == "softmax":
-            return self.add("Softmax", x, axis=-1)
-        simple = {"relu": "Relu", "tanh": "Tanh", "sigmoid": "Sigmoid", "softplus": "Softplus"}
-        return self.add(simple[function], x)
-
-    def memory(self, parameters: dict[str, np.ndarray], x: str, h: str, c: str) -> tuple[str, str]:
+    def remember(
+        self, parameters: dict[str, np.ndarray], x: str, h: str, c: str
+    ) -> tuple[str, str]:
         weight, bias = memory_gates(parameters)
         gates = self.dense(self.concat([x, h]), weight, bias)
-        activation, write, keep, read = self.split(gates, [len(bias) // 4] * 4)
-        kept = self.add("Mul", c, self.add("Sigmoid", keep))
-        added = self.add("Mul", self.add("Tanh", activation), self.add("Sigmoid", write))
-        c = self.add("Add", kept, added)
-        return self.add("Mul", self.add("Tanh", c), self.add("Sigmoid", read)), c
+        return self.memory(gates, c, len(bias) // 4)
 
-    def ltc(
+    def run_ltc(
         self, layer: dict[str, Any], p: dict[str, np.ndarray], x: str, v: str, dt: str
     ) -> tuple[str, str]:
         p = under(p, "rnn_cell.")
-        if layer["ode_unfolds"] > _MAX_UNFOLDS:
-            raise ExportError(
-                f"ode_unfolds: expected at most {_MAX_UNFOLDS} for ONNX, got {layer['ode_unfolds']}"
-            )
         capacitances, leaks, leak_currents = neurons(layer, p).T
         current = self.constant(leak_currents, "leak_current")
         conductance = self.constant(leaks, "leak")
         capacitance = self.constant(capacitances, "capacitance")
         x = self.mapped(p, "input", x)
         sensory = self.synapses(layer, p, "sensory_")
-        if sensory is not None:
-            current, conductance = sensory(x, current, conductance)
+        current, conductance = self.through(sensory, x, current, conductance)
         recurrent = self.synapses(layer, p, "")
-        held, moves = v, self.add("Greater", dt, self.constant(0))
-        # Past these the potentials are at their limits to rounding, and products with dt overflow.
-        dt = self.add("Clip", dt, self.constant(1e-29), self.constant(1e24))
-        for _ in range(layer["ode_unfolds"]):
-            flow, total = current, conductance
-            if recurrent is not None:
-                flow, total = recurrent(v, current, conductance)
-            above = self.add("Add", self.add("Mul", capacitance, v), self.add("Mul", dt, flow))
-            below = self.add("Add", capacitance, self.add("Mul", dt, total))
-            v = self.add("Div", above, below)
-        # A time step of 0 holds the potentials, also where cm is 0.
-        y = v = self.add("Where", moves, v, held)
+        unfolds = layer["ode_unfolds"]
+        y = v = self.ltc(capacitance, current, conductance, recurrent, unfolds, v, dt)
         motors = layer["output_size"]
         if motors < layer["units"]:
             y = self.split(v, [motors, layer["units"] - motors])[0]
@@ -277,8 +234,10 @@ class _Body:
                 value = self.add(operator, value, self.constant(p[name], name))
         return value
 
-    def synapses(self, layer: dict[str, Any], p: dict[str, np.ndarray], prefix: str) -> Any:
-        """Add the constants of the synapses; return what adds their sums to currents."""
+    def synapses(
+        self, layer: dict[str, Any], p: dict[str, np.ndarray], prefix: str
+    ) -> Synapses | None:
+        """Add the constants of the synapses, if there are any."""
         post, pre, numbers = synapses(layer, p, prefix)
         if not len(pre):
             return None
@@ -291,36 +250,19 @@ class _Body:
         sources[post, place] = pre
         pick = self.integers(list(sources.reshape(-1)))
         shape = self.integers([0, neurons, degree])
-        slope, midpoint, conductances, currents = (
-            self.constant(values, name)
-            for values, name in zip(
-                table, ("slope", "midpoint", "conductance", "current"), strict=True
-            )
-        )
-        last = self.integers([2])
+        columns = map(self.constant, table, Synapses._fields[2:])
+        return Synapses._make((pick, shape, *columns, self.integers([2])))
 
-        def run(value: str, current: str, conductance: str) -> tuple[str, str]:
-            taken = self.add("Reshape", self.add("Gather", value, pick, axis=1), shape)
-            opened = self.add("Sigmoid", self.add("Mul", slope, self.add("Sub", taken, midpoint)))
-            sums = [
-                self.add("ReduceSum", self.add("Mul", opened, factor), last, keepdims=0)
-                for factor in (currents, conductances)
-            ]
-            return self.add("Add", current, sums[0]), self.add("Add", conductance, sums[1])
-
-        return run
-
-    def wired_cfc(
+    def run_wired_cfc(
         self, layer: dict[str, Any], p: dict[str, np.ndarray], x: str, h: str, dt: str
     ) -> tuple[str, str]:
         after = []
         for index, own in enumerate(self.split(h, layer["cells"])):
-            cell = under(p, f"rnn_cell.layer_{index}.")
-            x = self.heads(layer["mode"], cell, self.concat([x, own]), dt)
+            x = self.cell(layer, under(p, f"rnn_cell.layer_{index}."), self.concat([x, own]), dt)
             after.append(x)
         return self.project(p, x), self.concat(after)
 
-    def cfc(
+    def run_cfc(
         self, layer: dict[str, Any], p: dict[str, np.ndarray], x: str, h: str, dt: str
     ) -> tuple[str, str]:
         cell = under(p, "rnn_cell.")
@@ -329,28 +271,22 @@ class _Body:
             key = f"backbone.{2 * index}"
             z = self.dense(z, cell[f"{key}.weight"], cell[f"{key}.bias"])
             z = self.activation(layer["activation"], z)
-        h = self.heads(layer["mode"], cell, z, dt)
+        h = self.cell(layer, cell, z, dt)
         return self.project(p, h), h
 
     def project(self, p: dict[str, np.ndarray], y: str) -> str:
         return self.dense(y, p["fc.weight"], p["fc.bias"]) if "fc.weight" in p else y
 
-    def heads(self, mode: str, p: dict[str, np.ndarray], z: str, dt: str) -> str:
+    def cell(self, layer: dict[str, Any], p: dict[str, np.ndarray], z: str, dt: str) -> str:
         """Add one CfC cell on its input and state, put together; return its next state."""
         mask = p.get("sparsity_mask", np.float32(1))
-        if mode == "pure":
-            f = self.dense(z, p["ff1.weight"] * mask, p["ff1.bias"])
-            rate = self.add("Add", self.constant(np.abs(p["w_tau"])), self.add("Abs", f))
-            decay = self.add("Exp", self.add("Neg", self.add("Mul", dt, rate)))
-            a = self.constant(p["A"], "A")
-            return self.add("Sub", a, self.add("Mul", self.add("Mul", a, decay), f))
-        f1 = self.add("Tanh", self.dense(z, p["ff1.weight"] * mask, p["ff1.bias"]))
-        f2 = self.add("Tanh", self.dense(z, p["ff2.weight"] * mask, p["ff2.bias"]))
-        a = self.dense(z, p["time_a.weight"], p["time_a.bias"])
-        b = self.dense(z, p["time_b.weight"], p["time_b.bias"])
-        r = self.add("Sigmoid", self.add("Add", self.add("Mul", a, dt), b))
-        gained = self.add("Mul", r, f2)
-        if mode == "no_gate":
-            return self.add("Add", f1, gained)
-        kept = self.add("Mul", f1, self.add("Sub", self.constant(1), r))
-        return self.add("Add", kept, gained)
+
+        def head(name: str) -> str:
+            weight = p[f"{name}.weight"]
+            masked = weight * mask if name in ("ff1", "ff2") else weight
+            return self.dense(z, masked, p[f"{name}.bias"])
+
+        def value(name: str) -> str:
+            return self.constant(p[name], name) if name == "A" else self.constant(np.abs(p[name]))
+
+        return self.heads(layer["mode"], head, value, dt)

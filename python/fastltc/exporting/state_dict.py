@@ -43,12 +43,12 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         except SafetensorError as error:
             raise ExportError(f"{path}: damaged safetensors file: {error}") from None
-    if not zipfile.is_zipfile(path):
-        raise ExportError(f"{path}: neither a file of torch.save nor .safetensors")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     # torch.load raises OSError, KeyError, EOFError, RuntimeError, UnpicklingError and more.
     except Exception as error:
+        if not zipfile.is_zipfile(path):
+            raise ExportError(f"{path}: neither a file of torch.save nor .safetensors") from None
         raise ExportError(
             f"{path}: torch cannot load it without running code of it ({type(error).__name__}); "
             "save the state dict: torch.save(model.state_dict(), path)"

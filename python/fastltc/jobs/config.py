@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .errors import ConfigError
@@ -42,18 +43,12 @@ RESUMABLE = ("epochs", "threads", "device", "data_root")
 # the second for its usual model only.
 _DATA_DEFAULTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "digits": ({}, {"units": 40, "gain": 5.0}),
-    "breastmnist": (
-        {"epochs": 50, "batch_size": 128, "lr": 1e-3},
-        {"units": 19, "gain": 1.0},
-    ),
+    "breastmnist": ({"epochs": 50, "batch_size": 128, "lr": 1e-3}, {"units": 19, "gain": 1.0}),
 }
 
 
-def _gradients(
-    default: Any, help: str, allowed: Range | None = None, *, metavar: str | None = None
-) -> Any:
-    """An option of training by gradients, which a model in closed form does not have."""
-    return option(default, help, allowed, metavar=metavar, by_gradient=True)
+# An option of training by gradients, which a model in closed form does not have.
+_gradients = partial(option, by_gradient=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -293,12 +288,9 @@ def read_toml(path: Any) -> dict[str, Any]:
     """
     try:
         text = path.read_text(encoding="utf-8")
+        values = parse_toml(text)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not a TOML file: {error}") from None
-    try:
-        values = parse_toml(text)
     except ValueError as error:
         raise ConfigError(f"{path}: not a TOML file: {error}") from None
     # "about" describes a recipe.

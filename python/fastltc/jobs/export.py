@@ -12,6 +12,7 @@ from fastltc.exporting.errors import ExportError
 from fastltc.jobs.models import ConvNCP
 from fastltc.jobs.models.backbones import Backbone
 from fastltc.jobs.models.parts import diagonal
+from fastltc.jobs.options import one_of
 from fastltc.jobs.run import Run
 from fastltc.nn import LTC, CfC
 from fastltc.runtime.model import Model
@@ -73,10 +74,7 @@ def _parts(path: Path, model: Any, layer: str | None) -> list[Part]:
                 f"Its liquid part can: {known or 'it has none'}. What comes before it, as "
                 "convolutions, has to be computed by other means"
             ) from None
-    if layer not in liquid:
-        raise ExportError(
-            f"layer: expected one of {', '.join(liquid) or '(this model has none)'}, got {layer!r}"
-        )
+    one_of(liquid or ("(this model has none)",)).check("layer", layer, ExportError)
     if not isinstance(model, _ENDS_LIQUID) or model.gain == 1.0:
         return describe_parts(liquid[layer], layer)
     gains = torch.full((liquid[layer].output_size,), model.gain)

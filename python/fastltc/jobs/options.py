@@ -19,11 +19,18 @@ class Range(NamedTuple):
     holds: Callable[[Any], bool]
     names: tuple[str, ...] = ()
 
+    def check(self, name: str, value: Any, error: type[ValueError] = ValueError) -> None:
+        """Raises ``error``, which names the option, where a value is out of the range."""
+        if not self.holds(value):
+            raise error(f"{name}: expected {self.expected}, got {value!r}")
 
+
+AT_LEAST_2 = Range("at least 2", lambda value: value >= 2)
 COUNT = Range("at least 1", lambda value: value >= 1)
 ABOVE_0 = Range("a finite number above 0", lambda value: 0 < value < float("inf"))
 FROM_0 = Range("a finite number from 0", lambda value: 0 <= value < float("inf"))
 SHARE = Range("a number from 0 below 1", lambda value: 0 <= value < 1)
+ABOVE_0_TO_1 = Range("above 0 up to 1", lambda value: 0 < value <= 1)
 PROBABILITY = Range("a number from 0 to 1", lambda value: 0 <= value <= 1)
 SEED = Range("0 to 2**32 - 1", lambda value: 0 <= value < 2**32)
 
@@ -31,6 +38,11 @@ SEED = Range("0 to 2**32 - 1", lambda value: 0 <= value < 2**32)
 def one_of(names: Collection[str]) -> Range:
     """The range of an option that is one of several names."""
     return Range(f"one of {', '.join(names)}", names.__contains__, tuple(names))
+
+
+def between(least: int, most: int) -> Range:
+    """The range of an option that is a number within bounds, both among them."""
+    return Range(f"{least} to {most}", lambda value: least <= value <= most)
 
 
 _TYPES: dict[str, tuple[type, ...]] = {
@@ -48,26 +60,26 @@ class Option:
     """What a field says of an option.
 
     Args:
+        default: the value where none is given.
+        help: a line that describes it.
+        allowed: the values that it may have.
+        metavar: what the command line calls its value.
+        usual: the default in words, where the command line names it.
+        by_gradient: whether it is of training by gradients alone.
         name: as in a TOML file; on the command line with dashes.
         declared: its type, of ``str``, ``int``, ``float`` and ``bool``.
         optional: whether None is a value, which leaves it to the data or the model.
-        default: the value where none is given.
-        help: a line that describes it.
-        usual: the default in words, where the command line names it.
-        metavar: what the command line calls its value.
-        allowed: the values that it may have.
-        by_gradient: whether it is of training by gradients alone.
     """
 
-    name: str
-    declared: str
-    optional: bool
     default: Any
     help: str
-    usual: str | None
-    metavar: str | None
-    allowed: Range | None
-    by_gradient: bool
+    allowed: Range | None = None
+    metavar: str | None = None
+    usual: str | None = None
+    by_gradient: bool = False
+    name: str = ""
+    declared: str = ""
+    optional: bool = False
 
     @property
     def flag(self) -> str:
@@ -81,41 +93,27 @@ class Option:
         known = _TYPES[self.declared]
         if not isinstance(value, known) or (isinstance(value, bool) and bool not in known):
             raise error(f"{self.name}: expected {self.declared}, got {value!r}")
-        if self.allowed is not None and not self.allowed.holds(value):
-            raise error(f"{self.name}: expected {self.allowed.expected}, got {value!r}")
+        if self.allowed is not None:
+            self.allowed.check(self.name, value, error)
 
 
-def option(
-    default: Any,
-    help: str,
-    allowed: Range | None = None,
-    *,
-    metavar: str | None = None,
-    usual: str | None = None,
-    by_gradient: bool = False,
-) -> Any:
-    """A field of a dataclass that is an option; the arguments are those of `Option`."""
-    given = {
-        "help": help,
-        "allowed": allowed,
-        "metavar": metavar,
-        "usual": usual,
-        "by_gradient": by_gradient,
-    }
-    return dataclasses.field(default=default, metadata=given)
+def option(default: Any, help: str, allowed: Range | None = None, **given: Any) -> Any:
+    """A field of a dataclass that is an option; the arguments are the first six of `Option`."""
+    declared = Option(default, help, allowed, **given)
+    return dataclasses.field(default=default, metadata={"option": declared})
 
 
 def options_of(declaring: Any) -> dict[str, Option]:
     """The options of a dataclass, or of an object of one, by name and in order."""
     found = {}
     for field in dataclasses.fields(declaring):
-        if "help" in field.metadata:
+        one: Option | None = field.metadata.get("option")
+        if one is not None:
             # A string, as all annotations here are.
-            declared = str(field.type).removesuffix(" | None")
-            given = dict(field.metadata)
-            given["metavar"] = given["metavar"] or _METAVARS.get(declared)
-            optional = declared != field.type
-            found[field.name] = Option(field.name, declared, optional, field.default, **given)
+            kind = str(field.type).removesuffix(" | None")
+            own: dict[str, Any] = {"declared": kind, "optional": kind != field.type}
+            own["metavar"] = one.metavar or _METAVARS.get(kind)
+            found[field.name] = dataclasses.replace(one, name=field.name, **own)
     return found
 
 

@@ -53,6 +53,7 @@ EVALUATION = (
 # The only files that overwriting a run removes.
 _WRITTEN = (CONFIG, METRICS, LOG, BEST, LAST, CURVE, WIRING, GRAPH, EXAMPLES)
 _WRITTEN_PATTERNS = (
+    *_WRITTEN,
     *(name.format("*") for name in EVALUATION),
     f"{TENSORBOARD}/events.out.tfevents.*",
 )
@@ -106,6 +107,8 @@ class Checkpoint:
 
 # What is in its file; it gets its name and its digest there.
 _KEPT = tuple(one.name for one in fields(Checkpoint) if one.name not in ("name", "digest"))
+# Without these it is damaged; the others are younger.
+_ALWAYS = ("config", "classes", "positive", "image_shape", "epoch", "val", "model")
 
 
 def digest_of(content: bytes) -> str:
@@ -145,7 +148,7 @@ class Run:
         run.check_place(overwrite=overwrite)
         run._remove_files()
         run.path.mkdir(parents=True, exist_ok=True)
-        write_json(run.path / CONFIG, config.to_dict())
+        run.write_config(config)
         return run
 
     def check_place(self, *, overwrite: bool) -> None:
@@ -174,9 +177,7 @@ class Run:
 
     def _remove_files(self) -> None:
         self.remove_unfinished()
-        old = [self.path / name for name in _WRITTEN]
-        for pattern in _WRITTEN_PATTERNS:
-            old.extend(self.path.glob(pattern))
+        old = [path for pattern in _WRITTEN_PATTERNS for path in self.path.glob(pattern)]
         for path in (*old, *self._card(), *self._seeds_summary()):
             path.unlink(missing_ok=True)
 
@@ -196,10 +197,10 @@ class Run:
 
     def write_card(self, text: str) -> bool:
         """Writes ``README.md``, unless there is one of the user's; whether it did."""
-        if (self.path / CARD).exists() and not self._card():
-            return False
-        write_bytes(self.path / CARD, text.encode())
-        return True
+        free = bool(self._card()) or not (self.path / CARD).exists()
+        if free:
+            write_bytes(self.path / CARD, text.encode())
+        return free
 
     def _seeds_summary(self) -> list[Path]:
         """``seeds.json`` in the folder above, where it tells of this run."""
@@ -258,21 +259,19 @@ class Run:
     @property
     def complete(self) -> bool:
         """Whether the run came to its end, which is that it is finished and has been tested."""
-        try:
+        with contextlib.suppress(RunError):
             metrics = self.metrics
-        except RunError:
-            return False
-        return metrics.get("status") == "finished" and metrics.get("test") is not None
+            return metrics.get("status") == "finished" and metrics.get("test") is not None
+        return False
 
     def append_log(self, record: Mapping[str, Any]) -> None:
         """Adds one line to ``log.jsonl``."""
-        with open(self.path / LOG, "a", encoding="utf-8") as file:
-            file.write(json.dumps(record, allow_nan=False) + "\n")
+        with open(self.path / LOG, "ab") as file:
+            file.write(_lines([record]))
 
     def write_log(self, records: Sequence[Mapping[str, Any]]) -> None:
         """Writes ``log.jsonl`` anew, with these records."""
-        lines = [json.dumps(record, allow_nan=False) + "\n" for record in records]
-        write_bytes(self.path / LOG, "".join(lines).encode())
+        write_bytes(self.path / LOG, _lines(records))
 
     def write_config(self, config: TrainConfig) -> None:
         """Writes ``config.json`` anew."""
@@ -352,33 +351,17 @@ class Run:
                 )
             config = TrainConfig.from_dict(content["config"])
             shape = tuple(int(size) for size in content["image_shape"])
-            kind = KINDS[len(shape)]
             # The weights come from the checkpoint, not from their publisher.
             options = {**config.model_options(), "pretrained": None}
-            model = build_model(
-                config.model or default_model(kind),
-                config.model_shape(shape),
-                len(content["classes"]),
-                **options,
-            )
+            kind = config.model or default_model(KINDS[len(shape)])
+            classes = tuple(content["classes"])
+            model = build_model(kind, config.model_shape(shape), len(classes), **options)
             model.load_state_dict(content["model"])
             target = find_device(config.device if device is None else device)
-            checkpoint = Checkpoint(
-                config=config,
-                classes=tuple(content["classes"]),
-                positive=content["positive"],
-                image_shape=shape,
-                epoch=content["epoch"],
-                val=content["val"],
-                model=model.to(target).eval(),
-                features=tuple(content.get("features", ())),
-                time_unit=content.get("time_unit", 0.0),
-                multilabel=content.get("multilabel", False),
-                splits=content.get("splits", {}),
-                training=content.get("training"),
-                name=name,
-                digest=digest_of(packed),
-            )
+            held = {key: content[key] for key in _KEPT if key in content or key in _ALWAYS}
+            held |= {"config": config, "classes": classes, "image_shape": shape, "name": name}
+            held |= {"features": tuple(held.get("features", ())), "digest": digest_of(packed)}
+            return Checkpoint(**{**held, "model": model.to(target).eval()})
         except (RunError, DeviceError):
             raise
         except KeyError as error:
@@ -387,7 +370,11 @@ class Run:
             raise RunError(f"{path}: {error}") from None
         except (TypeError, ValueError, RuntimeError, AttributeError) as error:
             raise RunError(f"{path}: damaged checkpoint: {error}") from None
-        return checkpoint
+
+
+def _lines(records: Sequence[Mapping[str, Any]]) -> bytes:
+    """JSON, a line for each."""
+    return "".join(json.dumps(record, allow_nan=False) + "\n" for record in records).encode()
 
 
 def _pack(checkpoint: Checkpoint) -> bytes:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
+from fastltc.nn.checks import check_dense
 from fastltc.nn.resets import packed_resets
 from fastltc.nn.sequence_layer import SequenceLayer
 from fastltc.nn.timespans import check_packed_timespans, layer_lengths
@@ -106,6 +107,8 @@ class Bidirectional(nn.Module):
             raise ValueError(f"hx: expected a state for each direction, got {len(states)} of them")
         if isinstance(input, PackedSequence):
             return self._forward_packed(input, states, timespans, lengths, resets)
+        if isinstance(input, Tensor):
+            check_dense("input", input)
         there, forward_hn = self.forward_layer(input, states[0], timespans, lengths, resets)
         batched = input.dim() == 3
         turned = batched and not self.batch_first

@@ -310,7 +310,15 @@ class CfCCell(ClosedForm):
                 f"{name}: expected a module with a weight, which the mask needs, got "
                 f"{type(head).__name__}"
             )
-        return F.linear(z, torch.where(mask != 0, weight, 0), head.bias)
+        try:
+            masked = torch.where(mask != 0, weight, 0)
+        except NotImplementedError:
+            raise TypeError(
+                f"{name}: expected a weight that a mask can be put on, got "
+                f"{type(weight).__name__}; leave ff1 and ff2 out (of torchao's quantize_, by its "
+                "filter_fn)"
+            ) from None
+        return F.linear(z, masked, head.bias)
 
     def _mask(self, thorough: bool = True) -> Tensor | None:
         """Return the mask, if there is one, whose entries are 0 and 1; see SynapseCache.current."""

@@ -5,9 +5,23 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, strided
 
 from fastltc.ops.sequence import HALF_DTYPES
+
+
+def check_dense(name: str, tensor: Tensor) -> None:
+    """Raise TypeError if a tensor is nested, sparse or of a library's own layout.
+
+    The text says how to make it dense.
+    """
+    if tensor.layout is strided and not tensor.is_nested:
+        return
+    if tensor.is_nested:
+        kind, way = "a nested one", f"torch.nested.to_padded_tensor({name}, 0.0) and lengths"
+    else:
+        kind, way = f"one of the layout {tensor.layout}", f"{name}.to_dense()"
+    raise TypeError(f"{name}: expected a dense tensor, got {kind}; give {way}")
 
 
 def check_state(name: str, state: Any, shape: tuple[int, ...], inputs: Tensor) -> Tensor:
@@ -17,6 +31,8 @@ def check_state(name: str, state: Any, shape: tuple[int, ...], inputs: Tensor) -
     """
     if not isinstance(state, Tensor):
         raise TypeError(f"{name}: expected a tensor, got {type(state).__name__}")
+    if state.layout is not strided:
+        check_dense(name, state)
     if state.shape != shape:
         raise ValueError(f"{name}: expected shape {list(shape)}, got {list(state.shape)}")
     if state.device != inputs.device:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fastltc.nn.checks import check_dense
 from fastltc.ops.masked_linear import masked_linear
 from fastltc.ops.synapses import SynapseCache, mask_entries, mask_ones
 
@@ -89,7 +90,11 @@ class MaskedLinear(nn.Module):
 
         Raises:
             ValueError: if the number of inputs is wrong.
+            TypeError: if a dtype or a device is wrong, or the input has a layout that
+                ``torch.nn.functional.linear`` does not take.
         """
+        if input.layout is torch.sparse_coo or (input.is_nested and input.layout is torch.strided):
+            check_dense("input", input)
         if input.dim() == 0 or input.shape[-1] != self.in_features:
             raise ValueError(
                 f"input: expected shape [..., I] with I = {self.in_features}, got "

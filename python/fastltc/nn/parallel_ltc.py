@@ -7,11 +7,11 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, nn, strided
 
 from fastltc._parameters import LTC_MASKS, LTC_PARAMETERS
 from fastltc.nn.changes import compute_parameters, has_own_forward
-from fastltc.nn.checks import check_input_kind, check_state
+from fastltc.nn.checks import check_dense, check_input_kind, check_state
 from fastltc.nn.ltc import LTC
 from fastltc.nn.ltc_weights import LTCWeights
 from fastltc.nn.resets import layer_resets
@@ -193,6 +193,8 @@ class ParallelLTC(LTCWeights):
         gleak = parameters[0]
         assert gleak is not None
         count, neurons = gleak.shape
+        if input.layout is not strided:
+            check_dense("input", input)
         shape = input.shape
         if len(shape) != 4 or shape[0] != count or shape[3] != self.sensory_size:
             raise ValueError(

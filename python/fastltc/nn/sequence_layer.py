@@ -6,11 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, nn, strided
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from fastltc.nn.changes import compute_parameters, has_own_forward, warn_of_steps
-from fastltc.nn.checks import check_state
+from fastltc.nn.checks import check_dense, check_state
 from fastltc.nn.lstm_cell import memory_parameters
 from fastltc.nn.resets import layer_resets, packed_resets
 from fastltc.nn.steps import run_steps, some_weight
@@ -63,8 +63,9 @@ class SequenceLayer(nn.Module):
 
         Args:
             input: ``[B, T, I]`` (``[T, B, I]`` with ``batch_first=False``), ``[T, I]`` for one
-                sequence without a batch axis, or a ``PackedSequence``; dtype and device of the
-                parameters (half types: see :func:`fastltc.ops.ltc`). B and T may be 0.
+                sequence without a batch axis, a ``PackedSequence``, or, with ``batch_first``, a
+                nested tensor of the layout ``torch.jagged``; dtype and device of the parameters
+                (half types: see :func:`fastltc.ops.ltc`). B and T may be 0.
             hx: initial state, ``[B, N]`` (``[N]`` for one sequence), zeros by default; a pair of
                 them, state and memory, with ``mixed_memory``. For a ``PackedSequence``, in the
                 original order of the samples.
@@ -73,15 +74,17 @@ class SequenceLayer(nn.Module):
                 ``(B, T, N)``, where B may be 1 for all samples. The axes of batch and time stand
                 as in the input: ``(T, B)`` with ``batch_first=False``. For one sequence ``(T,)``,
                 ``(T, 1)`` or ``(T, N)``. For a ``PackedSequence`` either of these in the original
-                order of the samples, or another packed in the same way. 0 holds the state of an LTC
-                without mixed memory.
+                order of the samples, or another packed in the same way; for a nested tensor ``(B,
+                T)`` or ``(B, T, N)`` padded to its longest sample, or nested as it is. 0 holds the
+                state of an LTC without mixed memory.
             lengths: valid steps of each sample, B integers from 0 to T (one for one sequence), T
                 by default. From ``t = lengths[b]`` on the state is held and the output is 0.
             resets: steps before which the state of a sample, with ``mixed_memory`` both of the
                 pair, is set to ``hx`` again, bool, none by default: ``[B, T]``, as in the input
                 ``[T, B]`` with ``batch_first=False`` and ``[T]`` for one sequence. For a
                 ``PackedSequence`` this in the original order of the samples, or packed in the
-                same way. A rollout of many episodes is so one call; the gradient of ``hx`` is the
+                same way; for a nested tensor padded or nested as it is. A rollout of many episodes
+                is so one call; the gradient of ``hx`` is the
                 sum over all its episodes.
 
         Returns:
@@ -89,7 +92,7 @@ class SequenceLayer(nn.Module):
             ``return_sequences``; and the state after the last valid step, ``[B, N]``, or a pair
             with ``mixed_memory``. For one sequence without the batch axis. For a
             ``PackedSequence`` the output is packed in the same way, and the rest stands in the
-            original order of the samples.
+            original order of the samples. For a nested tensor the output is nested.
 
         Raises:
             ValueError: if a shape or a length is wrong, or a time step is negative or not finite
@@ -102,6 +105,8 @@ class SequenceLayer(nn.Module):
             raise TypeError(
                 f"input: expected a tensor or PackedSequence, got {type(input).__name__}"
             )
+        if input.layout is not strided or input.is_nested:
+            return self._forward_nested(input, hx, timespans, lengths, resets)
         shape, batch_first = input.shape, self.batch_first
         inputs, neurons = self._inputs_and_neurons()
         dim = len(shape)
@@ -258,6 +263,51 @@ class SequenceLayer(nn.Module):
             return unsort(output), hn
         output = pack_padded_sequence(output.transpose(0, 1), lengths).data
         return PackedSequence(output, batch_sizes, sorted_indices, unsorted_indices), hn
+
+    def _forward_nested(
+        self, nested: Tensor, hx: Any, timespans: Any, lengths: Any, resets: Any
+    ) -> tuple[Any, Any]:
+        if nested.layout is not torch.jagged:
+            check_dense("input", nested)
+        inputs, _ = self._inputs_and_neurons()
+        if not self.batch_first:
+            raise ValueError("input: expected batch_first=True with a nested tensor, got False")
+        if lengths is not None:
+            raise ValueError("lengths: expected None with a nested tensor, which has its own")
+        valid = _jagged_lengths("input", nested)
+        if nested.dim() != 3 or nested.shape[2] != inputs:
+            raise ValueError(
+                f"input: expected a nested tensor of shape [B, T, I] with I = {inputs} features, "
+                f"got {list(nested.shape)}"
+            )
+        if isinstance(timespans, Tensor) and timespans.layout is torch.jagged:
+            if not torch.equal(_jagged_lengths("timespans", timespans), valid):
+                raise ValueError("timespans: expected as many steps as the input, got others")
+            timespans = torch.nested.to_padded_tensor(timespans, 0.0)
+        if isinstance(resets, Tensor) and resets.layout is torch.jagged:
+            if not torch.equal(_jagged_lengths("resets", resets), valid):
+                raise ValueError("resets: expected as many steps as the input, got others")
+            if resets.dtype != torch.bool:
+                raise TypeError(f"resets: expected torch.bool, got {resets.dtype}")
+            resets = torch.nested.to_padded_tensor(resets.to(torch.uint8), 0).to(torch.bool)
+        x = torch.nested.to_padded_tensor(nested, 0.0)
+        output, hn = self.forward(x, hx, timespans, valid, resets)
+        if self.return_sequences:
+            steps = torch.arange(x.shape[1], device=x.device) < valid.unsqueeze(1)
+            offsets = nested.offsets()  # type: ignore[attr-defined]
+            output = torch.nested.nested_tensor_from_jagged(output[steps], offsets)
+        return output, hn
+
+
+def _jagged_lengths(name: str, nested: Tensor) -> Tensor:
+    """Return the steps of each sample of a nested tensor whose axis 1 is that of time."""
+    values: Any = nested
+    if values._ragged_idx != 1 or values.lengths() is not None:
+        raise ValueError(
+            f"{name}: expected a contiguous nested tensor whose axis 1 is that of time, got shape "
+            f"{list(nested.shape)}; call contiguous()"
+        )
+    return values.offsets().diff()
 
 
 def _each(state: Any, change: Callable[[Tensor], Tensor]) -> Any:

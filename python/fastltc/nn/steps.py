@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, nn, strided
 
-from fastltc.nn.checks import check_input_kind, check_state
+from fastltc.nn.checks import check_dense, check_input_kind, check_state
 from fastltc.nn.timespans import cell_timespans
 from fastltc.ops.errors import check_lengths_and_timespans, check_timespan_values
 from fastltc.ops.sequence import Sequences
@@ -32,6 +32,8 @@ def run_step(
     input_name, state_name, time_name = names
     if not isinstance(input, Tensor):
         raise TypeError(f"{input_name}: expected a tensor, got {type(input).__name__}")
+    if input.layout is not strided:
+        check_dense(input_name, input)
     inputs, neurons = cell._inputs_and_neurons()
     if input.dim() != 2 or input.shape[1] != inputs:
         raise ValueError(

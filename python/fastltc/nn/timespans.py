@@ -6,9 +6,10 @@ import math
 from numbers import Real
 
 import torch
-from torch import Tensor
+from torch import Tensor, strided
 from torch.nn.utils.rnn import PackedSequence
 
+from fastltc.nn.checks import check_dense
 from fastltc.ops.sequence import HALF_DTYPES
 
 
@@ -33,6 +34,8 @@ def _constant(name: str, seconds: float, batch: int, time: int, like: Tensor) ->
 
 def timespans_like(name: str, timespans: Tensor, like: Tensor) -> Tensor:
     """Return them in the dtype of the sums; time stamps often come as float64 or integers."""
+    if timespans.layout is not strided:
+        check_dense(name, timespans)
     if timespans.dtype == torch.bool or timespans.dtype.is_complex:
         raise TypeError(f"{name}: expected a real dtype, got {timespans.dtype}")
     if timespans.device != like.device:
@@ -139,6 +142,7 @@ def layer_lengths(
         raise TypeError(
             f"lengths: expected a tensor or list of integers, got {type(lengths).__name__}"
         ) from None
+    check_dense("lengths", lengths)
     if lengths.numel() and (
         lengths.dtype == torch.bool or lengths.is_floating_point() or lengths.is_complex()
     ):

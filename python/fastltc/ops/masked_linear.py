@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any
 
 import torch
@@ -256,14 +257,17 @@ def _product(
     entries: Tensor,
     by_entries: bool | None,
 ) -> Tensor:
+    if x.is_nested or x.layout is not torch.strided:
+        return F.linear(x, weight * mask, bias)  # which knows some of them
     flat = x.dim() == 2
-    batch = x.shape[0] if flat else x.shape[:-1].numel()
+    batch = x.shape[0] if flat else math.prod(x.shape[:-1])
     if by_entries is None:
         by_entries = _chosen(batch, entries, x, weight)
-    # The dense product has all derivatives.
-    if not torch.compiler.is_compiling() and (
-        torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
-    ):
+    if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
+        if torch.onnx.is_in_onnx_export():
+            by_entries = False
+    elif torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
+        # The dense product has all derivatives.
         by_entries = False
     if not by_entries:
         if not torch._C._is_any_autocast_enabled():

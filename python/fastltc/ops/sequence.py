@@ -32,6 +32,7 @@ from fastltc.ops.gradients import (
     save_arguments,
     save_for_second_derivatives,
 )
+from fastltc.ops.onnx_export import check_translations, writes_steps
 
 load_operators()
 
@@ -56,6 +57,19 @@ def _widened(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_widened(entry) for entry in value]
     return value.float() if isinstance(value, Tensor) and value.dtype in HALF_DTYPES else value
+
+
+def _not_empty(argument: Any, x: Tensor) -> Any:
+    """Return a list with something in it, or the argument as it is; see :func:`is_none`."""
+    return [x.new_empty(0)] if isinstance(argument, (list, tuple)) and not argument else argument
+
+
+def is_none(tensors: Sequence[Tensor]) -> bool:
+    """Whether a list is none: also one tensor without elements.
+
+    AOTInductor calls operators with None in the place of an empty list.
+    """
+    return not tensors or (len(tensors) == 1 and 0 in tensors[0].shape)
 
 
 def _new_sequence(x: Tensor, channels: int, time_major: bool) -> Tensor:
@@ -122,7 +136,9 @@ class SequenceOperator:
         self, x: Tensor, h0: Tensor | None, timespans: Tensor | None, *rest: Any
     ) -> tuple[Tensor, Tensor, Tensor]:
         check_same_device(self.forward, x, (x, h0, timespans, *rest), self._names)
+        check_translations()
         _, _, parameters, memory, *own, return_sequences, time_major, save_states = rest
+        memory = () if is_none(memory) else memory
         batch, time, _ = x.shape
         neurons, outputs, kept = self._sizes(x, timespans, parameters, memory, *own)
         if return_sequences:
@@ -213,6 +229,10 @@ class SequenceOperator:
             needs_grad,
         )
         if tracing or torch.compiler.is_compiling():
+            if writes_steps(x):
+                return self.reference(arguments[:-2])
+            if not tracing and torch.compiler.is_exporting():
+                arguments = tuple(_not_empty(argument, x) for argument in arguments)
             output, hn, _ = self.forward(*arguments)
             return output, hn
         if forward_ad._current_level >= 0:

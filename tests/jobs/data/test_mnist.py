@@ -76,7 +76,7 @@ def test_damaged_files(tmp_path: Path, small: dict[str, np.ndarray]) -> None:
     with pytest.raises(DataError, match=r"t10k-labels-idx1-ubyte.gz: unreadable or damaged"):
         load_data("mnist", tmp_path)
     path.write_bytes(gzip.compress(b"other"))
-    with pytest.raises(DataError, match="damaged or another version of t10k-labels-idx1-ubyte"):
+    with pytest.raises(DataError, match=r"damaged or another version.*t10k-labels-idx1-ubyte"):
         load_data("mnist", tmp_path)
     path.unlink()
     with pytest.raises(DataError, match=r"t10k-labels-idx1-ubyte.gz not found. Looked for") as text:
@@ -88,7 +88,7 @@ def test_a_damaged_npz(tmp_path: Path, small: dict[str, np.ndarray]) -> None:
     arrays = {mnist._NPZ_KEYS[kind]: values.copy() for kind, values in small.items()}
     arrays["x_test"][3, 4, 5] ^= 1
     np.savez(tmp_path / "mnist.npz", **arrays)
-    with pytest.raises(DataError, match="damaged or another version of t10k-images"):
+    with pytest.raises(DataError, match=r"mnist.npz: damaged or another version.*t10k-images"):
         load_data("mnist", tmp_path)
     arrays["x_test"][3, 4, 5] ^= 1
     del arrays["y_test"]

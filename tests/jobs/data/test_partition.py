@@ -78,7 +78,7 @@ def test_fixed_examples_stay_and_count() -> None:
         (["a"] * 9 + ["b"] * 9, {"groups": [0] * 9 + [1, 2] * 4 + [1]}, "has 1 groups"),
         (["a", "b"] * 9, {"shares": (0.7, 0.2, 0.2)}, "shares: expected three numbers"),
         (["a", "b"] * 9, {"shares": (float("nan"), 0.5, 0.5)}, "shares: expected three numbers"),
-        (["a", "b"] * 9, {"seed": -1}, "seed: expected a number from 0, got -1"),
+        (["a", "b"] * 9, {"seed": -1}, "seed: expected a finite number from 0, got -1"),
         (["a", "b"] * 9, {"shares": (1.2, -0.2, 0.0)}, "shares: expected three numbers"),
     ],
 )

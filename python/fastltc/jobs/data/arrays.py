@@ -75,15 +75,13 @@ def load_npz(path: Path, options: DataOptions) -> DataSet:
     layout = next((pair for pair in _LAYOUTS if pair[0].format("train") in arrays), None)
     if layout is not None:
         for split in SPLITS:
-            names = [part.format(split) for part in layout]
-            if split == "val" and names[0] not in arrays:
-                continue
-            read[split] = _read(path, arrays, names[0], names[1], f"{split}_timespans")
+            inputs, labels = (part.format(split) for part in layout)
+            if split != "val" or inputs in arrays:
+                read[split] = _read(path, arrays, inputs, labels, f"{split}_timespans")
         if "val" not in read:
             train = read["train"]
             where, how = _partition(train.labels, (0.9, 0.1, 0.0), options.split_seed)
-            for split in ("train", "val"):
-                read[split] = _take(train, where == split)
+            read |= {split: train.take(where == split) for split in ("train", "val")}
             remarks = (f"validation: 10 % of the training examples, {how}",)
     elif whole is not None:
         everything = _read(path, arrays, whole[0], whole[1], "timespans")
@@ -92,7 +90,7 @@ def load_npz(path: Path, options: DataOptions) -> DataSet:
             remarks = (WHOLE,)
         else:
             where, how = _partition(everything.labels, SHARES, options.split_seed)
-            read = {split: _take(everything, where == split) for split in SPLITS}
+            read = {split: everything.take(where == split) for split in SPLITS}
             remarks = (f"split 70/10/20 here, {how}",)
     else:
         raise DataError(
@@ -104,11 +102,10 @@ def load_npz(path: Path, options: DataOptions) -> DataSet:
         listed = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
         raise DataError(f"{path}: the splits have different shapes: {listed}")
     largest = max(int(split.labels.max(initial=0)) for split in read.values())
-    classes = _classes(path, arrays, largest + 1)
     return check_splits(
         DataSet(
             name=f"npz:{path}",
-            classes=classes,
+            classes=_classes(path, arrays, largest + 1),
             splits={name: read[name] for name in SPLITS},
             source=str(path),
             remarks=remarks,
@@ -127,11 +124,6 @@ def _partition(
     # A sequence has many classes, and its rows must stay together.
     found = partition(["sequence"] * len(labels), shares, seed)
     return np.array(found), f"whole sequences, not stratified, seed {seed}"
-
-
-def _take(split: Split, chosen: NDArray[np.bool_]) -> Split:
-    times = None if split.timespans is None else split.timespans[chosen]
-    return Split(split.inputs[chosen], split.labels[chosen], times)
 
 
 def _read(
@@ -202,7 +194,7 @@ def _inputs(path: Path, name: str, values: NDArray[Any], *, series: bool) -> NDA
     if values.dtype == np.uint8:
         return np.ascontiguousarray(values)
     pixels = np.ascontiguousarray(values, dtype=np.float32)
-    if not np.isfinite(pixels).all() or pixels.min(initial=0) < 0 or pixels.max(initial=0) > 1:
+    if not ((pixels >= 0) & (pixels <= 1)).all():
         raise DataError(
             f"{path}: {name}: expected uint8, or numbers in [0, 1], got {values.dtype} from "
             f"{values.min():g} to {values.max():g}"

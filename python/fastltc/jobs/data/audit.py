@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from ..defaults import NEAR_BITS
 from ..errors import DataError
+from ..options import between
 from .audit_report import KINDS, Cluster, Exposure, Item, Report
 from .images import eight_bits, in_mode, is_grey, open_picture
 from .partition import partition
@@ -74,7 +75,7 @@ def with_ids(items: Sequence[Item], path: Path) -> list[Item]:
     missing = [item.name for item in items if item.name not in known]
     if missing:
         raise DataError(f"{path}: no content id for {missing[0]} and {len(missing) - 1} others")
-    return [replace(item, content=known[item.name], path=None) for item in items]
+    return [replace(item, content=known[item.name]) for item in items]
 
 
 def audit(items: Sequence[Item], *, near_bits: int | None = NEAR_BITS) -> Report:
@@ -165,16 +166,13 @@ def _exposures(items: Sequence[Item], clusters: Sequence[Cluster]) -> tuple[Expo
                         found.add((index, against))
         if kind != "group":
             surer |= found
+
+    def place(key: tuple[str, str, str, str]) -> tuple[Any, ...]:
+        return KINDS.index(key[0]), -SPLITS.index(key[1]), *key[2:]
+
     return tuple(
-        Exposure(kind, split, label, len(found), totals[split, label], against)
-        for (kind, split, label, against), found in sorted(
-            counts.items(),
-            key=lambda entry: (
-                KINDS.index(entry[0][0]),
-                -SPLITS.index(entry[0][1]),
-                *entry[0][2:],
-            ),
-        )
+        Exposure(*key[:3], len(counts[key]), totals[key[1:3]], key[3])
+        for key in sorted(counts, key=place)
     )
 
 
@@ -192,10 +190,8 @@ def fix(items: Sequence[Item], *, near_bits: int | None = NEAR_BITS) -> list[Ite
     splits: dict[int, set[str]] = defaultdict(set)
     for item, component in zip(items, components, strict=True):
         splits[component].add(item.split)
-    fixed = [
-        item.split if len(splits[component]) == 1 else None
-        for item, component in zip(items, components, strict=True)
-    ]
+    held = (splits[component] for component in components)
+    fixed = [next(iter(own)) if len(own) == 1 else None for own in held]
     shares = [sum(item.split == split for item in items) / len(items) for split in SPLITS]
     labels = [item.label for item in items]
     found = partition(labels, shares, groups=components, fixed=fixed)
@@ -207,11 +203,8 @@ def _check_kept(items: Sequence[Item], found: Sequence[str], components: Sequenc
     before = {(item.split, item.label) for item in items}
     after = {(where, item.label) for item, where in zip(items, found, strict=True)}
     for split, label in sorted(before - after):
-        distinct = {
-            component
-            for item, component in zip(items, components, strict=True)
-            if item.label == label
-        }
+        pairs = zip(items, components, strict=True)
+        distinct = {component for item, component in pairs if item.label == label}
         raise DataError(
             f"class {label!r} cannot be in the {split} split without a leak: its examples are "
             f"{len(distinct)} different ones"
@@ -239,8 +232,8 @@ def _links(
     items: Sequence[Item], near_bits: int | None
 ) -> tuple[dict[str, list[list[int]]], tuple[str, ...]]:
     """Lists of linked items (two or more), by kind; and the kinds that were looked for."""
-    if near_bits is not None and not 0 <= near_bits <= 64:
-        raise DataError(f"near: expected 0 to 64 bits, got {near_bits}")
+    if near_bits is not None:
+        between(0, 64).check("near", near_bits, DataError)
     links: dict[str, list[list[int]]] = {}
     checked = []
     contents: list[Hashable] = [_content(item) for item in items]
@@ -285,13 +278,13 @@ def _decoded(item: Item) -> _Picture | None:
     import imagehash
     from PIL import Image
 
+    if not item.visible:
+        return None
     if item.pixels is not None:
         pixels: NDArray[Any] = item.pixels
         image = Image.fromarray(pixels[0] if len(pixels) == 1 else np.moveaxis(pixels, 0, -1))
-    elif item.path is not None:
-        image, pixels = picture(item.path)
     else:
-        return None
+        image, pixels = picture(item.file)
     shown = repr((image.mode, image.size, str(pixels.dtype)))
     digest = hashlib.sha256(shown.encode() + pixels.tobytes()).digest()
     grey = image.convert("L")

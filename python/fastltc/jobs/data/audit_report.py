@@ -27,11 +27,12 @@ class Item:
 
     Args:
         name: what reports call it.
-        split: ``train``, ``val`` or ``test``; empty before there is a split.
+        split: ``train``, ``val`` or ``test``; empty where there is none or the source does not say.
         label: its class.
         path: the image file, where there is one.
         pixels: ``[C, H, W]``, uint8, where the image is in memory.
-        content: an id that is equal for equal bytes, where it is known without the file.
+        content: an id that is equal for equal bytes, where it is known without the file, which is
+            then not read.
         group: what must not be in two splits; None or empty where nothing else is of its group.
     """
 
@@ -42,6 +43,17 @@ class Item:
     pixels: NDArray[np.uint8] | None = field(default=None, compare=False)
     content: str | None = None
     group: str | None = None
+
+    @property
+    def file(self) -> Path:
+        """Its image file, where it is known that there is one."""
+        assert self.path is not None
+        return self.path
+
+    @property
+    def visible(self) -> bool:
+        """Whether its picture is in memory or in a file that is to be read."""
+        return self.pixels is not None or (self.path is not None and self.content is None)
 
 
 @dataclass(frozen=True)

@@ -33,13 +33,11 @@ def load_digits() -> DataSet:
     train, val = train_test_split(
         rest, test_size=180, stratify=labels[rest], random_state=SPLIT_SEED
     )
+    whole = Split(images, labels)
     return DataSet(
         name="digits",
         classes=tuple(str(digit) for digit in range(10)),
-        splits={
-            name: Split(images[index], labels[index])
-            for name, index in (("train", train), ("val", val), ("test", test))
-        },
+        splits={"train": whole.take(train), "val": whole.take(val), "test": whole.take(test)},
         source="scikit-learn's load_digits",
         remarks=(
             "the file does not name its writers, so the same hand may be in training and test",

@@ -154,14 +154,14 @@ class _Resuming:
         shutil.copyfile(self.part, output_file)
 
 
-def verify(path: Path, checksum: str, url: str) -> bytes:
-    """The content of a file that must have a checksum, ``md5:...`` or ``sha256:...``.
+def verify(path: Path, checksum: str, url: str, content: bytes | None = None) -> None:
+    """Makes sure that a file, or its unpacked ``content``, has an md5 or sha256 (``md5:...``).
 
     Raises:
         DataError: it cannot be read, or is another file.
     """
     try:
-        content = path.read_bytes()
+        content = path.read_bytes() if content is None else content
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
     kind, expected = checksum.split(":")
@@ -171,4 +171,3 @@ def verify(path: Path, checksum: str, url: str) -> bytes:
             f"{path}: damaged or another version: expected {kind} {expected}, got {found} "
             f"({len(content):,} bytes). Remove it and get it again from {url}"
         )
-    return content

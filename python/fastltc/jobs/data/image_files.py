@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ import numpy as np
 from ..defaults import SHARES
 from ..errors import DataError
 from .audit import shared_groups
+from .audit_report import Item
 from .images import is_grey, opened_picture, read_image
 from .options import DataOptions
 from .partition import partition
@@ -30,26 +31,6 @@ from .tables import (
 
 # Sides of images that come in several sizes, where none is asked for.
 DEFAULT_SIZE = 64
-
-
-@dataclass(frozen=True)
-class Listed:
-    """One image that a folder or a table names.
-
-    Args:
-        name: as the folder or the table has it.
-        path: the file.
-        label: its class.
-        split: ``train``, ``val`` or ``test``; None where the source does not say.
-        group: what must not be in two splits; None where the source does not say: it is then a
-            group of its own.
-    """
-
-    name: str
-    path: Path
-    label: str
-    split: str | None = None
-    group: str | None = None
 
 
 def image_suffixes() -> frozenset[str]:
@@ -73,7 +54,7 @@ def images_in(folder: Path) -> list[Path]:
     )
 
 
-def list_folder(root: Path) -> list[Listed]:
+def list_folder(root: Path) -> list[Item]:
     """The images of ``ROOT/CLASS/...`` or of ``ROOT/train/CLASS/...``, ``ROOT/test/CLASS/...``.
 
     Classes may hold folders of their own. Hidden files and folders (their names start with a
@@ -99,7 +80,7 @@ def list_folder(root: Path) -> list[Listed]:
         if doubled:
             raise DataError(f"{root}: holds two folders for the {doubled[0]} split")
         return [
-            replace(item, split=word)
+            replace(item, split=word or "")
             for folder, word in words.items()
             for item in _classes(root, folder)
         ]
@@ -115,8 +96,8 @@ def _folders(root: Path) -> list[Path]:
         raise DataError(f"{root}: cannot be read: {error.strerror}") from None
 
 
-def _classes(root: Path, folder: Path) -> list[Listed]:
-    found: list[Listed] = []
+def _classes(root: Path, folder: Path) -> list[Item]:
+    found: list[Item] = []
     folders = _folders(folder)
     if not folders:
         raise DataError(f"{folder}: expected a folder per class, found none")
@@ -126,7 +107,7 @@ def _classes(root: Path, folder: Path) -> list[Listed]:
             raise DataError(f"{kind}: class {kind.name!r} is empty: no image of a known type in it")
         for path in files:
             _check_name(path)
-        found.extend(Listed(path.relative_to(root).as_posix(), path, kind.name) for path in files)
+            found.append(Item(path.relative_to(root).as_posix(), "", kind.name, path))
     return found
 
 
@@ -139,7 +120,7 @@ def _check_name(path: Path) -> None:
         raise DataError(f"{shown}: the name of this file is not UTF-8; rename it") from None
 
 
-def list_table(path: Path, options: DataOptions, split: str | None = None) -> list[Listed]:
+def list_table(path: Path, options: DataOptions, split: str = "") -> list[Item]:
     """The images of a CSV file, or of ``train.csv``, ``val.csv`` and ``test.csv`` in a folder.
 
     Names are relative to ``options.data_root`` where it is given, else to the folder of the table.
@@ -148,7 +129,7 @@ def list_table(path: Path, options: DataOptions, split: str | None = None) -> li
     Args:
         path: the file or the folder.
         options: names of the columns, and the folder of the images.
-        split: that of all rows of the file; None where a column says it, or nothing does.
+        split: that of all rows of the file; empty where a column says it, or nothing does.
 
     Raises:
         DataError: a file or a column is missing, or a cell means nothing; the text names it.
@@ -169,7 +150,7 @@ def list_table(path: Path, options: DataOptions, split: str | None = None) -> li
     return listed
 
 
-def _rows(table: Table, options: DataOptions, split: str | None) -> list[Listed]:
+def _rows(table: Table, options: DataOptions, split: str) -> list[Item]:
     files = table.need(
         options.file_column,
         FILE_NAMES,
@@ -178,13 +159,12 @@ def _rows(table: Table, options: DataOptions, split: str | None) -> list[Listed]
     )
     labels = table.need(options.label_column, LABEL_NAMES, "classes", "--label-column")
     table.classes(labels)
-    where: list[str | None] = [split] * len(table.rows)
-    if split is None:
-        place = table.find(options.split_column, SPLIT_NAMES, "splits", "--split-column")
-        if place is not None:
-            where = [*table.splits(place)]
-    usual = () if split is None else GROUP_NAMES
-    groups = table.find(options.group_column, usual, "groups", "--group-column")
+    where = [split] * len(table.rows)
+    if not split:
+        place = table.find(options.split_column, SPLIT_NAMES, "--split-column")
+        where = where if place is None else table.splits(place)
+    usual = GROUP_NAMES if split else ()
+    groups = table.find(options.group_column, usual, "--group-column")
     root = table.path.parent if options.data_root is None else Path(options.data_root).expanduser()
     listed = []
     for line, row, of in zip(table.lines, table.rows, where, strict=True):
@@ -193,11 +173,11 @@ def _rows(table: Table, options: DataOptions, split: str | None) -> list[Listed]
             raise DataError(f"{table.path}, line {line}: column {missing!r} is empty")
         # An empty cell names no group.
         group = (row[groups] or None) if groups is not None else None
-        listed.append(Listed(row[files], root / row[files], row[labels], of, group))
+        listed.append(Item(row[files], of, row[labels], root / row[files], group=group))
     return listed
 
 
-def group_by_pattern(listed: Sequence[Listed], pattern: str) -> list[Listed]:
+def group_by_pattern(listed: Sequence[Item], pattern: str) -> list[Item]:
     """Groups by a regular expression in the name of the file: its first group, else all of it.
 
     Raises:
@@ -218,8 +198,8 @@ def group_by_pattern(listed: Sequence[Listed], pattern: str) -> list[Listed]:
 
 
 def complete_splits(
-    listed: Sequence[Listed], seed: int, source: str
-) -> tuple[list[Listed], tuple[str, ...]]:
+    listed: Sequence[Item], seed: int, source: str
+) -> tuple[list[Item], tuple[str, ...]]:
     """Makes the splits that the source lacks, and says so.
 
     Without any, 70/10/20; without validation, 10 % of the training images; without test images
@@ -232,12 +212,12 @@ def complete_splits(
     present = {item.split for item in listed}
     grouped = any(item.group is not None for item in listed)
 
-    def allotted(items: Sequence[Listed], shares: Sequence[float]) -> list[Listed]:
+    def allotted(items: Sequence[Item], shares: Sequence[float]) -> list[Item]:
         groups = [item.group for item in items] if grouped else None
         found = partition([item.label for item in items], shares, seed, groups)
         return [replace(item, split=where) for item, where in zip(items, found, strict=True)]
 
-    if present == {None}:
+    if present == {""}:
         return allotted(listed, SHARES), (f"split 70/10/20 here, stratified, seed {seed}",)
     for name in ("train", "test"):
         if name not in present:
@@ -252,14 +232,15 @@ def complete_splits(
     return allotted(train, (0.9, 0.1, 0.0)) + rest, (remark,)
 
 
-def load_listed(listed: Sequence[Listed], options: DataOptions, name: str, source: str) -> DataSet:
+def load_listed(listed: Sequence[Item], options: DataOptions, name: str) -> DataSet:
     """Reads all images into memory, as uint8.
 
     Raises:
         DataError: a file is missing or damaged, a split is empty or has one class only, or grey
             and coloured images are mixed and ``options.channels`` does not say what to make of it.
     """
-    whole = options.whole and all(item.split is None for item in listed)
+    source = name.partition(":")[2]
+    whole = options.whole and not any(item.split for item in listed)
     remarks: tuple[str, ...] = (WHOLE,)
     if not whole:
         listed, remarks = complete_splits(listed, options.split_seed, source)
@@ -270,36 +251,27 @@ def load_listed(listed: Sequence[Listed], options: DataOptions, name: str, sourc
         }
         remarks = tuple(filter(None, (*remarks, shared_groups(groups))))
     classes = class_names({item.label for item in listed})
-    labels = {item: classes.index(item.label) for item in listed}
     shape, shape_remarks = _common_shape(listed, options)
     splits = {}
     for split in SPLITS[:1] if whole else SPLITS:
         items = [item for item in listed if whole or item.split == split]
         images = np.empty((len(items), *shape), dtype=np.uint8)
         for index, item in enumerate(items):
-            pixels = read_image(item.path, shape, grey_as_colour=options.channels == 3).pixels
+            pixels = read_image(item.file, shape, grey_as_colour=options.channels == 3).pixels
             images[index] = np.rint(pixels * np.float32(255)).astype(np.uint8)
         splits[split] = Split(
             images,
-            np.array([labels[item] for item in items], dtype=np.int64),
+            np.array([classes.index(item.label) for item in items], dtype=np.int64),
             names=tuple(str(item.path) for item in items),
         )
     if whole:
         splits = dict.fromkeys(SPLITS, splits["train"])
-    return check_splits(
-        DataSet(
-            name=name,
-            classes=classes,
-            splits=splits,
-            source=source,
-            remarks=(*remarks, *shape_remarks),
-            whole=whole,
-        )
-    )
+    remarks = (*remarks, *shape_remarks)
+    return check_splits(DataSet(name, classes, splits, source, remarks=remarks, whole=whole))
 
 
 def _common_shape(
-    listed: Sequence[Listed], options: DataOptions
+    listed: Sequence[Item], options: DataOptions
 ) -> tuple[tuple[int, int, int], tuple[str, ...]]:
     """The shape to read all images in: what is asked for, else what they share."""
     remarks: tuple[str, ...] = ()
@@ -307,9 +279,9 @@ def _common_shape(
     # An image of each kind, coloured or grey.
     kinds: dict[bool, Path] = {}
     for item in listed:
-        size, coloured = _peek(item.path)
+        size, coloured = _peek(item.file)
         sizes.add(size)
-        kinds.setdefault(coloured, item.path)
+        kinds.setdefault(coloured, item.file)
     if options.image_shape is not None:
         _, height, width = options.image_shape
         if sizes != {(width, height)}:
@@ -344,7 +316,7 @@ def _peek(path: Path) -> tuple[tuple[int, int], bool]:
 
 def load_folder(root: Path, options: DataOptions) -> DataSet:
     """``folder:PATH``: a folder per class, with or without ``train``, ``val`` and ``test``."""
-    return load_listed(list_folder(root), options, f"folder:{root}", str(root))
+    return load_listed(list_folder(root), options, f"folder:{root}")
 
 
 def is_series(path: Path, options: DataOptions) -> bool:
@@ -352,6 +324,6 @@ def is_series(path: Path, options: DataOptions) -> bool:
     if path.is_dir():
         return False
     table = read_table(path)
-    names_files = table.find(options.file_column, FILE_NAMES, "names", "--file-column") is not None
-    timed = table.find(options.time_column, TIME_NAMES, "times", "--time-column") is not None
+    names_files = table.find(options.file_column, FILE_NAMES, "--file-column") is not None
+    timed = table.find(options.time_column, TIME_NAMES, "--time-column") is not None
     return timed and not names_files

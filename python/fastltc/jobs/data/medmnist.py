@@ -90,9 +90,9 @@ def load_medmnist(name: str, options: DataOptions) -> DataSet:
     CC BY-NC 4.0.
     """
     record = RECORDS[name]
-    published = Published(record.file_name, record.url, f"md5:{record.md5}")
-    path = obtain(published, options, suffixes=(".npz",))
-    verify(path, f"md5:{record.md5}", record.url)
+    md5 = f"md5:{record.md5}"
+    path = obtain(Published(record.file_name, record.url, md5), options, suffixes=(".npz",))
+    verify(path, md5, record.url)
     return DataSet(
         name=record.name,
         classes=record.classes,
@@ -111,10 +111,8 @@ def read_npz(path: Path, record: Record) -> dict[str, Split]:
         DataError: not a NumPy archive, an array is missing or has another shape, dtype or label.
     """
     arrays = open_npz(path)
-    return {
-        name: _split(path, record, name, size, arrays)
-        for name, size in zip(SPLITS, record.sizes, strict=True)
-    }
+    sizes = zip(SPLITS, record.sizes, strict=True)
+    return {name: _split(path, record, name, size, arrays) for name, size in sizes}
 
 
 def _split(

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError
 from .arrays import array_of, open_npz
-from .fetch import Published, obtain
+from .fetch import Published, obtain, verify
 from .options import DataOptions
 from .sets import DataSet, Split
 
@@ -47,12 +47,7 @@ _FILES: dict[str, tuple[str, str, str, tuple[int, ...]]] = {
         (10000,),
     ),
 }
-_NPZ_KEYS = {
-    "train_images": "x_train",
-    "train_labels": "y_train",
-    "test_images": "x_test",
-    "test_labels": "y_test",
-}
+_NPZ_KEYS = dict(zip(_FILES, ("x_train", "y_train", "x_test", "y_test"), strict=True))
 
 
 def load_mnist(options: DataOptions) -> DataSet:
@@ -74,16 +69,10 @@ def load_mnist(options: DataOptions) -> DataSet:
     arrays = _read_npz(npz) if npz is not None else {kind: _idx(kind, options) for kind in _FILES}
     labels = arrays["train_labels"].astype(np.int64)
     images = arrays["train_images"][:, None]
-    chosen = train_test_split(
-        np.arange(len(labels)),
-        test_size=len(labels) // 10,
-        stratify=labels,
-        random_state=SPLIT_SEED,
-    )
-    splits = {
-        name: Split(images[index], labels[index])
-        for name, index in zip(("train", "val"), chosen, strict=True)
-    }
+    how: dict[str, Any] = {"test_size": len(labels) // 10, "random_state": SPLIT_SEED}
+    train, val = train_test_split(np.arange(len(labels)), stratify=labels, **how)
+    whole = Split(images, labels)
+    splits = {"train": whole.take(train), "val": whole.take(val)}
     splits["test"] = Split(arrays["test_images"][:, None], arrays["test_labels"].astype(np.int64))
     return DataSet(
         name="mnist",
@@ -127,13 +116,7 @@ def _idx_header(shape: tuple[int, ...]) -> bytes:
 
 def _check(path: Path, kind: str, content: bytes) -> None:
     name, _, expected, _ = _FILES[kind]
-    found = hashlib.sha256(content).hexdigest()
-    if found != expected:
-        raise DataError(
-            f"{path}: damaged or another version of {name}: expected sha256 {expected} of its "
-            f"unpacked content, got {found} ({len(content):,} bytes). Remove it and get it again "
-            f"from {_ADDRESS}{name}.gz"
-        )
+    verify(path, f"sha256:{expected}", f"{_ADDRESS}{name}.gz", content)
 
 
 def _idx(kind: str, options: DataOptions) -> NDArray[np.uint8]:

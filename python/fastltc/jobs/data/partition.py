@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ..defaults import SHARES
 from ..errors import DataError
+from ..options import FROM_0
 from .sets import SPLITS
 
 
@@ -50,8 +51,7 @@ def partition(
             "shares: expected three numbers from 0 that sum to 1, got "
             + ", ".join(map(str, shares))
         )
-    if seed < 0:
-        raise DataError(f"seed: expected a number from 0, got {seed}")
+    FROM_0.check("seed", seed, DataError)
     count = len(labels)
     keys: Sequence[Hashable] = range(count)
     if groups is not None:
@@ -130,14 +130,12 @@ def _check_classes(
     *,
     grouped: bool,
 ) -> None:
-    holders: list[set[Hashable]] = [set() for _ in kinds]
-    for key, indices in members.items():
-        for index in indices:
-            holders[of[index]].add(key)
-    for kind, having in zip(kinds, holders, strict=True):
-        if len(having) < splits:
+    present = (np.bincount(np.unique(of[own]), minlength=len(kinds)) for own in members.values())
+    having = sum(present, np.zeros(len(kinds), np.int64))
+    for kind, count in zip(kinds, having, strict=True):
+        if count < splits:
             what = "groups" if grouped else "examples"
             raise DataError(
-                f"class {kind!r} has {len(having)} {what}; at least {splits} are needed to have "
-                "it in every split"
+                f"class {kind!r} has {count} {what}; at least {splits} are needed to have it in "
+                "every split"
             )

@@ -52,7 +52,7 @@ def _csv(place: str, options: DataOptions) -> DataSet:
     if _is_series(place, options):
         return series.load_series(path, options)
     listed = image_files.list_table(path, options)
-    return image_files.load_listed(listed, options, f"csv:{path}", str(path))
+    return image_files.load_listed(listed, options, f"csv:{path}")
 
 
 SOURCES = {

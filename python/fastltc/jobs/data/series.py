@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -42,7 +42,12 @@ class Recording:
         name: of the file, for messages and predictions.
         times: ``[rows]``, float64, seconds, not decreasing.
         values: ``[rows, I]``, float32.
-        labels: the class of each row.
+        labels: the class of each row; empty where it is not known.
+        features: names of the columns that are inputs: all that are neither the time nor the class
+            nor the split.
+        label: name of the column with the classes.
+        guessed: whether that column was taken because it is the last.
+        splits: ``train``, ``val`` or ``test`` for each row; None where no column says it.
         first: rows of the file before these.
     """
 
@@ -50,37 +55,20 @@ class Recording:
     times: NDArray[np.float64]
     values: NDArray[np.float32]
     labels: tuple[str, ...]
+    features: tuple[str, ...]
+    label: str = ""
+    guessed: bool = False
+    splits: tuple[str, ...] | None = None
     first: int = 0
 
     def part(self, start: int, stop: int) -> Recording:
         """The rows from ``start`` up to ``stop``."""
         rows = slice(start, stop)
-        return Recording(
-            self.name, self.times[rows], self.values[rows], self.labels[rows], self.first + start
-        )
+        of_rows = {name: getattr(self, name)[rows] for name in ("times", "values", "labels")}
+        return replace(self, **of_rows, splits=None, first=self.first + start)
 
 
-@dataclass(frozen=True)
-class Recorded:
-    """What a CSV file holds.
-
-    Args:
-        recording: its rows.
-        features: names of the columns that are inputs: all that are neither the time nor the class
-            nor the split.
-        label: name of the column with the classes.
-        guessed: whether that column was taken because it is the last.
-        splits: ``train``, ``val`` or ``test`` for each row; None where no column says it.
-    """
-
-    recording: Recording
-    features: tuple[str, ...]
-    label: str
-    guessed: bool
-    splits: tuple[str, ...] | None
-
-
-def read_recording(path: Path, options: DataOptions, *, with_splits: bool = False) -> Recorded:
+def read_recording(path: Path, options: DataOptions, *, with_splits: bool = False) -> Recording:
     """Reads a CSV file with a time, a class and numbers in every row.
 
     Args:
@@ -93,36 +81,26 @@ def read_recording(path: Path, options: DataOptions, *, with_splits: bool = Fals
         DataError: a column is missing or there twice, or a cell is not a time, a number or a
             split; the text names the line.
     """
-    table = read_table(path)
-    _check_distinct(table)
-    time = table.need(options.time_column, TIME_NAMES, "times", "--time-column")
-    split = table.find(options.split_column, SPLIT_NAMES, "splits", "--split-column")
-    label = table.find(options.label_column, LABEL_NAMES, "classes", "--label-column")
+    table, time = _timed(path, options)
+    split = table.find(options.split_column, SPLIT_NAMES, "--split-column")
+    label = table.find(options.label_column, LABEL_NAMES, "--label-column")
     guessed = label is None
+    inputs = [place for place in range(len(table.columns)) if place not in (time, label, split)]
     if label is None:
         # Where the class of such files usually is; what it is called is printed.
-        free = [place for place in range(len(table.columns)) if place not in (time, split)]
-        if not free:
+        if not inputs:
             raise DataError(f"{path}: no column with the classes; name it by --label-column")
-        label = free[-1]
-    inputs = [place for place in range(len(table.columns)) if place not in (time, label, split)]
+        label = inputs.pop()
     if not inputs:
         raise DataError(f"{path}: no column left to learn from but the time and the class")
     classes = table.classes(label)
-    values, times = _numbers(table, inputs), _times(table, time)
-    return Recorded(
-        Recording(str(path), times, values, tuple(classes)),
-        tuple(table.columns[place] for place in inputs),
-        table.columns[label],
-        guessed,
-        tuple(table.splits(split)) if with_splits and split is not None else None,
+    return replace(
+        _recording(table, time, inputs),
+        labels=tuple(classes),
+        label=table.columns[label],
+        guessed=guessed,
+        splits=tuple(table.splits(split)) if with_splits and split is not None else None,
     )
-
-
-def _check_distinct(table: Table) -> None:
-    twice = next((name for name in table.columns if table.columns.count(name) > 1), None)
-    if twice is not None:
-        raise DataError(f"{table.path}: two columns are called {twice!r}; inputs go by their names")
 
 
 def read_unlabelled(path: Path, features: Sequence[str], options: DataOptions) -> Recording:
@@ -131,51 +109,32 @@ def read_unlabelled(path: Path, features: Sequence[str], options: DataOptions) -
     Raises:
         DataError: a column is missing or there twice, or a cell is not a time or a number.
     """
-    table = read_table(path)
-    _check_distinct(table)
-    time = table.need(options.time_column, TIME_NAMES, "times", "--time-column")
+    table, time = _timed(path, options)
     inputs = [table.need(name, (), "inputs", "an input of the model") for name in features]
-    values, times = _numbers(table, inputs), _times(table, time)
-    return Recording(str(path), times, values, ("",) * len(times))
+    return _recording(table, time, inputs)
 
 
-def _numbers(table: Table, inputs: Sequence[int]) -> NDArray[np.float32]:
-    values = np.empty((len(table.rows), len(inputs)), dtype=np.float32)
-    for row, cells in enumerate(table.rows):
-        for column, place in enumerate(inputs):
-            try:
-                values[row, column] = float(cells[place])
-            except ValueError:
-                text = f"expected a number, got {cells[place]!r}"
-                raise table.error(row, place, text) from None
-    if not np.isfinite(values).all():
-        row, column = np.argwhere(~np.isfinite(values))[0]
-        text = f"expected a finite number, got {values[row, column]}"
-        raise table.error(row, inputs[column], text)
-    return values
+def _timed(path: Path, options: DataOptions) -> tuple[Table, int]:
+    """A table whose columns have different names, and the place of the time."""
+    table = read_table(path)
+    twice = next((name for name in table.columns if table.columns.count(name) > 1), None)
+    if twice is not None:
+        raise DataError(f"{path}: two columns are called {twice!r}; inputs go by their names")
+    return table, table.need(options.time_column, TIME_NAMES, "times", "--time-column")
 
 
-def _times(table: Table, place: int) -> NDArray[np.float64]:
-    seconds = np.empty(len(table.rows))
-    for row, cells in enumerate(table.rows):
-        try:
-            seconds[row] = _seconds(cells[place])
-        except ValueError:
-            text = (
-                f"expected seconds or a date and time (2015-02-04 17:51:00), got {cells[place]!r}"
-            )
-            raise table.error(row, place, text) from None
-    if not np.isfinite(seconds).all():
-        line = table.lines[int(np.argwhere(~np.isfinite(seconds))[0, 0])]
-        raise DataError(f"{table.path}, line {line}: the time is not a finite number")
-    back = np.flatnonzero(np.diff(seconds) < 0)
+def _recording(table: Table, time: int, inputs: Sequence[int]) -> Recording:
+    values = np.stack([table.numbers(place, np.float32) for place in inputs], axis=1)
+    expected = "seconds or a date and time (2015-02-04 17:51:00)"
+    times = table.numbers(time, np.float64, _seconds, expected)
+    back = np.flatnonzero(np.diff(times) < 0)
     if len(back):
-        line = table.lines[int(back[0]) + 1]
         raise DataError(
-            f"{table.path}, line {line}: the time is before that of the row above; expected rows "
-            "in the order of time"
+            f"{table.path}, line {table.lines[int(back[0]) + 1]}: the time is before that of the "
+            "row above; expected rows in the order of time"
         )
-    return seconds
+    features = tuple(table.columns[place] for place in inputs)
+    return Recording(str(table.path), times, values, ("",) * len(times), features)
 
 
 def _seconds(text: str) -> float:
@@ -253,49 +212,41 @@ def sequences(
 def _series(
     name: str,
     source: str,
-    features: tuple[str, ...],
     parts: dict[str, list[Recording]],
     options: DataOptions,
     remarks: tuple[str, ...],
     *,
-    positive: int | None = None,
-    class_labels: tuple[str, ...] | None = None,
     whole: bool = False,
 ) -> DataSet:
-    labels = {label for part in parts.values() for recording in part for label in recording.labels}
-    codes = class_names(labels)
+    classes = class_names(
+        {label for part in parts.values() for one in part for label in one.labels}
+    )
     steps = np.concatenate([np.diff(recording.times) for recording in parts["train"]])
     if not len(steps):
         raise DataError(f"{source}: no two training rows follow one another")
     unit = float(np.median(steps)) if options.time_unit is None else options.time_unit
     if unit <= 0:
         raise DataError(f"{source}: the median time step is {unit}; give --time-unit SECONDS")
-    window = options.window
+    window = min(options.window, len(parts["test"][0].times)) if whole else options.window
     stride = options.stride or window
-    if whole:
-        window = min(window, len(parts["test"][0].times))
-        splits = dict.fromkeys(
-            SPLITS, sequences(parts["test"], codes, window, window, unit, split="test")
-        )
-    else:
-        splits = {
-            split: sequences(parts[split], codes, window, stride, unit, split=split)
-            for split in SPLITS
-        }
+
+    def cut(split: str) -> Split:
+        return sequences(parts[split], classes, window, stride, unit, split=split)
+
+    splits = dict.fromkeys(SPLITS, cut("test")) if whole else {name: cut(name) for name in SPLITS}
+    span = (
+        f"time steps are in units of {unit:g} s and go from {steps.min() / unit:g} to "
+        f"{steps.max() / unit:g}{'' if whole else ' in the training rows'}"
+    )
     return check_splits(
         DataSet(
-            name=name,
-            classes=codes if class_labels is None else class_labels,
-            splits=splits,
-            source=source,
-            positive=positive,
-            remarks=(
-                *remarks,
-                f"time steps are in units of {unit:g} s and go from {steps.min() / unit:g} to "
-                f"{steps.max() / unit:g}{'' if whole else ' in the training rows'}",
-            ),
+            name,
+            classes,
+            splits,
+            source,
+            remarks=(*remarks, span),
             whole=whole,
-            features=features,
+            features=parts["train"][0].features,
             time_unit=unit,
         )
     )
@@ -315,24 +266,21 @@ def load_series(path: Path, options: DataOptions) -> DataSet:
     if path.is_dir():
         return _series_of_files(path, options)
     read = read_recording(path, options, with_splits=True)
-    recording = read.recording
     parts: dict[str, list[Recording]] = {name: [] for name in SPLITS}
     whole = options.whole and read.splits is None
     if whole:
-        parts = {name: [recording] for name in SPLITS}
+        parts = {name: [read] for name in SPLITS}
         remark = WHOLE
     elif read.splits is None:
-        rows = len(recording.times)
-        first, second = round(SHARES[0] * rows), round((SHARES[0] + SHARES[1]) * rows)
-        ends = ((0, first), (first, second), (second, rows))
-        for name, (start, stop) in zip(SPLITS, ends, strict=True):
-            parts[name].append(recording.part(start, stop))
+        ends = [0, *(round(share * len(read.times)) for share in itertools.accumulate(SHARES))]
+        for name, rows in zip(SPLITS, itertools.pairwise(ends), strict=True):
+            parts[name].append(read.part(*rows))
         remark = "split along time: the first 70 % of the rows, the next 10 %, the last 20 %"
     else:
         start = 0
         for name, run in itertools.groupby(read.splits):
             stop = start + len(tuple(run))
-            parts[name].append(recording.part(start, stop))
+            parts[name].append(read.part(start, stop))
             start = stop
         missing = [name for name in SPLITS if not parts[name]]
         if missing:
@@ -342,32 +290,24 @@ def load_series(path: Path, options: DataOptions) -> DataSet:
             )
         counts = ", ".join(f"{len(runs)} {name}" for name, runs in parts.items())
         remark = f"split by a column: runs of rows of one split: {counts}"
-    return _series(
-        f"csv:{path}",
-        str(path),
-        read.features,
-        parts,
-        options,
-        (remark, *_label_remark(read)),
-        whole=whole,
-    )
+    remarks = (remark, *_label_remark(read))
+    return _series(f"csv:{path}", str(path), parts, options, remarks, whole=whole)
 
 
 def _series_of_files(path: Path, options: DataOptions) -> DataSet:
     read = {name: read_recording(path / f"{name}.csv", options) for name in SPLITS}
     first = read["train"]
-    for name, found in read.items():
+    for found in read.values():
         if (found.features, found.label) != (first.features, first.label):
             raise DataError(
-                f"{path / f'{name}.csv'}: expected the columns {', '.join(first.features)} and the "
-                f"class {first.label} of train.csv, got {', '.join(found.features)} and "
-                f"{found.label}"
+                f"{found.name}: expected the columns {', '.join(first.features)} and the class "
+                f"{first.label} of train.csv, got {', '.join(found.features)} and {found.label}"
             )
-    parts = {name: [found.recording] for name, found in read.items()}
-    return _series(f"csv:{path}", str(path), first.features, parts, options, _label_remark(first))
+    parts = {name: [found] for name, found in read.items()}
+    return _series(f"csv:{path}", str(path), parts, options, _label_remark(first))
 
 
-def _label_remark(read: Recorded) -> tuple[str, ...]:
+def _label_remark(read: Recording) -> tuple[str, ...]:
     if not read.guessed:
         return ()
     return (f"classes are in the last column, {read.label!r} (--label-column for another)",)
@@ -387,30 +327,20 @@ def load_occupancy(options: DataOptions) -> DataSet:
     light, temperature, humidity and CO2 measurements using statistical learning models", Energy
     and Buildings 112, 2016 (UCI 357, CC BY 4.0).
     """
-    read = {}
+    read = []
     for name, path in _occupancy_files(options).items():
         verify(path, f"sha256:{OCCUPANCY_FILES[name]}", OCCUPANCY_URL)
-        read[name] = read_recording(path, options)
-    training = read["datatraining.txt"].recording
+        read.append(read_recording(path, options))
+    training, *tests = read
     rows = len(training.times)
     cut = round((1 - OCCUPANCY_VALIDATION) * rows)
-    return _series(
-        "occupancy",
-        "UCI Occupancy Detection",
-        read["datatraining.txt"].features,
-        {
-            "train": [training.part(0, cut)],
-            "val": [training.part(cut, rows)],
-            "test": [read["datatest.txt"].recording, read["datatest2.txt"].recording],
-        },
-        options,
-        (
-            "the two test sets lie before and after the training span; validation is the last "
-            "20 % of the training rows",
-        ),
-        positive=1,
-        class_labels=("free", "occupied"),
+    parts = {"train": [training.part(0, cut)], "val": [training.part(cut, rows)], "test": tests}
+    remark = (
+        "the two test sets lie before and after the training span; validation is the last 20 % of "
+        "the training rows"
     )
+    data = _series("occupancy", "UCI Occupancy Detection", parts, options, (remark,))
+    return replace(data, positive=1, classes=("free", "occupied"))
 
 
 def _occupancy_files(options: DataOptions) -> dict[str, Path]:

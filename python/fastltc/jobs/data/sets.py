@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +46,12 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def take(self, chosen: NDArray[Any]) -> Split:
+        """Some of the examples, by their places or by a truth for each."""
+        spans = None if self.timespans is None else self.timespans[chosen]
+        names = tuple(np.array(self.names)[chosen].tolist()) if self.names else ()
+        return Split(self.inputs[chosen], self.labels[chosen], spans, names)
+
 
 @dataclass(frozen=True)
 class DataSet:
@@ -69,7 +76,7 @@ class DataSet:
     splits: Mapping[str, Split]
     source: str
     positive: int | None = None
-    remarks: tuple[str, ...] = field(default=())
+    remarks: tuple[str, ...] = ()
     features: tuple[str, ...] = ()
     time_unit: float = 0.0
     multilabel: bool = False
@@ -109,13 +116,10 @@ def check_splits(data: DataSet) -> DataSet:
                 "nothing can be judged by it"
             )
         if name == "train":
-            missing = [
-                known
-                for index, known in enumerate(data.classes)
-                if index not in set(found.tolist())
-            ]
+            missing = sorted({*range(len(data.classes))} - {*found.tolist()})
             if missing:
-                raise DataError(f"{data.source}: no training example of class {', '.join(missing)}")
+                listed = ", ".join(data.classes[place] for place in missing)
+                raise DataError(f"{data.source}: no training example of class {listed}")
     return data
 
 

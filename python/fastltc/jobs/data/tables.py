@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import csv
+import io
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import DataError
 
@@ -18,14 +23,9 @@ GROUP_NAMES = ("group",)
 TIME_NAMES = ("date", "time", "timestamp", "datetime", "t")
 
 _SPLIT_WORDS = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "dev": "val",
-    "test": "test",
-    "testing": "test",
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
 }
 
 
@@ -50,7 +50,7 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
     lines: tuple[int, ...]
 
-    def find(self, asked: str | None, usual: Sequence[str], what: str, option: str) -> int | None:
+    def find(self, asked: str | None, usual: Sequence[str], option: str) -> int | None:
         """The place of a column: the one asked for, else the first with a usual name.
 
         Raises:
@@ -73,7 +73,7 @@ class Table:
         Raises:
             DataError: there is none; the text lists the columns and names the option.
         """
-        place = self.find(asked, usual, what, option)
+        place = self.find(asked, usual, option)
         if place is None:
             raise DataError(
                 f"{self.path}: no column with the {what}: expected one of {', '.join(usual)}, "
@@ -93,6 +93,28 @@ class Table:
     def column(self, place: int) -> list[str]:
         """All cells of a column."""
         return [row[place] for row in self.rows]
+
+    def numbers(
+        self,
+        place: int,
+        dtype: type[np.floating[Any]],
+        parse: Callable[[str], float] = float,
+        expected: str = "a number",
+    ) -> NDArray[Any]:
+        """All cells of a column as finite numbers.
+
+        Raises:
+            DataError: a cell is none; the text names the line.
+        """
+        found = np.empty(len(self.rows), dtype)
+        for row, text in enumerate(self.column(place)):
+            try:
+                found[row] = parse(text)
+            except ValueError:
+                raise self.error(row, place, f"expected {expected}, got {text!r}") from None
+            if not np.isfinite(found[row]):
+                raise self.error(row, place, f"expected a finite number, got {found[row]}")
+        return found
 
     def classes(self, place: int) -> list[str]:
         """All cells of a column of classes.
@@ -118,10 +140,10 @@ class Table:
             DataError: a cell is no word for a split; the text names the line.
         """
         words = []
-        for row, cells in enumerate(self.rows):
-            word = split_word(cells[place])
+        for row, text in enumerate(self.column(place)):
+            word = split_word(text)
             if word is None:
-                raise self.error(row, place, f"expected train, val or test, got {cells[place]!r}")
+                raise self.error(row, place, f"expected train, val or test, got {text!r}")
             words.append(word)
         return words
 
@@ -188,10 +210,6 @@ def read_table(path: Path) -> Table:
 
 def format_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
     """A CSV file with a header, UTF-8, lines ended by a line feed."""
-    import io
-
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
+    csv.writer(text, lineterminator="\n").writerows([columns, *rows])
     return text.getvalue().encode()

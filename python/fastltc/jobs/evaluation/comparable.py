@@ -10,14 +10,7 @@ from ..errors import RunError
 from ..run import CONFIG, Run, read_json
 
 # Options of the data that decide which examples are tested, and those that decide in what form.
-_WHICH = (
-    "split_seed",
-    "split_column",
-    "group_column",
-    "file_column",
-    "label_column",
-    "time_column",
-)
+_WHICH = ("split_seed", *(f"{of}_column" for of in ("split", "group", "file", "label", "time")))
 _FORM = ("image_size", "channels", "window", "time_unit")
 
 
@@ -40,15 +33,13 @@ def _difference(first: Run, other: Run) -> str | None:
     digests = [_digest(metrics) for metrics in (ours, theirs)]
     if None not in digests and digests[0] == digests[1]:
         return None
-    name = _differing(first, other, _WHICH)
-    if name is not None:
-        raise RunError(
-            f"{other.path}: {_values(first, other, name)}: other test examples, which do not "
-            "compare"
-        )
-    name = _differing(first, other, _FORM)
-    if name is not None:
-        return f"{other.path}: {_values(first, other, name)}: the test examples in another form"
+    for name in (*_WHICH, *_FORM):
+        one, two = _option(first, name), _option(other, name)
+        if one != two:
+            text = f"{other.path}: {name} is {two!r}, in {first.path} it is {one!r}: "
+            if name in _FORM:
+                return text + "the test examples in another form"
+            raise RunError(text + "other test examples, which do not compare")
     sizes = [metrics["images"]["test"] for metrics in (ours, theirs)]
     if None not in digests or sizes[0] != sizes[1]:
         raise RunError(
@@ -63,18 +54,9 @@ def _digest(metrics: dict[str, Any]) -> str | None:
     return None if digest is None else str(digest)
 
 
-def _differing(first: Run, other: Run, names: Sequence[str]) -> str | None:
-    """The first of these options that differs."""
-    return next((name for name in names if _option(first, name) != _option(other, name)), None)
-
-
 def _option(run: Run, name: str) -> Any:
     # As it is in the file: a configuration with its model needs torch.
     return read_json(run.path / CONFIG).get(name, OPTIONS[name].default)
-
-
-def _values(first: Run, other: Run, name: str) -> str:
-    return f"{name} is {_option(other, name)!r}, in {first.path} it is {_option(first, name)!r}"
 
 
 def positive_class(runs: Sequence[Run]) -> str | None:

@@ -20,6 +20,45 @@ _Array = NDArray[np.float64]
 _MOST = 1000
 
 
+class Ranking:
+    """Examples from the largest score on; one threshold takes those of equal score together.
+
+    Args:
+        truth: ``[n]``, whether each is positive.
+        scores: ``[n]``, larger is more positive.
+    """
+
+    def __init__(self, truth: NDArray[np.bool_], scores: NDArray[np.float64]) -> None:
+        self.order = np.argsort(-scores, kind="stable")
+        self.truth = truth[self.order]
+        # The last of each group of equal scores.
+        self.last = np.append(np.flatnonzero(np.diff(scores[self.order])), len(scores) - 1)
+
+    def curve(self, weights: NDArray[np.int64] | None = None) -> tuple[_Array, _Array, _Array]:
+        """False and true positive rate and precision at each threshold, and before the first."""
+        weights = np.ones(len(self.truth), np.int64) if weights is None else weights[self.order]
+        true = np.cumsum(weights * self.truth)[self.last]
+        false = np.cumsum(weights)[self.last] - true
+        precision = true / np.maximum(true + false, 1)
+        false_rate, true_rate = (
+            np.append(0.0, count / np.maximum(count[-1], 1)) for count in (false, true)
+        )
+        return false_rate, true_rate, np.append(precision[0], precision)
+
+
+def areas(false: _Array, true: _Array, precision: _Array) -> tuple[float, float]:
+    """The area under the ROC curve, and the average precision, of `Ranking.curve`."""
+    return (
+        float((np.diff(false) * (true[1:] + true[:-1]) / 2).sum()),
+        float((np.diff(true) * precision[1:]).sum()),
+    )
+
+
+def truth_of(labels: NDArray[np.int64], place: int) -> NDArray[np.bool_]:
+    """Which of ``labels`` ``[n]``, or ``[n, classes]`` of several, have a class: ``[n]``."""
+    return labels[:, place] == 1 if labels.ndim == 2 else labels == place
+
+
 def precision_at_recall(
     truth: NDArray[np.bool_], scores: NDArray[np.float64], recall: float
 ) -> tuple[float, float, float]:
@@ -167,32 +206,9 @@ def curves_of(
     """
     from ..plots import Band, Curves, Interval
 
-    truth = labels[:, positive] == 1 if labels.ndim == 2 else labels == positive
-    score = scores[:, positive]
-    order = np.argsort(-score, kind="stable")
-    # The last of each group of equal scores, which one threshold takes together.
-    last = np.append(np.flatnonzero(np.diff(score[order])), len(order) - 1)
-
-    def points(weights: NDArray[np.int64]) -> tuple[_Array, _Array, _Array]:
-        """False and true positive rate and precision at each threshold."""
-        weights = weights[order]
-        true = np.cumsum(weights * truth[order])[last]
-        false = np.cumsum(weights)[last] - true
-        precision = true / np.maximum(true + false, 1)
-        return (
-            np.append(0.0, false / false[-1]),
-            np.append(0.0, true / true[-1]),
-            np.append(precision[0], precision),
-        )
-
-    def areas(false: _Array, true: _Array, precision: _Array) -> tuple[float, float]:
-        steps = np.diff(true)
-        return (
-            float((np.diff(false) * (true[1:] + true[:-1]) / 2).sum()),
-            float((steps * precision[1:]).sum()),
-        )
-
-    own = points(np.ones(len(truth), dtype=np.int64))
+    truth = truth_of(labels, positive)
+    ranking = Ranking(truth, scores[:, positive])
+    own = ranking.curve()
     auc, average = areas(*own)
     rates, recalls = _multiples(int((~truth).sum()))[:-1], _multiples(int(truth.sum()))[1:]
     drawn: list[tuple[Any, ...]] = []
@@ -200,15 +216,10 @@ def curves_of(
         weights = np.bincount(index, minlength=len(truth))
         if not 0 < weights[truth].sum() < len(index):
             continue  # of several labels, where a draw may miss one
-        false, true, precision = points(weights)
+        false, true, precision = ranking.curve(weights)
         # On a vertical step the upper end.
-        drawn.append(
-            (
-                *areas(false, true, precision),
-                np.interp(rates, false, true),
-                precision[np.searchsorted(true, recalls)],
-            )
-        )
+        at = np.interp(rates, false, true), precision[np.searchsorted(true, recalls)]
+        drawn.append((*areas(false, true, precision), *at))
     if not drawn:
         return Curves(*own, Interval(auc), Interval(average), float(truth.mean()))
     tail = 50 * (1 - LEVEL)

@@ -15,11 +15,11 @@ from ..data import IGNORED, SPLITS, DataError, DataOptions, DataSet, Split, load
 from ..data.tables import format_table
 from ..defaults import RECALLS, RESAMPLES
 from ..errors import ConfigError, RunError
-from ..files import format_json, write_all
-from ..interrupts import interrupts_held_back
+from ..files import format_json, interrupts_held_back, write_all
+from ..options import ABOVE_0_TO_1, FROM_0, one_of
 from ..run import BEST, Checkpoint, Run, evaluation_files
 from ..unchanged import check_unchanged, fingerprints
-from .curves import bootstrap, curves_of
+from .curves import bootstrap, curves_of, truth_of
 from .metrics import classification_metrics, find_class, quick_metrics
 from .probabilities import judged, named, scores_of
 
@@ -79,21 +79,18 @@ def evaluate(
         >>> metrics["auc"] > 0.5
         True
     """
-    if split is not None and split not in SPLITS:
-        raise ConfigError(f"split: expected one of {', '.join(SPLITS)}, got {split!r}")
+    if split is not None:
+        one_of(SPLITS).check("split", split, ConfigError)
     for recall in recalls:
-        if not 0 < recall <= 1:
-            raise ConfigError(f"recall: expected above 0 up to 1, got {recall}")
-    if resamples < 0:
-        raise ConfigError(f"resamples: expected at least 0, got {resamples}")
+        ABOVE_0_TO_1.check("recall", recall, ConfigError)
+    FROM_0.check("resamples", resamples, ConfigError)
     loaded = run.load_checkpoint(checkpoint, device)
     asked = find_class(positive, loaded.classes)
     name = loaded.config.data if data is None else data
     options = loaded.config.data_options(data_root, offline=offline)
     if name != loaded.config.data:
-        options = replace(options, whole=split is None)
-        if len(loaded.image_shape) == 3:
-            options = replace(options, image_shape=loaded.image_shape)
+        shape = loaded.image_shape if len(loaded.image_shape) == 3 else None
+        options = replace(options, whole=split is None, image_shape=shape)
     if loaded.features:
         # A step of the model is what it was in training, whatever the median of this data.
         options = replace(options, time_unit=loaded.time_unit)
@@ -105,14 +102,11 @@ def evaluate(
     _check_fits(found, loaded, run.path / checkpoint)
     taken = split or "test"
     if name == loaded.config.data:
-        check_unchanged(
-            found,
-            loaded.splits,
-            run.path / checkpoint,
+        advice = (
             "Restore the data or train anew; examples that are new can be judged from a place of "
-            "their own: --data",
-            [taken],
+            "their own: --data"
         )
+        check_unchanged(found, loaded.splits, run.path / checkpoint, advice, [taken])
     part = _each_row_once(_in_the_classes_of(found, loaded, taken))
     split = "all" if found.whole else taken
     scores = scores_of(loaded, part)
@@ -178,10 +172,8 @@ def _in_the_order_of(data: DataSet, loaded: Checkpoint, path: Path) -> DataSet:
             f"{missing[0]!r}, but {', '.join(data.features)}"
         )
     places = [data.features.index(name) for name in loaded.features]
-    splits = {
-        name: replace(split, inputs=split.inputs[..., places])
-        for name, split in data.splits.items()
-    }
+    parts = data.splits.items()
+    splits = {name: replace(part, inputs=part.inputs[..., places]) for name, part in parts}
     return replace(data, splits=splits, features=loaded.features)
 
 
@@ -194,13 +186,11 @@ def _check_fits(data: DataSet, loaded: Checkpoint, path: Path) -> None:
         )
     if data.multilabel != loaded.multilabel or (data.multilabel and data.classes != loaded.classes):
         raise RunError(f"{path}: trained for other labels than those of {data.name}")
-    ours = loaded.image_shape[1:] if data.kind == "series" else loaded.image_shape
-    theirs = data.input_shape[1:] if data.kind == "series" else data.input_shape
-    if len(loaded.image_shape) != len(data.input_shape) or ours != theirs:
-        raise RunError(
-            f"{path}: trained for inputs of shape {loaded.image_shape}; {data.name} has "
-            f"{data.input_shape}"
-        )
+    # Sequences may be of any length.
+    first = 1 if data.kind == "series" else 0
+    ours, theirs = loaded.image_shape, data.input_shape
+    if len(ours) != len(theirs) or ours[first:] != theirs[first:]:
+        raise RunError(f"{path}: trained for inputs of shape {ours}; {data.name} has {theirs}")
 
 
 def _in_the_classes_of(data: DataSet, loaded: Checkpoint, split: str) -> Split:
@@ -210,7 +200,7 @@ def _in_the_classes_of(data: DataSet, loaded: Checkpoint, split: str) -> Split:
         return part
     # One more for -1, which stays what it is.
     place = np.array([*(loaded.classes.index(name) for name in data.classes), -1])
-    return Split(part.inputs, place[part.labels], part.timespans, part.names)
+    return replace(part, labels=place[part.labels])
 
 
 def _each_row_once(part: Split) -> Split:
@@ -223,24 +213,20 @@ def _each_row_once(part: Split) -> Split:
         return part
     length = part.labels.shape[1]
     labels = part.labels.copy()
-    places = [name.rpartition(":") for name in part.names]
-    following = [*places[1:], ("", "", "")]
+    split = (name.rpartition(":") for name in part.names)
+    places = [(file, int(first)) for file, _, first in split]
     kept = []
     # Of each file, the row that is the next to be judged.
     judged_to: dict[str, int] = {}
-    for index, ((file, _, first), (next_file, _, next_first)) in enumerate(
-        zip(places, following, strict=True)
-    ):
-        start = int(first)
+    for index, (file, start) in enumerate(places):
         done = judged_to.get(file, start)
-        if next_file == file and int(next_first) <= done:
+        next_file, next_start = places[index + 1] if index + 1 < len(places) else ("", 0)
+        if next_file == file and next_start <= done:
             continue
         labels[index, : max(done - start, 0)] = IGNORED
         judged_to[file] = start + length
         kept.append(index)
-    return Split(
-        part.inputs[kept], labels[kept], part.timespans[kept], tuple(part.names[i] for i in kept)
-    )
+    return replace(part, labels=labels).take(np.array(kept, dtype=np.int64))
 
 
 def _pictures(
@@ -255,14 +241,13 @@ def _pictures(
     of = loaded.origin
     made = {}
     if metrics["confusion_matrix"] is not None:
-        made["confusion"] = plots.confusion_matrix(
-            metrics["confusion_matrix"], loaded.classes, title=title, of=of
-        )
+        counts = metrics["confusion_matrix"]
+        made["confusion"] = plots.confusion_matrix(counts, loaded.classes, title=title, of=of)
     if positive is None and len(loaded.classes) == 2 and not loaded.multilabel:
         positive = 1
     if positive is None:
         return made
-    truth = labels[:, positive] == 1 if loaded.multilabel else labels == positive
+    truth = truth_of(labels, positive)
     if truth.all() or not truth.any():
         return made
     curves = curves_of(labels, scores, positive, resamples=resamples)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..data import Split
@@ -31,21 +32,15 @@ class Feed:
     """
 
     def __init__(
-        self,
-        split: Split,
-        device: torch.device,
-        crop: int | None = None,
-        *,
-        mirror: bool = False,
+        self, split: Split, device: torch.device, crop: int | None = None, *, mirror: bool = False
     ) -> None:
-        # Writable and in this byte order, whatever it was read from.
-        self.inputs = torch.from_numpy(np.array(split.inputs)).to(device)
-        self.labels = torch.from_numpy(np.array(split.labels)).to(device)
-        self.timespans = (
-            None
-            if split.timespans is None
-            else torch.from_numpy(np.array(split.timespans)).to(device)
-        )
+
+        def tensor(array: NDArray[Any]) -> Tensor:
+            # Writable and in this byte order, whatever it was read from.
+            return torch.from_numpy(np.array(array)).to(device)
+
+        self.inputs, self.labels = tensor(split.inputs), tensor(split.labels)
+        self.timespans = None if split.timespans is None else tensor(split.timespans)
         self.crop = crop
         self.mirror = mirror
 
@@ -66,13 +61,6 @@ class Feed:
                 images = _middle(images, self.crop)
             inputs = (images - 0.5) / 0.5
         return (inputs,) if self.timespans is None else (inputs, self.timespans[index])
-
-    def head(self, count: int) -> Feed:
-        """A feed of the first ``count`` examples."""
-        other = copy.copy(self)
-        other.inputs, other.labels = self.inputs[:count], self.labels[:count]
-        other.timespans = None if self.timespans is None else self.timespans[:count]
-        return other
 
     def chunks(self, size: int = CHUNK) -> Iterator[tuple[tuple[Tensor, ...], Tensor]]:
         """All examples in order, and their labels."""

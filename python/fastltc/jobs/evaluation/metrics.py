@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..defaults import RECALLS
 from ..errors import ConfigError
-from .curves import score_metrics
+from .curves import Ranking, areas, score_metrics, truth_of
 
 
 def find_class(name: str | int | None, classes: Sequence[str]) -> int | None:
@@ -92,7 +92,7 @@ def classification_metrics(
     )
     named: dict[str, Any] = {"positive_class": None, "f1": None, "average_precision": None}
     if positive is not None:
-        truth = labels[:, positive] == 1 if several else labels == positive
+        truth = truth_of(labels, positive)
         named = {
             "positive_class": {"label": positive, "name": classes[positive]},
             "f1": float(f1[positive]),
@@ -144,63 +144,36 @@ def area_under_roc(labels: NDArray[np.int64], probabilities: NDArray[np.float64]
     """
     from sklearn.metrics import roc_auc_score
 
-    if labels.ndim == 2:
-        areas = [
-            float(roc_auc_score(truth, scores))
-            for truth, scores in zip(labels.T, probabilities.T, strict=True)
-            if 0 < truth.sum() < len(truth)
-        ]
-        return float(np.mean(areas)) if areas else None
-    indices = list(range(probabilities.shape[1]))
-    if set(labels.tolist()) != set(indices):
+    return _mean_area(labels, probabilities, roc_auc_score)
+
+
+def _mean_area(
+    labels: NDArray[np.int64], scores: NDArray[np.float64], area: Callable[..., float]
+) -> float | None:
+    several, count = labels.ndim == 2, scores.shape[1]
+    truths = [truth_of(labels, place) for place in range(count)]
+    known = [place for place, truth in enumerate(truths) if 0 < truth.sum() < len(truth)]
+    if not known or (len(known) < count and not several):
         return None
-    scores = probabilities[:, 1] if len(indices) == 2 else probabilities
-    return float(roc_auc_score(labels, scores, multi_class="ovr", labels=indices))
+    # Of two classes both have the same.
+    known = [1] if count == 2 and not several else known
+    return float(np.mean([area(truths[place], scores[:, place]) for place in known]))
 
 
 def quick_metrics(
     labels: NDArray[np.int64], probabilities: NDArray[np.float64], positive: int | None
 ) -> dict[str, float | None]:
     """AUC, accuracy, F1 and average precision, quick enough for a thousand resamples."""
-    several = labels.ndim == 2
-    predicted = _predicted(probabilities, several=several)
+    predicted = _predicted(probabilities, several=labels.ndim == 2)
     found: dict[str, float | None] = {
-        "auc": _quick_auc(labels, probabilities),
+        "auc": _mean_area(labels, probabilities, lambda *of: areas(*Ranking(*of).curve())[0]),
         "accuracy": float((predicted == labels).mean()),
     }
     if positive is not None:
-        truth, taken = (
-            (labels[:, positive] == 1, predicted[:, positive] == 1)
-            if several
-            else (labels == positive, predicted == positive)
-        )
+        truth, taken = truth_of(labels, positive), truth_of(predicted, positive)
         both = int((truth & taken).sum())
         found["f1"] = 2 * both / max(int(truth.sum() + taken.sum()), 1)
         if truth.any():
-            found["average_precision"] = _average_precision(truth, probabilities[:, positive])
+            curve = Ranking(truth, probabilities[:, positive]).curve()
+            found["average_precision"] = areas(*curve)[1]
     return found
-
-
-def _quick_auc(labels: NDArray[np.int64], probabilities: NDArray[np.float64]) -> float | None:
-    """`area_under_roc`, from the ranks of all classes at once."""
-    from scipy.stats import rankdata
-
-    several = labels.ndim == 2
-    hot = labels == 1 if several else labels[:, None] == np.arange(probabilities.shape[1])
-    counts = hot.sum(axis=0)
-    known = (counts > 0) & (counts < len(labels)) if several else counts > 0
-    if not known.any() or (not several and not known.all()):
-        return None
-    ranks = rankdata(probabilities, axis=0)
-    above = (ranks * hot).sum(axis=0) - counts * (counts + 1) / 2
-    return float((above[known] / (counts * (len(labels) - counts))[known]).mean())
-
-
-def _average_precision(truth: NDArray[np.bool_], scores: NDArray[np.float64]) -> float:
-    """Scikit-learn's average precision, without its checks."""
-    order = np.argsort(-scores, kind="stable")
-    hits = np.cumsum(truth[order])
-    # Examples of equal score are found together.
-    last = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)
-    precision = hits[last] / (last + 1)
-    return float((np.diff(hits[last], prepend=0) * precision).sum() / hits[-1])

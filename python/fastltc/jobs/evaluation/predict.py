@@ -102,11 +102,7 @@ def predict(
         Prediction(
             image=image,
             label=int(row.argmax()),
-            name=(
-                named(row, checkpoint.classes)
-                if checkpoint.multilabel
-                else checkpoint.classes[int(row.argmax())]
-            ),
+            name=named(row, checkpoint.classes, multilabel=checkpoint.multilabel),
             probabilities=dict(zip(checkpoint.classes, row.tolist(), strict=True)),
         )
         for image, row in zip(images, scores, strict=True)
@@ -155,7 +151,7 @@ def predict_series(checkpoint: Checkpoint, path: Path | str) -> list[RowPredicti
         RowPrediction(
             # Differences of decimal numbers have digits that nobody wrote.
             time=round(float(time - recording.times[0]), 6),
-            name=checkpoint.classes[int(row.argmax())],
+            name=named(row, checkpoint.classes, multilabel=False),
             probabilities=dict(zip(checkpoint.classes, row.tolist(), strict=True)),
         )
         for time, row in zip(recording.times, scores, strict=True)

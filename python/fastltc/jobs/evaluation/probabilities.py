@@ -82,6 +82,8 @@ def scores_of(checkpoint: Checkpoint, split: Split) -> NDArray[np.float64]:
     return probabilities(model, feed, multilabel=checkpoint.multilabel)
 
 
-def named(row: NDArray[Any], classes: Sequence[str]) -> str:
-    """The labels of one example of several, from a probability of 0.5 on."""
+def named(row: NDArray[Any], classes: Sequence[str], *, multilabel: bool = True) -> str:
+    """The most probable class; of several labels those of a probability of 0.5 and more."""
+    if not multilabel:
+        return classes[int(row.argmax())]
     return "; ".join(name for name, value in zip(classes, row, strict=True) if value >= 0.5)

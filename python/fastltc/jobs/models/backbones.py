@@ -7,6 +7,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from ..options import one_of
 from .parts import CELLS, WIRING_SEED, check_classes, liquid_layer, make_wiring
 
 NAMES = ("resnet18", "resnext50_32x4d", "efficientnet_v2_s")
@@ -84,10 +85,8 @@ class Backbone(nn.Module):
     ) -> None:
         super().__init__()
         check_classes(classes)
-        if name not in NAMES:
-            raise ValueError(f"backbone: expected one of {', '.join(NAMES)}, got {name!r}")
-        if head not in HEADS:
-            raise ValueError(f"head: expected one of {', '.join(HEADS)}, got {head!r}")
+        one_of(NAMES).check("backbone", name)
+        one_of(HEADS).check("head", head)
         if min(input_shape[1:]) < 32:
             raise ValueError(
                 f"image_size: {name} takes images from 32x32, got {input_shape[1]}x{input_shape[2]}"
@@ -116,10 +115,7 @@ class Backbone(nn.Module):
             self.rnn = liquid_layer(head, self.features, self.wiring, return_sequences=False)
             new = nn.Identity()
             self.about = f"{CELLS[head].__name__} head with {units} neurons"
-        if self.residual:
-            self.net.fc = new
-        else:
-            self.net.classifier = new
+        setattr(self.net, "fc" if self.residual else "classifier", new)
 
     def _maps(self, images: Tensor) -> Tensor:
         """The last feature map, ``[B, features, h, w]``."""

@@ -7,6 +7,7 @@ from typing import cast
 import torch
 from torch import nn
 
+from ..options import one_of
 from .parts import CELLS, WIRING_SEED, check_classes, liquid_layer, make_wiring
 
 # (channels out, kernel, stride, padding) of the four convolutions. The first row is the published
@@ -73,11 +74,9 @@ class ConvNCP(nn.Module):
     ) -> None:
         super().__init__()
         channels, height, width = image_shape
-        if cell not in CELLS:
-            raise ValueError(f"cell: expected one of {', '.join(CELLS)}, got {cell!r}")
+        one_of(CELLS).check("cell", cell)
         check_classes(classes)
-        if units is None:
-            units = classes + 17
+        units = classes + 17 if units is None else units
         self.wiring = make_wiring("ncp", units, classes, 0.0, wiring_seed)
         if min(height, width) < 8:
             raise ValueError(f"image_shape: expected at least 8x8 pixels, got {height}x{width}")

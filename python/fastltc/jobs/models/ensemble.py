@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..options import AT_LEAST_2
+
 
 class Ensemble(nn.Module):
     """The mean of the logits of several models, which are trained side by side.
@@ -29,8 +31,7 @@ class Ensemble(nn.Module):
 
     def __init__(self, members: Sequence[nn.Module]) -> None:
         super().__init__()
-        if len(members) < 2:
-            raise ValueError(f"members: expected at least 2, got {len(members)}")
+        AT_LEAST_2.check("members", len(members))
         if hasattr(members[0], "fit"):
             raise ValueError("members: a model in closed form has no use for several")
         self.members = nn.ModuleList(members)

@@ -7,9 +7,9 @@ from ncps.wirings import AutoNCP, FullyConnected, Random, Wiring
 from torch import Tensor, nn
 
 from ...nn import LTC, CfC
+from ..options import AT_LEAST_2, SHARE, Range, between, one_of
 
 CELLS: dict[str, type[LTC] | type[CfC]] = {"ltc": LTC, "cfc": CfC}
-WIRINGS = ("ncp", "random", "full")
 WIRING_SEED = 22222  # that of ncps
 
 
@@ -28,8 +28,7 @@ def make_wiring(kind: str, units: int, outputs: int, sparsity: float, seed: int)
     Raises:
         ValueError: an unknown kind, or numbers that do not fit.
     """
-    if kind not in WIRINGS:
-        raise ValueError(f"wiring: expected one of {', '.join(WIRINGS)}, got {kind!r}")
+    one_of(("ncp", "random", "full")).check("wiring", kind)
     if kind == "ncp":
         if units < outputs + 3:
             raise ValueError(
@@ -37,12 +36,10 @@ def make_wiring(kind: str, units: int, outputs: int, sparsity: float, seed: int)
                 f"(one motor neuron each, and inter and command neurons), got {units}"
             )
         return AutoNCP(units, outputs, seed=seed)
-    if units < outputs:
-        raise ValueError(f"units: expected at least {outputs}, got {units}")
+    Range(f"at least {outputs}", lambda value: value >= outputs).check("units", units)
     if kind == "full":
         return FullyConnected(units, outputs, erev_init_seed=seed)
-    if not 0 <= sparsity < 1:
-        raise ValueError(f"sparsity: expected 0 up to 1, got {sparsity}")
+    SHARE.check("sparsity", sparsity)
     return Random(units, outputs, sparsity_level=sparsity, random_seed=seed)
 
 
@@ -54,8 +51,7 @@ def liquid_layer(
     Raises:
         ValueError: an unknown cell.
     """
-    if cell not in CELLS:
-        raise ValueError(f"cell: expected one of {', '.join(CELLS)}, got {cell!r}")
+    one_of(CELLS).check("cell", cell)
     return CELLS[cell](inputs, wiring, return_sequences=return_sequences, mixed_memory=mixed_memory)
 
 
@@ -103,5 +99,14 @@ def diagonal(factor: Tensor, offset: Tensor | None = None) -> nn.Linear:
 
 def check_classes(classes: int) -> None:
     """Raises ValueError for fewer than two classes."""
-    if classes < 2:
-        raise ValueError(f"classes: expected at least 2, got {classes}")
+    AT_LEAST_2.check("classes", classes)
+
+
+def rows_read(reads: int, height: int) -> list[int]:
+    """Rows of an image after which a state is read: evenly spaced, the last one among them.
+
+    Raises:
+        ValueError: there are not so many rows.
+    """
+    between(1, height).check("reads", reads)
+    return [height * (read + 1) // reads - 1 for read in range(reads)]

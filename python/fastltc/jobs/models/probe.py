@@ -9,6 +9,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from ..options import ABOVE_0, one_of
 from .parts import Standardise, check_classes
 from .reservoir import Batches
 
@@ -54,10 +55,8 @@ class Probe(nn.Module):
     ) -> None:
         super().__init__()
         check_classes(classes)
-        if probe not in PROBES:
-            raise ValueError(f"probe: expected one of {', '.join(PROBES)}, got {probe!r}")
-        if not 0 < c < float("inf"):
-            raise ValueError(f"c: expected above 0, got {c}")
+        one_of(PROBES).check("probe", probe)
+        ABOVE_0.check("c", c)
         if pretrained and backbone is None:
             raise ValueError("pretrained: a probe without a backbone has no weights to start from")
         self.probe = probe
@@ -70,9 +69,7 @@ class Probe(nn.Module):
             if len(input_shape) != 3:
                 raise ValueError("backbone: expected images, got vectors")
             self.backbone = Backbone(input_shape, classes, name=backbone, pretrained=pretrained)
-            features = self.backbone.features
-            for parameter in self.backbone.parameters():
-                parameter.requires_grad_(False)
+            features = self.backbone.requires_grad_(False).features
         self.scale = Standardise(features)
         self.register_buffer("weight", torch.zeros(classes, features))
         self.register_buffer("bias", torch.zeros(classes))

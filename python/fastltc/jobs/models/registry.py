@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
+from ...exporting.errors import ExportError
+from ...exporting.state_dict import read_state_dict
 from ..data.sets import KINDS
+from ..options import COUNT, one_of
 from .backbones import NAMES as BACKBONES
 from .backbones import Backbone
 from .conv_ncp import ConvNCP
@@ -22,18 +24,14 @@ from .reservoir import Reservoir
 from .sequence import Rows, Series
 
 
-def _options(model: type[nn.Module], *fixed: str) -> frozenset[str]:
-    """Names of the keyword arguments of a model that a user may set."""
-    names = set(inspect.signature(model).parameters) - {"input_shape", "image_shape", "classes"}
-    return frozenset(names - set(fixed))
-
-
 class _Entry:
     """A model: how it is made and which options and data it takes."""
 
     def __init__(self, model: Any, **fixed: Any) -> None:
         self.make: Callable[..., nn.Module] = partial(model, **fixed)
-        self.options = _options(model, *fixed)
+        # What a user may set.
+        given = {"input_shape", "image_shape", "classes", *fixed}
+        self.options = inspect.signature(model).parameters.keys() - given
         self.kinds: tuple[str, ...] = model.KINDS
         # Fitted at once, by a method of that name, and not by gradients.
         self.closed_form = hasattr(model, "fit")
@@ -58,8 +56,7 @@ def find_model(name: str) -> _Entry:
     Raises:
         ValueError: an unknown name.
     """
-    if name not in MODELS:
-        raise ValueError(f"model: expected one of {', '.join(MODELS)}, got {name!r}")
+    one_of(MODELS).check("model", name)
     return MODELS[name]
 
 
@@ -110,11 +107,10 @@ def build_model(
     if unknown:
         known = ", ".join(sorted(entry.options)) or "none"
         raise ValueError(f"{unknown[0]}: no option of the model {name}, whose options are: {known}")
-    if members is None or members == 1:
-        return entry.make(input_shape, classes, **given)
-    if members < 1:
-        raise ValueError(f"members: expected at least 1, got {members}")
-    return Ensemble([entry.make(input_shape, classes, **given) for _ in range(members)])
+    count = 1 if members is None else members
+    COUNT.check("members", count)
+    made = [entry.make(input_shape, classes, **given) for _ in range(count)]
+    return made[0] if count == 1 else Ensemble(made)
 
 
 def trainable_parameters(module: nn.Module) -> int:
@@ -127,8 +123,8 @@ def load_weights(model: nn.Module, path: Path | str) -> None:
 
     Args:
         model: takes the weights; masks of wirings come along.
-        path: a file of ``torch.save``: the state dict, or a dictionary that has it under
-            ``model``, ``state_dict`` or ``model_state_dict``. Prefixes ``module.`` (of
+        path: a file of ``torch.save`` (or ``.safetensors``): the state dict, or a dictionary that
+            has it under ``model``, ``state_dict`` or ``model_state_dict``. Prefixes ``module.`` (of
             DataParallel) are left out.
 
     Raises:
@@ -139,20 +135,9 @@ def load_weights(model: nn.Module, path: Path | str) -> None:
     if not path.is_file():
         raise ValueError(f"weights: {path}: no such file")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    # torch.load raises OSError, KeyError, EOFError, RuntimeError, UnpicklingError and more.
-    except Exception as error:
-        raise ValueError(
-            f"weights: {path}: damaged or not only tensors ({type(error).__name__})"
-        ) from None
-    for name in ("model", "state_dict", "model_state_dict"):
-        if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
-            content = content[name]
-            break
-    if not isinstance(content, Mapping):
-        raise ValueError(f"weights: {path}: expected a state dict, got {type(content).__name__}")
-    state = {str(key).removeprefix("module."): value for key, value in content.items()}
-    try:
-        model.load_state_dict(state)
-    except (RuntimeError, AttributeError, TypeError) as error:
+        state = read_state_dict(path)
+        model.load_state_dict({key.removeprefix("module."): v for key, v in state.items()})
+    except ExportError as error:
+        raise ValueError(f"weights: {error}") from None
+    except RuntimeError as error:
         raise ValueError(f"weights: {path}: {error}") from None

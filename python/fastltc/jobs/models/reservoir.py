@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
 
-from .parts import check_classes
+from ..options import ABOVE_0, ABOVE_0_TO_1, COUNT, FROM_0
+from .parts import check_classes, rows_read
 
 # Ridge strengths that are tried on the validation split, relative to the mean feature power.
 RIDGES = tuple(10.0**power for power in range(-5, 0))
@@ -64,20 +66,13 @@ class Reservoir(nn.Module):
         super().__init__()
         check_classes(classes)
         channels, height, width = input_shape
-        if units < 1:
-            raise ValueError(f"units: expected at least 1, got {units}")
-        if not 0 <= spectral_radius < float("inf"):
-            raise ValueError(f"spectral_radius: expected 0 or more, got {spectral_radius}")
-        if not 0 < leak <= 1:
-            raise ValueError(f"leak: expected above 0 up to 1, got {leak}")
-        if not 0 < input_scale < float("inf"):
-            raise ValueError(f"input_scale: expected above 0, got {input_scale}")
-        if not 1 <= reads <= height:
-            raise ValueError(f"reads: expected 1 to {height} for {height} rows, got {reads}")
+        COUNT.check("units", units)
+        FROM_0.check("spectral_radius", spectral_radius)
+        ABOVE_0_TO_1.check("leak", leak)
+        ABOVE_0.check("input_scale", input_scale)
         self.leak = leak
         self.classes = classes
-        # Rows after which the state is read.
-        self.rows_read = [height * (read + 1) // reads - 1 for read in range(reads)]
+        self.rows_read = rows_read(reads, height)
         recurrent = torch.randn(units, units, dtype=torch.float64)
         largest = float(torch.linalg.eigvals(recurrent).abs().max())
         self.register_buffer("w", (recurrent * (spectral_radius / largest)).float())
@@ -155,8 +150,7 @@ def _best_temperature(scores: Tensor, labels: Tensor) -> tuple[float, float]:
     from scipy.optimize import minimize_scalar
 
     def loss(log_temperature: float) -> float:
-        logits = scores / torch.tensor(log_temperature, dtype=torch.float64).exp()
-        return float(nn.functional.cross_entropy(logits, labels))
+        return float(nn.functional.cross_entropy(scores / math.exp(log_temperature), labels))
 
     found = minimize_scalar(loss, bounds=(-7.0, 3.0), method="bounded")
-    return float(torch.tensor(found.x, dtype=torch.float64).exp()), float(found.fun)
+    return math.exp(found.x), float(found.fun)

@@ -7,15 +7,9 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from .parts import (
-    CELLS,
-    WIRING_SEED,
-    Standardise,
-    check_classes,
-    diagonal,
-    liquid_layer,
-    make_wiring,
-)
+from ..options import ABOVE_0, FROM_0
+from . import parts
+from .parts import CELLS, WIRING_SEED
 
 
 class _Layer(NamedTuple):
@@ -35,11 +29,11 @@ class _Sequence(nn.Module):
 
     def __init__(self, inputs: int, classes: int, layer: _Layer, reads: int = 1) -> None:
         super().__init__()
-        check_classes(classes)
+        parts.check_classes(classes)
         cell, units, wiring, sparsity, wiring_seed, gain, mixed_memory = layer
         outputs = classes if wiring == "ncp" else units
-        self.wiring = make_wiring(wiring, units, outputs, sparsity, wiring_seed)
-        self.rnn = liquid_layer(
+        self.wiring = parts.make_wiring(wiring, units, outputs, sparsity, wiring_seed)
+        self.rnn = parts.liquid_layer(
             cell, inputs, self.wiring, return_sequences=True, mixed_memory=mixed_memory
         )
         self.gain = float(gain)
@@ -56,7 +50,7 @@ class _Sequence(nn.Module):
         """What runs at every time step, see `fastltc.exporting.describe`."""
         if isinstance(self.readout, nn.Linear):
             return [self.rnn, self.readout]
-        return [self.rnn, diagonal(torch.full((self.rnn.output_size,), self.gain))]
+        return [self.rnn, parts.diagonal(torch.full((self.rnn.output_size,), self.gain))]
 
 
 class Rows(_Sequence):
@@ -112,19 +106,15 @@ class Rows(_Sequence):
         channels, height, width = input_shape
         if reads is None:
             reads = 1 if wiring == "ncp" else min(7, height)
-        if not 1 <= reads <= height:
-            raise ValueError(f"reads: expected 1 to {height} for {height} rows, got {reads}")
+        chosen = parts.rows_read(reads, height)
         if wiring == "ncp" and reads != 1:
             raise ValueError(f"reads: expected 1 with an ncp wiring, got {reads}")
-        if encoder < 0:
-            raise ValueError(f"encoder: expected 0 or more, got {encoder}")
-        if not 0 < timestep < float("inf"):
-            raise ValueError(f"timestep: expected a finite number above 0, got {timestep}")
+        FROM_0.check("encoder", encoder)
+        ABOVE_0.check("timestep", timestep)
         layer = _Layer(cell, units, wiring, sparsity, wiring_seed, gain, mixed_memory)
         super().__init__(encoder or channels * width, classes, layer, reads)
         self.timestep = float(timestep)
-        # Rows after which the state is read.
-        self.rows_read = [height * (read + 1) // reads - 1 for read in range(reads)]
+        self.rows_read = chosen
         self.encoder = nn.Sequential()
         if encoder:
             self.encoder.extend([nn.Linear(channels * width, encoder), nn.Tanh()])
@@ -183,7 +173,7 @@ class Series(_Sequence):
         features = input_shape[-1]
         layer = _Layer(cell, units, wiring, sparsity, wiring_seed, gain, mixed_memory)
         super().__init__(features, classes, layer)
-        self.scale = Standardise(features)
+        self.scale = parts.Standardise(features)
 
     def fit_scales(self, inputs: Tensor) -> None:
         """Takes mean and deviation of training rows ``[..., I]``."""

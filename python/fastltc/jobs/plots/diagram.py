@@ -74,11 +74,11 @@ def _lines(network: Network, title: str) -> Figure:
     figure = Figure(figsize=(11, height), layout="constrained")
     axes = figure.subplots()
     gap = 3.2
-    places = {}
-    for column, (_, layer) in enumerate(layers):
-        for row, neuron in enumerate(layer):
-            spread = rows / len(layer)
-            places[neuron] = (gap * column, -(row + 0.5) * spread)
+    places = {
+        neuron: (gap * column, -(row + 0.5) * (rows / len(layer)))
+        for column, (_, layer) in enumerate(layers)
+        for row, neuron in enumerate(layer)
+    }
     # A neuron is at most a circle of 0.3 rows, in which its number stays legible.
     pitch = (height - 2.2) * 72 / rows
     size = min(0.72 * pitch, 19.0)
@@ -88,35 +88,19 @@ def _lines(network: Network, title: str) -> Figure:
     # Hundreds of lines at full strength would run together.
     strength = min(1.0, (300 / max(len(synapses), 1)) ** 0.5)
     # Strong ones on top.
-    for synapse, (color, width) in sorted(
-        zip(synapses, looks(synapses), strict=True), key=lambda pair: pair[1][1]
-    ):
-        _synapse(
-            axes,
-            places[synapse.source],
-            places[synapse.target],
-            polarity=synapse.polarity,
-            same_layer=columns[synapse.source] == columns[synapse.target],
-            size=size,
-            color=color,
-            width=width * strength,
-            strength=strength,
-        )
-    letters = min(0.5 * size, 8.5)
+    pairs = zip(synapses, looks(synapses), strict=True)
+    for synapse, look in sorted(pairs, key=lambda pair: pair[1][1]):
+        ends = places[synapse.source], places[synapse.target]
+        same_layer = columns[synapse.source] == columns[synapse.target]
+        _synapse(axes, synapse, ends, look, size, strength, same_layer=same_layer)
+    inside: Any = {"ha": "center", "va": "center_baseline", "fontsize": min(0.5 * size, 8.5)}
     for kind, layer in layers:
         across, down = zip(*(places[neuron] for neuron in layer), strict=True)
         fill = FILL.get(kind, "white")
         axes.plot(across, down, "o", ms=size, mfc=fill, mec=INK, mew=0.9, zorder=3)
         axes.text(across[0], 0.35, f"{kind}\n{len(layer)}", ha="center", va="bottom", fontsize=11)
         for neuron in layer:
-            axes.text(
-                *places[neuron],
-                str(neuron[1]),
-                ha="center",
-                va="center_baseline",
-                fontsize=letters,
-                zorder=4,
-            )
+            axes.text(*places[neuron], str(neuron[1]), zorder=4, **inside)
             if neuron in network.names:
                 side = -1 if kind == "sensory" else 1
                 x, y = places[neuron]
@@ -136,14 +120,8 @@ def _lines(network: Network, title: str) -> Figure:
     axes.set_ylim(-rows - 0.3, 0.35 + 36 / pitch)
     axes.set_axis_off()
     notes = "".join(f"\n{note}" for note in network.notes)
-    axes.legend(
-        handles=_legend(network),
-        loc="upper center",
-        bbox_to_anchor=(0.5, 0.01),
-        ncols=2,
-        frameon=False,
-        fontsize=9,
-    )
+    below: Any = {"loc": "upper center", "bbox_to_anchor": (0.5, 0.01), "ncols": 2}
+    axes.legend(handles=_legend(network), frameon=False, fontsize=9, **below)
     axes.set_title(textwrap.fill(title, 100) + notes, fontsize=11)
     return figure
 
@@ -182,12 +160,10 @@ def _blocks(axes: Axes, network: Network, gap: float, rows: int) -> None:
 def _legend(network: Network) -> list[Any]:
     weighted = any(synapse.weight is not None for synapse in network.synapses)
     if any(synapse.polarity is not None for synapse in network.synapses):
-        above, below = ("", "")
-        if weighted:
-            above, below = (f" (reversal potential erev {at} 0)" for at in ("above", "below"))
+        what = " (reversal potential erev {} 0)" if weighted else ""
         handles: list[Any] = [
-            line(BLUE, f"excitatory{above}", lw=1.6, marker=">", ms=6),
-            line(ORANGE, f"inhibitory{below}", lw=1.6, marker="|", ms=9, mew=1.6),
+            line(BLUE, f"excitatory{what.format('above')}", lw=1.6, marker=">", ms=6),
+            line(ORANGE, f"inhibitory{what.format('below')}", lw=1.6, marker="|", ms=9, mew=1.6),
         ]
         if weighted:
             handles.append(line(INK, "wider: larger conductance w", lw=2.6))
@@ -230,17 +206,16 @@ def _untangle(layers: list[tuple[str, list[Neuron]]], synapses: Sequence[Synapse
 
 def _synapse(
     axes: Axes,
-    start: tuple[float, float],
-    end: tuple[float, float],
-    *,
-    polarity: float | None,
-    same_layer: bool,
+    synapse: Synapse,
+    ends: tuple[tuple[float, float], tuple[float, float]],
+    look: tuple[Any, float],
     size: float,
-    color: Any,
-    width: float,
     strength: float,
+    *,
+    same_layer: bool,
 ) -> None:
-    inhibitory = polarity is not None and polarity < 0
+    (start, end), (color, width) = ends, look
+    inhibitory = synapse.polarity is not None and synapse.polarity < 0
     style = "|-|,widthA=0,widthB=3" if inhibitory else "-|>,head_width=2.2,head_length=4"
     shrink = size / 2 + (2.0 if inhibitory else 1.0)
     bow = 0.0
@@ -267,7 +242,7 @@ def _synapse(
         shrinkB=shrink,
         mutation_scale=strength,
         color=color,
-        lw=width,
+        lw=width * strength,
         alpha=0.75 * strength,
         zorder=2 if same_layer else 1,
     )

@@ -63,16 +63,9 @@ def wiring_graph(network: Network | Wiring, *, title: str = "", of: str = "") ->
     def edges(chosen: list[Any], label: str, style: str, widths: Any, **look: Any) -> None:
         if not chosen:
             return
+        given = {"ax": axes, "node_size": size, "connectionstyle": "arc3,rad=0.06", **look}
         networkx.draw_networkx_edges(
-            graph,
-            places,
-            edgelist=chosen,
-            ax=axes,
-            style=style,
-            width=widths,
-            node_size=size,
-            connectionstyle="arc3,rad=0.06",
-            **look,
+            graph, places, edgelist=chosen, style=style, width=widths, **given
         )
         handles.append(line(look["edge_color"], label, ls=style, lw=1.2))
 

@@ -59,6 +59,13 @@ def montage(
     return to_png(figure)
 
 
+class Picture(NamedTuple):
+    """A captioned image of an audited item."""
+
+    caption: str
+    item: Item
+
+
 def leak_pairs(report: Report, most: int = 24) -> list[tuple[Picture, Picture]]:
     """Of each leak between images one picture of either side, for `contact_sheet`.
 
@@ -71,24 +78,13 @@ def leak_pairs(report: Report, most: int = 24) -> list[tuple[Picture, Picture]]:
         items = [report.items[index] for index in cluster.example or cluster.members]
         first = items[0]
         other = next(item for item in items if item.split != first.split)
-        if all(item.path is not None or item.pixels is not None for item in (first, other)):
-            by_kind.setdefault(cluster.kind, []).append(
-                (
-                    Picture(f"{cluster.kind}: {first.split}\n{shortened(first.name, 26)}", first),
-                    Picture(
-                        f"{other.split}, class {other.label}\n{shortened(other.name, 26)}", other
-                    ),
-                )
-            )
+        if first.visible and other.visible:
+            one = f"{cluster.kind}: {first.split}\n{shortened(first.name, 26)}"
+            two = f"{other.split}, class {other.label}\n{shortened(other.name, 26)}"
+            pair = (Picture(one, first), Picture(two, other))
+            by_kind.setdefault(cluster.kind, []).append(pair)
     turns = itertools.zip_longest(*by_kind.values())
     return [pair for turn in turns for pair in turn if pair is not None][:most]
-
-
-class Picture(NamedTuple):
-    """A captioned image of an audited item."""
-
-    caption: str
-    item: Item
 
 
 def contact_sheet(pairs: Sequence[tuple[Picture, Picture]]) -> bytes:
@@ -112,15 +108,13 @@ def contact_sheet(pairs: Sequence[tuple[Picture, Picture]]) -> bytes:
         row, column = divmod(place, columns)
         for side, (caption, item) in enumerate(pair):
             axes = grid[row, 2 * column + side]
-            if item.path is not None:
-                image, _ = picture(item.path)
+            if item.pixels is not None:
+                shape = (3, *item.pixels.shape[1:])
+                pixels = np.moveaxis(np.broadcast_to(item.pixels, shape), 0, -1)
+            else:
+                image, _ = picture(item.file)
                 image.thumbnail((256, 256))
                 pixels = np.asarray(image.convert("RGB"))
-            else:
-                assert item.pixels is not None
-                pixels = np.moveaxis(
-                    np.broadcast_to(item.pixels, (3, *item.pixels.shape[1:])), 0, -1
-                )
             axes.imshow(pixels, interpolation="nearest")
             axes.set_title(caption, fontsize=7)
     return to_png(figure)

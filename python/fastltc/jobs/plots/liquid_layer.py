@@ -14,6 +14,8 @@ from ...nn import LTC, CfC
 from . import Network
 from .network import Matrix, Neuron, Synapse, describe_sizes, layers_of, synapses_of
 
+_GATES = "time gates (time_a, time_b): all of the layer before and all of its own"
+
 
 def network_of(
     model: nn.Module, classes: Sequence[str] = (), features: Sequence[str] = ()
@@ -112,16 +114,13 @@ def _cfc(cell: Any, wiring: Any, names: dict[Neuron, str], notes: tuple[str, ...
         before = own
     count = f"{len(cell._layers)} layers" if len(cell._layers) > 1 else "one layer"
     layer_of = {neuron: number for number, (_, layer) in enumerate(layers) for neuron in layer}
-    synapses = tuple(
-        synapse
-        for synapse in found
-        if not all_within or layer_of[synapse.source] != layer_of[synapse.target]
-    )
+    if all_within:
+        found = [one for one in found if layer_of[one.source] != layer_of[one.target]]
     return Network(
         f"CfC, {type(wiring).__name__}: {units} neurons in {count}, "
-        f"{len(synapses)} masked connections{' from layer to layer' if all_within else ''}",
+        f"{len(found)} masked connections{' from layer to layer' if all_within else ''}",
         tuple(layers),
-        synapses,
+        tuple(found),
         tuple(
             Matrix(f"{name}, {'masked' if name in heads else 'not masked'}", weights, signed=True)
             for name, weights in values.items()
@@ -129,9 +128,5 @@ def _cfc(cell: Any, wiring: Any, names: dict[Neuron, str], notes: tuple[str, ...
         names,
         notes,
         all_within=all_within,
-        gates=(
-            "time gates (time_a, time_b): all of the layer before and all of its own"
-            if gates
-            else ""
-        ),
+        gates=_GATES if gates else "",
     )

@@ -31,9 +31,8 @@ def draw_matrices(network: Network, title: str) -> Figure:
     # Panels of about the shape of the matrix.
     side = float(np.clip(0.16 * len(neurons) + 2.0, 3.6, 5.5))
     tall = float(np.clip(side * len(order) / max(len(neurons), 1), 2.4, 7.5))
-    figure = Figure(
-        figsize=(across * (side + 1.9), down * (tall + 0.7) + 1.0), layout="constrained"
-    )
+    size = across * (side + 1.9), down * (tall + 0.7) + 1.0
+    figure = Figure(figsize=size, layout="constrained")
     panels = figure.subplots(down, across, squeeze=False).ravel()
     starts = np.cumsum([0, *(len(layer) for _, layer in network.layers)])
     for axes, matrix in zip(panels, network.matrices, strict=False):
@@ -76,13 +75,7 @@ def _ticks(
             labels |= {place: shortened(network.names[order[place]], 22) for place in named}
     axes.set_yticks(list(labels), list(labels.values()), fontsize=7)
     beside = {place - inputs: text for place, text in labels.items() if place >= inputs}
-    long = len(beside) > 4
-    axes.set_xticks(
-        list(beside),
-        list(beside.values()),
-        fontsize=7,
-        rotation=60 if long else 0,
-        ha="right" if long else "center",
-        rotation_mode="anchor" if long else "default",
-    )
+    slope: Any = {"rotation": 60, "ha": "right", "rotation_mode": "anchor"}
+    look = slope if len(beside) > 4 else {}
+    axes.set_xticks(list(beside), list(beside.values()), fontsize=7, **look)
     axes.tick_params(length=0)

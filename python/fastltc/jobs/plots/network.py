@@ -86,9 +86,8 @@ class Network:
         """
         if not wiring.is_built():
             raise ValueError("wiring: expected a built wiring; call wiring.build(input_dim) first")
-        signs = np.concatenate([wiring.sensory_adjacency_matrix, wiring.adjacency_matrix]).astype(
-            float
-        )
+        matrices = wiring.sensory_adjacency_matrix, wiring.adjacency_matrix
+        signs = np.concatenate(matrices, dtype=float)
         signs[signs == 0] = np.nan
         synapses = tuple(synapses_of(signs, wiring.input_dim))
         return cls(

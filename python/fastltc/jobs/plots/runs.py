@@ -84,12 +84,10 @@ def comparison(rows: Sequence[Mapping[str, Any]]) -> bytes:
     names = ("auc", "accuracy", "f1", "average_precision")
     # Those of one class go side by side where it is the same class.
     same = len({row["positive"] for row in rows}) == 1
-    shown = [
-        name for name in (names if same else names[:2]) if all(name in row["test"] for row in rows)
-    ]
-    figure = Figure(
-        figsize=(3.2 + 2.4 * (len(shown) + 1), 1.7 + 0.52 * len(rows)), layout="constrained"
-    )
+    named = names if same else names[:2]
+    shown = [name for name in named if all(name in row["test"] for row in rows)]
+    size = 3.2 + 2.4 * (len(shown) + 1), 1.7 + 0.52 * len(rows)
+    figure = Figure(figsize=size, layout="constrained")
     panels = figure.subplots(1, len(shown) + 1, sharey=True)
     handles: dict[str, Line2D] = {}
     for axes, name in zip(panels, shown, strict=False):
@@ -122,15 +120,9 @@ def comparison(rows: Sequence[Mapping[str, Any]]) -> bytes:
         axes.xaxis.set_major_locator(MaxNLocator(4))
     sizes = [row["trainable_parameters"] for row in rows]
     panels[-1].plot(sizes, range(len(rows)), "D", color=ORANGE, ms=5)
+    above: Any = {"xytext": (0, 6), "textcoords": "offset points", "ha": "center", "fontsize": 7}
     for place, size in enumerate(sizes):
-        panels[-1].annotate(
-            f"{size:,}",
-            (size, place),
-            xytext=(0, 6),
-            textcoords="offset points",
-            ha="center",
-            fontsize=7,
-        )
+        panels[-1].annotate(f"{size:,}", (size, place), **above)
     panels[-1].set_title("trainable parameters\n(log scale)", fontsize=10)
     # Down to 0, which a model in closed form has.
     panels[-1].set_xscale("symlog", linthresh=1)
@@ -149,14 +141,8 @@ def comparison(rows: Sequence[Mapping[str, Any]]) -> bytes:
         axes.tick_params(axis="x", labelsize=8)
         axes.spines[["top", "right"]].set_visible(False)
     if handles:
-        figure.legend(
-            handles.values(),
-            handles.keys(),
-            loc="outside lower center",
-            ncols=3,
-            frameon=False,
-            fontsize=8,
-        )
+        look: Any = {"loc": "outside lower center", "frameon": False, "fontsize": 8}
+        figure.legend(handles.values(), handles.keys(), ncols=3, **look)
     about = "; ".join(
         f"{run}: epoch {of['epoch']}, digest {of['digest']}"
         for row in rows

@@ -16,6 +16,9 @@ from .figure import BLUE, GREY, to_png, wrapped
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+# The line that says nothing.
+_CHANCE: Any = {"color": GREY, "lw": 1, "ls": ":"}
+
 
 @dataclass(frozen=True)
 class Interval:
@@ -103,18 +106,10 @@ def confusion_matrix(
     )
     axes = figure.subplots()
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    for row in range(n):
-        for column in range(n):
-            axes.text(
-                column,
-                row,
-                f"{counts[row, column]}",
-                ha="center",
-                va="center",
-                fontsize=14 if n <= 4 else 9,
-                color="white" if shares[row, column] > 0.55 else "black",
-                alpha=1.0 if counts[row, column] else 0.35,
-            )
+    middle: Any = {"ha": "center", "va": "center", "fontsize": 14 if n <= 4 else 9}
+    for (row, column), count in np.ndenumerate(counts):
+        color = "white" if shares[row, column] > 0.55 else "black"
+        axes.text(column, row, f"{count}", color=color, alpha=1.0 if count else 0.35, **middle)
     axes.set_yticks(range(n), names)
     if sloping:
         slope: Any = {"rotation": 45, "ha": "right", "va": "top", "rotation_mode": "anchor"}
@@ -146,7 +141,7 @@ def roc_curve(curves: Curves, *, title: str = "", of: str = "") -> bytes:
         A PNG file.
     """
     figure, axes = _square(title, "false positive rate", "true positive rate")
-    axes.plot([0, 1], [0, 1], color=GREY, lw=1, ls=":", label="chance (AUC 0.5)")
+    axes.plot([0, 1], [0, 1], label="chance (AUC 0.5)", **_CHANCE)
     _band(axes, curves.roc_band, "post")
     label = f"AUC {_described(curves.auc)}"
     axes.plot(curves.false_rate, curves.true_rate, color=BLUE, lw=1.6, label=label)
@@ -163,13 +158,8 @@ def precision_recall(curves: Curves, *, title: str = "", of: str = "") -> bytes:
         A PNG file.
     """
     figure, axes = _square(title, "recall", "precision")
-    axes.axhline(
-        curves.share,
-        color=GREY,
-        lw=1,
-        ls=":",
-        label=f"chance: the share of the class, {curves.share:.3f}",
-    )
+    label = f"chance: the share of the class, {curves.share:.3f}"
+    axes.axhline(curves.share, label=label, **_CHANCE)
     _band(axes, curves.precision_band, "pre")
     label = f"average precision {_described(curves.average_precision)}"
     axes.plot(
@@ -214,10 +204,9 @@ def calibration(measured: Mapping[str, Any], *, title: str = "", of: str = "") -
         A PNG file.
     """
     figure, axes = _square(title, "mean probability", "share of the class")
-    axes.plot([0, 1], [0, 1], color=GREY, lw=1, ls=":", label="calibrated")
-    scores = [entry["score"] for entry in measured["bins"]]
-    shares = [entry["share"] for entry in measured["bins"]]
-    counts = np.array([entry["n"] for entry in measured["bins"]], dtype=float)
+    axes.plot([0, 1], [0, 1], label="calibrated", **_CHANCE)
+    bins = [(entry["score"], entry["share"], entry["n"]) for entry in measured["bins"]]
+    scores, shares, counts = np.array(bins, dtype=float).T
     label = f"calibration error {measured['ece']:.3f}"
     axes.plot(scores, shares, color=BLUE, lw=1.4, label=label)
     sizes = 12 + 120 * counts / counts.max()

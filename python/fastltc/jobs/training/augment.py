@@ -22,8 +22,8 @@ def make_augment(config: TrainConfig, shape: tuple[int, ...]) -> Augment | None:
     Raises:
         ConfigError: kornia is needed and is not installed or broken, or the inputs are no images.
     """
-    names = ("scale", "shift", "rotate", "shear")
-    affine = any(getattr(config, f"augment_{name}") for name in names)
+    shear = config.augment_shear
+    affine = config.augment_scale or config.augment_shift or config.augment_rotate or shear
     light = config.augment_brightness, config.augment_contrast
     wanted = affine or config.augment_flip or config.augment_colour or any(light)
     if not wanted and config.augment_crop is None:
@@ -38,7 +38,7 @@ def make_augment(config: TrainConfig, shape: tuple[int, ...]) -> Augment | None:
                 degrees=config.augment_rotate,
                 translate=(config.augment_shift, config.augment_shift),
                 scale=(1 - config.augment_scale, 1 + config.augment_scale),
-                shear=config.augment_shear or None,
+                shear=shear or None,
                 # Black corners would tell which images were turned.
                 padding_mode="border",
                 p=config.augment_affine_p,
@@ -84,16 +84,12 @@ def _kornia() -> Any:
 
 def _crop(side: int, images: Tensor) -> Tensor:
     """A random square of each image. Of equal size for all, so indexing does it."""
-    height, width = images.shape[-2:]
-    count = len(images)
-    tops = torch.randint(height - side + 1, (count,)).tolist()
-    lefts = torch.randint(width - side + 1, (count,)).tolist()
-    return torch.stack(
-        [
-            image[:, top : top + side, left : left + side]
-            for image, top, left in zip(images, tops, lefts, strict=True)
-        ]
-    )
+    places = [torch.randint(size - side + 1, (len(images),)).tolist() for size in images.shape[2:]]
+    crops = [
+        image[:, top : top + side, left : left + side]
+        for image, top, left in zip(images, *places, strict=True)
+    ]
+    return torch.stack(crops)
 
 
 def _light(brightness: float, contrast: float, p: float, images: Tensor) -> Tensor:

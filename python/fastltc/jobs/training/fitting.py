@@ -17,11 +17,7 @@ from .objective import Objective
 from .schedule import Schedule
 from .task import Task
 
-_OPTIMIZERS = {
-    "adam": torch.optim.Adam,
-    "adamw": torch.optim.AdamW,
-    "nadam": torch.optim.NAdam,
-}
+_OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "nadam": torch.optim.NAdam}
 _AMP = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 # Called with the number of examples of a batch that is done.

@@ -11,27 +11,12 @@ from typing import Any
 import torch
 
 from .. import plots
+from .. import run as files
 from ..errors import ConfigError
 from ..files import write_all
 from ..models import trainable_parameters
 from ..plots.liquid_layer import network_of
-from ..run import (
-    BEST,
-    CARD,
-    CONFIG,
-    CONFUSION,
-    CURVE,
-    EXAMPLES,
-    GRAPH,
-    LAST,
-    LOG,
-    METRICS,
-    TENSORBOARD,
-    WIRING,
-    Checkpoint,
-    Run,
-    evaluation_files,
-)
+from ..run import Checkpoint, Run
 from ..unchanged import fingerprints
 from .card import model_card
 from .task import Task
@@ -65,25 +50,25 @@ class RunLog:
         """Makes the run folder."""
         if self.task.group.first:
             self.run = Run.create(self.run.path, self.task.config, overwrite=overwrite)
-            self.written.add(CONFIG)
+            self.written.add(files.CONFIG)
 
     def take_up(self, state: dict[str, Any]) -> None:
         """Goes on, and brings the files to where the state of a checkpoint is."""
         self.history = state["history"]
         self.best = state["best"]
-        self.best_digest = self.run.digest(BEST)
+        self.best_digest = self.run.digest(files.BEST)
         self.fitted = state.get("fitted")
         self.seconds_before = state["seconds"]
         if self.task.group.first:
             self.run.remove_unfinished()
             self.run.write_config(self.task.config)
             self.run.write_log(self.history)
-            self.written |= {CONFIG, LOG}
+            self.written |= {files.CONFIG, files.LOG}
 
     def open_board(self, writer: Any) -> None:
         """Begins a TensorBoard log."""
-        self.written.add(f"{TENSORBOARD}/")
-        self.board = writer(str(self.run.path / TENSORBOARD))
+        self.written.add(f"{files.TENSORBOARD}/")
+        self.board = writer(str(self.run.path / files.TENSORBOARD))
 
     def add(
         self, record: dict[str, Any], logged: dict[str, Any], training: dict[str, Any], kept: bool
@@ -105,14 +90,14 @@ class RunLog:
             multilabel=data.multilabel,
             splits=self.fingerprints,
         )
-        made = {} if kept else {BEST: checkpoint}
-        made[LAST] = replace(checkpoint, training=training)
+        made = {} if kept else {files.BEST: checkpoint}
+        made[files.LAST] = replace(checkpoint, training=training)
         stay = [self.best_digest] if kept and self.best_digest is not None else []
         digests = self.run.save_checkpoints(made, stay)
-        self.best_digest = digests.get(BEST, self.best_digest)
+        self.best_digest = digests.get(files.BEST, self.best_digest)
         self.written.update(made)
         self.run.append_log(record)
-        self.written.add(LOG)
+        self.written.add(files.LOG)
         self.write_metrics()
         if self.board is not None:
             for name, value in record.items():
@@ -124,13 +109,13 @@ class RunLog:
         """Draws the training and the network of the best checkpoint."""
         title, of = self.task.data.name, best.origin
         curve = plots.training_curve(self.history, best_epoch=best.epoch, title=title, of=of)
-        self._write_picture(CURVE, curve)
+        self._write_picture(files.CURVE, curve)
         network = network_of(best.model, best.classes, best.features)
         if network is not None:
-            self._write_picture(WIRING, plots.wiring_diagram(network, of=of))
+            self._write_picture(files.WIRING, plots.wiring_diagram(network, of=of))
         if network is not None and network.drawable:
             graph = plots.wiring_graph(network, title=network.title, of=of)
-            self._write_picture(GRAPH, graph)
+            self._write_picture(files.GRAPH, graph)
 
     def draw_confusion(self, best: Checkpoint) -> None:
         """Draws the confusion matrix of the test, where there is one."""
@@ -140,7 +125,9 @@ class RunLog:
             title = f"{data.name}, test"
             picture = plots.confusion_matrix(matrix, data.classes, title=title, of=best.origin)
             # One that `evaluate` has left may be of other data or of the last checkpoint.
-            self._write_picture(CONFUSION, picture, evaluation_files(self.run.path, "test"))
+            self._write_picture(
+                files.CONFUSION, picture, files.evaluation_files(self.run.path, "test")
+            )
 
     def draw_examples(self) -> None:
         """Draws images of every class, where there are any."""
@@ -148,12 +135,12 @@ class RunLog:
         if data.kind == "images" and not data.multilabel:
             train = data.splits["train"]
             picture = plots.montage(train.inputs, train.labels, data.classes, title=data.name)
-            self._write_picture(EXAMPLES, picture)
+            self._write_picture(files.EXAMPLES, picture)
 
     def write_card(self, best: Checkpoint) -> None:
         """Writes the model card of the best checkpoint."""
         if self.run.write_card(model_card(self.metrics, best)):
-            self.written.add(CARD)
+            self.written.add(files.CARD)
 
     def _write_picture(self, name: str, picture: bytes, stale: Iterable[Path] = ()) -> None:
         write_all({self.run.path / name: picture}, stale)
@@ -195,7 +182,7 @@ class RunLog:
     def write_metrics(self) -> None:
         """Writes ``metrics.json``."""
         if self.task.group.first:
-            self.written.add(METRICS)
+            self.written.add(files.METRICS)
             self.run.write_metrics(self.metrics)
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -16,9 +17,10 @@ from ..config import TrainConfig
 from ..data import DataSet
 from ..device import find_device
 from ..errors import RunError
+from ..evaluation.feed import Feed
 from ..evaluation.metrics import classification_metrics
 from ..evaluation.probabilities import judged, probabilities
-from ..interrupts import interrupts_held_back
+from ..files import interrupts_held_back
 from ..run import LAST, Run
 from ..unchanged import check_unchanged
 from . import parallel
@@ -110,7 +112,8 @@ def train(
         task = Task(config, data, positive, model, device, group)
         session = _Session(task, Path(out))
         # Whether the model runs on the device is known before anything is written.
-        probabilities(model, task.feeds["val"].head(1))
+        one = data.splits["val"].take(np.arange(1))
+        probabilities(model, Feed(one, device, config.augment_crop, mirror=config.mirror))
         session.open(overwrite=overwrite, resume=resume)
         try:
             return session.train(progress)
@@ -162,12 +165,8 @@ class _Session:
         state = checkpoint.training
         if state is None:
             raise RunError(f"{run.path / LAST}: has no state to resume from")
-        check_unchanged(
-            self.task.data,
-            checkpoint.splits,
-            run.path / LAST,
-            "Restore the data to resume, or train anew",
-        )
+        advice = "Restore the data to resume, or train anew"
+        check_unchanged(self.task.data, checkpoint.splits, run.path / LAST, advice)
         try:
             self.model.load_state_dict(checkpoint.model.state_dict())
             self.fitting.load(state)

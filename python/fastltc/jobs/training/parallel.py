@@ -89,10 +89,6 @@ class _Sum(torch.autograd.Function):
         return cast(Tensor, total)
 
 
-def _sum_over_processes(x: Tensor) -> Tensor:
-    return cast(Tensor, _Sum.apply(x))
-
-
 def _batch_norm_over_processes(module: Any, x: Tensor) -> Tensor:
     """The forward of a batch norm, with sums over all processes.
 
@@ -110,9 +106,8 @@ def _batch_norm_over_processes(module: Any, x: Tensor) -> Tensor:
         x = x.float()
     over = [axis for axis in range(x.ndim) if axis != 1]
     own = x.numel() // x.shape[1]
-    total = torch.cat([x.sum(over), x.new_tensor([own])])
     # One message for the sum and the count; its backward is a sum as well.
-    total = _sum_over_processes(total)
+    total: Tensor = _Sum.apply(torch.cat([x.sum(over), x.new_tensor([own])]))
     mean, count = total[:-1] / total[-1], total[-1].detach()
     # Few values in all are few in each process, so all of them come here or none does; with
     # more there is no need to wait for a device.
@@ -124,7 +119,7 @@ def _batch_norm_over_processes(module: Any, x: Tensor) -> Tensor:
         )
     shape = [1, -1] + [1] * (x.ndim - 2)
     centred = x - mean.view(shape)
-    variance = _sum_over_processes(centred.square().sum(over)) / count
+    variance: Tensor = _Sum.apply(centred.square().sum(over)) / count
     if tracked and known:
         with torch.no_grad():
             share = module.momentum
@@ -146,12 +141,14 @@ def _batch_norm_over_processes(module: Any, x: Tensor) -> Tensor:
 @contextmanager
 def processes(device: torch.device) -> Iterator[Group]:
     """The group that ``torchrun`` has started this process in, or one of a single process."""
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    if size == 1 or dist.is_initialized():
-        yield Group(dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else Group()
+    ours = not dist.is_initialized()
+    if ours and os.environ.get("WORLD_SIZE", "1") == "1":
+        yield Group()
         return
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    if ours:
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield Group(dist.get_rank(), dist.get_world_size())
     finally:
-        dist.destroy_process_group()
+        if ours:
+            dist.destroy_process_group()

@@ -55,12 +55,7 @@ class Schedule:
 
     def state(self) -> dict[str, float | int | None]:
         """What `load` needs to go on from here."""
-        return {
-            "step_count": self.step_count,
-            "factor": self.factor,
-            "least": self.least,
-            "waited": self.waited,
-        }
+        return {name: getattr(self, name) for name in ("step_count", "factor", "least", "waited")}
 
     def load(self, state: dict[str, float | int | None]) -> None:
         """Goes on from a `state`."""

@@ -15,6 +15,7 @@ from ..device import find_device
 from ..errors import ConfigError, RunError
 from ..evaluation.comparison import summarise
 from ..files import write_json
+from ..options import AT_LEAST_2
 from ..run import CONFIG, LAST, SEEDS, Run
 from . import parallel
 from .loop import Progress, train
@@ -54,24 +55,29 @@ def train_seeds(
             of another configuration; nothing has been trained then.
         KeyboardInterrupt: training was interrupted; what is finished stays.
     """
-    if count < 2:
-        raise ConfigError(f"seeds: expected at least 2, got {count}")
+    AT_LEAST_2.check("seeds", count, ConfigError)
     out = Path(out)
     seeds = [replace(config, seed=config.seed + number) for number in range(count)]
     runs = [Run(out / f"seed-{own.seed}") for own in seeds]
     # Every process looks before the first one changes anything.
-    steps = [
-        _step(own, run, overwrite=overwrite, resume=resume)
-        for own, run in zip(seeds, runs, strict=True)
-    ]
+    pairs = zip(seeds, runs, strict=True)
+    steps = [_step(own, run, overwrite=overwrite, resume=resume) for own, run in pairs]
     found = out.glob(f"seed-*/{CONFIG}") if overwrite and not resume else ()
     others = [path.parent for path in found if Run(path.parent) not in runs]
 
-    def clear() -> None:
-        """Removes what would not belong to the new runs."""
-        (out / SEEDS).unlink(missing_ok=True)
-        while others:
-            Run(others.pop()).remove()
+    def watch(own: TrainConfig) -> Progress:
+        """The functions to call; the first, when a run has its data and its folder, tidies up."""
+        given = Progress() if progress is None else progress(own)
+
+        def start(data: DataSet, model: nn.Module) -> None:
+            # What would not belong to the new runs.
+            (out / SEEDS).unlink(missing_ok=True)
+            while others:
+                Run(others.pop()).remove()
+            if given.start is not None:
+                given.start(data, model)
+
+        return replace(given, start=start)
 
     with parallel.processes(find_device(config.device)) as group:
         group.wait()
@@ -84,7 +90,7 @@ def train_seeds(
                 overwrite=step == _ANEW,
                 resume=step == _RESUME,
                 offline=offline,
-                progress=_after(clear, Progress() if progress is None else progress(own)),
+                progress=watch(own),
             )
             if run.metrics["status"] != "finished":
                 raise KeyboardInterrupt
@@ -113,14 +119,3 @@ def _step(config: TrainConfig, run: Run, *, overwrite: bool, resume: bool) -> st
         return _KEEP
     # Without a finished epoch there is nothing to go on from.
     return _RESUME if (run.path / LAST).is_file() else _ANEW
-
-
-def _after(first: Callable[[], None], progress: Progress) -> Progress:
-    """Calls ``first`` when a run has begun: its data is there, and its folder is made."""
-
-    def start(data: DataSet, model: nn.Module) -> None:
-        first()
-        if progress.start is not None:
-            progress.start(data, model)
-
-    return replace(progress, start=start)

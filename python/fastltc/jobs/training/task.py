@@ -90,11 +90,9 @@ def make_model(
         ConfigError: an option does not fit the model or the data.
     """
     assert config.model is not None
-    options = config.model_options()
+    options = config.model_options() | ({"pretrained": None} if resume else {})
     shape = config.model_shape(data.input_shape)
     try:
-        if resume:
-            options["pretrained"] = None
         model = build_model(config.model, shape, len(data.classes), **options)
         if config.weights is not None and not resume:
             load_weights(model, config.weights)
@@ -102,9 +100,7 @@ def make_model(
         raise ConfigError(str(error)) from None
     if hasattr(model, "fit"):
         if data.multilabel:
-            raise ConfigError(
-                f"model: {config.model} knows no several labels; {data.name} has them"
-            )
+            raise ConfigError(f"model: {config.model} knows no several labels, as {data.name} has")
         config.check_closed_form()
     _check_select(config.select, data, positive)
     return model
