@@ -90,7 +90,7 @@ def test_examples_on_pages(path: Path, folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["", "nn", "ops", "reference", "runtime", "exporting", "hub", "jobs"]
+    "name", ["", "nn", "ops", "reference", "runtime", "exporting", "hub", "rl", "jobs"]
 )
 def test_every_public_name_is_in_the_reference(name: str) -> None:
     module = importlib.import_module(f"fastltc.{name}".rstrip("."))

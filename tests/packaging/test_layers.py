@@ -29,7 +29,7 @@ PYTHON_LAYERS = {
         {"nn"},
         {"dropin"},
         {"inspect"},
-        {"exporting", "hub"},
+        {"exporting", "hub", "rl"},
         {"jobs"},
         {"cli"},
         {"__init__", "__main__"},
