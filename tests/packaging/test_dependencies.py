@@ -11,7 +11,13 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 # Where the name of a distribution is not that of its module.
-DISTRIBUTIONS = {"PIL": "pillow", "sklearn": "scikit-learn"}
+DISTRIBUTIONS = {
+    "PIL": "pillow",
+    "onnx_ir": "onnx-ir",
+    "sb3_contrib": "sb3-contrib",
+    "sklearn": "scikit-learn",
+    "stable_baselines3": "stable-baselines3",
+}
 
 
 def table() -> dict:
