@@ -60,11 +60,13 @@ def onnx_translations() -> dict[Any, Callable[..., Any]]:
     numbers = itertools.count()
 
     def run(layer: Any, data: Sequence[Any], own: Sequence[Any]) -> tuple[Any, Any, Any]:
-        *data, parameters, memory = data
+        x, h0, timespans, lengths, resets, parameters, memory = data
         *own, return_sequences, _, _ = own
-        nodes = _Nodes(data[0], next(numbers))
+        nodes = _Nodes(x, next(numbers))
         made = layer(nodes, parameters, *own)
-        return _over_time(nodes, made, *data, memory, return_sequences)
+        return _over_time(
+            *(nodes, made, x, h0, timespans, lengths, resets, memory), return_sequences
+        )
 
     def ltc_forward(*arguments: Any) -> tuple[Any, Any, Any]:
         return run(_LTC, arguments[:7], arguments[7:])
