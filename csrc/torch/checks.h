@@ -100,6 +100,7 @@ class ArgumentCheck {
           return "expected a floating point dtype of at most 64 bits, got " + dtype_text(dtype);
         },
         Fault::type);
+    stored(name, first_);
   }
   template <typename Name>
   void device(const Name& name, const Tensor& tensor) const {
@@ -110,6 +111,7 @@ class ArgumentCheck {
                  ", where the first argument is, got one on " + device_text(tensor);
         },
         Fault::type);
+    stored(name, tensor);
   }
   // `letters` are the names of the sizes, if they have any.
   template <typename Name, typename Sizes>
@@ -156,6 +158,27 @@ class ArgumentCheck {
   }
 
  private:
+  // A storage can be made smaller under its tensors, which then point behind it or nowhere.
+  template <typename Name>
+  void stored(const Name& name, const Tensor& tensor) const {
+    int64_t bytes, offset, *sizes, *strides;
+    int32_t dtype;
+    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_storage_size(tensor.get(), &bytes));
+    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_storage_offset(tensor.get(), &offset));
+    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_sizes(tensor.get(), &sizes));
+    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_strides(tensor.get(), &strides));
+    int64_t last = offset;
+    for (int64_t d = 0, dim = tensor.dim(); d < dim; ++d) {
+      if (sizes[d] == 0) return;
+      last += (sizes[d] - 1) * strides[d];
+    }
+    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(tensor.get(), &dtype));
+    const auto size = static_cast<int64_t>(aoti_torch_dtype_element_size(dtype));
+    that(last < bytes / size, name, [&] {
+      return "expected a storage of at least " + std::to_string((last + 1) * size) +
+             " bytes, got one of " + std::to_string(bytes);
+    });
+  }
   bool on_device(const Tensor& tensor) const {
     return device_code(tensor) == device_ &&
            (cpu_ || tensor.get_device_index() == first_.get_device_index());

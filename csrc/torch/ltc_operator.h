@@ -30,6 +30,7 @@ struct LtcArguments : SequenceArguments {
   bool stacked = false;
   int64_t nets = 1;
   std::optional<Tensor> list{}, sensory_list{};
+  std::vector<int32_t> list_read{}, sensory_list_read{};  // as `length_of`
 
   template <typename T>
   using Gradients = LtcGradients<T>;
@@ -107,8 +108,9 @@ struct LtcArguments : SequenceArguments {
     }
     check.that(!stacked || !has_memory(), "memory",
                [] { return "expected None for several layers, got tensors"; });
-    list = check_synapses(check, "synapses", synapses, size.N);
-    sensory_list = check_synapses(check, "sensory_synapses", sensory_synapses, size.I);
+    list = check_synapses(check, "synapses", synapses, size.N, list_read);
+    sensory_list =
+        check_synapses(check, "sensory_synapses", sensory_synapses, size.I, sensory_list_read);
   }
 
   // Of matrices only the synapses are written.
@@ -118,7 +120,7 @@ struct LtcArguments : SequenceArguments {
   }
 
   Tensor check_synapses(const ArgumentCheck& check, const char* name, const Tensor& list,
-                        int64_t rows) const {
+                        int64_t rows, std::vector<int32_t>& read) const {
     check.indices(name, list, "fastltc.nn.synapse_list");
     const Tensor values = as_contiguous(list);
     // Kernels for other devices hold a list that is not well formed inside its bounds, as long as
@@ -135,8 +137,9 @@ struct LtcArguments : SequenceArguments {
           Fault::broken);
       return values;
     }
-    const std::string problem =
-        synapse_list_error(values.const_data_ptr<int32_t>(), values.numel(), size.N, rows);
+    const int32_t* const given = values.const_data_ptr<int32_t>();
+    read.assign(given, given + values.numel());
+    const std::string problem = synapse_list_error(read.data(), values.numel(), size.N, rows);
     check.that(problem.empty(), name, [&] { return problem; }, Fault::broken);
     return values;
   }
@@ -150,8 +153,8 @@ struct LtcArguments : SequenceArguments {
     }
     in.parameters.epsilon = epsilon;
     in.parameters.softplus = softplus;
-    in.synapses = synapse_list(*list);
-    in.sensory_synapses = synapse_list(*sensory_list);
+    in.synapses = synapse_list(*list, list_read);
+    in.sensory_synapses = synapse_list(*sensory_list, sensory_list_read);
     in.nets = nets;
     run(in);
   }
@@ -163,8 +166,8 @@ struct LtcArguments : SequenceArguments {
     }
   }
 
-  SynapseList synapse_list(const Tensor& list) const {
-    const int32_t* const values = list.const_data_ptr<int32_t>();
+  SynapseList synapse_list(const Tensor& list, const std::vector<int32_t>& read) const {
+    const int32_t* const values = read.empty() ? list.const_data_ptr<int32_t>() : read.data();
     return {values, values + size.N + 1};
   }
 

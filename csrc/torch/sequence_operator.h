@@ -57,6 +57,8 @@ struct SequenceArguments {
   LayerSizes size{};
   Tensors contiguous{};  // the parameters
   Tensors contiguous_memory{};
+  // Where they can be read: what was checked is what is used, whoever writes to the tensor meanwhile.
+  std::vector<int64_t> length_of{};
 
   bool has_memory() const { return !is_none(memory); }
   // Values of a sample's state.
@@ -108,7 +110,7 @@ struct SequenceArguments {
     for (const Tensor& tensor : memory) contiguous_memory.push_back(as_contiguous(tensor));
   }
 
-  void check_lengths(const ArgumentCheck& check) const {
+  void check_lengths(const ArgumentCheck& check) {
     if (!lengths.has_value()) return;
     check.device("lengths", *lengths);
     check.that(
@@ -116,15 +118,13 @@ struct SequenceArguments {
         [&] { return "expected int64, got " + dtype_text(lengths->scalar_type()); }, Fault::type);
     check.shape("lengths", *lengths, "[B]", std::array{size.B});
     if (!check.can_read_values() || size.B == 0) return;
-    const int64_t* const length = lengths->const_data_ptr<int64_t>();
-    int64_t low = length[0], high = length[0];
-    for (int64_t b = 1; b < size.B; ++b) {
-      low = std::min(low, length[b * lengths->stride(0)]);
-      high = std::max(high, length[b * lengths->stride(0)]);
-    }
-    check.that(low >= 0 && high <= size.T, "lengths", [&] {
+    const int64_t* const given = lengths->const_data_ptr<int64_t>();
+    length_of.resize(static_cast<size_t>(size.B));
+    for (int64_t b = 0; b < size.B; ++b) length_of[b] = given[b * lengths->stride(0)];
+    const auto found = std::ranges::minmax(length_of);
+    check.that(found.min >= 0 && found.max <= size.T, "lengths", [&] {
       return "expected values of 0 to T = " + std::to_string(size.T) + ", got " +
-             std::to_string(low) + " to " + std::to_string(high);
+             std::to_string(found.min) + " to " + std::to_string(found.max);
     });
   }
 
@@ -190,7 +190,10 @@ struct SequenceArguments {
     if (h0.has_value()) in.h0 = sequence_view<T>(*h0, false);
     if (timespans.has_value()) in.timespans = sequence_view<T>(*timespans);
     in.timespans_per_neuron = timespans_per_neuron();
-    if (lengths.has_value()) {
+    if (!length_of.empty()) {
+      in.lengths = length_of.data();
+      in.lengths_stride = 1;
+    } else if (lengths.has_value()) {
       in.lengths = lengths->const_data_ptr<int64_t>();
       in.lengths_stride = lengths->stride(0);
     }

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from fastltc.nn import LTC, CfC
+from fastltc.nn import CfC
 from fastltc.nn.sequence_layer import SequenceLayer
 
 try:
@@ -97,7 +97,7 @@ class LiquidPolicy(RecurrentActorCriticPolicy):
         action_space: Any,
         lr_schedule: Callable[[float], float],
         *,
-        layer: type[LTC] | type[CfC] = CfC,
+        layer: type[SequenceLayer] = CfC,
         units: Any = 64,
         timespans: float = 1.0,
         shared_lstm: bool = False,

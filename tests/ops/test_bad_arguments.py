@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -189,6 +191,53 @@ def test_bad_parameters_are_named(needs_grad: bool) -> None:
                 short = name.partition(".")[2].removeprefix("0.").removeprefix("1.")
                 match = rf"parameters\[\d+\] \(.*{short}\): {text}"
                 refused(case.with_(**{name: bad}), error, match)
+
+
+@pytest.mark.parametrize("left", [0, 8])
+@pytest.mark.parametrize("name", CELLS)
+def test_storages_that_were_made_smaller(name: str, left: int) -> None:
+    case = CELLS[name].random(poison=False)
+    for what in ("x", "h0", "timespans", CELLS[name].some_parameter):
+        good = {**case.data, **case.parameters}[what]
+        small = good.detach().clone()
+        small.untyped_storage().resize_(left)
+        last = what.rpartition(".")[2]
+        match = rf"{last}\)?: expected a storage of at least \d+ bytes, got one of {left}$"
+        refused(case.with_(**{what: small}), ValueError, match)
+
+
+RACE = """
+import threading
+import torch
+import fastltc
+torch.set_num_threads(1)
+layers = [fastltc.LTC(4, fastltc.wirings.AutoNCP(19, 2)), fastltc.CfC(4, 19)]
+x, lengths, going = torch.randn(512, 8, 4), torch.full((512,), 8), True
+def write():
+    while going:
+        lengths.fill_(1 << 40)
+        lengths.fill_(8)
+thread = threading.Thread(target=write)
+thread.start()
+ran = refused = 0
+try:
+    # Until both have happened often: read again after the check, such lengths end the process.
+    while min(ran, refused) < 200:
+        for layer in layers:
+            try:
+                layer(x, lengths=lengths)
+                ran += 1
+            except ValueError:
+                refused += 1
+finally:
+    going = False
+    thread.join()
+"""
+
+
+def test_lengths_that_another_thread_writes() -> None:
+    done = subprocess.run([sys.executable, "-c", RACE], timeout=300, check=False)
+    assert done.returncode == 0
 
 
 def test_unknown_names() -> None:

@@ -280,7 +280,7 @@ class Run:
 
     @property
     def complete(self) -> bool:
-        """Whether the run came to its end: it is finished, tested, and all files are written."""
+        """Whether the run came to its end, was tested, and has all its files."""
         with contextlib.suppress(RunError):
             metrics = self.metrics
             finished = metrics.get("status") == "finished" and metrics.get("test") is not None
