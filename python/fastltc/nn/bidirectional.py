@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from fastltc.nn.checks import check_dense
-from fastltc.nn.resets import packed_resets
+from fastltc.nn.resets import check_packed_resets
 from fastltc.nn.sequence_layer import SequenceLayer
-from fastltc.nn.timespans import check_packed_timespans, layer_lengths
+from fastltc.nn.timespans import check_packed, layer_lengths
 
 
 class Bidirectional(nn.Module):
@@ -194,17 +194,16 @@ class Bidirectional(nn.Module):
             raise ValueError("lengths: expected None with a PackedSequence, which has its own")
         x, steps = pad_packed_sequence(packed, batch_first=self.batch_first)
         if isinstance(timespans, PackedSequence):
-            check_packed_timespans(timespans, packed)
-            # In the order of the input, as the layers take them.
+            check_packed("timespans", timespans, packed)
+            # In the order of the input, as the layers take them; so are the resets.
             timespans, _ = pad_packed_sequence(
                 packed._replace(data=timespans.data), batch_first=self.batch_first
             )
         if isinstance(resets, PackedSequence):
-            # The same.
-            resets = packed_resets(resets, packed)
-            if packed.unsorted_indices is not None:
-                resets = resets.index_select(1, packed.unsorted_indices)
-            resets = resets.transpose(0, 1) if self.batch_first else resets
+            check_packed_resets(resets, packed)
+            resets, _ = pad_packed_sequence(
+                packed._replace(data=resets.data), batch_first=self.batch_first
+            )
         output, hn, *seen = self.forward(
             x, states, timespans, steps, resets, return_states=return_states
         )

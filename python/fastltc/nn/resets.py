@@ -6,7 +6,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
+from torch.nn.utils.rnn import PackedSequence
+
+from fastltc.nn.timespans import check_packed
 
 
 def layer_resets(
@@ -35,21 +37,10 @@ def layer_resets(
     return resets if batch_first else resets.transpose(0, 1)
 
 
-def packed_resets(resets: Any, packed: PackedSequence) -> Tensor:
-    """Pad resets that are packed as the input is, ``[T, B]``, longest sample first.
-
-    Raises:
-        TypeError: if they are not bool.
-        ValueError: if they are not packed as the input is.
-    """
-    data = resets.data
-    if data.dtype != torch.bool:
-        raise TypeError(f"resets: expected torch.bool, got {data.dtype}")
-    if data.dim() != 1:
-        raise ValueError(f"resets: expected packed data of one axis, got shape {list(data.shape)}")
-    if not torch.equal(resets.batch_sizes, packed.batch_sizes):
+def check_packed_resets(resets: PackedSequence, packed: PackedSequence) -> None:
+    """Raise ValueError if resets are not packed as the input is, one for each step."""
+    if resets.data.dim() != 1:
         raise ValueError(
-            "resets: expected the batch sizes of the input, "
-            f"{packed.batch_sizes.tolist()}, got {resets.batch_sizes.tolist()}"
+            f"resets: expected packed data of one axis, got shape {list(resets.data.shape)}"
         )
-    return pad_packed_sequence(PackedSequence(data, packed.batch_sizes))[0]
+    check_packed("resets", resets, packed)

@@ -12,9 +12,9 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 from fastltc.nn.changes import compute_parameters, has_own_forward, warn_of_steps
 from fastltc.nn.checks import check_dense, check_state
 from fastltc.nn.lstm_cell import memory_parameters
-from fastltc.nn.resets import layer_resets, packed_resets
+from fastltc.nn.resets import check_packed_resets, layer_resets
 from fastltc.nn.steps import run_steps, some_weight
-from fastltc.nn.timespans import check_packed_timespans, layer_lengths, layer_timespans
+from fastltc.nn.timespans import check_packed, layer_lengths, layer_timespans
 from fastltc.ops.sequence import HALF_DTYPES, Sequences
 
 
@@ -249,7 +249,8 @@ class SequenceLayer(nn.Module):
                 y, h = cell._run(Sequences(x.unsqueeze(1), h, spans, return_sequences=False))
             else:
                 y, h = cell.forward(x, h, 1.0 if dt is None else dt)
-            after.append(h)
+            if return_states:
+                after.append(h)
             return y, (h, *rest)
 
         x, state = sequences.x, sequences.h0
@@ -297,7 +298,7 @@ class SequenceLayer(nn.Module):
 
         state = _each(self._initial_state(hx, batch, True, data), sort)
         if isinstance(timespans, PackedSequence):
-            check_packed_timespans(timespans, packed)
+            check_packed("timespans", timespans, packed)
             timespans, _ = pad_packed_sequence(PackedSequence(timespans.data, batch_sizes))
             timespans = layer_timespans(timespans, batch, time, neurons, False, True, data)
         elif timespans is not None:
@@ -306,8 +307,9 @@ class SequenceLayer(nn.Module):
             )
             timespans = None if timespans is None else sort(timespans)
         if isinstance(resets, PackedSequence):
-            padded = packed_resets(resets, packed)
-            resets = layer_resets(padded, batch, time, False, True, data.device)
+            check_packed_resets(resets, packed)
+            resets, _ = pad_packed_sequence(PackedSequence(resets.data, batch_sizes))
+            resets = layer_resets(resets, batch, time, False, True, data.device)
         elif resets is not None:
             resets = layer_resets(resets, batch, time, self.batch_first, True, data.device)
             resets = sort(resets)

@@ -121,12 +121,12 @@ def cell_timespans(
     )
 
 
-def check_packed_timespans(timespans: PackedSequence, packed: PackedSequence) -> None:
-    """Raise ValueError if time steps are not packed as the input is."""
-    if not torch.equal(timespans.batch_sizes, packed.batch_sizes):
+def check_packed(name: str, given: PackedSequence, packed: PackedSequence) -> None:
+    """Raise ValueError if what belongs to the steps is not packed as the input is."""
+    if not torch.equal(given.batch_sizes, packed.batch_sizes):
         raise ValueError(
-            "timespans: expected the batch sizes of the input, "
-            f"{packed.batch_sizes.tolist()}, got {timespans.batch_sizes.tolist()}"
+            f"{name}: expected the batch sizes of the input, "
+            f"{packed.batch_sizes.tolist()}, got {given.batch_sizes.tolist()}"
         )
 
 

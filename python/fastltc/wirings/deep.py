@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from ncps.wirings import Wiring
 
 from fastltc.wirings.checks import check_count, synapses_of_each
+from fastltc.wirings.seeded import SeededWiring
 
 
-class DeepNCP(Wiring):
+class DeepNCP(SeededWiring):
     """A neural circuit policy (NCP) with any number of layers of inter-neurons.
 
     Sensory neurons, inter-neurons layer by layer, command neurons, motor neurons: each layer has
@@ -93,13 +93,7 @@ class DeepNCP(Wiring):
             return "motor"
         return "command" if neuron_id < self._motor_neurons + self._command_neurons else "inter"
 
-    def build(self, input_dim: int) -> None:
-        """Draw the synapses of so many inputs onto the first layer; once."""
-        if self.is_built():
-            super().build(input_dim)  # which refuses another number
-            return
-        check_count("input_dim", input_dim)
-        super().build(input_dim)
+    def _connect_inputs(self, input_dim: int) -> None:
         # The same inputs get the same synapses, whatever was drawn before.
         self._rng.bit_generator.state = self._after_neurons
         self._connect(list(range(input_dim)), self._layers[0], self.add_sensory_synapse)
@@ -129,8 +123,3 @@ class DeepNCP(Wiring):
             "sparsity_level": self._sparsity_level,
             "seed": self._seed,
         }
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> DeepNCP:
-        """Return the wiring of these arguments."""
-        return cls(**config)

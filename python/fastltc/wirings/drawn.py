@@ -6,13 +6,12 @@ from typing import Any
 
 import networkx
 import numpy as np
-from ncps.wirings import Wiring
-from typing_extensions import Self
 
 from fastltc.wirings.checks import check_count, synapses_of_each
+from fastltc.wirings.seeded import SeededWiring
 
 
-class _Drawn(Wiring):
+class _Drawn(SeededWiring):
     """Synapses from a seed: those of the neurons at once, those of the inputs when it is built."""
 
     def __init__(
@@ -35,13 +34,7 @@ class _Drawn(Wiring):
     def _signs(self, rng: np.random.Generator, count: int) -> list[int]:
         return np.where(rng.random(count) < self._inhibitory, -1, 1).tolist()
 
-    def build(self, input_dim: int) -> None:
-        """Draw the synapses of so many inputs; once."""
-        if self.is_built():
-            super().build(input_dim)  # which refuses another number
-            return
-        check_count("input_dim", input_dim)
-        super().build(input_dim)
+    def _connect_inputs(self, input_dim: int) -> None:
         rng = np.random.default_rng([self._seed, 1])
         for source in range(input_dim):
             targets = rng.choice(self.units, size=self._per_input, replace=False).tolist()
@@ -57,11 +50,6 @@ class _Drawn(Wiring):
             "inhibitory": self._inhibitory,
             "seed": self._seed,
         }
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Self:
-        """Return the wiring of these arguments."""
-        return cls(**config)
 
 
 class SmallWorld(_Drawn):
