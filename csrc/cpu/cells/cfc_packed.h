@@ -74,7 +74,7 @@ struct PackedCfc : PackedLayer<T> {
       from = stage.size;
       if (stages != nullptr) stages[s] = stage;
     }
-    this->history = {in.size.T, in.size.N, 1, kept_rows, this->memory.kept()};
+    this->history = {in.size.T, in.size.N, 1, 1, kept_rows, this->memory.kept()};
   }
 
   // The work of one sample and step in sigmoids, a dozen multiply-adds counted as one.

@@ -53,6 +53,7 @@ struct PackedLtc : PackedLayer<T> {
   int64_t driven_count = 0;
   int64_t leaky_count = 0;
   int64_t max_in_degree = 0;
+  bool puts_sigmoids_by = false;  // see core/ltc_problem.h
   T* gleak = nullptr;             // [N] pos(gleak)
   T* capacity = nullptr;          // [N] pos(cm) * U, at least kLeastCapacity
   T* leak_numerator = nullptr;    // [N] pos(gleak) * vleak
@@ -62,11 +63,12 @@ struct PackedLtc : PackedLayer<T> {
   void take(Arena& arena, const LtcInputs<T>& in, bool with_backward) {
     const int64_t N = in.size.N;
     this->memory.take(arena, in, with_backward);
-    // A step's first state is what the memory cell makes of the one before.
-    this->history = {in.size.T, N, in.size.U + (this->memory.present ? 1 : 0), 0,
-                     this->memory.kept()};
     recurrent.take(arena, in.synapses, N);
     sensory.take(arena, in.sensory_synapses, N);
+    puts_sigmoids_by = ltc_puts_sigmoids_by(in.size, recurrent.count);
+    // A step's first state is what the memory cell makes of the one before.
+    this->history = {in.size.T,       N, in.kept_unfolds + (this->memory.present ? 1 : 0),
+                     in.kept_unfolds, 0, this->memory.kept()};
     max_in_degree = 0;
     for (int64_t j = 0; j < N; ++j) {
       const int64_t degree = recurrent.column[j + 1] - recurrent.column[j];
@@ -125,28 +127,9 @@ struct PackedLtc : PackedLayer<T> {
       leak_numerator[j] = gleak[j] * p.vleak[j];
       leak_denominator[j] = gleak[j] + static_cast<T>(p.epsilon);
     }
-    unscale = T(1);
-    if (with_backward) scale_weights();
   }
-
-  // In the backward pass the weights are times -1 / log2(e). What they multiply then has that
-  // factor too, which `unscale` takes out once for each neuron or synapse instead of in each
-  // evaluation.
-  T unscale = T(1);
 
  private:
-  void scale_weights() {
-    scale_weights(recurrent);
-    scale_weights(sensory);
-    unscale = -kLog2E<T>;
-  }
-  static void scale_weights(Synapses<T>& list) {
-    for (int64_t k = 0; k < list.count; ++k) {
-      list.parameters[k].we *= T(-1) / kLog2E<T>;
-      list.parameters[k].w *= T(-1) / kLog2E<T>;
-    }
-  }
-
   // `columns`: neurons of one layer.
   void fill_synapses(Synapses<T>& list, const int32_t* row, int64_t N, int64_t columns,
                      bool softplus, const SynapseMatrices<const T*>& given) {
@@ -170,6 +153,14 @@ struct PackedLtc : PackedLayer<T> {
     }
   }
 };
+
+// What goes into the synapses' gradients is times kScale, so that the gradient of the presynaptic
+// state has the factor `a` that is at hand in place of sigma = a * kScale. The four sums of a synapse
+// then have it too, and lose it once in the end.
+template <typename T>
+inline constexpr T kScale = T(-1) / kLog2E<T>;
+template <typename T>
+inline constexpr T kUnscale = -kLog2E<T>;
 
 // Rows of lanes, but the synapses' four sums, which are Simd::add_four's.
 template <typename T>
@@ -215,11 +206,10 @@ void write_synapse_gradients(const LtcInputs<T>& in, const PackedLtc<T>& layer,
       T total[4] = {};
       sums.add_fours(fours, k, total);
       const int64_t at = rows[k] * columns + j % columns;
-      // See PackedLtc::scale_weights.
-      const T P = total[0], Q = total[1], H = layer.unscale * total[2],
-              HV = layer.unscale * total[3];
+      const T P = kUnscale<T> * total[0], Q = kUnscale<T> * total[1], H = kUnscale<T> * total[2],
+              HV = kUnscale<T> * total[3];
       grad.w[at] = (given.erev[at] * P + Q) * slope[k];
-      grad.erev[at] = layer.unscale * list.parameters[k].w * P;
+      grad.erev[at] = list.parameters[k].w * P;
       grad.mu[at] = -given.sigma[at] * H;
       grad.sigma[at] = HV - given.mu[at] * H;
     }
