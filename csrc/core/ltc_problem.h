@@ -113,13 +113,8 @@ struct LtcCounts {
 template <typename T>
 struct LtcInputs : SequenceInputs<T> {
   LtcParameters<T> parameters;
-  SynapseList synapses;          // [N, N]
+  SynapseList synapses;          // [N, N], of all networks, as the next
   SynapseList sensory_synapses;  // [I, N]
-  // More than 1: as many layers of one shape beside each other, which share batch and time and have
-  // no synapses between them. N, I and M count all of them, one layer after another; the
-  // parameters are stacked, so that a matrix is [nets, N / nets, N / nets] or
-  // [nets, I / nets, N / nets], and the synapse lists have all layers' neurons. Without memory.
-  int64_t nets = 1;
 };
 
 // `states` holds the state before every unfold and the last one, [T * U + 1, N] for every group of

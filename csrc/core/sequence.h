@@ -61,6 +61,14 @@ struct SequenceInputs {
   // [B, T]: before which steps a sample's state, with its memory, is set to that of h0; null: none.
   SequenceView<const bool> resets;
   MemoryParameters<T> memory;
+  // More than 1: as many networks of one shape beside each other, with nothing between them, which
+  // share batch and time. N, I and M count all of them, one network after another; the parameters
+  // are stacked, so that a matrix is [nets, N / nets, I / nets]. Without memory.
+  int64_t nets = 1;
+  // Of a part of them, which has the sizes of one: the first, and how many networks' states a row
+  // of hn and of the gradient of h0 has.
+  int64_t net = 0;
+  int64_t beside = 1;
 };
 
 template <typename T>

@@ -30,14 +30,14 @@ namespace fastltc::cpu::FASTLTC_ISA {
 
 // Adds the synapses [begin, end) onto one neuron to its numerator, where that is asked for, and
 // denominator. With `keeps` their sigmoids go to `kept`, [synapse][W][lanes].
-template <typename T, int W, bool with_numerator = true, bool keeps = false>
-FASTLTC_INLINE void add_synapses(const Synapses<T>& list, int64_t begin, int64_t end,
+template <typename T, int W, bool with_numerator = true, bool keeps = false, Lanes lanes>
+FASTLTC_INLINE void add_synapses(const Synapses<T, lanes>& list, int64_t begin, int64_t end,
                                  Rows<const T> pre, typename Simd<T>::vec (&num)[W],
                                  typename Simd<T>::vec (&den)[W],
                                  [[maybe_unused]] T* kept = nullptr) {
   using S = Simd<T>;
   for (int64_t k = begin; k < end; ++k) {
-    const Synapse<T> p = list.parameters[k];
+    const auto p = list.at(k);
     const T* const v = pre.data + list.offset[k];
 #pragma GCC unroll 4
     for (int r = 0; r < W; ++r) {
@@ -54,8 +54,8 @@ FASTLTC_INLINE void add_synapses(const Synapses<T>& list, int64_t begin, int64_t
 // the weights scaled as PackedLtc::scale_weights says, H and HV come out times -1 / log2(e), and the
 // factor sigma of the presynaptic gradient is the `a` that is at hand. P and H are plain additions,
 // which have units of their own beside the multiply-adds.
-template <typename T, int W>
-FASTLTC_INLINE void backward_synapses(const Synapses<T>& list, int64_t begin, int64_t end,
+template <typename T, int W, Lanes lanes>
+FASTLTC_INLINE void backward_synapses(const Synapses<T, lanes>& list, int64_t begin, int64_t end,
                                       Rows<const T> pre, const T* kept,
                                       const typename Simd<T>::vec (&gn)[W],
                                       const typename Simd<T>::vec (&gd)[W], Rows<T> grad_pre,
@@ -63,7 +63,7 @@ FASTLTC_INLINE void backward_synapses(const Synapses<T>& list, int64_t begin, in
   using S = Simd<T>;
   using vec = typename S::vec;
   for (int64_t k = begin; k < end; ++k) {
-    const Synapse<T> p = list.parameters[k];
+    const auto p = list.at(k);
     const T* const v = pre.data + list.offset[k];
     T* const g = grad_pre.data + list.offset[k];
     vec P{}, Q{}, H{}, HV{};
@@ -80,17 +80,18 @@ FASTLTC_INLINE void backward_synapses(const Synapses<T>& list, int64_t begin, in
       H += h;
       HV += h * S::load(v + r * pre.stride);
     }
-    S::add_four(sums + k * S::sums_per_synapse, P, Q, H, HV);
+    FourSums<T, lanes>::add(sums + k * FourSums<T, lanes>::size, P, Q, H, HV);
   }
 }
 
-template <typename T, int W>
+template <typename T, int W, Lanes lanes = Lanes::samples>
 struct LtcForward {
   using S = Simd<T>;
   using vec = typename S::vec;
+  using P = Parameter<T, lanes>;
 
   const LtcInputs<T>& in;
-  const PackedLtc<T>& layer;
+  const LtcLayer<T, lanes>& layer;
   Rows<T> num{};  // [N]: driven neurons: sums so far; leaky ones: v' = num + den v
   Rows<T> den{};  // [N]
 
@@ -115,8 +116,8 @@ struct LtcForward {
     for (int64_t j = 0; j < in.size.N; ++j) {
       vec n[W], d[W];
       for (int r = 0; r < W; ++r) {
-        n[r] = S::set(layer.leak_numerator[j]);
-        d[r] = S::set(layer.leak_denominator[j]);
+        n[r] = S::set(P::at(layer.leak_numerator, j));
+        d[r] = S::set(P::at(layer.leak_denominator, j));
       }
       add_synapses<T, W>(layer.sensory, layer.sensory.column[j], layer.sensory.column[j + 1],
                          constant(step.u), n, d);
@@ -124,9 +125,9 @@ struct LtcForward {
       for (int r = 0; r < W; ++r) {
         if (!driven) {
           const vec rate =
-              T(1) / (step.template times_step<timespans>(d[r], r, j) + layer.capacity[j]);
+              T(1) / (step.template times_step<timespans>(d[r], r, j) + P::at(layer.capacity, j));
           n[r] = step.template times_step<timespans>(n[r], r, j) * rate;
-          d[r] = rate * layer.capacity[j];
+          d[r] = rate * P::at(layer.capacity, j);
         }
         S::store(num.at(r, j), n[r]);
         S::store(den.at(r, j), d[r]);
@@ -146,9 +147,9 @@ struct LtcForward {
       add_synapses<T, W>(layer.recurrent, layer.recurrent.column[j], layer.recurrent.column[j + 1],
                          from, n, e);
       for (int r = 0; r < W; ++r) {
-        const vec numerator = S::load(from.at(r, j)) * layer.capacity[j] +
+        const vec numerator = S::load(from.at(r, j)) * P::at(layer.capacity, j) +
                               step.template times_step<timespans>(n[r], r, j);
-        const vec denominator = step.template times_step<timespans>(e[r], r, j) + layer.capacity[j];
+        const vec denominator = step.template times_step<timespans>(e[r], r, j) + P::at(layer.capacity, j);
         S::store(to.at(r, j), numerator / denominator);
       }
     }
@@ -162,15 +163,16 @@ struct LtcForward {
   }
 };
 
-template <typename T, int W>
+template <typename T, int W, Lanes lanes = Lanes::samples>
 struct LtcBackward {
   using S = Simd<T>;
   using vec = typename S::vec;
-  using Sums = LtcSums<T>;
+  using P = Parameter<T, lanes>;
+  using Sums = LtcSums<T, lanes>;
 
   const LtcInputs<T>& in;
-  const PackedLtc<T>& layer;
-  const LtcSums<T> sums;
+  const LtcLayer<T, lanes>& layer;
+  const Sums sums;
   Rows<T> num{};              // [N] sums without the recurrent synapses
   Rows<T> den{};              // [N]
   T* sensory_kept = nullptr;  // [sensory synapses][W][lanes]
@@ -230,9 +232,9 @@ struct LtcBackward {
           sensory_kept + begin * W * S::lanes);
       for (int r = 0; r < W; ++r) {
         if constexpr (timespans == Timespans::differentiated) {
-          S::store(num.at(r, j), n[r] * layer.unscale + layer.leak_numerator[j]);
+          S::store(num.at(r, j), n[r] * layer.unscale + P::at(layer.leak_numerator, j));
         }
-        S::store(den.at(r, j), d[r] * layer.unscale + layer.leak_denominator[j]);
+        S::store(den.at(r, j), d[r] * layer.unscale + P::at(layer.leak_denominator, j));
       }
     }
   }
@@ -259,11 +261,11 @@ struct LtcBackward {
         for (int r = 0; r < W; ++r) {
           if constexpr (differentiated) n[r] = n[r] * layer.unscale + S::load(num.at(r, j));
           e[r] = e[r] * layer.unscale + S::load(den.at(r, j));
-          const vec total = step.template times_step<timespans>(e[r], r, j) + layer.capacity[j];
+          const vec total = step.template times_step<timespans>(e[r], r, j) + P::at(layer.capacity, j);
           const vec gt = S::load(g.at(r, (u + 1) * N + j)) / total;
           const vec after = S::load(ends.at(r, j));
           S::store(g.at(r, (u + 1) * N + j), gt);
-          S::store(to.at(r, j), S::load(to.at(r, j)) + gt * layer.capacity[j]);
+          S::store(to.at(r, j), S::load(to.at(r, j)) + gt * P::at(layer.capacity, j));
           gn[d % 2][r] = step.template times_step<timespans>(gt, r, j);
           gd[d % 2][r] = -gn[d % 2][r] * after;
           if constexpr (differentiated) add_grad_dt(step, r, j, total, gt * (n[r] - e[r] * after));
@@ -298,7 +300,7 @@ struct LtcBackward {
       vec total{}, rate{};
       if (!driven) {
         const vec d = S::load(den.at(r, j));
-        total = step.template times_step<timespans>(d, r, j) + layer.capacity[j];
+        total = step.template times_step<timespans>(d, r, j) + P::at(layer.capacity, j);
         rate = T(1) / total;
       }
       vec after = S::load(step.after.at(r, (U - 1) * N + j));
@@ -308,7 +310,7 @@ struct LtcBackward {
           gt = S::load(g.at(r, (u + 1) * N + j));
         } else {
           gt = carry * rate;
-          carry = gt * layer.capacity[j] + S::load(g.at(r, u * N + j));
+          carry = gt * P::at(layer.capacity, j) + S::load(g.at(r, u * N + j));
           if constexpr (timespans == Timespans::differentiated) {
             add_grad_dt(step, r, j, total,
                         gt * (S::load(num.at(r, j)) - S::load(den.at(r, j)) * after));

@@ -484,7 +484,7 @@ struct PostLanesForward {
       v = step.solve(v, v == ping ? pong : ping, in.size.U);
       if (out.return_sequences) write_output(v, b, t);
     }
-    for (int64_t j = 0; j < N; ++j) out.hn[b * N + j] = v[lanes.position[j]];
+    for (int64_t j = 0; j < N; ++j) out.hn[b * in.beside * N + j] = v[lanes.position[j]];
     if (!out.return_sequences) {
       write_output(v, b, 0);
       return;

@@ -28,7 +28,7 @@ struct ResetLanes {
       uint16_t* const own = bits + r * steps;
       for (int64_t t = 0; t < steps; ++t) own[t] = 0;
       for (int l = 0; l < S::lanes; ++l) {
-        const int64_t b = group[r].first + (l < group[r].valid ? l : group[r].valid - 1);
+        const int64_t b = group[r].sample(l < group[r].valid ? l : group[r].valid - 1);
         const bool* const given = in.resets.data + b * in.resets.stride_b;
         if (in.resets.stride_t == 1) {
           for (int64_t t = 0; t < steps; ++t) own[t] |= static_cast<uint16_t>(given[t] << l);
