@@ -55,6 +55,8 @@ struct SequenceArguments {
   const Tensors& memory;  // the memory cell's [4N, I], [4N] and [4N, N], or none
 
   LayerSizes size{};
+  bool stacked = false;  // whether the parameters are those of several networks
+  int64_t nets = 1;
   Tensors contiguous{};  // the parameters
   Tensors contiguous_memory{};
   // Where they can be read: what was checked is what is used, whoever writes to the tensor meanwhile.
@@ -71,6 +73,23 @@ struct SequenceArguments {
     check.that(x.dim() == 3, "x", [&] { return "expected shape [B, T, I], got " + shape_text(x); });
     size.B = x.size(0);
     size.T = x.size(1);
+  }
+
+  // Sets them, by the first parameter, whose axes those of one network are behind.
+  void check_networks(const ArgumentCheck& check, const char* name, const Tensor& parameter,
+                      int64_t axes) {
+    constexpr int64_t most = std::numeric_limits<int32_t>::max() / 64;
+    stacked = parameter.dim() == axes + 1;
+    nets = stacked ? parameter.size(0) : 1;
+    check.that(nets >= 1 && nets <= most, name, [&] {
+      return "expected 1 to " + std::to_string(most) + " layers, got " + std::to_string(nets);
+    });
+    check.that(x.size(2) % nets == 0, "x", [&] {
+      return "expected a multiple of " + std::to_string(nets) +
+             " features, as many as there are layers, got " + std::to_string(x.size(2));
+    });
+    check.that(!stacked || !has_memory(), "memory",
+               [] { return "expected None for several layers, got tensors"; });
   }
 
   // Expanded tensors can name more steps than could be kept, and a count that wrapped around would
@@ -186,6 +205,7 @@ struct SequenceArguments {
   template <typename T>
   void fill(SequenceInputs<T>& in) const {
     in.size = size;
+    in.nets = nets;
     in.x = sequence_view<T>(x);
     if (h0.has_value()) in.h0 = sequence_view<T>(*h0, false);
     if (timespans.has_value()) in.timespans = sequence_view<T>(*timespans);

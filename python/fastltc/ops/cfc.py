@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fastltc import reference
 from fastltc._parameters import CFC_ACTIVATIONS, CFC_MODES
+from fastltc.ops.batching import run_beside
 from fastltc.ops.sequence import HALF_DTYPES, SequenceOperator, Sequences
 
 _MODES = {name: number for number, name in enumerate(CFC_MODES)}
@@ -29,35 +30,48 @@ def _sizes(
     activation: int,
     output_size: int,
 ) -> tuple[int, int, int]:
-    neurons = sum(layer_sizes)
+    # Stacked parameters are those of several layers beside each other.
+    count = parameters[0].shape[0] if parameters and parameters[0].dim() == 3 else 1
+    neurons = count * sum(layer_sizes)
     # The state before the step; what its cells computed; what a memory cell keeps; the
     # activations of the backbone.
     computed = 1 if CFC_MODES[mode] == "pure" else (3 if timespans is None else 4)
     remembered = 5 if memory else 0
-    units = parameters[0].shape[0] if backbone_layers else 0
+    units = count * parameters[0].shape[-2] if backbone_layers else 0
     kept = (1 + computed + remembered) * neurons + backbone_layers * units
-    return neurons, output_size, kept
+    return neurons, count * output_size, kept
 
 
 def _reference(arguments: Sequence[Any]) -> tuple[Tensor, Tensor]:
-    *data, parameters, memory, masks, dropout = arguments[:-6]
+    x, h0, timespans, *others, parameters, memory, masks, dropout = arguments[:-6]
     sizes, layers, mode, activation, output_size, whole = arguments[-6:]
-    return reference.cfc(
-        *data,
-        parameters=parameters,
-        masks=masks,
-        layer_sizes=sizes,
-        backbone_layers=layers,
-        mode=CFC_MODES[mode],
-        activation=CFC_ACTIVATIONS[activation],
-        dropout=dropout,
-        memory=memory or None,
-        output_size=output_size,
-        return_sequences=whole,
-    )
+
+    def run(x: Tensor, h0: Any, spans: Any, parameters: Any, dropout: Any) -> Any:
+        return reference.cfc(
+            *(x, h0, spans, *others),
+            parameters=parameters,
+            masks=masks,
+            layer_sizes=sizes,
+            backbone_layers=layers,
+            mode=CFC_MODES[mode],
+            activation=CFC_ACTIVATIONS[activation],
+            dropout=dropout,
+            memory=memory or None,
+            output_size=output_size,
+            return_sequences=whole,
+        )
+
+    if parameters[0].dim() == 2:
+        return run(x, h0, timespans, parameters, dropout)
+
+    def run_layer(k: int, *data: Any) -> Any:
+        factors = None if dropout is None else dropout.chunk(len(parameters[0]), -1)[k]
+        return run(*data, [parameter[k] for parameter in parameters], factors)
+
+    return run_beside(len(parameters[0]), run_layer, x, h0, timespans)
 
 
-_run = SequenceOperator("cfc", _sizes, _reference).run
+_run = SequenceOperator("cfc", _sizes, _reference, axes=2).run
 
 
 def cfc(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fastltc import reference
 from fastltc._parameters import LTC_PARAMETERS
-from fastltc.ops.batching import TENSORS
+from fastltc.ops.batching import TENSORS, run_beside
 from fastltc.ops.sequence import SequenceOperator, Sequences
 from fastltc.ops.synapses import repeat_synapses, synapse_mask
 
@@ -82,26 +82,17 @@ def _reference(arguments: Sequence[Any]) -> tuple[Tensor, Tensor]:
     if cm.dim() == 1:
         return run(x, h0, timespans, named, *masks)
 
-    # Layers beside each other, with no synapses between them.
-    def own(tensor: Tensor | None, k: int) -> Any:
-        return None if tensor is None else tensor.chunk(count, -1)[k]
+    def run_layer(k: int, *data: Any) -> Any:
+        own = {name: tensor[k] for name, tensor in named.items()}
+        return run(*data, own, *(mask.chunk(count, 0)[k].chunk(count, 1)[k] for mask in masks))
 
-    results = [
-        run(
-            *(own(x, k), own(h0, k)),
-            own(timespans, k) if timespans is not None and timespans.dim() == 3 else timespans,
-            {name: tensor[k] for name, tensor in named.items()},
-            *(mask.chunk(count, 0)[k].chunk(count, 1)[k] for mask in masks),
-        )
-        for k in range(count)
-    ]
-    outputs, states = zip(*results, strict=True)
-    return torch.cat(outputs, -1), torch.cat(states, -1)
+    return run_beside(count, run_layer, x, h0, timespans)
 
 
 def _repeat(
-    count: int, x: Tensor, parameters: Sequence[Tensor], synapses: Tensor, sensory_synapses: Tensor
+    count: int, x: Tensor, parameters: Sequence[Tensor], lists: Sequence[Any]
 ) -> tuple[Tensor, Tensor]:
+    synapses, sensory_synapses = lists
     neurons = parameters[_CM].shape[-1]
     return (
         repeat_synapses(synapses, neurons, neurons, count),
@@ -109,7 +100,9 @@ def _repeat(
     )
 
 
-_run = SequenceOperator("ltc", _sizes, _reference, LTC_PARAMETERS[:_FIRST_MAP], _repeat).run
+_run = SequenceOperator(
+    "ltc", _sizes, _reference, axes=1, names=LTC_PARAMETERS[:_FIRST_MAP], repeat=_repeat
+).run
 
 
 def ltc(

@@ -102,9 +102,11 @@ class SequenceOperator:
     values a sample keeps of a step for the backward pass, besides its first state; it is given x,
     timespans and the arguments from ``parameters`` on up to the layer's last option. ``reference``
     is the layer in plain PyTorch: it is given the list of the forward operator's arguments up to
-    ``return_sequences`` and returns the output and the last state. ``names`` are those of the first
-    parameters. ``repeat`` returns the connections of so many layers beside each other, given their
-    number, inputs and stacked parameters and the connections of one, where the operator runs such.
+    ``return_sequences`` and returns the output and the last state. ``axes`` is how many the first
+    parameter has; with one more they are those of layers beside each other. ``names`` are those of
+    the first parameters. ``repeat`` returns the connections of so many layers, given their number,
+    inputs, stacked parameters and the connections of one; without, layers share them, and run
+    beside each other on the CPU only.
     """
 
     def __init__(
@@ -112,14 +114,16 @@ class SequenceOperator:
         name: str,
         sizes: Callable[..., tuple[int, int, int]],
         reference: Callable[[Sequence[Any]], tuple[Tensor, Tensor]],
+        *,
+        axes: int,
         names: Sequence[str] = (),
-        repeat: Callable[..., tuple[Any, Any]] | None = None,
+        repeat: Callable[..., Sequence[Any]] | None = None,
     ) -> None:
         self.forward: Any = getattr(torch.ops.fastltc, f"{name}_forward").default
         self.backward: Any = getattr(torch.ops.fastltc, f"{name}_backward").default
         forward, backward = f"fastltc::{name}_forward", f"fastltc::{name}_backward"
         self._sizes, self.reference, self._names = sizes, reference, names
-        self.repeat = repeat
+        self.axes, self.repeat = axes, repeat
         torch.library.register_fake(forward, self._forward_fake)
         torch.library.register_fake(backward, self._backward_fake)
         torch.library.register_autograd(
