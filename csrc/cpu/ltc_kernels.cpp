@@ -44,6 +44,9 @@ bool forward_by_post_lanes(const LtcInputs<T>& in, const LtcOutputs<T>& out,
   return true;
 }
 
+// As kRegisterOfNetworks, of samples by post lanes.
+constexpr int64_t kRegisterOfPostLanes = 4;
+
 template <typename T, int W>
 using NetworksForward = LtcForward<T, W, Lanes::networks>;
 template <typename T, int W>
@@ -75,7 +78,8 @@ void backward_of_one(const LtcInputs<T>& in, const LtcGradients<T>& grad,
 template <typename T>
 void ltc_forward(const LtcInputs<T>& in, const LtcOutputs<T>& out, const Parallel& parallel) {
   if (in.nets == 1) return forward_of_one(in, out, parallel);
-  const int64_t together = networks_together(in);
+  const int64_t together =
+      networks_together(in, out.states == nullptr ? kRegisterOfPostLanes : kRegisterOfNetworks);
   if (together == 1) {
     const LtcOneByOne<T> each(in);
     return run_networks(in, 1, parallel, [&](int64_t net, const Parallel& inner) {
@@ -83,7 +87,6 @@ void ltc_forward(const LtcInputs<T>& in, const LtcOutputs<T>& out, const Paralle
     });
   }
   const InBlock<PackedLtc<T>> packed(in, false);
-  if (forward_by_post_lanes(in, out, packed.layer, parallel)) return;
   run_networks(in, together, parallel, [&](int64_t first, const Parallel& inner) {
     const LtcInputs<T> part = networks_from(in, first);
     const InBlock<StackedLtc<T>> stacked(LtcNetworks<T>(in, packed.layer, first), false);

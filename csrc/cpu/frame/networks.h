@@ -13,17 +13,17 @@
 
 namespace fastltc::cpu::FASTLTC_ISA {
 
-// How many times as long a register of networks takes as one of samples.
-inline constexpr int64_t kOwnWeightsCost = 2;
+// How many times as long a register of networks takes as one of samples of one network, whose
+// weights stay in the first cache and serve several registers.
+inline constexpr int64_t kRegisterOfNetworks = 2;
 
-// As many networks as one part of the work takes: a register of them, or one. A register's weights
-// are read from the second cache, those of one network stay in the first, in tiles of several
-// registers. A function of sizes alone, so that both passes agree about what is kept.
+// As many networks as one part of the work takes: a register of them, or one. A function of sizes
+// alone, so that both passes agree about what is kept.
 template <typename T>
-int64_t networks_together(const SequenceInputs<T>& in) {
+int64_t networks_together(const SequenceInputs<T>& in, int64_t cost = kRegisterOfNetworks) {
   constexpr int64_t L = Simd<T>::lanes;
   const auto registers = [](int64_t count) { return (count + L - 1) / L; };
-  const int64_t in_lanes = kOwnWeightsCost * in.size.B * registers(in.nets);
+  const int64_t in_lanes = cost * in.size.B * registers(in.nets);
   return in_lanes <= in.nets * registers(in.size.B) ? L : 1;
 }
 

@@ -147,7 +147,9 @@ class Entries:
 
 def _entries(tensor: Tensor, dim: int | None, count: int) -> Tensor:
     """Return all entries, the first axis."""
-    return tensor.expand(count, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
+    if dim is None:
+        return tensor.expand(count, *tensor.shape)
+    return tensor if dim == 0 else tensor.movedim(dim, 0)
 
 
 def _beside(tensor: Tensor | None, dim: int | None, count: int) -> Tensor | None:
