@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._functorch.pyfunctorch import temporarily_pop_interpreter_stack
 
 TENSORS = 9
 """How many of a forward operator's first arguments are tensors or lists of tensors."""
@@ -190,11 +191,13 @@ def batched_forward(
 
 
 def run_in_vmap(
-    operator: Any, counts: Counts, options: Any, flat: Sequence[Any]
+    operator: Any, counts: Counts, options: Any, flat: Sequence[Any], apply: Callable[..., Any]
 ) -> list[Tensor] | None:
-    """Run a forward operator inside one ``torch.vmap``, without gradients, and nothing else.
+    """Run a forward operator inside one ``torch.vmap`` and nothing else of ``torch.func``.
 
-    An autograd function would take a millisecond for the same. None where that is not so.
+    ``apply`` runs one call outside of it, see :func:`batched_forward`; what autograd tracks is
+    tracked there. An autograd function inside would take a millisecond for the same. None where
+    that is not so.
     """
     functorch = torch._C._functorch
     stack = functorch.get_interpreter_stack()
@@ -208,15 +211,13 @@ def run_in_vmap(
             tensors[i], dims[i] = functorch.get_unwrapped(tensor), functorch.maybe_get_bdim(tensor)
             count = tensors[i].shape[dims[i]]
 
-    def apply(options: Any, *flat: Any) -> Any:
-        return below_autograd(operator.forward, *nested(flat, counts), *options)
-
-    with torch._C._DisableFuncTorch():
+    level = stack[0].level()
+    # An autograd function asks for the stack itself.
+    with temporarily_pop_interpreter_stack():
         if count is None:
             return list(apply(options, *tensors)[:2])
         entries = Entries(operator, counts, options, count, dims, tensors)
         outputs, of = batched_forward(entries, apply)
-    level = stack[0].level()
     axes: Any = of
     return [functorch._add_batch_dim(y, d, level) for y, d in zip(outputs[:2], axes, strict=False)]
 

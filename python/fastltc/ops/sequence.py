@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from fastltc._extension import load_operators
-from fastltc.ops.batching import TENSORS, flatten, run_in_vmap
+from fastltc.ops.batching import TENSORS, below_autograd, flatten, nested, run_in_vmap
 from fastltc.ops.errors import check_same_device, reraise
 from fastltc.ops.gradients import (
     Eager,
@@ -247,7 +247,13 @@ class SequenceOperator:
                 flat, counts = flatten(arguments[:TENSORS])
                 tracked = torch.is_grad_enabled() and any(map(is_tracked, flat))
                 rest = *arguments[TENSORS:-1], tracked
-                results = None if tracked else run_in_vmap(self, counts, rest, flat)
+
+                def apply(options: Any, *flat: Any) -> tuple[Any, ...]:
+                    if tracked:
+                        return *Eager.apply(self, counts, options, *flat), None
+                    return below_autograd(self.forward, *nested(flat, counts), *options)
+
+                results = run_in_vmap(self, counts, rest, flat, apply)
                 if results is None:
                     results = Transformable.apply(self, counts, rest, *flat)
                 output, hn = results[:2]

@@ -13,12 +13,16 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
+from torch.utils.weak import WeakTensorKeyDictionary
 
 _UNCOUNTED = -1
 """The version of a tensor that was made in inference mode, where versions are not counted."""
 
 _CHECKED: dict[int, tuple[weakref.ref[Tensor], weakref.ref[Tensor], int, int]] = {}
 """By the address of a list of entries: itself, the mask that it is of, and the versions of both."""
+
+_REPEATED: Any = WeakTensorKeyDictionary()
+"""What :func:`repeat_synapses` last made of a list: its version and how, and the result."""
 
 THOROUGH_FROM = 32
 """The work of this many steps times samples dwarfs a comparison of a mask of any size."""
@@ -67,11 +71,17 @@ def repeat_synapses(synapses: Tensor, rows: int, columns: int, count: int) -> Te
     """Return the list of so many ``[rows, columns]`` masks on a diagonal, given that of one."""
     with plain_tensors():
         own = _unwrapped(synapses, "synapses")
+        wanted = _version(own), rows, columns, count
+        known = _REPEATED.get(own)
+        if known is not None and known[0] == wanted:
+            return known[1]
         size = own.shape[0] - columns - 1
         net = torch.arange(count, dtype=own.dtype, device=own.device).unsqueeze(1)
         pointers, presynaptic = own[:columns] + net * size, own[columns + 1 :] + net * rows
         end = own.new_full((1,), count * size)
-        return torch.cat([pointers.flatten(), end, presynaptic.flatten()])
+        repeated = torch.cat([pointers.flatten(), end, presynaptic.flatten()])
+        _REPEATED[own] = wanted, repeated
+        return repeated
 
 
 def synapse_mask(synapses: Tensor, rows: int, columns: int) -> Tensor:
