@@ -184,7 +184,9 @@ def test_threads_share_networks_or_samples(draw: Draw, threads: int) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@over({name: KINDS[name] for name in KINDS if name.endswith(("pure", "maps", "wired", "last step"))})
+@over(
+    {name: KINDS[name] for name in KINDS if name.endswith(("pure", "maps", "wired", "last step"))}
+)
 def test_layers_of_odd_sizes(draw: Draw, dtype: torch.dtype) -> None:
     for batch, time, inputs in ((1, 3, 1), (2, 40, 17)):
         cases = draw_layers(draw, 5, batch=batch, time=time, inputs=inputs)

@@ -28,6 +28,7 @@ struct LtcCase {
   bool extreme = false;  // time steps of 0 and up to the largest float, neurons without capacitance
   bool sorted = false;   // the lengths
   bool resets = false;
+  bool reset_to_zero = false;
   int threads = 1;
 
   // Of all layers.

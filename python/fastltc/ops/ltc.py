@@ -53,7 +53,9 @@ def _sizes(
 
 def _reference(arguments: Sequence[Any]) -> tuple[Tensor, Tensor]:
     x, h0, timespans, *others, parameters, memory, synapses, sensory_synapses = arguments[:TENSORS]
-    maps, output_size, ode_unfolds, epsilon, softplus, return_sequences = arguments[TENSORS:]
+    maps, output_size, ode_unfolds, epsilon, softplus, to_zero, return_sequences = arguments[
+        TENSORS:
+    ]
     present = (
         m for m in range(len(LTC_PARAMETERS)) if m < _FIRST_MAP or maps >> m - _FIRST_MAP & 1
     )
@@ -68,6 +70,7 @@ def _reference(arguments: Sequence[Any]) -> tuple[Tensor, Tensor]:
     def run(x: Tensor, h0: Any, spans: Any, named: dict[str, Tensor], *masks: Tensor) -> Any:
         return reference.ltc(
             *(x, h0, spans, *others),
+            reset_to_zero=to_zero,
             **named,
             mask=masks[0],
             sensory_mask=masks[1],
@@ -121,6 +124,7 @@ def ltc(
     time_major: bool = False,
     memory: Sequence[Tensor] | None = None,
     resets: Tensor | None = None,
+    reset_to_zero: bool = False,
 ) -> tuple[Tensor, Tensor]:
     r"""Run a liquid time-constant (LTC) layer over a batch of sequences, compiled.
 
@@ -159,6 +163,8 @@ def ltc(
         resets: steps before which a sample's state, with ``memory`` both halves of it, is set to
             ``h0``, ``[B, T]``, bool, any strides; none when None. The gradient of ``h0`` is the
             sum over all of them and the beginning.
+        reset_to_zero: have resets set the state to zeros instead; ``h0`` is then that before the
+            first step alone.
 
     Returns:
         ``(output, hn)``: ``[B, T, M]`` (or ``[B, M]``) and the state after the last valid step,
@@ -188,7 +194,10 @@ def ltc(
     Source: Hasani et al., Liquid Time-constant Networks, AAAI 2021, algorithm 1.
     """
     return run_ltc(
-        Sequences(x, h0, timespans, lengths, memory or (), return_sequences, time_major, resets),
+        Sequences(
+            *(x, h0, timespans, lengths, memory or (), return_sequences, time_major, resets),
+            reset_to_zero,
+        ),
         parameters,
         synapses,
         sensory_synapses,

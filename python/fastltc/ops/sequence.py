@@ -2,7 +2,7 @@
 
 A layer's forward operator takes ``x, h0, timespans, lengths, resets``, the lists ``parameters`` and
 ``memory``, two more tensors or lists of tensors that tell how the layer is connected, the layer's
-options, and ``return_sequences, time_major, save_states``. It returns the output, the last state
+options, and ``reset_to_zero, return_sequences, time_major, save_states``. It returns the output, the last state
 and what the backward operator needs of the steps. That one takes the gradients of the first two,
 the third, the same arguments but the last, and whether time steps need a gradient
 (``csrc/torch/sequence_operator.h``).
@@ -93,6 +93,7 @@ class Sequences(NamedTuple):
     return_sequences: bool = True
     time_major: bool = False
     resets: Tensor | None = None
+    reset_to_zero: bool = False
 
 
 class SequenceOperator:
@@ -141,7 +142,7 @@ class SequenceOperator:
     ) -> tuple[Tensor, Tensor, Tensor]:
         check_same_device(self.forward, x, (x, h0, timespans, *rest), self._names)
         check_translations()
-        _, _, parameters, memory, *own, return_sequences, time_major, save_states = rest
+        _, _, parameters, memory, *own, _, return_sequences, time_major, save_states = rest
         memory = () if is_none(memory) else memory
         batch, time, _ = x.shape
         neurons, outputs, kept = self._sizes(x, timespans, parameters, memory, *own)
@@ -201,7 +202,7 @@ class SequenceOperator:
         Returns:
             The output and the last state.
         """
-        x, h0, timespans, lengths, memory, return_sequences, time_major, resets = sequences
+        x, h0, timespans, lengths, memory, return_sequences, time_major, resets, to_zero = sequences
         dtype, weight_dtype = x.dtype, parameters[0].dtype
         if dtype in HALF_DTYPES or (weight_dtype != dtype and weight_dtype in HALF_DTYPES):
             widened = Sequences(*map(_widened, sequences))
@@ -228,6 +229,7 @@ class SequenceOperator:
             memory,
             *connections,
             *options,
+            to_zero,
             return_sequences,
             time_major,
             needs_grad,
