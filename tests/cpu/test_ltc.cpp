@@ -63,7 +63,7 @@ TEST(resets) {
       all.memory = memory;
       every_way(all, [](LtcCase c) {
         c.initial_state = c.timespans != 1;
-        check(c);
+        both_resets(c, check);
       });
     }
   }

@@ -29,6 +29,7 @@ struct LtcCase {
   bool sorted = false;   // the lengths
   bool resets = false;
   bool keeps_unfolds = true;  // the states after all unfolds, or the last of each step
+  bool reset_to_zero = false;
   int threads = 1;
 
   int64_t kept_unfolds() const { return keeps_unfolds ? U : 1; }

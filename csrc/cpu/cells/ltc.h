@@ -31,14 +31,14 @@ namespace fastltc::cpu::FASTLTC_ISA {
 
 // Adds the synapses [begin, end) onto one neuron to its numerator and denominator. With `keeps` their
 // sigmoids go to `kept`, [synapse][W][lanes].
-template <bool keeps, typename T, int W>
-FASTLTC_INLINE void add_synapses(const Synapses<T>& list, int64_t begin, int64_t end,
+template <bool keeps, typename T, int W, Lanes lanes>
+FASTLTC_INLINE void add_synapses(const Synapses<T, lanes>& list, int64_t begin, int64_t end,
                                  Rows<const T> pre, typename Simd<T>::vec (&num)[W],
                                  typename Simd<T>::vec (&den)[W],
                                  [[maybe_unused]] T* kept = nullptr) {
   using S = Simd<T>;
   for (int64_t k = begin; k < end; ++k) {
-    const Synapse<T> p = list.parameters[k];
+    const auto p = list.at(k);
     const T* const v = pre.data + list.offset[k];
 #pragma GCC unroll 4
     for (int r = 0; r < W; ++r) {
@@ -53,8 +53,8 @@ FASTLTC_INLINE void add_synapses(const Synapses<T>& list, int64_t begin, int64_t
 // Gradient through the synapses [begin, end) onto one neuron, whose numerator and denominator have
 // the gradients gn and gd, times kScale: into the presynaptic rows and into the four sums of each
 // synapse. P and H are plain additions, which have units of their own beside the multiply-adds.
-template <typename T, int W>
-FASTLTC_INLINE void backward_synapses(const Synapses<T>& list, int64_t begin, int64_t end,
+template <typename T, int W, Lanes lanes>
+FASTLTC_INLINE void backward_synapses(const Synapses<T, lanes>& list, int64_t begin, int64_t end,
                                       Rows<const T> pre, const T* kept,
                                       const typename Simd<T>::vec (&gn)[W],
                                       const typename Simd<T>::vec (&gd)[W], Rows<T> grad_pre,
@@ -62,7 +62,7 @@ FASTLTC_INLINE void backward_synapses(const Synapses<T>& list, int64_t begin, in
   using S = Simd<T>;
   using vec = typename S::vec;
   for (int64_t k = begin; k < end; ++k) {
-    const Synapse<T> p = list.parameters[k];
+    const auto p = list.at(k);
     const T* const v = pre.data + list.offset[k];
     T* const g = grad_pre.data + list.offset[k];
     vec P{}, Q{}, H{}, HV{};
@@ -79,18 +79,19 @@ FASTLTC_INLINE void backward_synapses(const Synapses<T>& list, int64_t begin, in
       H += h;
       HV += h * S::load(v + r * pre.stride);
     }
-    S::add_four(sums + k * S::sums_per_synapse, P, Q, H, HV);
+    FourSums<T, lanes>::add(sums + k * FourSums<T, lanes>::size, P, Q, H, HV);
   }
 }
 
 // The unfolds of a step, for the forward pass and for the backward one, which repeats them.
-template <typename T, int W>
+template <typename T, int W, Lanes lanes = Lanes::samples>
 struct LtcUnfolds {
   using S = Simd<T>;
   using vec = typename S::vec;
+  using P = Parameter<T, lanes>;
 
   const LtcInputs<T>& in;
-  const PackedLtc<T>& layer;
+  const LtcLayer<T, lanes>& layer;
   Rows<T> num{};    // [N] sums without the recurrent synapses
   Rows<T> den{};    // [N]
   Rows<T> drive{};  // [N] of a leaky neuron: v' = drive + decay v
@@ -109,8 +110,8 @@ struct LtcUnfolds {
     for (int64_t j = 0; j < in.size.N; ++j) {
       vec n[W], d[W];
       for (int r = 0; r < W; ++r) {
-        n[r] = S::set(layer.leak_numerator[j]);
-        d[r] = S::set(layer.leak_denominator[j]);
+        n[r] = S::set(P::at(layer.leak_numerator, j));
+        d[r] = S::set(P::at(layer.leak_denominator, j));
       }
       const int64_t first = layer.sensory.column[j];
       add_synapses<keeps>(layer.sensory, first, layer.sensory.column[j + 1], constant(step.u), n, d,
@@ -126,7 +127,7 @@ struct LtcUnfolds {
         const vec rate = T(1) / total<timespans>(step, S::load(den.at(r, j)), r, j);
         S::store(drive.at(r, j),
                  step.template times_step<timespans>(S::load(num.at(r, j)), r, j) * rate);
-        S::store(decay.at(r, j), rate * layer.capacity[j]);
+        S::store(decay.at(r, j), rate * P::at(layer.capacity, j));
       }
     }
   }
@@ -134,7 +135,7 @@ struct LtcUnfolds {
   // The denominator of a neuron's new state.
   template <Timespans timespans>
   FASTLTC_INLINE vec total(const StepInputs<T, W>& step, vec d, int r, int64_t j) const {
-    return step.template times_step<timespans>(d, r, j) + layer.capacity[j];
+    return step.template times_step<timespans>(d, r, j) + P::at(layer.capacity, j);
   }
 
   // num and den of a driven neuron.
@@ -158,7 +159,7 @@ struct LtcUnfolds {
       vec n[W], d[W];
       sum<keeps>(j, from, n, d, keeps ? kept + layer.recurrent.column[j] * W * S::lanes : nullptr);
       for (int r = 0; r < W; ++r) {
-        const vec numerator = S::load(from.at(r, j)) * layer.capacity[j] +
+        const vec numerator = S::load(from.at(r, j)) * P::at(layer.capacity, j) +
                               step.template times_step<timespans>(n[r], r, j);
         const vec denominator = total<timespans>(step, d[r], r, j);
         const vec after = numerator / denominator;
@@ -176,11 +177,11 @@ struct LtcUnfolds {
   }
 };
 
-template <typename T, int W>
+template <typename T, int W, Lanes lanes = Lanes::samples>
 struct LtcForward {
-  LtcUnfolds<T, W> unfolds;
+  LtcUnfolds<T, W, lanes> unfolds;
 
-  LtcForward(const LtcInputs<T>& in, const PackedLtc<T>& layer) : unfolds{in, layer} {}
+  LtcForward(const LtcInputs<T>& in, const LtcLayer<T, lanes>& layer) : unfolds{in, layer} {}
   void take(Arena& arena) { unfolds.take(arena); }
 
   void begin(const StepInputs<T, W>& step) {
@@ -195,16 +196,17 @@ struct LtcForward {
   }
 };
 
-template <typename T, int W>
+template <typename T, int W, Lanes lanes = Lanes::samples>
 struct LtcBackward {
   using S = Simd<T>;
   using vec = typename S::vec;
-  using Sums = LtcSums<T>;
+  using P = Parameter<T, lanes>;
+  using Sums = LtcSums<T, lanes>;
 
   const LtcInputs<T>& in;
-  const PackedLtc<T>& layer;
-  const LtcSums<T> sums;
-  LtcUnfolds<T, W> unfolds;
+  const LtcLayer<T, lanes>& layer;
+  const Sums sums;
+  LtcUnfolds<T, W, lanes> unfolds;
   Rows<T> repeated{};         // [U][N] the states after the unfolds, unless they are kept
   T* sensory_kept = nullptr;  // [sensory synapses][W][lanes] their sigmoids
   // Of all unfolds of a step, or if they are not put by of a column and of the next.
@@ -220,7 +222,7 @@ struct LtcBackward {
   Rows<T> grad_before{};  // g[0]
   Rows<T> grad_after{};   // g[U]
 
-  LtcBackward(const LtcInputs<T>& inputs, const PackedLtc<T>& p, const LtcSums<T>& s)
+  LtcBackward(const LtcInputs<T>& inputs, const LtcLayer<T, lanes>& p, const Sums& s)
       : in(inputs), layer(p), sums(s), unfolds{inputs, p} {}
 
   void take(Arena& arena) {
@@ -323,7 +325,7 @@ struct LtcBackward {
                                              : unfolds.template total<timespans>(step, e[r], r, j);
           const vec gt = S::load(g.at(r, (u + 1) * N + j)) / denominator;
           S::store(g.at(r, (u + 1) * N + j), gt);
-          S::store(to.at(r, j), S::load(to.at(r, j)) + gt * layer.capacity[j]);
+          S::store(to.at(r, j), S::load(to.at(r, j)) + gt * P::at(layer.capacity, j));
           gn[d % 2][r] = step.template times_step<timespans>(gt * kScale<T>, r, j);
           gd[d % 2][r] = -gn[d % 2][r] * state;
           if constexpr (timespans == Timespans::differentiated) {
@@ -369,7 +371,7 @@ struct LtcBackward {
           gt = S::load(g.at(r, (u + 1) * N + j));
         } else {
           gt = carry * inverse;
-          carry = gt * layer.capacity[j] + S::load(g.at(r, u * N + j));
+          carry = gt * P::at(layer.capacity, j) + S::load(g.at(r, u * N + j));
           if constexpr (timespans == Timespans::differentiated) {
             add_grad_dt(
                 step, r, j, denominator,

@@ -95,7 +95,11 @@ struct Simd {
 
   static FASTLTC_INLINE vec load(const T* p) { return *reinterpret_cast<const unaligned_vec*>(p); }
   static FASTLTC_INLINE void store(T* p, vec v) { *reinterpret_cast<unaligned_vec*>(p) = v; }
-  static FASTLTC_INLINE vec set(T x) { return vec{} + x; }
+  // Of a number, or of what are lanes already.
+  template <typename Value>
+  static FASTLTC_INLINE vec set(Value x) {
+    return vec{} + x;
+  }
 
   static FASTLTC_INLINE vec load_first(const T* p, int n) {
     alignas(kVectorBytes) T buffer[lanes] = {};
