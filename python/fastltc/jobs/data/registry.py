@@ -10,6 +10,7 @@ from typing import Any
 from ..errors import DataError
 from . import arrays, digits, image_files, medmnist, mnist, series
 from .options import DataOptions
+from .published import occupancy
 from .sets import DataSet
 
 
@@ -31,6 +32,11 @@ class Source:
 
 
 _SEQUENCES = ("window", "stride", "time_unit")
+# What the columns of a table of time series are, and what becomes of its rows.
+_COLUMNS = (
+    "label_column", "time_column", "recording_column", "inputs", "target", "label_per", "horizon",
+    "known", "categorical", "encoding", "missing", "split_by", "split_seed",
+)  # fmt: skip
 _IMAGES = ("image_size", "channels", "split_seed")
 
 
@@ -43,14 +49,15 @@ def _csv_takes(place: str, options: DataOptions) -> tuple[str, ...]:
     # Of a folder the files are the splits.
     split = () if Path(place).expanduser().is_dir() else ("split_column",)
     if _is_series(place, options):
-        return ("label_column", *split, "time_column", *_SEQUENCES)
+        group = () if options.recording_column is None else ("group_column",)
+        return (*_COLUMNS, *split, *group, *_SEQUENCES)
     return ("file_column", "label_column", *split, "group_column", *_IMAGES)
 
 
 def _csv(place: str, options: DataOptions) -> DataSet:
     path = Path(place).expanduser()
     if _is_series(place, options):
-        return series.load_series(path, options)
+        return series.load_series(series.tables_of(path), f"csv:{path}", options)
     listed = image_files.list_table(path, options)
     return image_files.load_listed(listed, options, f"csv:{path}")
 
@@ -71,7 +78,7 @@ SOURCES = {
         Source(
             "occupancy",
             "an office with five sensors, as a time series (UCI)",
-            lambda name, options: series.load_occupancy(options),
+            lambda name, options: occupancy.load_occupancy(options),
             lambda name, options: _SEQUENCES,
         ),
         *(Source(name, "MedMNIST v2", medmnist.load_medmnist) for name in medmnist.NAMES),
