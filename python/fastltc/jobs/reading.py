@@ -40,10 +40,14 @@ class ReadingOptions:
     )
     target: str | None = option(None, "Columns with the values to predict.", metavar="NAME[,NAME]")
     """In place of a column with classes; of a forecast, None stands for all inputs."""
-    label_per: str = option(
-        "step", "What has a class or a value: step, recording or window.", one_of(LABELS_PER)
+    label_per: str | None = option(
+        None,
+        "What has a class or a value: step, recording or window.",
+        one_of(LABELS_PER),
+        usual="step",
     )
-    """Each row; each recording, in all of its rows; or each window, in its last row."""
+    """Each row; each recording, in all of its rows; or each window, in its last row. None for what
+    the layout says, else for each row."""
     horizon: int | None = option(None, "Rows to forecast.", COUNT, metavar="ROWS")
     known: str | None = option(
         None, "Columns known in advance, of a forecast.", metavar="NAME[,NAME]"

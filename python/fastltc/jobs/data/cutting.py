@@ -32,7 +32,7 @@ def split_rows(rows: Rows, source: str, options: DataOptions) -> tuple[Parts, st
         DataError: a split has no rows, or there are too few recordings to split.
     """
     if rows.splits is not None:
-        return _by_column(rows, source)
+        return _by_column(rows, source, options)
     if options.whole:
         return dict.fromkeys(SPLITS, rows.recordings), WHOLE
     by = options.split_by or ("recording" if rows.roles.recording else "time")
@@ -44,7 +44,7 @@ def split_rows(rows: Rows, source: str, options: DataOptions) -> tuple[Parts, st
     return _by_time(rows)
 
 
-def _by_column(rows: Rows, source: str) -> tuple[Parts, str]:
+def _by_column(rows: Rows, source: str, options: DataOptions) -> tuple[Parts, str]:
     assert rows.splits is not None
     parts: Parts = {name: [] for name in SPLITS}
     for recording in rows.recordings:
@@ -53,15 +53,21 @@ def _by_column(rows: Rows, source: str) -> tuple[Parts, str]:
         for start, stop in itertools.pairwise(bounds):
             parts[SPLITS[words[start]]].append(recording.part(start, stop))
     missing = [name for name in SPLITS if not parts[name]]
-    if missing:
+    remark = ""
+    if missing == ["val"] and rows.roles.recording:
+        held, how = _allot(rows, parts["train"], (0.9, 0.1, 0.0), source, options)
+        parts |= {"train": held["train"], "val": held["val"]}
+        remark = f"validation: 10 % of the training recordings, {how}"
+    elif missing:
         raise DataError(
             f"{source}: its splits are those of a column, which has no {missing[0]} rows; "
             "expected train, val and test"
         )
     if not rows.roles.split:
-        return parts, ""
+        return parts, remark
     counts = ", ".join(f"{len(runs)} {name}" for name, runs in parts.items())
-    return parts, f"split by a column: runs of rows of one split: {counts}"
+    how = f"split by a column: runs of rows of one split: {counts}"
+    return parts, f"{how}; {remark}" if remark else how
 
 
 def _by_recording(rows: Rows, source: str, options: DataOptions) -> tuple[Parts, str]:
@@ -71,23 +77,32 @@ def _by_recording(rows: Rows, source: str, options: DataOptions) -> tuple[Parts,
         raise DataError(
             f"{source}: {found}, which cannot be in three splits; --split-by time cuts along time"
         )
-    kinds = ["recording"] * len(recordings)
+    parts, how = _allot(rows, recordings, SHARES, source, options)
+    return parts, f"split 70/10/20 here, whole recordings, {how}"
+
+
+def _allot(
+    rows: Rows,
+    recordings: Sequence[Recording],
+    shares: Sequence[float],
+    source: str,
+    options: DataOptions,
+) -> tuple[Parts, str]:
+    """The split of each recording, by chance, and how that was done."""
     stratified = options.label_per == "recording" and not rows.roles.targets
-    if stratified:
-        kinds = [str(rows.labels[recording.start]) for recording in recordings]
-    groups = [recording.group for recording in recordings]
-    grouped = groups if rows.roles.group else None
+    kinds = [
+        str(rows.labels[recording.start]) if stratified else "recording" for recording in recordings
+    ]
+    grouped = [recording.group for recording in recordings] if rows.roles.group else None
     try:
-        allotted = partition(kinds, SHARES, options.split_seed, grouped)
+        found = partition(kinds, shares, options.split_seed, grouped)
     except DataError as error:
-        raise DataError(f"{source}: {error} (--split-by time cuts along time)") from None
+        raise DataError(f"{source}: {error}; --split-by time cuts along time") from None
     parts: Parts = {name: [] for name in SPLITS}
-    for recording, where in zip(recordings, allotted, strict=True):
+    for recording, where in zip(recordings, found, strict=True):
         parts[where].append(recording)
-    how = "stratified" if stratified else "not stratified"
-    of = f" and whole groups by {rows.roles.group!r}" if grouped else ""
-    remark = f"split 70/10/20 here, whole recordings{of}, {how}, seed {options.split_seed}"
-    return parts, remark
+    how = f"{'' if stratified else 'not '}stratified, seed {options.split_seed}"
+    return parts, f"{how}, whole groups by {rows.roles.group!r}" if grouped else how
 
 
 def _by_time(rows: Rows) -> tuple[Parts, str]:
@@ -225,7 +240,8 @@ def _draw(
     values = bool(rows.roles.targets)
     answers: NDArray[Any] = rows.wanted if values else rows.labels
     unknown = np.nan if values else IGNORED
-    if options.label_per != "step":
+    single = options.label_per in ("recording", "window")
+    if single:
         # The last row of a window, and any of a recording.
         found = answers[starts + lengths - 1]
         known = ~np.isnan(found).all(axis=1) if values else found != IGNORED
@@ -243,10 +259,10 @@ def _draw(
         labels = Windows(answers, ends, horizon, hidden=hidden, fill=unknown).drawn()
         if rows.roles.known:
             future = Windows(rows.ahead, ends, horizon).drawn()
-    elif options.label_per == "step":
-        labels = Windows(answers, starts, window, short, hidden, unknown).drawn()
-    else:
+    elif single:
         labels = answers[starts + lengths - 1]
+    else:
+        labels = Windows(answers, starts, window, short, hidden, unknown).drawn()
     measured = drawn(rows.measured)
     return Split(drawn(rows.values), labels, drawn(timespans), names, short, measured, future)
 

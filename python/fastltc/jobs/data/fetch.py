@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import os
 import shutil
@@ -199,7 +200,7 @@ def unpacked(
 
     Args:
         published: the archive; a file in it has at most as many bytes as it.
-        files: the SHA-256 of each, by its name in the archive.
+        files: the SHA-256 of each, by its name in the archive, where it may be packed by gzip.
         folder: of the files.
         options: where to look.
 
@@ -223,9 +224,11 @@ def unpacked(
     try:
         with open_regular(archive) as file, zipfile.ZipFile(file) as packed:
             for name in files:
-                with packed.open(name) as member:
+                inner = f"{name}.gz" if f"{name}.gz" in packed.namelist() else name
+                with packed.open(inner) as member:
+                    plain = member if inner == name else gzip.GzipFile(fileobj=member)
                     # No more than there can be: the check sum refuses what is cut off.
-                    contents[folders[-1] / name] = member.read(published.most)
+                    contents[folders[-1] / name] = plain.read(published.most)
     # Damaged archives raise KeyError, BadZipFile, zlib.error, RuntimeError and others.
     except Exception as error:
         raise DataError(f"{archive}: not the archive of {published.url}: {error}") from None

@@ -198,7 +198,7 @@ def _check_asked(options: DataOptions) -> None:
         )
     if options.known is not None and options.horizon is None:
         raise DataError(f"--known {options.known}: known in advance of what? Give --horizon ROWS")
-    if options.horizon is not None and options.label_per != "step":
+    if options.horizon is not None and options.label_per in ("recording", "window"):
         raise DataError(
             f"--label-per {options.label_per}: a forecast of --horizon {options.horizon} rows has "
             "a value for each of them"
@@ -387,7 +387,8 @@ def read_rows(tables: Tables, roles: Roles, options: DataOptions) -> Rows:
         places.found.append((bare, kept))
         rows = stop
     if not rows:
-        raise DataError(f"{tables.source}: no row without a gap is left (--missing skip)")
+        what = "no row without a gap is left (--missing skip)" if skipped else "has no rows"
+        raise DataError(f"{tables.source}: {what}")
     held = {name: array[:rows] for name, array in held.items()}
     splits = splits[:rows]
     order = _order(held["of"], tables.source)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -71,6 +71,12 @@ class Split:
             if array is not None
         }
         return Split(**taken, names=names)
+
+    def drawn(self) -> Split:
+        """The same, with windows that are small as arrays."""
+        held = {one.name: getattr(self, one.name) for one in fields(self)}
+        drawn = {name: array.drawn() for name, array in held.items() if isinstance(array, Windows)}
+        return replace(self, **drawn)
 
 
 @dataclass(frozen=True)
