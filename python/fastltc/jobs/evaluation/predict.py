@@ -145,7 +145,7 @@ def predict_series(checkpoint: Checkpoint, path: Path | str) -> list[RowPredicti
     rows = len(recording.times)
     window = min(checkpoint.image_shape[0], rows)
     # The class of a row is unknown: one that the sequences keep where a row is judged.
-    split = sequences([recording], [""], window, window, checkpoint.time_unit, split="test")
+    split = sequences(recording, window, checkpoint.time_unit)
     _, scores = judged(split.labels, scores_of(checkpoint, split))
     return [
         RowPrediction(
