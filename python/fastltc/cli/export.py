@@ -117,24 +117,18 @@ def export(
     given = {key: value for key, value in options.items() if value is not None}
     assert set(options) == {*_LAYER_OPTIONS, *_FACTS}
     model, metadata = _load(source, layer, checkpoint, given)
-    from ..exporting.c_source import in_words
-    from ..runtime.model import unit_in_words
+    from ..exporting.c_command import describe_in_lines, export_c
 
-    for index, described in enumerate(model.layers):
-        echo(f"layer {index}: {in_words(described)}")
-    echo(f"time steps in {unit_in_words(model.time_unit)}")
+    for line in describe_in_lines(model):
+        echo(line)
     if out is not None:
         from ..runtime import write_model
 
         write_model(model, out, metadata)
         echo(f"{out}: {out.stat().st_size:,} bytes")
     if c_folder is not None:
-        from ..exporting.c_sizes import find_compiler, measure
-        from ..exporting.c_source import write_c
-
-        compiler = find_compiler(cc)
-        code = write_c(model, c_folder, name)
-        echo(f"{c_folder / name}.h, {c_folder / name}.c: {measure(code, compiler)}")
+        for line in export_c(model, c_folder, name, cc):
+            echo(line)
     if onnx_file is not None:
         from ..exporting.onnx_graph import OPSET, write_onnx
 
@@ -148,7 +142,7 @@ def export(
 def _load(
     source: Path, layer: str | None, checkpoint: str, given: dict[str, Any]
 ) -> tuple[Model, dict[str, str]]:
-    from ..exporting.describe import assemble
+    from ..exporting.descriptions import assemble
     from ..runtime.model_file import is_model_file, read_model
 
     flags = ", ".join(f"--{key.replace('_', '-')}" for key in given)
