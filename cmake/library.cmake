@@ -47,9 +47,14 @@ endif()
 set(package ${CMAKE_INSTALL_LIBDIR}/cmake/fastltc)
 write_basic_package_version_file(${PROJECT_BINARY_DIR}/fastltcConfigVersion.cmake
   VERSION ${numbers} COMPATIBILITY SameMinorVersion)
-install(TARGETS fastltc_shared fastltc_static EXPORT fastltc COMPONENT library)
+# A wheel built with these for the tests does not hold them.
+set(library COMPONENT library)
+if(SKBUILD)
+  list(APPEND library EXCLUDE_FROM_ALL)
+endif()
+install(TARGETS fastltc_shared fastltc_static EXPORT fastltc ${library})
 install(EXPORT fastltc NAMESPACE fastltc:: DESTINATION ${package} FILE fastltcTargets.cmake
-  COMPONENT library)
+  ${library})
 install(FILES cmake/fastltcConfig.cmake ${PROJECT_BINARY_DIR}/fastltcConfigVersion.cmake
-  DESTINATION ${package} COMPONENT library)
-install(DIRECTORY include/ DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} COMPONENT library)
+  DESTINATION ${package} ${library})
+install(DIRECTORY include/ DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} ${library})

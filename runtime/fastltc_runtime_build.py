@@ -117,6 +117,14 @@ def build_wheel(
         return build.build_wheel(wheel_directory, config_settings)
 
 
+def prepare_metadata_for_build_wheel(metadata_directory: str, config_settings: Any = None) -> str:
+    """Write the metadata of a wheel, without building one; see PEP 517."""
+    from scikit_build_core import build
+
+    with _assembled():
+        return build.prepare_metadata_for_build_wheel(metadata_directory, config_settings)
+
+
 def build_sdist(sdist_directory: str, config_settings: Any = None) -> str:
     """Build a source distribution of the assembled tree; see PEP 517."""
     from scikit_build_core import build

@@ -42,6 +42,21 @@ def _parser() -> argparse.ArgumentParser:
     )
     export.add_argument("--name", default="model", help="prefix of functions and files [model]")
     export.add_argument("--cc", metavar="COMMAND", help="compiler to measure sizes with")
+    kind = export.add_mutually_exclusive_group()
+    for option, what in (("int8", "weights of 8 bits"), ("fixed", "weights of 16 bits")):
+        kind.add_argument(
+            f"--{option}",
+            dest="integers",
+            action="store_const",
+            const=option,
+            help=f"compute with integers alone: {what}",
+        )
+    export.add_argument(
+        "--calibration",
+        type=Path,
+        metavar="FILE",
+        help="observations as the device sees them, for integers (.npy, .npz, .csv)",
+    )
     info = commands.add_parser("info", help="print version and instruction sets")
     info.set_defaults(run=_info)
     info.add_argument("--json", action="store_true", help="print JSON")
@@ -50,12 +65,16 @@ def _parser() -> argparse.ArgumentParser:
 
 def _export(options: argparse.Namespace) -> None:
     from .exporting.c_command import describe_in_lines, export_c
+    from .exporting.errors import ExportError
     from .runtime.model_file import read_model
 
     model = read_model(options.source)
     for line in describe_in_lines(model):
         print(line)
-    for line in export_c(model, options.folder, options.name, options.cc):
+    if options.calibration is not None and options.integers is None:
+        raise ExportError("calibration: expected --int8 or --fixed with it")
+    integers = options.integers, options.calibration
+    for line in export_c(model, options.folder, options.name, options.cc, *integers):
         print(line)
 
 

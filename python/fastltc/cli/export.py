@@ -46,6 +46,14 @@ def _names(
     metavar="DIR",
     help="Write C99 for microcontrollers: NAME.h and NAME.c.",
 )
+@click.option("--int8", is_flag=True, help="C of integers alone, with weights of 8 bits.")
+@click.option("--fixed", is_flag=True, help="The same with weights of 16 bits.")
+@click.option(
+    "--calibration",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    metavar="FILE",
+    help="Observations as the device sees them, for --int8 and --fixed (.npy, .npz, .csv).",
+)
 @click.option("--onnx", "onnx_file", type=_FILE, metavar="FILE", help="Write an ONNX file.")
 @click.option("--layer", metavar="NAME", help="Export this liquid layer of SOURCE only.")
 @click.option(
@@ -98,6 +106,9 @@ def export(
     source: Path,
     out: Path | None,
     c_folder: Path | None,
+    int8: bool,
+    fixed: bool,
+    calibration: Path | None,
     onnx_file: Path | None,
     layer: str | None,
     name: str,
@@ -114,6 +125,12 @@ def export(
     """
     if out is None and c_folder is None and onnx_file is None:
         raise click.UsageError("nothing to write: give --out, --c or --onnx, or several of them")
+    if int8 and fixed:
+        raise click.UsageError("--int8, --fixed: give one of them")
+    if (int8 or fixed) and c_folder is None:
+        raise click.UsageError(f"{'--int8' if int8 else '--fixed'}: needs --c")
+    if calibration is not None and not (int8 or fixed):
+        raise click.UsageError("--calibration: needs --int8 or --fixed")
     given = {key: value for key, value in options.items() if value is not None}
     assert set(options) == {*_LAYER_OPTIONS, *_FACTS}
     model, metadata = _load(source, layer, checkpoint, given)
@@ -127,7 +144,8 @@ def export(
         write_model(model, out, metadata)
         echo(f"{out}: {out.stat().st_size:,} bytes")
     if c_folder is not None:
-        for line in export_c(model, c_folder, name, cc):
+        integers = "int8" if int8 else "fixed" if fixed else None
+        for line in export_c(model, c_folder, name, cc, integers, calibration):
             echo(line)
     if onnx_file is not None:
         from ..exporting.onnx_graph import OPSET, write_onnx

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from fastltc.exporting.c_source import write_c as write_c
     from fastltc.exporting.descriptions import describe as describe
     from fastltc.exporting.errors import ExportError as ExportError
+    from fastltc.exporting.int_export import write_integer_c as write_integer_c
     from fastltc.exporting.modules import export as export
     from fastltc.exporting.onnx_graph import write_onnx as write_onnx
     from fastltc.exporting.onnx_operators import onnx_translations as onnx_translations
@@ -21,6 +22,7 @@ _EXPORTS: dict[str, str] = {
     "export": "fastltc.exporting.modules",
     "onnx_translations": "fastltc.exporting.onnx_operators",
     "write_c": "fastltc.exporting.c_source",
+    "write_integer_c": "fastltc.exporting.int_export",
     "write_onnx": "fastltc.exporting.onnx_graph",
 }
 
