@@ -30,7 +30,9 @@ def run(*command: str | Path) -> str:
     words = [str(word) for word in command]
     result = subprocess.run(words, capture_output=True, text=True, check=False)
     if result.returncode != 0:
-        sys.exit(f"{' '.join(words)}: exit status {result.returncode}\n{result.stdout}{result.stderr}")
+        sys.exit(
+            f"{' '.join(words)}: exit status {result.returncode}\n{result.stdout}{result.stderr}"
+        )
     return result.stdout
 
 

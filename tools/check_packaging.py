@@ -296,7 +296,9 @@ class Checks:
             raise CheckError("fastltc.LTC is there without torch")
         bare, folder = self.environment("runtime-bare"), self.work / "runtime-target"
         bare.pip("--no-deps", "--target", folder, wheel)
-        program = f"import sys; sys.path.insert(0, {str(folder)!r}); import fastltc_runtime, fastltc"
+        program = (
+            f"import sys; sys.path.insert(0, {str(folder)!r}); import fastltc_runtime, fastltc"
+        )
         bare.run("-c", f"{program}; print(fastltc.__version__)")
 
         # No dependencies: which files are imported does not depend on them.

@@ -1,6 +1,6 @@
 """Smoke test of fastltc.runtime where no torch is installed: run by tools/check_packaging.py.
 
-    python tools/smoke_runtime.py [FILE]        # keeps the model file
+With an argument, it leaves its model file there.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Names of a package that are imported at first use, so that what needs no torch imports without."""
+"""Names of a package that are imported at first use: what needs no torch imports without it."""
 
 from __future__ import annotations
 

@@ -38,7 +38,12 @@ def _parser() -> argparse.ArgumentParser:
     export.set_defaults(run=_export)
     export.add_argument("source", type=Path, metavar="MODEL", help="a model file (.safetensors)")
     export.add_argument(
-        "--c", dest="folder", type=Path, required=True, metavar="DIR", help="where NAME.h, NAME.c go"
+        "--c",
+        dest="folder",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="where NAME.h, NAME.c go",
     )
     export.add_argument("--name", default="model", help="prefix of functions and files [model]")
     export.add_argument("--cc", metavar="COMMAND", help="compiler to measure sizes with")

@@ -265,7 +265,9 @@ def test_an_import_against_the_layers_of_a_folder_is_found(tmp_path: Path) -> No
 
 def test_the_runtime_needs_no_torch() -> None:
     """Nor anything else of the package but what finds its libraries and writes its files."""
-    own_files = (PACKAGE / f"{name}.py" for name in ("_extension", "_files", "_parameters", "_version"))
+    own_files = (
+        PACKAGE / f"{name}.py" for name in ("_extension", "_files", "_parameters", "_version")
+    )
     for path in (*(PACKAGE / "runtime").rglob("*.py"), *own_files):
         names = imported(path)
         if path.name != "_extension.py":  # which loads the operators too, when asked to

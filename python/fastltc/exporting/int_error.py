@@ -64,13 +64,15 @@ def measure_error(
 
 def run_integers(code: CSource, data: Calibration, compiler: str) -> np.ndarray:
     """Return what integer C gives for observations: ``[T, S, M]``."""
-    steps, streams, inputs = data.x.shape
+    steps, streams = data.dt.shape
     outputs = int(code.header.split(f"{code.name.upper()}_OUTPUT_SIZE ")[1].split()[0])
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         (folder / f"{code.name}.h").write_text(code.header)
         (folder / f"{code.name}.c").write_text(code.source)
-        (folder / "driver.c").write_text(_DRIVER.replace("NAME", code.name.upper()).replace("name", code.name))
+        (folder / "driver.c").write_text(
+            _DRIVER.replace("NAME", code.name.upper()).replace("name", code.name)
+        )
         command = [compiler, "-std=c99", "-O2", "-shared", "-fPIC", "driver.c", f"{code.name}.c"]
         done = subprocess.run(
             [*command, "-o", "driver.so"], cwd=folder, capture_output=True, text=True, check=False

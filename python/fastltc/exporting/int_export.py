@@ -99,7 +99,9 @@ def write_integer_c(
     report = _make(model, name, fixed, calibration)
     folder, code = Path(folder), report.code
     folder.mkdir(parents=True, exist_ok=True)
-    write_all({folder / f"{name}.h": code.header.encode(), folder / f"{name}.c": code.source.encode()})
+    write_all(
+        {folder / f"{name}.h": code.header.encode(), folder / f"{name}.c": code.source.encode()}
+    )
     return report
 
 

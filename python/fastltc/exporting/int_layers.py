@@ -115,7 +115,7 @@ def generate(out: IntegerLayer, parameters: Arrays) -> None:
     """Add the code of a layer, of the tensors in its state dict."""
     layer, met = out.layer, out.trace.inputs[out.index]
     if layer["type"] == "activation":
-        _function(out, met)
+        _function(out)
     elif layer["type"] == "linear":
         p = under(parameters, "")
         values = met @ p["weight"].T + p.get("bias", 0.0)
@@ -127,14 +127,12 @@ def generate(out: IntegerLayer, parameters: Arrays) -> None:
         _recurrent(out, parameters)
 
 
-def _function(out: IntegerLayer, met: np.ndarray) -> None:
+def _function(out: IntegerLayer) -> None:
     name, bits = out.layer["function"], int(out.input_bits[0])
     if (out.input_bits != bits).any():
         raise AssertionError("inputs of an activation have one scale")
-    out.output_bits = _ENDS.get(name, bits)
+    out.output_bits = _ENDS.get(name, min(bits - 1, 14) if name == "softplus" else bits)
     out.call = f"{name}_of($x, $y, $size, {bits});"
-    if name == "softplus" and function_of(name, met).max() * 2.0**bits > 32767:
-        raise ExportError(f"{out.where}: a range that overflows: softplus of numbers below 1")
 
 
 def _recurrent(out: IntegerLayer, parameters: Arrays) -> None:
@@ -204,7 +202,10 @@ def _ltc(out: IntegerLayer, parameters: Arrays, facts: dict[str, str]) -> None:
     _check_ltc(out, table, np.concatenate([lists[of][4] for of in lists]))
     potential_bits = bits_for(_hull(table, lists, mixed))
     source_bits = {"sensory": out.input_bits, "recurrent": np.full(units, potential_bits)}
-    met = {"sensory": out.trace.inputs[out.index], "recurrent": out.trace.states[out.index]["after"]}
+    met = {
+        "sensory": out.trace.inputs[out.index],
+        "recurrent": out.trace.states[out.index]["after"],
+    }
 
     bits = out.bits_of(f"{name}_synapses")
     records: dict[str, list[Any]] = {of: [] for of in lists}
@@ -233,10 +234,8 @@ def _ltc(out: IntegerLayer, parameters: Arrays, facts: dict[str, str]) -> None:
             records[of] += zip(offsets, slopes, *columns, pre, strict=True)
             at += len(pre)
         leak, leak_current, multiplier, capacitance, exponent, i_shift, g_shift = channel.neuron
-        rows.append(
-            (leak, leak_current, multiplier, capacitance, exponent, i_shift, g_shift)
-            + (shifts["recurrent"], shifts["sensory"])
-        )
+        scales = multiplier, capacitance, exponent, i_shift, g_shift
+        rows.append((leak, leak_current, *scales, shifts["recurrent"], shifts["sensory"]))
     out.structs("neuron", f"{name}_neurons", rows, "Neurons.", 20)
     size = 12 if bits == 16 else 4 + 2 * out.index_bytes
     loops = {}
@@ -270,7 +269,9 @@ def _ltc(out: IntegerLayer, parameters: Arrays, facts: dict[str, str]) -> None:
             start_recurrent="        s = 0;\n" if loops["recurrent"] else "",
         )
     )
-    out.members.append(("int32_t", f"{name}_v", units, f"membrane potentials, Q{potential_bits + 16}"))
+    out.members.append(
+        ("int32_t", f"{name}_v", units, f"membrane potentials, Q{potential_bits + 16}")
+    )
     out.take_scratch(6 * units + (units if mixed else 0))
 
 
@@ -342,7 +343,9 @@ def _cell(
 ) -> None:
     """Add the function of a cell on its inputs and state, and the constants of its neurons."""
     rows = [row for neuron in zip(*(each.rows for each in made), strict=True) for row in neuron]
-    out.rows(f"{prefix}_rows", rows, "What becomes of the sums of " + ", ".join(CFC_HEADS[: len(made)]))
+    out.rows(
+        f"{prefix}_rows", rows, "What becomes of the sums of " + ", ".join(CFC_HEADS[: len(made)])
+    )
     if out.layer["mode"] == "pure":
         for key, name, what in (("w_tau", "rate", "|w_tau|, Q16"), ("A", "a", "A, Q16")):
             values = np.abs(p[key][0]) if key == "w_tau" else p[key][0]
@@ -465,9 +468,7 @@ def _cfc(out: IntegerLayer, p: Arrays, h_bits: int) -> tuple[str, str, int]:
         # Of what has ends, all that lies before them.
         made_bits = 12 if function in _ENDS else bits_for(seen(sums))
         what = "A backbone layer."
-        call = out.matrix(
-            f"{name}_backbone{index}", own, what, bits, made_bits, read, target, met
-        )
+        call = out.matrix(f"{name}_backbone{index}", own, what, bits, made_bits, read, target, met)
         before += f"    {call}\n    {function}_of({target}, {target}, {units}, {made_bits});\n"
         met = function_of(function, sums)
         bits = np.full(units, _ENDS.get(function, made_bits))
@@ -484,7 +485,12 @@ def _cfc(out: IntegerLayer, p: Arrays, h_bits: int) -> tuple[str, str, int]:
     )
     buffers = min(layer["backbone_layers"], 2)
     declared = "".join(f", dense{index}[{units}]" for index in range(buffers))
-    facts: dict[str, Any] = {"inputs": inputs, "size": size, "all": inputs + size, "counters": ", k"}
+    facts: dict[str, Any] = {
+        "inputs": inputs,
+        "size": size,
+        "all": inputs + size,
+        "counters": ", k",
+    }
     facts |= {"weight": f"    const int{bits_of_heads}_t *w = {name}_heads;\n"}
     facts["before"] = before
     _cell(out, f"{name}_cell", name, made, p, loop, h_bits, buffers=declared, **facts)

@@ -33,7 +33,7 @@ class Calibration:
 
 
 def made_up(model: Model) -> Calibration:
-    """Return observations where there are none: normal numbers, steps of half a unit to one and a half."""
+    """Return observations where there are none: normal numbers, steps of about a unit."""
     random = np.random.default_rng(0)
     x = random.standard_normal((250, 4, model.input_size)).astype(np.float32)
     dt = random.uniform(0.5, 1.5, x.shape[:2]).astype(np.float32)
@@ -61,6 +61,8 @@ def read_calibration(model: Model, path: Path) -> Calibration:
             x, dt = (found, None) if isinstance(found, np.ndarray) else _of_archive(path, found)
     except ValueError as error:
         raise ExportError(f"calibration: {path}: {error}") from None
+    if any(values is not None and values.dtype.kind not in "fiub" for values in (x, dt)):
+        raise ExportError(f"calibration: {path}: expected numbers, got {x.dtype}")
     if x.ndim == 2:
         x, dt = x[None], None if dt is None else dt[None]
     if x.ndim != 3 or x.shape[2] != model.input_size or x.size == 0:
@@ -75,7 +77,9 @@ def read_calibration(model: Model, path: Path) -> Calibration:
             f"{list(dt.shape)}"
         )
     if not (np.isfinite(x).all() and np.isfinite(dt).all() and (dt >= 0).all()):
-        raise ExportError(f"calibration: {path}: expected finite numbers, and no negative time step")
+        raise ExportError(
+            f"calibration: {path}: expected finite numbers, and no negative time step"
+        )
     steps = max(1, _MOST_STEPS // len(x))
     x, dt = x[:_MOST_STEPS, :steps], dt[:_MOST_STEPS, :steps]
     return Calibration(_floats(x), _floats(dt), str(path))
@@ -88,7 +92,7 @@ def _floats(values: np.ndarray) -> np.ndarray:
 def _of_archive(path: Path, archive: Any) -> tuple[np.ndarray, np.ndarray | None]:
     if "x" not in archive:
         raise ValueError(f"expected an array x, got {', '.join(archive) or 'none'}")
-    return archive["x"], archive["timespans"] if "timespans" in archive else None
+    return archive["x"], archive.get("timespans")
 
 
 def _read_csv(path: Path) -> tuple[np.ndarray, np.ndarray | None]:

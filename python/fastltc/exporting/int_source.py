@@ -1,8 +1,8 @@
 """C99 in integers for microcontrollers: weights of 8 or 16 bits, values of 16, sums of 32.
 
-What layers pass to each other is fixed-point; where its point is follows from what the float model
-meets on calibration data (`int_ranges`). The weights of a neuron share a scale. The potentials of an
-LTC are kept with 32 bits, so that no time step is too short to move them.
+What layers pass to each other is fixed-point; where its point is follows from what the float
+model meets on calibration data (`int_ranges`). The weights of a neuron share a scale. The
+potentials of an LTC are kept with 32 bits, so that no time step is too short to move them.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ import numpy as np
 from ..runtime.model import Model, check_model, unit_in_words
 from . import int_templates as c
 from .c_constants import number, wrapped
-from .c_templates import used_by
 from .c_source import CSource, assigned, check_name, facts_of, names_of
+from .c_templates import used_by
 from .errors import ExportError
 from .int_layers import IntegerLayer, generate
 from .int_numbers import bits_for, table_of
 from .int_ranges import Calibration, made_up, seen, trace
+
 
 @dataclass(frozen=True)
 class IntegerSource(CSource):
@@ -98,10 +99,10 @@ def _put_together(
     code = "\n".join(text for layer in layers for text in layer.text)
     helpers = _helpers_of(f"{code}{calls} span_of")
     used = sorted(set(re.findall(r"\b(\w+)_table\b", helpers)))
-    tables = "".join(
-        f"static const uint16_t {each}_table[129] = {{\n{wrapped(list(map(str, table_of(each))))}\n}};\n\n"
-        for each in used
-    )
+    tables = ""
+    for each in used:
+        values = wrapped(list(map(str, table_of(each))))
+        tables += f"static const uint16_t {each}_table[129] = {{\n{values}\n}};\n\n"
     facts = facts_of(model, __version__)
     source = c.SOURCE.substitute(
         name=name,
@@ -155,4 +156,3 @@ def _helpers_of(code: str) -> str:
     *texts, softmax = c.SHARED.rstrip().split("\n\n")
     texts += [c.EACH.substitute(name=n, expression=e) for n, e in c.ACTIVATIONS.items()]
     return used_by(code, [*texts, softmax])
-

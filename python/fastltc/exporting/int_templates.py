@@ -211,7 +211,9 @@ static void softmax_of(const int16_t *x, int16_t *y, size_t size, int bits)
         largest = x[i] > largest ? x[i] : largest;
     }
     for (i = 0; i < size; ++i) {
-        sum += y[i] = (int16_t)clamped(decay(clamped(shifted(largest - x[i], bits - 12), 32767)), 32767);
+        const int32_t below = clamped(shifted(largest - x[i], bits - 12), 32767);
+        y[i] = (int16_t)clamped(decay(below), 32767);
+        sum += y[i];
     }
     for (i = 0; i < size; ++i) {
         y[i] = (int16_t)clamped(((int32_t)y[i] * 32768 + sum / 2) / sum, 32767);
@@ -230,7 +232,8 @@ static void ${name}_of(const int16_t *x, int16_t *y, size_t size, int bits)
     }
 }""")
 
-# Of x[i] with so many bits. tanh and sigmoid give Q15, LeCun's tanh Q14, the others what x has.
+# Of x[i] with so many bits. tanh and sigmoid give Q15, LeCun's tanh Q14, softplus one bit less
+# than x but at most Q14, the others what x has.
 ACTIVATIONS = {
     "relu": "(x[i] > 0 ? x[i] : 0)",
     "tanh": "hyptan(clamped(shifted(x[i], bits - 12), 32767))",
@@ -238,9 +241,11 @@ ACTIVATIONS = {
     "silu": "(x[i] * sigmoid(clamped(shifted(x[i], bits - 12), 32767)) / 32768)",
     "gelu": "(x[i] * normal(clamped(shifted(x[i], bits - 12), 32767)) / 32768)",
     # 0.666 is 21823 / 32768, and 1.7159 in Q14 is 28113.
-    "lecun_tanh": "(hyptan(clamped(shifted((int64_t)x[i] * 21823, bits + 3), 32767)) * 28113 / 32768)",
-    "softplus": "clamped((x[i] > 0 ? x[i] : 0) + shifted(look_up(softplus_table, "
-    "clamped(shifted(x[i] < 0 ? -(int32_t)x[i] : x[i], bits - 12), 32767)), 15 - bits), 32767)",
+    "lecun_tanh": "(hyptan(clamped(shifted((int64_t)x[i] * 21823, bits + 3), 32767)) * 28113"
+    " / 32768)",
+    "softplus": "clamped(((x[i] > 0 ? x[i] : 0) + shifted(look_up(softplus_table, "
+    "clamped(shifted(x[i] < 0 ? -(int32_t)x[i] : x[i], bits - 12), 32767)), 15 - bits))"
+    " >> (bits < 15 ? 1 : bits - 14), 32767)",
 }
 
 HEADER = Template("""\
@@ -457,7 +462,8 @@ ${loop}f = value(f, r, 1 << 30);
 size = f < 0 ? -f : f;
 fading = decay(over_time(clamped((int64_t)${prefix}_rate[j] + size, 2147483647), dt));
 f = clamped((int64_t)f * fading >> 15, 1 << 30);
-h[j] = (int16_t)clamped(shifted((int64_t)${prefix}_a[j] * (65536 - (int64_t)f), 32 - ($h_bits)), 32767);
+h[j] = (int16_t)clamped(
+    shifted((int64_t)${prefix}_a[j] * (65536 - (int64_t)f), 32 - ($h_bits)), 32767);
 """)
 
 CFC = Template("""\

@@ -170,7 +170,8 @@ def _read(file: Any) -> Model:
     if int(version) > FORMAT_VERSION:
         raise ModelFileError(
             f"format_version {version} is newer than {FORMAT_VERSION}, the newest that fastltc "
-            f"{own_version() or 'of an unknown version'} reads; written by fastltc {shown(metadata.get('fastltc'))}"
+            f"{own_version() or 'unknown'} reads; written by fastltc "
+            f"{shown(metadata.get('fastltc'))}"
         )
     for key in ("model", "sha256"):
         if key not in metadata:
