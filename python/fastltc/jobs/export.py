@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from fastltc.exporting.describe import Part, assemble, describe_parts, wiring_metadata
+from fastltc.exporting.descriptions import Part, assemble, describe_parts, wiring_metadata
 from fastltc.exporting.errors import ExportError
 from fastltc.jobs.models import ConvNCP
 from fastltc.jobs.models.backbones import Backbone
