@@ -219,8 +219,12 @@ __device__ void persistent_backward_sample(const PersistentBackward<T>& call,
         num += p.we * sk;
         den += p.w * sk;
       }
-      den = sum_lanes(den, role.lanes) + step.den;
-      if (grad_dt.data != nullptr) num = sum_lanes(num, role.lanes) + step.num;
+      sum_groups(role.lanes, den);
+      den += step.den;
+      if (grad_dt.data != nullptr) {
+        sum_groups(role.lanes, num);
+        num += step.num;
+      }
       T gt[2] = {};
       if (role.driven >= 0) {
         gt[0] = shared.g[role.driven] * reciprocal(role.capacity[0] + step.dt * den);
@@ -269,7 +273,7 @@ __device__ void persistent_backward_sample(const PersistentBackward<T>& call,
       for (int k = collect.first + slots * collect.lanes; k < collect.count; k += collect.lanes) {
         total += shared.shares[collect.share(layer, zero, k)];
       }
-      total = sum_lanes(total, collect.lanes);
+      sum_groups(collect.lanes, total);
       if (collect.leads) {
         shared.g[collect.neuron] = shared.direct[collect.neuron] + total * (T(-1) / kLog2E<T>);
       }

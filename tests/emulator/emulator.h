@@ -56,9 +56,9 @@ struct Schedule {
 };
 void set_schedule(const Schedule& schedule);
 
-// Runs body() once for every thread of the grid; `cluster` blocks of neighbouring x are a cluster.
-// Throws Error.
-void launch(dim3 grid, dim3 block, unsigned cluster, std::size_t shared_bytes,
+// Runs body(), which calls `function`, once for every thread of the grid; `cluster` blocks of
+// neighbouring x are a cluster. Throws Error.
+void launch(const void* function, dim3 grid, dim3 block, unsigned cluster, std::size_t shared_bytes,
             const std::function<void()>& body);
 
 // Of the current block.
@@ -79,10 +79,14 @@ void cluster_wait();
 // Where `address`, in shared memory of the current block, is in that of another of its cluster.
 void* map_shared_rank(const void* address, unsigned rank);
 
-// An access of sources compiled with -fsanitize=thread. Throws Error where it races with another.
-void record_access(const void* address, std::size_t bytes, bool is_write);
+// An access, made at `place` in sources compiled with -fsanitize=thread. Throws Error where it races
+// with another.
+void record_access(const void* place, const void* address, std::size_t bytes, bool is_write);
 // Accesses recorded by kernels so far: 0 where the sources were not compiled for it.
 int64_t recorded_accesses();
+
+// Operations of the special-function units, for counts.h.
+void count_special(int operations);
 
 template <typename T>
 T exchange_value(uint32_t mask, T value, int source) {

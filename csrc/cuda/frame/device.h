@@ -32,6 +32,13 @@
       static_cast<type*>(fastltc::emulator::static_shared(&name##_key, sizeof(type) * (count)))
 #endif
 
+// Operations of the special-function units, of which the emulator sees nothing.
+#if defined(__CUDACC__)
+#define FASTLTC_COUNT_SPECIAL(operations)
+#else
+#define FASTLTC_COUNT_SPECIAL(operations) fastltc::emulator::count_special(operations)
+#endif
+
 namespace fastltc::cuda {
 
 inline constexpr int kWarp = 32;
@@ -116,6 +123,7 @@ FASTLTC_DEVICE float sigmoid_exp2(float t) {
   asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(power + 1.0f));
   return result;
 #else
+  FASTLTC_COUNT_SPECIAL(2);
   return 1.0f / (1.0f + std::exp2(t));
 #endif
 }
@@ -128,6 +136,7 @@ FASTLTC_DEVICE float reciprocal(float x) {
   asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
   return result;
 #else
+  FASTLTC_COUNT_SPECIAL(1);
   return 1.0f / x;
 #endif
 }
@@ -186,13 +195,37 @@ FASTLTC_DEVICE void swap_buffers(T*& from, T*& to) {
   to = other;
 }
 
-// The sum over groups of `width` lanes, a power of two, in every lane of the group.
+// The sum over the lanes of a warp, in every lane.
 template <typename T>
-__device__ __forceinline__ T sum_lanes(T value, int width = kWarp) {
-  for (int bits = width / 2; bits > 0; bits /= 2) {
+__device__ __forceinline__ T sum_lanes(T value) {
+  FASTLTC_UNROLL
+  for (int bits = kWarp / 2; bits > 0; bits /= 2) {
     value += __shfl_xor_sync(kFullMask, value, bits);
   }
   return value;
+}
+
+// The sums of several values over groups of a width that is known at run time only, of a bit of the
+// thread's number after the other from the highest. Unrolled, with the shuffles of all values under
+// way together: a loop takes longer to turn than a shuffle does.
+template <typename T, typename... Others>
+__device__ __forceinline__ void sum_groups(int width, T& value, Others&... others) {
+  const auto add_other_half = [&](int bits) {
+    const T got[] = {__shfl_xor_sync(kFullMask, value, bits),
+                     __shfl_xor_sync(kFullMask, others, bits)...};
+    const T* next = got;
+    value += *next;
+    ((others += *++next), ...);
+  };
+  // The few widest have a jump of their own.
+  if (width > 8) {
+    if (width > 16) add_other_half(16);
+    add_other_half(8);
+  }
+  FASTLTC_UNROLL
+  for (int bits = 4; bits > 0; bits /= 2) {
+    if (width > bits) add_other_half(bits);
+  }
 }
 
 // The sum over a block of `warps` whole warps, in every thread. `shared` has a place for each warp,
