@@ -115,6 +115,26 @@ __device__ __forceinline__ void cluster_barrier() {
   cluster_wait();
 }
 
+// Copies a value from global to shared memory while the thread goes on; it is there for the thread
+// after wait_for_copies, for others after a barrier besides. Before compute capability 8.0 the
+// thread waits at once.
+template <typename T>
+__device__ __forceinline__ void copy_async(T* to, const T* from) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+  asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(
+                   static_cast<uint32_t>(__cvta_generic_to_shared(to))),
+               "l"(__cvta_generic_to_global(from)), "n"(sizeof(T))
+               : "memory");
+#else
+  *to = *from;
+#endif
+}
+__device__ __forceinline__ void wait_for_copies() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+  asm volatile("cp.async.wait_all;" ::: "memory");
+#endif
+}
+
 // 1 / (1 + 2^t). float: two special-function operations, error under 3 ULP; 0 where 2^t overflows.
 FASTLTC_DEVICE float sigmoid_exp2(float t) {
 #if defined(__CUDA_ARCH__)
@@ -167,18 +187,23 @@ __device__ __forceinline__ int64_t thread_index() {
 }
 
 // Calls body(row, channel) with lanes for rows (lane_row), in x, and warps for channels, in y, of
-// which a block takes further ones where the grid ends.
+// which a block takes further ones where there are no more.
 __device__ __forceinline__ int64_t lane_row() {
   return static_cast<int64_t>(blockIdx.x) * kWarp + threadIdx.x % kWarp;
 }
 template <typename Body>
-__device__ __forceinline__ void each_row(int64_t rows, int channels, const Body& body) {
-  const int64_t r = lane_row();
+__device__ __forceinline__ void each_row(int64_t x, int64_t y, int64_t count_y, int64_t rows,
+                                         int channels, const Body& body) {
+  const int64_t r = x * kWarp + threadIdx.x % kWarp;
   if (r >= rows) return;
-  for (int j = blockIdx.y * kBlockWarps + threadIdx.x / kWarp; j < channels;
-       j += gridDim.y * kBlockWarps) {
+  for (int j = static_cast<int>(y) * kBlockWarps + threadIdx.x / kWarp; j < channels;
+       j += static_cast<int>(count_y) * kBlockWarps) {
     body(r, j);
   }
+}
+template <typename Body>
+__device__ __forceinline__ void each_row(int64_t rows, int channels, const Body& body) {
+  each_row(blockIdx.x, blockIdx.y, gridDim.y, rows, channels, body);
 }
 
 // The largest power of two up to threads / parts, and no more than a warp.

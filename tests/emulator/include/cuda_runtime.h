@@ -127,3 +127,10 @@ T __shfl_down_sync(unsigned mask, T value, unsigned distance, int width = 32) {
   const bool inside = source < (lane & ~(width - 1)) + width;
   return fastltc::emulator::exchange_value(mask, value, inside ? source : lane);
 }
+// By exchanging what each half has.
+inline unsigned __ballot_sync(unsigned mask, bool is) {
+  unsigned all = is ? 1u << fastltc::emulator::lane() : 0u;
+  for (int bits = 16; bits > 0; bits /= 2) all |= __shfl_xor_sync(mask, all, bits);
+  return all;
+}
+inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
