@@ -419,13 +419,15 @@ LtcDevice ask_device(int index) {
   check(cudaFuncGetAttributes(&code, kernel), "code of a cluster");
   if (code.ptxVersion < 90) return device;
   allow_shared("shared memory of a cluster", kernel, device.shared_bytes);
-  // A part of a device may have fewer multiprocessors together than a cluster has blocks.
-  for (int cluster = 8; cluster > 1 && device.cluster_blocks == 1; cluster /= 2) {
+  // A part of a device may have fewer multiprocessors together than a cluster has blocks, and a
+  // device more of them than make whole clusters.
+  for (int n = 1; n <= 3; ++n) {
+    const int cluster = 1 << n;
     const LaunchConfig config(grid(cluster), kClusterThreads, cluster, device.shared_bytes,
                               nullptr);
-    int resident = 0;
-    check(cudaOccupancyMaxActiveClusters(&resident, kernel, &config.call), "clusters of a device");
-    if (resident > 0) device.cluster_blocks = cluster;
+    check(cudaOccupancyMaxActiveClusters(&device.clusters[n], kernel, &config.call),
+          "clusters of a device");
+    if (device.clusters[n] > 0) device.cluster_blocks = cluster;
   }
   return device;
 }

@@ -791,6 +791,19 @@ void* map_shared_rank(const void* address, unsigned rank) {
   fail(block, "an address is mapped that is not in the block's shared memory");
 }
 
+void begin_transfer(uint64_t* barrier) { *barrier = 0; }
+void expect_transfer(uint64_t* barrier, int bytes) { *barrier -= static_cast<uint64_t>(bytes); }
+void complete_transfer(uint64_t* barrier, unsigned rank, std::size_t bytes) {
+  *static_cast<uint64_t*>(map_shared_rank(barrier, rank)) += bytes;
+}
+void wait_for_transfer(uint64_t* barrier, unsigned) {
+  cluster_arrive();
+  cluster_wait();
+  if (*barrier == 0) return;
+  fail(*current->block, "a transfer is " + std::to_string(static_cast<int64_t>(*barrier)) +
+                            " bytes longer than was expected");
+}
+
 void* dynamic_shared() { return current->block->shared[0].memory.get(); }
 
 void* static_shared(const void* key, std::size_t bytes) {

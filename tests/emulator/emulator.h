@@ -76,6 +76,14 @@ unsigned cluster_rank();
 unsigned cluster_size();
 void cluster_arrive();
 void cluster_wait();
+// Transfers between the blocks of a cluster, for which a barrier in shared memory of the one that
+// gets them counts bytes. The wait is a barrier of the cluster, which a device has not: what it
+// orders besides the transfers is left to the reader. Throws Error where other bytes have come than
+// were expected.
+void begin_transfer(uint64_t* barrier);
+void expect_transfer(uint64_t* barrier, int bytes);
+void complete_transfer(uint64_t* barrier, unsigned rank, std::size_t bytes);
+void wait_for_transfer(uint64_t* barrier, unsigned parity);
 // Where `address`, in shared memory of the current block, is in that of another of its cluster.
 void* map_shared_rank(const void* address, unsigned rank);
 

@@ -58,8 +58,7 @@ inline unsigned char* dynamic_shared() {
 }
 #endif
 
-// Thread-block clusters, of compute capability 9.0 and later. Everything that a thread does before
-// it arrives is seen by the others of the cluster after their wait.
+// Thread-block clusters, of compute capability 9.0 and later.
 #if defined(__CUDACC__)
 // What is written where kernels for clusters are compiled, but never run, is left out.
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
@@ -77,43 +76,107 @@ __device__ __forceinline__ unsigned cluster_size() {
   FASTLTC_CLUSTER_ASM("mov.u32 %0, %%cluster_nctarank;" : "=r"(size));
   return size;
 }
-__device__ __forceinline__ void cluster_arrive() {
+// Everything that a thread does before is seen by the others of the cluster after it.
+__device__ __forceinline__ void cluster_barrier() {
   FASTLTC_CLUSTER_ASM("barrier.cluster.arrive.release.aligned;" :: : "memory");
-}
-__device__ __forceinline__ void cluster_wait() {
   FASTLTC_CLUSTER_ASM("barrier.cluster.wait.acquire.aligned;" :: : "memory");
+}
+__device__ __forceinline__ uint32_t shared_address(const void* at) {
+  return static_cast<uint32_t>(__cvta_generic_to_shared(at));
 }
 // The address of what stands at `at` in this block's shared memory, in that of another block.
 __device__ __forceinline__ uint32_t remote_address(const void* at, [[maybe_unused]] unsigned rank) {
-  uint32_t address = static_cast<uint32_t>(__cvta_generic_to_shared(at));
+  uint32_t address = shared_address(at);
   FASTLTC_CLUSTER_ASM("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(address) : "r"(address),
                       "r"(rank));
   return address;
 }
-__device__ __forceinline__ void store_remote(float* at, unsigned rank, float value) {
-  FASTLTC_CLUSTER_ASM("st.shared::cluster.f32 [%0], %1;" ::"r"(remote_address(at, rank)),
-                      "f"(value) : "memory");
-}
-__device__ __forceinline__ void store_remote(float4* at, unsigned rank, const float4& value) {
+__device__ __forceinline__ void begin_transfer([[maybe_unused]] uint64_t* barrier) {
   FASTLTC_CLUSTER_ASM(
-      "st.shared::cluster.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(remote_address(at, rank)),
-      "f"(value.x), "f"(value.y), "f"(value.z), "f"(value.w) : "memory");
+      "mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(shared_address(barrier)) : "memory");
+  FASTLTC_CLUSTER_ASM("fence.mbarrier_init.release.cluster;" :: : "memory");
+}
+__device__ __forceinline__ void expect_transfer([[maybe_unused]] uint64_t* barrier,
+                                                [[maybe_unused]] int bytes) {
+  FASTLTC_CLUSTER_ASM(
+      "mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(barrier)),
+      "r"(bytes) : "memory");
+}
+__device__ __forceinline__ void transfer([[maybe_unused]] float* at, [[maybe_unused]] unsigned rank,
+                                         [[maybe_unused]] float value,
+                                         [[maybe_unused]] uint64_t* barrier) {
+  FASTLTC_CLUSTER_ASM(
+      "st.async.shared::cluster.mbarrier::complete_tx::bytes.f32 [%0], %1, [%2];" ::"r"(
+          remote_address(at, rank)),
+      "f"(value), "r"(remote_address(barrier, rank)) : "memory");
+}
+__device__ __forceinline__ void transfer([[maybe_unused]] float4* at,
+                                         [[maybe_unused]] unsigned rank,
+                                         [[maybe_unused]] const float4& value,
+                                         [[maybe_unused]] uint64_t* barrier) {
+  FASTLTC_CLUSTER_ASM(
+      "st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%1, %2, %3, %4}, "
+      "[%5];" ::"r"(remote_address(at, rank)),
+      "f"(value.x), "f"(value.y), "f"(value.z), "f"(value.w),
+      "r"(remote_address(barrier, rank)) : "memory");
+}
+__device__ __forceinline__ void wait_for_transfer([[maybe_unused]] uint64_t* barrier,
+                                                  [[maybe_unused]] unsigned parity) {
+  uint32_t done = 1;
+  do {
+    FASTLTC_CLUSTER_ASM(
+        "{ .reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2; "
+        "selp.u32 %0, 1, 0, p; }" : "=r"(done) : "r"(shared_address(barrier)),
+        "r"(parity) : "memory");
+  } while (done == 0);
 }
 #undef FASTLTC_CLUSTER_ASM
 #else
-using fastltc::emulator::cluster_arrive;
+using fastltc::emulator::begin_transfer;
 using fastltc::emulator::cluster_rank;
 using fastltc::emulator::cluster_size;
-using fastltc::emulator::cluster_wait;
+using fastltc::emulator::expect_transfer;
+using fastltc::emulator::wait_for_transfer;
+__device__ __forceinline__ void cluster_barrier() {
+  fastltc::emulator::cluster_arrive();
+  fastltc::emulator::cluster_wait();
+}
 template <typename V>
-void store_remote(V* at, unsigned rank, const V& value) {
+void transfer(V* at, unsigned rank, const V& value, uint64_t* barrier) {
   *static_cast<V*>(fastltc::emulator::map_shared_rank(at, rank)) = value;
+  fastltc::emulator::complete_transfer(barrier, rank, sizeof(V));
 }
 #endif
-__device__ __forceinline__ void cluster_barrier() {
-  cluster_arrive();
-  cluster_wait();
-}
+
+// What the blocks of a cluster write into each other's shared memory, turn by turn: each block says
+// how many bytes come to it in a turn, and waits for so many. In turns of two places, because a
+// block may be a turn ahead: once it has got all of a turn, all others have sent it, and so done
+// with what they got in the turn before. Every block has to get something from every one that it
+// sends to. No memory but what is sent is ordered by this, which spares the caches.
+class ClusterExchange {
+ public:
+  // `barriers` [2] in shared memory; by all threads, before a barrier of the cluster.
+  __device__ explicit ClusterExchange(uint64_t* barriers) : barriers_(barriers) {
+    if (threadIdx.x < 2) begin_transfer(barriers + threadIdx.x);
+  }
+  // 0 or 1: the place of this turn.
+  __device__ int place() const { return static_cast<int>(turn_ & 1u); }
+  // By one thread, before it waits.
+  __device__ void expect(int bytes) const { expect_transfer(barriers_ + place(), bytes); }
+  template <typename V>
+  __device__ void send(V* at, int rank, const V& value) const {
+    transfer(at, static_cast<unsigned>(rank), value, barriers_ + place());
+  }
+  // Until all has come; then it is the next turn.
+  __device__ void wait() {
+    wait_for_transfer(barriers_ + place(), turn_ >> 1 & 1u);
+    ++turn_;
+  }
+
+ private:
+  uint64_t* barriers_;
+  unsigned turn_ = 0;
+};
 
 // Copies a value from global to shared memory while the thread goes on; it is there for the thread
 // after wait_for_copies, for others after a barrier besides. Before compute capability 8.0 the
@@ -145,6 +208,26 @@ FASTLTC_DEVICE float sigmoid_exp2(float t) {
 #else
   FASTLTC_COUNT_SPECIAL(2);
   return 1.0f / (1.0f + std::exp2(t));
+#endif
+}
+// Of two at once, by one reciprocal of both denominators; error under 5 ULP, or 2^-62 where that is
+// more: powers are held where their product overflows.
+FASTLTC_DEVICE void sigmoids_exp2(float t, float u, float& of_t, float& of_u) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+  float left, right, both;
+  asm("min.NaN.f32 %0, %1, %2;" : "=f"(left) : "f"(t), "f"(62.0f));
+  asm("min.NaN.f32 %0, %1, %2;" : "=f"(right) : "f"(u), "f"(62.0f));
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(left) : "f"(left));
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(right) : "f"(right));
+  left += 1.0f;
+  right += 1.0f;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(both) : "f"(left * right));
+  of_t = both * right;
+  of_u = both * left;
+#else
+  of_t = sigmoid_exp2(t);
+  of_u = sigmoid_exp2(u);
+  FASTLTC_COUNT_SPECIAL(-1);
 #endif
 }
 FASTLTC_DEVICE double sigmoid_exp2(double t) { return 1.0 / (1.0 + ::exp2(t)); }
