@@ -30,9 +30,8 @@ template <typename T, int slots, int max_threads>
 struct Pitch {
   static constexpr int fours = 16 / static_cast<int>(sizeof(T));  // values of 16 bytes
   static constexpr int share = slots + 1;                         // odd
-  // An odd number of 16 bytes: they are read as such.
-  static constexpr int parked =
-      short_of_registers<slots, max_threads> ? 2 * slots + (fours == 4 ? 4 : 6) : 0;
+  // Of float an odd number of 16 bytes: they are read as such. Double has no room for more.
+  static constexpr int parked = short_of_registers<slots, max_threads> ? 2 * slots + 4 : 0;
 };
 
 // Shares, those of a thread's slots at [thread][slot]; with mixed memory the gradients of the gates
