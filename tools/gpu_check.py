@@ -253,7 +253,9 @@ class Check:
         passed, problems = 0, []
         while tests:
             ended = self.python("-m", "pytest", "-v", "--tb=short", *tests, limit=60)
-            outcome = dict(re.findall(r"^(tests/\S+::.*?) (PASSED|FAILED|ERROR|SKIPPED)", ended.output, re.M))
+            outcome = dict(
+                re.findall(r"^(tests/\S+::.*?) (PASSED|FAILED|ERROR|SKIPPED)", ended.output, re.M)
+            )
             passed += list(outcome.values()).count("PASSED")
             problems += [f"{what} {test}" for test, what in outcome.items() if what != "PASSED"]
             rest = [test for test in tests if test not in outcome]

@@ -1,7 +1,7 @@
 """Layers on a GPU: whether they are right and repeatable, how long a step takes, and what of it.
 
-    python tools/gpu_smoke.py CASE            a line of JSON, for tools/gpu_check.py
-    python tools/gpu_smoke.py --once CASE ... forward and backward once, compared with the CPU
+python tools/gpu_smoke.py CASE            a line of JSON, for tools/gpu_check.py
+python tools/gpu_smoke.py --once CASE ... forward and backward once, compared with the CPU
 """
 
 from __future__ import annotations

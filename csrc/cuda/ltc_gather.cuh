@@ -184,7 +184,7 @@ __global__ void __launch_bounds__(kBlockThreads)
   } else if (call.inputs.has(block)) {
     map_inputs(call.rows, call.map, call.inputs.at(block));
   } else if (call.filling.has(block)) {
-    const BlockPlace place = call.filling.at(block);
+    const RangePlace place = call.filling.at(block);
     fill<T>(call.fills[place.y], place.x, call.filling.x);
   }
 }

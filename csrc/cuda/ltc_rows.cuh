@@ -34,7 +34,7 @@ struct InputMap {
 // y for inputs.
 template <typename T>
 __device__ void map_inputs(const SequenceRows<T>& rows, const InputMap<T>& map,
-                           const BlockPlace& block) {
+                           const RangePlace& block) {
   const int64_t r = block.x * kBlockThreads + threadIdx.x;
   if (r >= rows.count) return;
   const auto [b, t] = rows.place(r);
@@ -75,7 +75,7 @@ __global__ void __launch_bounds__(kBlockThreads)
     }
     return;
   }
-  const BlockPlace place = call.sums.at(block);
+  const RangePlace place = call.sums.at(block);
   each_row(place.x, place.y, place.count_y, rows, net.sensory.neurons, [&](int64_t r, int j) {
     T n = net.leak_numerator[j], d = net.leak_denominator[j];
     add_column(net.sensory, j, call.u + r, rows, n, d);
@@ -94,7 +94,7 @@ struct SensoryGradient {
 };
 template <typename T>
 __device__ void sensory_gradient(const Synapses<T>& list, int64_t rows,
-                                 const SensoryGradient<T>& grad, const BlockPlace& block) {
+                                 const SensoryGradient<T>& grad, const RangePlace& block) {
   each_row(block.x, block.y, block.count_y, rows, list.rows, [&](int64_t r, int k) {
     grad.gu[k * rows + r] = outgoing_gradient(list, k, grad.u[k * rows + r], rows, grad.gn + r,
                                               [&](int64_t at) { return grad.gd[at + r]; });
@@ -152,7 +152,7 @@ inline constexpr int kSynapsesPerWarp = 4;
 // Blocks in x for synapses, in y for parts.
 template <typename T>
 __device__ void synapse_sums(const Synapses<T>& list, const SummedRows<T>& rows,
-                             const BlockPlace& block) {
+                             const RangePlace& block) {
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
   const int64_t first = (block.x * kBlockWarps + threadIdx.x / kWarp) * kSynapsesPerWarp;
   if (first >= list.count) return;

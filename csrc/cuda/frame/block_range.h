@@ -8,8 +8,8 @@
 
 namespace fastltc::cuda {
 
-// Where a block stands among those that do the same: x and y, and how many there are in y.
-struct BlockPlace {
+// Where a block stands in its range: x and y, and how many there are in y.
+struct RangePlace {
   int64_t x = 0, y = 0;
   int64_t count_y = 1;
 };
@@ -18,7 +18,7 @@ struct BlockRange {
   int64_t begin = 0, x = 0, y = 0;
 
   FASTLTC_DEVICE bool has(int64_t block) const { return block >= begin && block < begin + x * y; }
-  FASTLTC_DEVICE BlockPlace at(int64_t block) const {
+  FASTLTC_DEVICE RangePlace at(int64_t block) const {
     const auto own = static_cast<uint32_t>(block - begin), across = static_cast<uint32_t>(x);
     return {own % across, own / across, y};
   }
