@@ -44,13 +44,14 @@ else()
     if(NOT CMAKE_CUDA20_STANDARD_COMPILE_OPTION)
       set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION -std=c++20)
     endif()
-    # Machine code for what people have, and PTX for what is to come.
+    # Machine code for what people have, and PTX for what is to come: of 9.0 too, because that of
+    # 12.0 is none for 11.0.
     if(FASTLTC_CUDA_ARCHITECTURES)
       set(CMAKE_CUDA_ARCHITECTURES ${FASTLTC_CUDA_ARCHITECTURES})
     elseif(CMAKE_CUDA_COMPILER_VERSION VERSION_LESS 12.8)
       set(CMAKE_CUDA_ARCHITECTURES 75-real 80-real 86-real 89-real 90)
     else()
-      set(CMAKE_CUDA_ARCHITECTURES 75-real 80-real 86-real 89-real 90-real 100-real 120)
+      set(CMAKE_CUDA_ARCHITECTURES 75-real 80-real 86-real 89-real 90 100-real 120)
     endif()
   else()
     set(FASTLTC_CUDA_REASON "no CUDA toolkit found (no nvcc; set CUDACXX to its path)")
