@@ -91,7 +91,7 @@ def train(
     seeds: int | None,
     **options: Any,
 ) -> None:
-    """Train a classifier on DATA into a run folder.
+    """Train a model on DATA into a run folder: of classes, or of values of a time series.
 
     DATA is digits (which needs no download), mnist, occupancy, a MedMNIST set (breastmnist, ...),
     folder:PATH (a folder per class), csv:FILE (images and classes, or a time series) or npz:FILE.
@@ -243,7 +243,7 @@ def _train_seeds(
                 f"  {part:4s} {name:17s} {found['mean']:.4f} +- {found['std']:.4f}  "
                 f"({low:.4f} to {high:.4f})"
             )
-    echo(f"written to {out}: seeds.json and a run for each seed")
+    echo(f"written to {out}: seeds.json, training.png and a run for each seed")
 
 
 @click.command()
@@ -354,7 +354,11 @@ class _TrainView:
         sizes = " / ".join(f"{len(split)} {name}" for name, split in data.splits.items())
         if data.kind == "series":
             sizes += " sequences"
-        self.say(f"{data.name} ({data.source}): {sizes}, {len(data.classes)} classes")
+        told = f"{len(data.classes)} classes"
+        if data.targets:
+            ahead = f"{data.horizon} steps of " if data.horizon else ""
+            told = f"{data.task} of {ahead}{', '.join(data.targets)}"
+        self.say(f"{data.name} ({data.source}): {sizes}, {told}")
         for remark in data.remarks:
             self.say(f"note: {remark}")
         name = self.config.model or default_model(data.kind)
@@ -379,14 +383,18 @@ class _TrainView:
 
     def epoch(self, record: dict[str, Any]) -> None:
         epoch, epochs = record["epoch"], self.epochs
-        auc = "-" if record["val_auc"] is None else f"{record['val_auc']:.4f}"
-        note = f"val acc {record['val_accuracy']:.3f} auc {auc[:5]}"
+        if "val_r2" in record:
+            r2 = "-" if record["val_r2"] is None else f"{record['val_r2']:.4f}"
+            note, scores = f"val R2 {r2[:6]}", f"MAE {record['val_mae']:.5g}, R2 {r2}"
+        else:
+            auc = "-" if record["val_auc"] is None else f"{record['val_auc']:.4f}"
+            note = f"val acc {record['val_accuracy']:.3f} auc {auc[:5]}"
+            scores = f"accuracy {record['val_accuracy']:.4f}, AUC {auc}"
         self.bar.update(self.task, epoch=f"{min(epoch + 1, epochs)}/{epochs}", note=note)
         if not self.console.is_terminal:
             self.say(
                 f"epoch {epoch}/{epochs}: training loss {record['train_loss']:.4f}, "
-                f"validation loss {record['val_loss']:.4f}, "
-                f"accuracy {record['val_accuracy']:.4f}, AUC {auc}"
+                f"validation loss {record['val_loss']:.4f}, {scores}"
             )
 
     def download(self, received: int, total: int) -> None:
