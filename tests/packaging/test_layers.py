@@ -31,7 +31,7 @@ PYTHON_LAYERS = {
         {"inspect"},
         {"exporting", "hub", "rl"},
         {"jobs"},
-        {"cli"},
+        {"cli", "sklearn"},
         {"__init__", "__main__"},
     ],
     "fastltc.dropin": [
@@ -58,7 +58,7 @@ PYTHON_LAYERS = {
         {"recipes", "run"},
         {"evaluation"},
         {"training"},
-        {"export"},
+        {"export", "tuning"},
         {"__init__"},
     ],
     "fastltc.cli": [
@@ -66,6 +66,7 @@ PYTHON_LAYERS = {
         {"options"},
         {"data", "evaluate", "export"},
         {"train"},
+        {"tune"},
         {"main"},
         {"__init__", "__main__"},
     ],

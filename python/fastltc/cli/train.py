@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from ..jobs.data import DataSet
 
 # As shells report a program ended by Ctrl-C.
-_INTERRUPTED = 130
+INTERRUPTED = 130
 
 
 @click.command()
@@ -103,10 +103,7 @@ def train(
     from ..jobs import Run
     from ..jobs import train as train_run
 
-    for name in ("data_root", "weights"):
-        if options[name] is not None:
-            # So that `evaluate` finds it from another folder.
-            options[name] = str(Path(options[name]).expanduser().resolve())
+    absolute_options(options)
     console = make_console()
     if resume is not None:
         new = {"DATA": data, "--out": out, "--recipe": recipe, "--config": config_file}
@@ -118,7 +115,7 @@ def train(
         config = replace(run.config, **given)
         out = resume
     else:
-        config = _config(data, recipe, config_file, options)
+        config = configuration(data, recipe, config_file, options)
     if out is None:
         out = _next_free(Path("runs") / _short_name(config.data))
     how = {"overwrite": overwrite, "resume": resume is not None, "offline": offline}
@@ -132,7 +129,7 @@ def train(
         return  # another process writes
     _print_run(console, run)
     if run.metrics["status"] == "interrupted":
-        raise click.exceptions.Exit(_INTERRUPTED)
+        raise click.exceptions.Exit(INTERRUPTED)
 
 
 def _is_first() -> bool:
@@ -170,7 +167,14 @@ def _only_for_new(new: dict[str, Any], options: dict[str, Any]) -> None:
         raise click.UsageError(f"{given} cannot be changed in a run that is resumed")
 
 
-def _config(
+def absolute_options(options: dict[str, Any]) -> None:
+    """Makes paths among the options absolute, so that `evaluate` finds them from another folder."""
+    for name in ("data_root", "weights"):
+        if options[name] is not None:
+            options[name] = str(Path(options[name]).expanduser().resolve())
+
+
+def configuration(
     data: str | None, recipe: str | None, config_file: Path | None, options: dict[str, Any]
 ) -> TrainConfig:
     """The configuration: of a recipe, then a file, then the command line; the last one wins."""
@@ -228,7 +232,7 @@ def _train_seeds(
                 f"interrupted: finished seeds are in {out}. Go on with: "
                 f"fastltc train --resume {out} --seeds {count}"
             )
-        raise click.exceptions.Exit(_INTERRUPTED) from None
+        raise click.exceptions.Exit(INTERRUPTED) from None
     finally:
         for view in views:
             view.bar.stop()

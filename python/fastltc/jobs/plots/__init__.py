@@ -10,7 +10,7 @@ from ...inspect.diagram import wiring_diagram
 from ...inspect.graph import wiring_graph
 from ...inspect.network import Network, Synapse
 from .images import Picture, contact_sheet, leak_pairs, montage, wrong_images
-from .runs import comparison, training_curve, training_curves
+from .runs import comparison, search, training_curve, training_curves
 from .scores import (
     Band,
     Curves,
@@ -47,6 +47,7 @@ __all__ = [
     "precision_recall",
     "residuals",
     "roc_curve",
+    "search",
     "training_curve",
     "training_curves",
     "truth_and_answers",

@@ -119,6 +119,53 @@ def training_curves(
     return to_png(figure)
 
 
+def search(
+    trials: Sequence[Mapping[str, Any]],
+    importance: Mapping[str, float],
+    metric: str,
+    *,
+    less: bool,
+    title: str = "",
+) -> bytes:
+    """The trials of a search, the best so far, and how much each option mattered.
+
+    Args:
+        trials: of `fastltc.jobs.tune`.
+        importance: of each option, the shares of 1; empty where it is not known.
+        metric: that the trials are judged by.
+        less: whether less is better.
+        title: written above.
+
+    Returns:
+        A PNG file.
+    """
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    history, bars = figure.subplots(1, 2)
+    for state, color, label in (("complete", BLUE, "trial"), ("pruned", GREY, "ended early")):
+        points = [(one["number"], one["value"]) for one in trials if one["state"] == state]
+        points = [point for point in points if point[1] is not None]
+        if points:
+            history.plot(*zip(*points, strict=True), ".", color=color, label=label)
+    whole = [one for one in trials if one["state"] == "complete" and one["value"] is not None]
+    values = [one["value"] for one in whole]
+    so_far = np.minimum.accumulate(values) if less else np.maximum.accumulate(values)
+    numbers = [one["number"] for one in whole]
+    history.plot(numbers, so_far, color=ORANGE, drawstyle="steps-post", label="best so far")
+    history.set_xlabel("trial")
+    history.set_ylabel(f"validation {metric}")
+    history.xaxis.set_major_locator(MaxNLocator(integer=True))
+    history.legend(frameon=False, fontsize=8)
+    names = list(importance)[::-1]
+    bars.barh(names, [importance[name] for name in names], color=BLUE)
+    bars.set_xlabel("importance" if names else "importance: not known of so few trials")
+    for axes in (history, bars):
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+    if title:
+        figure.suptitle(textwrap.fill(title, 100), fontsize=11)
+    return to_png(figure)
+
+
 def comparison(rows: Sequence[Mapping[str, Any]]) -> bytes:
     """Test metrics of several runs as points with 95 % intervals, and their parameters.
 

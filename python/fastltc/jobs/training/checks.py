@@ -20,7 +20,6 @@ def check_task(config: TrainConfig, data: DataSet) -> None:
     Raises:
         ConfigError: another ``task`` is asked for than the data is for, or an option is one of
             another task.
-        DataError: the targets of a split cannot be learned or judged.
     """
     goal = Goal.of(data)
     if config.task is not None and config.task != goal.task:
@@ -48,16 +47,22 @@ def check_task(config: TrainConfig, data: DataSet) -> None:
         raise ConfigError("huber_delta: an option of the loss huber; add --loss huber")
     if config.ordered and data.multilabel:
         raise ConfigError(f"ordered: {data.name} has several labels at once, which have no order")
-    if goal.of_values:
-        _check_values(config, data)
+    if goal.of_values and config.select == "mase":
+        _check_steps(data)
 
 
 def _listed(names: tuple[str, ...]) -> str:
     return ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
 
 
-def _check_values(config: TrainConfig, data: DataSet) -> None:
-    for name in (one for one in SPLITS if one in data.splits):
+def check_values(data: DataSet) -> None:
+    """Makes sure that the targets of every split can be learned and judged.
+
+    Raises:
+        DataError: a target is infinite, has no value, or is constant in training; or what is known
+            in advance is not.
+    """
+    for name in SPLITS:
         split = data.splits[name]
         if split.future is not None and not np.isfinite(split.future).all():
             raise DataError(
@@ -82,8 +87,6 @@ def _check_values(config: TrainConfig, data: DataSet) -> None:
                     f"{data.source}: target {target!r} is always {known[0]:g} in the training "
                     "split; there is nothing to learn of it, expected another column"
                 )
-    if config.select == "mase" and "val" in data.splits:
-        _check_steps(data)
 
 
 def _check_steps(data: DataSet) -> None:

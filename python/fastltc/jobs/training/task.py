@@ -19,7 +19,7 @@ from ..evaluation.metrics import classification_metrics, find_class
 from ..evaluation.probabilities import judged
 from ..models import Goal, MissingTorchvisionError, build_model, default_model, load_weights
 from .augment import make_augment
-from .checks import check_task
+from .checks import check_task, check_values
 from .parallel import Group
 
 
@@ -79,6 +79,8 @@ def read_data(
     if config.model is None:
         config = replace(config, model=default_model(data.kind))
     check_task(config, data)
+    if data.targets:
+        check_values(data)
     asked = find_class(config.positive, data.classes)
     positive = data.positive if asked is None else asked
     if config.select in ("f1", "average_precision") and positive is None:
