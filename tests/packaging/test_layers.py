@@ -33,7 +33,7 @@ PYTHON_LAYERS = {
         {"inspect"},
         {"exporting", "hub", "rl"},
         {"jobs"},
-        {"cli", "command"},
+        {"cli", "command", "sklearn"},
         {"__init__", "__main__"},
     ],
     "fastltc.dropin": [
@@ -60,7 +60,7 @@ PYTHON_LAYERS = {
         {"recipes", "run"},
         {"evaluation"},
         {"training"},
-        {"export"},
+        {"export", "tuning"},
         {"__init__"},
     ],
     "fastltc.cli": [
@@ -68,6 +68,7 @@ PYTHON_LAYERS = {
         {"options"},
         {"data", "evaluate", "export"},
         {"train"},
+        {"tune"},
         {"main"},
         {"__init__", "__main__"},
     ],

@@ -22,7 +22,8 @@ def fingerprints(data: DataSet) -> dict[str, dict[str, Any]]:
 
 def _digest(split: Split) -> str:
     hashed = hashlib.blake2b(digest_size=16)
-    for array in (split.inputs, split.labels, split.timespans):
+    of_series = (split.timespans, split.lengths, split.measured, split.future)
+    for array in (split.inputs, split.labels, *of_series):
         if array is None:
             continue
         hashed.update(f"{array.dtype.str} {array.shape} ".encode())

@@ -41,14 +41,19 @@ class Feed:
 
         self.inputs, self.labels = tensor(split.inputs), tensor(split.labels)
         self.timespans = None if split.timespans is None else tensor(split.timespans)
+        self.lengths = None if split.lengths is None else tensor(split.lengths)
+        self.measured = None if split.measured is None else tensor(split.measured)
+        self.future = None if split.future is None else tensor(split.future)
         self.crop = crop
         self.mirror = mirror
 
     def __len__(self) -> int:
         return len(self.inputs)
 
-    def take(self, index: Tensor | slice, augment: Augment | None = None) -> tuple[Tensor, ...]:
-        """What the model is called with: the inputs, and the timespans where there are any.
+    def take(self, index: Tensor | slice, augment: Augment | None = None) -> tuple[Any, ...]:
+        """What the model is called with: the inputs, and what a time series has besides.
+
+        Timespans, lengths, what was measured and the future, up to the last that there is.
 
         ``augment`` gets images in ``[0, 1]``, in place of the crop of the middle.
         """
@@ -60,9 +65,12 @@ class Feed:
             elif self.crop is not None:
                 images = _middle(images, self.crop)
             inputs = (images - 0.5) / 0.5
-        return (inputs,) if self.timespans is None else (inputs, self.timespans[index])
+        beside = [self.timespans, self.lengths, self.measured, self.future]
+        while beside and beside[-1] is None:
+            beside.pop()
+        return (inputs, *(None if one is None else one[index] for one in beside))
 
-    def chunks(self, size: int = CHUNK) -> Iterator[tuple[tuple[Tensor, ...], Tensor]]:
+    def chunks(self, size: int = CHUNK) -> Iterator[tuple[tuple[Any, ...], Tensor]]:
         """All examples in order, and their labels."""
         for start in range(0, len(self), size):
             part = slice(start, start + size)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ..data import DataError, ImageFile, Split, read_image
+from ..data import IGNORED, DataError, ImageFile, Split, read_image
 from ..data.image_files import images_in
 from ..data.series import read_unlabelled, sequences
 from ..errors import ConfigError
 from ..run import Checkpoint
-from .probabilities import judged, named, scores_of
+from .answers import column_names
+from .judge import answers_of
+from .probabilities import named, scores_of
 
 
 @dataclass(frozen=True)
@@ -111,48 +114,70 @@ def predict(
 
 @dataclass(frozen=True)
 class RowPrediction:
-    """The class of one row of a time series.
+    """The answer to one row of a time series, to all of it, or for a step to come.
 
     Args:
         time: seconds since the first row.
-        name: the most probable class.
-        probabilities: by class name.
+        name: the most probable class; empty for values.
+        probabilities: by class name; empty for values.
+        values: by the names of the targets (of quantiles, ``quantile 0.1 of TARGET``).
     """
 
     time: float
     name: str
     probabilities: dict[str, float]
+    values: dict[str, float] = field(default_factory=dict)
 
 
 def predict_series(checkpoint: Checkpoint, path: Path | str) -> list[RowPrediction]:
-    """Classifies every row of a CSV file with a time column, from it and the rows before it.
+    """Answers for a CSV file with a time column: its rows, all of it, or what comes after it.
 
-    The file is cut into sequences as in evaluation; scales and the unit of time are those of the
-    checkpoint. Of a file shorter than a sequence all rows are one.
+    Where every row is answered, from it and the rows before it, the file is cut into sequences as
+    in evaluation (of a file shorter than a sequence all rows are one), else all rows are one
+    sequence. Scales and the unit of time are those of the checkpoint; the steps of a forecast are
+    one unit apart.
 
     Args:
         checkpoint: from `Run.load_checkpoint`, of a model for time series.
-        path: the file; it needs the columns of the training file but for the class.
+        path: the file; it needs the columns of the training file but for class and targets.
 
     Raises:
         fastltc.jobs.data.DataError: a column is missing or a cell is no number; the text names it.
-        ConfigError: the model does not classify time series.
+        ConfigError: the model is not one of time series, or forecasts with what is known in
+            advance.
     """
     if len(checkpoint.image_shape) != 2 or not checkpoint.features:
         raise ConfigError(f"{checkpoint.config.model} does not classify the rows of CSV files")
+    if checkpoint.known:
+        raise ConfigError(
+            f"{path}: the model is given {', '.join(checkpoint.known)} of the steps to come, which "
+            "a file of the past does not have; ask it by: fastltc evaluate RUN --data csv:FILE"
+        )
     path = Path(path)
     recording = read_unlabelled(path, checkpoint.features, checkpoint.config.data_options())
     rows = len(recording.times)
-    window = min(checkpoint.image_shape[0], rows)
     # The class of a row is unknown: one that the sequences keep where a row is judged.
+    window = min(checkpoint.image_shape[0], rows) if checkpoint.per_step else rows
     split = sequences(recording, window, checkpoint.time_unit)
-    _, scores = judged(split.labels, scores_of(checkpoint, split))
+    scores = answers_of(checkpoint, split)
+    # Differences of decimal numbers have digits that nobody wrote.
+    times = [round(float(time - recording.times[0]), 6) for time in recording.times]
+    if checkpoint.per_step:
+        scores = scores[split.labels != IGNORED]
+    elif checkpoint.horizon:
+        scores = scores[0]
+        unit = checkpoint.time_unit or 1.0
+        times = [round(times[-1] + unit * (step + 1), 6) for step in range(checkpoint.horizon)]
+    else:
+        times = times[-1:]
     return [
-        RowPrediction(
-            # Differences of decimal numbers have digits that nobody wrote.
-            time=round(float(time - recording.times[0]), 6),
-            name=named(row, checkpoint.classes, multilabel=False),
-            probabilities=dict(zip(checkpoint.classes, row.tolist(), strict=True)),
-        )
-        for time, row in zip(recording.times, scores, strict=True)
+        _answer(checkpoint, time, row.reshape(-1)) for time, row in zip(times, scores, strict=True)
     ]
+
+
+def _answer(checkpoint: Checkpoint, time: float, row: NDArray[np.float64]) -> RowPrediction:
+    if checkpoint.targets:
+        names = column_names(checkpoint.targets, checkpoint.config.levels)
+        return RowPrediction(time, "", {}, dict(zip(names, row.tolist(), strict=True)))
+    name = named(row, checkpoint.classes, multilabel=checkpoint.multilabel)
+    return RowPrediction(time, name, dict(zip(checkpoint.classes, row.tolist(), strict=True)))

@@ -38,7 +38,7 @@ class Schedule:
     def before_step(self) -> None:
         """Sets the rate of the step that comes."""
         for group in self.optimizer.param_groups:
-            group["lr"] = self.rate(self.step_count)
+            group["lr"] = self.rate(self.step_count) * group.get("factor", 1.0)
         self.step_count += 1
 
     def after_epoch(self, loss: float) -> None:
