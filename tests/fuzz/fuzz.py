@@ -27,7 +27,9 @@ def main() -> None:
     parser.add_argument("--corpus", type=Path, help="where new inputs go; by default nowhere kept")
     options = parser.parse_args()
     sys.path.insert(0, str(HERE))
-    with atheris.instrument_imports(include=["fastltc", "targets", "safetensors", "tomllib"]):
+    with atheris.instrument_imports(
+        include=["fastltc", "targets", "safetensors", "tomllib", "zipfile", "numpy.lib"]
+    ):
         from targets import TARGETS
     found = options.corpus or Path(tempfile.mkdtemp())
     found.mkdir(parents=True, exist_ok=True)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import tempfile
+import warnings
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -55,7 +57,9 @@ def _described(data: bytes) -> Model | None:
     """Make the model that a JSON text describes, with parameters of its sizes."""
     try:
         text = json.loads(data)
-        facts = {key: text[key] for key in ("time_unit", "input_names", "output_names") if key in text}
+        facts = {
+            key: text[key] for key in ("time_unit", "input_names", "output_names") if key in text
+        }
         sizes = text["input_size"], text["output_size"], text["layers"]
     except (ValueError, KeyError, TypeError, RecursionError):
         return None  # what read_model makes of such texts is tested by its own target
@@ -121,8 +125,18 @@ def toml(data: bytes) -> None:
 
 
 def npz(data: bytes) -> None:
-    """Read an npz file: its arrays, and as a data set."""
+    """Read an npz file: its arrays, and as a data set.
+
+    Bytes that are no archive are packed as one, which no check sum then protects: the name of an
+    array, a line break, its file, and two line breaks before the next.
+    """
     path = _file("arrays.npz", data)
+    if not data.startswith(b"PK"):
+        with warnings.catch_warnings(), zipfile.ZipFile(path, "w") as archive:
+            warnings.simplefilter("ignore")  # of names that stand twice
+            for member in data.split(b"\n\n\n")[:16]:
+                name, _, content = member.partition(b"\n")
+                archive.writestr(name.decode("latin-1"), content)
     _may_refuse(lambda: open_npz(path))
     _may_refuse(lambda: load_data(f"npz:{path}", offline=True))
 

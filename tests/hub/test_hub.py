@@ -253,7 +253,11 @@ def test_a_forged_size_costs_no_memory(
 
 
 def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
-    for name, limit in (("config.json", False), ("model.safetensors", False), ("config.json", True)):
+    for name, limit in (
+        ("config.json", False),
+        ("model.safetensors", False),
+        ("config.json", True),
+    ):
         folder = tmp_path / f"{name}-{limit}"
         hub.LTC(3, 4).save_pretrained(folder)
         if limit:
@@ -262,7 +266,9 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
         else:
             (folder / name).unlink()
             os.mkfifo(folder / name)
-        with pytest.raises(OSError, match="at most 67,108,864 bytes" if limit else "a regular file"):
+        with pytest.raises(
+            OSError, match="at most 67,108,864 bytes" if limit else "a regular file"
+        ):
             hub.LTC.from_pretrained(folder)
 
 
