@@ -144,8 +144,8 @@ def npz(data: bytes) -> None:
 def _may_refuse(read: Callable[[], Any]) -> None:
     try:
         read()
-    except (DataError, ConfigError) as error:
-        assert "\n" not in str(error).strip()
+    except (DataError, ConfigError):
+        return
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
