@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import tempfile
 import warnings
@@ -22,7 +23,14 @@ from fastltc.jobs.data.arrays import open_npz
 from fastltc.jobs.data.tables import read_table
 from fastltc.jobs.errors import ConfigError, DataError
 from fastltc.runtime import Network, Session
-from fastltc.runtime.model import Model, ModelFileError, check_layers, check_model
+from fastltc.runtime.model import (
+    ACTIVATIONS,
+    CFC_ACTIVATIONS,
+    Model,
+    ModelFileError,
+    check_layers,
+    check_model,
+)
 from fastltc.runtime.model_file import read_model
 
 # Of one process; in memory where there is such a folder.
@@ -53,10 +61,62 @@ def _step(network: Network, model: Model) -> None:
         assert out.shape[-1] == model.output_size
 
 
+def _chosen(data: bytes) -> dict[str, Any]:
+    """Make a description whose every value a byte chooses, most of them possible."""
+    tape = iter(data)
+
+    def one_of(*values: Any) -> Any:
+        byte = next(tape, 0)
+        wrong = (0, -1, 1 << 40, None, "x", [], True, 0.5, 1e400)
+        return wrong[byte % len(wrong)] if byte > 250 else values[byte % len(values)]
+
+    def size() -> Any:
+        return one_of(1, 2, 3, 5, 8, 17, 33)
+
+    width = inputs = size()
+    layers: list[dict[str, Any]] = []
+    for _ in range(next(tape, 0) % 5 + 1):
+        kind = one_of("ltc", "wired_cfc", "cfc", "linear", "activation")
+        layer: dict[str, Any] = {"type": kind, "input_size": width}
+        recurrent = {"units": size(), "mixed_memory": one_of(False, True)}
+        if kind == "activation":
+            layer = {"type": kind, "function": one_of(*ACTIVATIONS)}
+        elif kind == "linear":
+            layer |= {"output_size": size(), "bias": one_of(False, True)}
+        elif kind == "ltc":
+            maps = [one_of("affine", "linear", None) for _ in range(2)]
+            layer |= recurrent | {
+                "output_size": one_of(1, 2, recurrent["units"]),
+                "ode_unfolds": one_of(1, 2, 6),
+                "epsilon": one_of(1e-8, 0, 1, 0.5),
+                "implicit_param_constraints": one_of(False, True),
+                "input_mapping": maps[0],
+                "output_mapping": maps[1],
+            }
+        else:
+            layer |= recurrent | {"mode": one_of("default", "pure", "no_gate")}
+            last = layer["units"]
+            if kind == "wired_cfc":
+                layer["cells"] = [size() for _ in range(next(tape, 0) % 3 + 1)]
+                last = layer["cells"][-1]
+                with contextlib.suppress(TypeError):
+                    layer["units"] = one_of(sum(layer["cells"]))
+            else:
+                depth = one_of(0, 1, 2)
+                layer["activation"] = one_of(*CFC_ACTIVATIONS)
+                layer["backbone_layers"] = depth
+                layer["backbone_units"] = 0 if depth == 0 else size()
+            layer["proj_size"] = one_of(None, 1, 4)
+            layer["output_size"] = one_of(layer["proj_size"] or last)
+        layers.append(layer)
+        width = layer.get("output_size", width)
+    return {"input_size": inputs, "output_size": one_of(width), "layers": layers}
+
+
 def _described(data: bytes) -> Model | None:
-    """Make the model that a JSON text describes, with parameters of its sizes."""
+    """Make the model that a JSON text, or a choice of values, describes; parameters by its sizes."""
     try:
-        text = json.loads(data)
+        text = json.loads(data) if data.startswith(b"{") else _chosen(data)
         facts = {
             key: text[key] for key in ("time_unit", "input_names", "output_names") if key in text
         }
@@ -72,7 +132,7 @@ def _described(data: bytes) -> Model | None:
             return None
         random = np.random.default_rng(0)
         tensors = {
-            name: (random.random(shape) < 0.5).astype(np.float32)
+            name: (random.random(shape) < data[0] / 255).astype(np.float32)
             if "mask" in name
             else random.random(shape, np.float32)
             for name, shape in shapes.items()
@@ -112,7 +172,7 @@ def table(data: bytes) -> None:
     path = _file("table.csv", data)
     for read in (
         lambda: read_table(path),
-        lambda: load_data(f"csv:{path}", time_column="t", offline=True),
+        lambda: load_data(f"csv:{path}", time_column="t", window=2, offline=True),
         lambda: load_data(f"csv:{path}", offline=True),
     ):
         _may_refuse(read)
