@@ -52,12 +52,14 @@ coverage:  ## branches of csrc/core, csrc/runtime and csrc/torch; needs gcovr
 	gcovr -r . build/coverage --filter 'csrc/(core|runtime|torch)/' --exclude-throw-branches \
 	  --exclude-unreachable-branches --txt-metric branch --txt
 
-SANITIZED = c++ -std=c++20 -O0 -fsanitize=address,undefined -fno-sanitize-recover=all
+SANITIZED = c++ -std=c++20 -O0 -fsanitize=address,undefined -fno-sanitize-recover=all -Icsrc -Itests \
+  -DFASTLTC_HAVE_BASELINE=1
 
 mutants:  ## of the checks: those that no test notices are printed
-	python tools/mutate.py csrc/core/synapse_check.cpp --timeout 60 --command '$(SANITIZED) -Icsrc \
-	  -Itests -DFASTLTC_HAVE_BASELINE=1 csrc/core/synapse_check.cpp csrc/cpu/frame/isa.cpp \
-	  tests/core/test_synapse_check.cpp tests/support/check.cpp -o t && timeout 20 ./t'
+	python tools/mutate.py csrc/core/synapse_check.cpp --command 'for f in \
+	  csrc/cpu/frame/isa tests/core/test_synapse_check tests/support/check; do \
+	  [ -f $$f.o ] || $(SANITIZED) -c $$f.cpp -o $$f.o; done && $(SANITIZED) $$(find . -name "*.o") \
+	  csrc/core/synapse_check.cpp -o t && timeout 60 ./t'
 	python tools/mutate.py csrc/torch/checks.h csrc/torch/sequence_operator.h \
 	  csrc/torch/ltc_operator.h csrc/torch/cfc_operator.h csrc/torch/masked_linear_operator.h \
 	  --only 'check|that\(|found|bad|expected' --sample 40 --command 'cmake -S . -B b -G Ninja \

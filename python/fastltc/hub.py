@@ -318,7 +318,8 @@ class HubMixin(
         # Into the device asked for, and the dtype of the file, which else would be rounded.
         dtypes = {t.dtype for t in load_file(model_file).values() if t.is_floating_point()}
         model.to(device=map_location, dtype=dtypes.pop() if len(dtypes) == 1 else None)
-        return super()._load_as_safetensor(model, model_file, map_location, strict)
+        # Which huggingface_hub does from some version on.
+        return super()._load_as_safetensor(model, model_file, map_location, strict).eval()
 
     def generate_model_card(self, *args: Any, **kwargs: Any) -> Any:
         """Return the card that ``save_pretrained`` writes: sizes, and how to load the model."""
