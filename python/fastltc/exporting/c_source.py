@@ -16,7 +16,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from .._files import write_bytes
+from .._files import write_all
 from ..runtime.model import Model, check_model, unit_in_words
 from ..runtime.model_file import model_digest
 from . import c_templates as c
@@ -64,8 +64,8 @@ def write_c(model: Model, folder: str | os.PathLike[str], name: str = "model") -
     code = generate_c(model, name)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    write_bytes(folder / f"{name}.h", code.header.encode())
-    write_bytes(folder / f"{name}.c", code.source.encode())
+    texts = {f"{name}.h": code.header, f"{name}.c": code.source}
+    write_all({folder / file: text.encode() for file, text in texts.items()})
     return code
 
 

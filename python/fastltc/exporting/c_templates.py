@@ -131,7 +131,7 @@ static void ${name}_of(const float *x, float *y, size_t size)
 }""")
 
 _ACTIVATIONS = {
-    "relu": "x[i] > 0.0f ? x[i] : 0.0f",
+    "relu": "x[i] <= 0.0f ? 0.0f : x[i]",
     "tanh": "hyptan(x[i])",
     "sigmoid": "sigmoid(x[i])",
     "silu": "x[i] * sigmoid(x[i])",
