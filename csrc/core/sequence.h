@@ -73,9 +73,7 @@ struct SequenceInputs {
   int64_t beside = 1;
 
   // What resets set a state to, as h0.
-  SequenceView<const T> reset_state() const {
-    return reset_to_zero ? SequenceView<const T>() : h0;
-  }
+  SequenceView<const T> reset_state() const { return reset_to_zero ? SequenceView<const T>() : h0; }
 };
 
 template <typename T>

@@ -49,13 +49,13 @@ template <typename T>
 void cfc_backward(const CfcInputs<T>& in, const CfcGradients<T>& grad, const Parallel& parallel) {
   if (in.nets == 1) return run_part_backward<CfcBackward, Lanes::samples>(in, grad, parallel);
   const int64_t together = networks_together(in);
-  run_networks_backward(
-      in, grad, together, parallel,
-      [&](int64_t first, const CfcGradients<T>& own, const Parallel& inner) {
-        const CfcInputs<T> part = networks_from(in, first);
-        if (together == 1) return run_part_backward<CfcBackward, Lanes::samples>(part, own, inner);
-        run_part_backward<NetworksBackward, Lanes::networks>(part, own, inner);
-      });
+  run_networks_backward(in, grad, together, parallel,
+                        [&](int64_t first, const CfcGradients<T>& own, const Parallel& inner) {
+                          const CfcInputs<T> part = networks_from(in, first);
+                          if (together == 1)
+                            return run_part_backward<CfcBackward, Lanes::samples>(part, own, inner);
+                          run_part_backward<NetworksBackward, Lanes::networks>(part, own, inner);
+                        });
 }
 
 FASTLTC_INSTANTIATE(cfc_forward)

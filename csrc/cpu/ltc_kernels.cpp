@@ -102,8 +102,7 @@ void ltc_backward(const LtcInputs<T>& in, const LtcGradients<T>& grad, const Par
   if (together == 1) {
     const LtcOneByOne<T> each(in);
     return run_networks_backward(
-        in, grad, 1, parallel,
-        [&](int64_t net, const LtcGradients<T>& own, const Parallel& inner) {
+        in, grad, 1, parallel, [&](int64_t net, const LtcGradients<T>& own, const Parallel& inner) {
           backward_of_one(each.of(net), each.of(net, own), inner);
         });
   }
@@ -115,9 +114,9 @@ void ltc_backward(const LtcInputs<T>& in, const LtcGradients<T>& grad, const Par
         const LtcNetworks<T> nets(in, packed.layer, first);
         const InBlock<StackedLtc<T>> stacked(nets, true);
         const LtcGradients<T> own = gradients_of(given, part, stacked.layer.history.size());
-        run_backward<NetworksBackward, T>(
-            part, own, stacked.layer, inner,
-            [&](const auto& sums) { stacked.layer.write_gradients(nets, own, sums); });
+        run_backward<NetworksBackward, T>(part, own, stacked.layer, inner, [&](const auto& sums) {
+          stacked.layer.write_gradients(nets, own, sums);
+        });
       });
 }
 

@@ -143,6 +143,7 @@ struct LtcArguments : SequenceArguments {
     in.parameters.softplus = softplus;
     in.synapses = synapse_list(*list, list_read);
     in.sensory_synapses = synapse_list(*sensory_list, sensory_list_read);
+    in.kept_unfolds = ltc_kept_unfolds(size, counts(), nets);
     run(in);
   }
 
@@ -162,13 +163,10 @@ struct LtcArguments : SequenceArguments {
     return {list->numel() - size.N - 1, sensory_list->numel() - size.N - 1};
   }
 
-  // See core/ltc_problem.h. Where the device keeps the rates of all unfolds behind their states, the
-  // fake kernel has to say the same.
+  // See core/ltc_problem.h; the fake kernel has to say the same.
   template <typename Device>
   int64_t kept_of_step() const {
-    const bool rates = !has_memory() && nets == 1 &&
-                       Device::keeps_rates(size, counts(), x.scalar_type() == ScalarType::Double);
-    return size.N * (has_memory() ? size.U + 1 + kMemoryRows : rates ? 2 * size.U : size.U);
+    return size.N * (Device::kept_unfolds(*this) + (has_memory() ? 1 + kMemoryRows : 0));
   }
 };
 

@@ -17,7 +17,7 @@
 //   static constexpr bool wants_zeros, whether its kernels expect those zeros to be there
 //   static void forward(const Layer&, const Inputs&, const SequenceOutputs<T>&)
 //   static void backward(const Layer&, const Inputs&, const Gradients<T>&)
-//   static bool keeps_rates(const LayerSizes&, const LtcCounts&, bool is_float64), see LtcArguments
+//   static int64_t kept_unfolds(const LtcArguments&), states of unfolds and rates kept of a step
 // `Own` are the types of the layer's own arguments. Arrays of pointers are the host's, what they
 // point to is the device's.
 #pragma once

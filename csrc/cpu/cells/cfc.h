@@ -76,8 +76,7 @@ struct CfcForward {
                 Rows<T> kept) {
     const bool dropped = in.dropout != nullptr && index > 0;
     for (int r = 0; r < W; ++r) {
-      if (dropped)
-        load_factors(in, index - 1, step, r, factors.at(r, 0));
+      if (dropped) load_factors(in, index - 1, step, r, factors.at(r, 0));
       for (int64_t j = 0; j < stage.size; ++j) {
         const vec z = S::load(product.at(r, j));
         S::store(kept.at(r, stage.kept_row + j), z);
@@ -239,8 +238,7 @@ struct CfcBackward {
     const CfcStage<T, lanes>& stage = layer.stages[s];
     const bool dropped = in.dropout != nullptr && s > 0;
     for (int r = 0; r < W; ++r) {
-      if (dropped)
-        load_factors(in, s - 1, step, r, factors.at(r, 0));
+      if (dropped) load_factors(in, s - 1, step, r, factors.at(r, 0));
       for (int64_t j = 0; j < stage.size; ++j) {
         const Activated<T> y =
             activate<T>(in.activation, S::load(step.kept.at(r, stage.kept_row + j)));

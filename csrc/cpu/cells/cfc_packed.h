@@ -24,13 +24,13 @@ struct CfcStage {
   const T* A = nullptr;
   T* own_w_tau = nullptr;  // these of network lanes
   T* own_A = nullptr;
-  int64_t inputs = 0;        // from the stage before, or x
-  int64_t own = 0;           // from the cell's own state
-  int64_t size = 0;          // neurons, or units of the backbone
-  int64_t state_row = 0;     // where the cell's own state starts
-  int64_t kept_row = 0;      // where what a step keeps of the stage starts
-  int64_t gates = 0;         // rows of a neuron in its heads, and what a step keeps of it; or 1
-  int64_t parameter = 0;     // the first of its weights
+  int64_t inputs = 0;     // from the stage before, or x
+  int64_t own = 0;        // from the cell's own state
+  int64_t size = 0;       // neurons, or units of the backbone
+  int64_t state_row = 0;  // where the cell's own state starts
+  int64_t kept_row = 0;   // where what a step keeps of the stage starts
+  int64_t gates = 0;      // rows of a neuron in its heads, and what a step keeps of it; or 1
+  int64_t parameter = 0;  // the first of its weights
   bool backbone = false;
 };
 
@@ -40,7 +40,7 @@ struct PackedCfc : PackedLayer<T, lanes> {
   int64_t count = 0;
   CfcStage<T, lanes>* stages = nullptr;
   T* scratch = nullptr;  // [widest] registers, with network lanes
-  int64_t gates = 0;  // of a cell
+  int64_t gates = 0;     // of a cell
   int64_t kept_rows = 0;
   int64_t widest = 0;  // rows of the widest stage, in or out, padded
   int64_t multiply_adds = 0;
@@ -91,7 +91,7 @@ struct PackedCfc : PackedLayer<T, lanes> {
       if (stages != nullptr) stages[s] = stage;
     }
     if constexpr (lanes == Lanes::networks) scratch = arena.take<T>(widest * width);
-    this->history = {in.size.T, in.size.N, 1, kept_rows, this->memory.kept()};
+    this->history = {in.size.T, in.size.N, 1, 1, kept_rows, this->memory.kept()};
   }
 
   // The work of one sample and step in sigmoids, a dozen multiply-adds counted as one.

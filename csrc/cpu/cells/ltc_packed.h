@@ -55,13 +55,10 @@ struct LtcLayer : PackedLayer<T, lanes> {
   int64_t driven_count = 0;
   int64_t leaky_count = 0;
   int64_t max_in_degree = 0;
+  bool puts_sigmoids_by = false;  // see core/ltc_problem.h
   T* capacity = nullptr;          // [N] pos(cm) * U, at least kLeastCapacity
   T* leak_numerator = nullptr;    // [N] pos(gleak) * vleak
   T* leak_denominator = nullptr;  // [N] pos(gleak) + epsilon
-  // In the backward pass the weights are times -1 / log2(e). What they multiply then has that
-  // factor too, which `unscale` takes out once for each neuron or synapse instead of in each
-  // evaluation.
-  T unscale = T(1);
 
   // Sigmoids of one sample and step, a neuron's own work counted as one.
   int64_t evaluations(const LtcInputs<T>& in) const {
@@ -73,8 +70,8 @@ struct LtcLayer : PackedLayer<T, lanes> {
   void take_neurons(Arena& arena, const LtcInputs<T>& in) {
     const int64_t N = in.size.N, width = Parameter<T, lanes>::width;
     // A step's first state is what the memory cell makes of the one before.
-    this->history = {in.size.T, N, in.size.U + (this->memory.present ? 1 : 0), 0,
-                     this->memory.kept()};
+    this->history = {in.size.T,       N, in.kept_unfolds + (this->memory.present ? 1 : 0),
+                     in.kept_unfolds, 0, this->memory.kept()};
     driven = arena.take<int32_t>(N);
     leaky = arena.take<int32_t>(N);
     this->motor = arena.take<int32_t>(in.size.M);
@@ -82,7 +79,9 @@ struct LtcLayer : PackedLayer<T, lanes> {
     leak_numerator = arena.take<T>(N * width);
     leak_denominator = arena.take<T>(N * width);
   }
-  void sort_neurons(int64_t N) {
+  void sort_neurons(const LayerSizes& size) {
+    const int64_t N = size.N;
+    puts_sigmoids_by = ltc_puts_sigmoids_by(size, recurrent.count);
     driven_count = leaky_count = max_in_degree = 0;
     for (int64_t j = 0; j < N; ++j) {
       const int64_t degree = recurrent.column[j + 1] - recurrent.column[j];
@@ -100,7 +99,7 @@ template <typename T>
 struct PackedLtc : LtcLayer<T, Lanes::samples> {
   using Base = LtcLayer<T, Lanes::samples>;
   using Base::recurrent, Base::sensory, Base::capacity, Base::leak_numerator,
-      Base::leak_denominator, Base::unscale;
+      Base::leak_denominator;
 
   T* gleak = nullptr;    // [N] pos(gleak)
   T* scratch = nullptr;  // [2 * the longer list]
@@ -133,7 +132,7 @@ struct PackedLtc : LtcLayer<T, Lanes::samples> {
     fill_synapses(recurrent, in.synapses.row, N, columns, p.softplus, {p.sigma, p.mu, p.w, p.erev});
     fill_synapses(sensory, in.sensory_synapses.row, N, columns, p.softplus,
                   {p.sensory_sigma, p.sensory_mu, p.sensory_w, p.sensory_erev});
-    this->sort_neurons(N);
+    this->sort_neurons(in.size);
     for (int64_t j = 0; j < N; ++j) {
       gleak[j] = p.gleak[j];
       capacity[j] = p.cm[j];
@@ -148,23 +147,9 @@ struct PackedLtc : LtcLayer<T, Lanes::samples> {
       leak_numerator[j] = gleak[j] * p.vleak[j];
       leak_denominator[j] = gleak[j] + static_cast<T>(p.epsilon);
     }
-    unscale = T(1);
-    if (with_backward) scale_weights();
   }
 
  private:
-  void scale_weights() {
-    scale_weights(recurrent);
-    scale_weights(sensory);
-    unscale = -kLog2E<T>;
-  }
-  static void scale_weights(Synapses<T>& list) {
-    for (int64_t k = 0; k < list.count; ++k) {
-      list.parameters[k].we *= T(-1) / kLog2E<T>;
-      list.parameters[k].w *= T(-1) / kLog2E<T>;
-    }
-  }
-
   // `columns`: neurons of one layer.
   void fill_synapses(Synapses<T>& list, const int32_t* row, int64_t N, int64_t columns,
                      bool softplus, const SynapseMatrices<const T*>& given) {
@@ -188,6 +173,14 @@ struct PackedLtc : LtcLayer<T, Lanes::samples> {
     }
   }
 };
+
+// What goes into the synapses' gradients is times kScale, so that the gradient of the presynaptic
+// state has the factor `a` that is at hand in place of sigma = a * kScale. The four sums of a synapse
+// then have it too, and lose it once in the end.
+template <typename T>
+inline constexpr T kScale = T(-1) / kLog2E<T>;
+template <typename T>
+inline constexpr T kUnscale = -kLog2E<T>;
 
 // Rows of lanes, but the synapses' four sums.
 template <typename T, Lanes lanes = Lanes::samples>
@@ -235,11 +228,10 @@ void write_synapse_gradients(const LtcInputs<T>& in, const PackedLtc<T>& layer, 
       T total[4] = {};
       add_sums(k, total);
       const int64_t at = rows[k] * columns + j;
-      // See PackedLtc::scale_weights.
-      const T P = total[0], Q = total[1], H = layer.unscale * total[2],
-              HV = layer.unscale * total[3];
+      const T P = kUnscale<T> * total[0], Q = kUnscale<T> * total[1], H = kUnscale<T> * total[2],
+              HV = kUnscale<T> * total[3];
       grad.w[at] = (given.erev[at] * P + Q) * slope[k - begin];
-      grad.erev[at] = layer.unscale * list.parameters[k].w * P;
+      grad.erev[at] = list.parameters[k].w * P;
       grad.mu[at] = -given.sigma[at] * H;
       grad.sigma[at] = HV - given.mu[at] * H;
     }

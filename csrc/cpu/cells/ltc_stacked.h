@@ -39,14 +39,15 @@ struct Synapses<T, Lanes::networks> {
   int64_t count = 0;
   int32_t* column = nullptr;
   int32_t* offset = nullptr;
-  T* parameters = nullptr;  // [count][a, b, we, w][lanes]
+  T* parameters = nullptr;   // [count][a, b, we, w][lanes]
   int32_t* place = nullptr;  // of each synapse of the networks, among these
   int32_t* seen = nullptr;   // [presynaptic neurons]
   int64_t begin = 0;         // the networks' first
 
   FASTLTC_INLINE Values at(int64_t k) const {
     const T* const p = parameters + k * 4 * S::lanes;
-    return {S::load(p), S::load(p + S::lanes), S::load(p + 2 * S::lanes), S::load(p + 3 * S::lanes)};
+    return {S::load(p), S::load(p + S::lanes), S::load(p + 2 * S::lanes),
+            S::load(p + 3 * S::lanes)};
   }
 
   // `rows`: presynaptic neurons of one network.
@@ -128,7 +129,7 @@ struct StackedLtc : LtcLayer<T, Lanes::networks> {
     const int64_t M = nets.in.size.M / count;
     this->recurrent.fill(nets, whole.recurrent, N);
     this->sensory.fill(nets, whole.sensory, I);
-    this->sort_neurons(N);
+    this->sort_neurons(networks_from(nets.in, nets.first).size);
     const auto side_by_side = [&](const T* values, int64_t each, T* to) {
       const SequenceView<const T> view{values + nets.first * each, each, 0, 1};
       load_rows(view, 0, each, {0, static_cast<int>(nets.count)}, to);
@@ -146,7 +147,6 @@ struct StackedLtc : LtcLayer<T, Lanes::networks> {
     map(2, whole.output_w, this->output_w);
     map(3, whole.output_b, this->output_b);
     for (int64_t m = 0; m < M; ++m) this->motor[m] = static_cast<int32_t>(m);
-    this->unscale = whole.unscale;
   }
 
   void write_gradients(const LtcNetworks<T>& nets, const LtcGradients<T>& grad,

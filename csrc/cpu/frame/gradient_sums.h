@@ -134,7 +134,7 @@ struct OuterProducts {
   int64_t columns = 0;  // padded
   T* left = nullptr;    // [places][rows][lanes], the gradients of the product
   T* right = nullptr;   // [places][columns][lanes], its inputs
-  T* sums = nullptr;      // [rows][columns / 4] FourSums, then [rows][lanes] of the bias
+  T* sums = nullptr;    // [rows][columns / 4] FourSums, then [rows][lanes] of the bias
 
   OuterProducts(const PackedWeight<T, lanes>& weight, T* to)
       : filled(weight.rows),
@@ -142,9 +142,7 @@ struct OuterProducts {
         columns(padded_rows(weight.inputs)),
         sums(to) {}
 
-  int64_t sums_count() const {
-    return rows * (columns / kRowBlock * Fours::size + S::lanes);
-  }
+  int64_t sums_count() const { return rows * (columns / kRowBlock * Fours::size + S::lanes); }
   void take(Arena& arena, int64_t places) {
     left = arena.take<T>(places * rows * S::lanes);
     right = arena.take<T>(places * columns * S::lanes);

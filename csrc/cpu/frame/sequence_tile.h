@@ -51,6 +51,7 @@ struct SequenceForward {
   InitialState<T, W> initial;
   Rows<T> ping;      // [N] states, unless in those that are kept
   Rows<T> pong;      // [N]
+  Rows<T> between;   // [2][N] states between unfolds, unless they are kept
   Rows<T> recalled;  // [N] what the memory cell makes of a state, unless that is kept
   Rows<T> hold;      // [N] the state at the start of a step where samples end
   Rows<T> unkept;    // what a step keeps of the cell, unless it is kept
@@ -66,6 +67,7 @@ struct SequenceForward {
     initial.take(arena, in, 0, N, false);
     ping.take(arena, W, N);
     pong.take(arena, W, N);
+    between.take(arena, W, layer.history.unfolds < in.size.U ? 2 * N : 0);
     recalled.take(arena, W, layer.memory.present ? N : 0);
     hold.take(arena, W, N);
     unkept.take(arena, W, layer.history.cell_rows);
@@ -109,7 +111,7 @@ struct SequenceForward {
         if (remembers) memory.initial.set(step.reset, memory.c);
       }
       if (remembers) {
-        const bool recalled_is_kept = history.states > U;
+        const bool recalled_is_kept = history.states > history.unfolds;
         if (recalled_is_kept) ++state;
         const Rows<T> next = recalled_is_kept ? state_rows() : recalled;
         const Rows<T> keep = rows_at(history.memory(t), memory.kept);
@@ -121,11 +123,12 @@ struct SequenceForward {
       const Rows<T> keep = rows_at(history.cell(t), unkept);
       cell.begin(step);
       for (int64_t u = 0; u < U; ++u) {
-        ++state;
-        const Rows<T> next = state_rows();
+        const bool is_kept = u >= U - history.unfolds;
+        if (is_kept) ++state;
+        const Rows<T> next = is_kept ? state_rows() : between.from(u % 2 * N);
         cell.unfold(step, from, next, keep);
         if (u == U - 1 && some != nullptr) restore_inactive(some, next);
-        keep_partial(state * N, next, N);
+        if (is_kept) keep_partial(state * N, next, N);
         v = next;
         from = constant(v);
       }
@@ -221,7 +224,7 @@ struct SequenceBackward {
   // As in the forward pass.
   void run(int64_t first, int valid) {
     constexpr int L = S::lanes;
-    const int64_t N = in.size.N, U = in.size.U;
+    const int64_t N = in.size.N;
     const History& history = layer.history;
     step.start(in, TileGroups<T, W>(in, first, valid, Layer::lanes));
     const TileGroups<T, W>& tile = step.tile;
@@ -232,7 +235,8 @@ struct SequenceBackward {
       kept_rows(all_kept + at * group[0].valid, copy.at(0, 0), count, group[0]);
       return constant(copy);
     };
-    const bool remembers = layer.memory.present, recalled_is_kept = history.states > U;
+    const bool remembers = layer.memory.present;
+    const bool recalled_is_kept = history.states > history.unfolds;
 
     cell.start();
     initial.start(in, group);
@@ -263,9 +267,9 @@ struct SequenceBackward {
       const Rows<const T> before = step.any_reset ? initial.begin_step(step.reset, all) : all;
       step.kept = rows_at(history.cell(t), kept, history.cell_rows);
       step.before = recalled_is_kept ? all.from(N) : before;
-      step.after = all.from((history.states - U + 1) * N);
+      step.after = all.from((history.states - history.unfolds + 1) * N);
       if (has_output && grad.return_sequences) {
-        output_backward(t, group, some, step.after.from((U - 1) * N));
+        output_backward(t, group, some, step.after.from((history.unfolds - 1) * N));
       }
       Rows<const T> remembered;
       if (remembers) remembered = rows_at(history.memory(t), memory.kept, history.memory_rows);
@@ -348,8 +352,8 @@ struct SequenceBackward {
   void write_timespans_gradient(int64_t t, LaneGroup group, T* rows) {
     if (group.kind == Lanes::networks && step.dt_rows == 1) {
       clear_lanes_past(group, 1, rows);
-      T& to = grad.timespans.data[group.first * grad.timespans.stride_b +
-                                  t * grad.timespans.stride_t];
+      T& to =
+          grad.timespans.data[group.first * grad.timespans.stride_b + t * grad.timespans.stride_t];
       to = S::sum(S::load(rows));
     } else {
       store_rows(grad.timespans, t, step.dt_rows, group, rows);

@@ -23,7 +23,8 @@ enum class Timespans { unit, given, differentiated };
 struct History {
   int64_t steps = 0;
   int64_t neurons = 0;
-  int64_t states = 0;  // that a step adds
+  int64_t states = 0;   // that a step adds
+  int64_t unfolds = 0;  // how many of those are of unfolds: the last ones of the step
   int64_t cell_rows = 0;
   int64_t memory_rows = 0;
 
@@ -164,7 +165,7 @@ struct BackwardStep : StepInputs<T, W> {
   using S = Simd<T>;
 
   Rows<const T> before;  // [N] the state that the cell was given
-  Rows<const T> after;   // [U][N] the one after each unfold
+  Rows<const T> after;   // [history.unfolds][N] those after the unfolds, as far as they are kept
   Rows<const T> kept;    // what the step kept of the cell
   Rows<T> grad_dt;       // [1] or [N]
 

@@ -19,9 +19,16 @@ _FIRST_MAP = LTC_PARAMETERS.index("input_w")
 _ALL_MAPS = (1 << len(LTC_PARAMETERS) - _FIRST_MAP) - 1
 
 
+def _kept_unfolds(x: Tensor, neurons: int, nets: int, synapses: Tensor, unfolds: int) -> int:
+    """As ltc_kept_unfolds in csrc/core/ltc_problem.h."""
+    count = (synapses.shape[0] - neurons - 1) // nets
+    of_all = x.shape[0] * x.shape[1] * neurons * unfolds
+    return 1 if count * unfolds <= 1 << 12 or of_all > 1 << 28 else unfolds
+
+
 def _keeps_rates(x: Tensor, neurons: int, synapses: Tensor) -> bool:
-    """As ltc_keeps_rates in csrc/cuda/ltc.h: dense networks on CUDA devices."""
-    if x.device.type != "cuda" or x.dtype == torch.float64 or neurons > 256:
+    """As ltc_keeps_rates in csrc/cuda/ltc.h: dense networks."""
+    if x.dtype == torch.float64 or neurons > 256:
         return False
     count = synapses.shape[0] - neurons - 1
     return count > 4096 and 4 * count >= neurons * neurons
@@ -42,12 +49,15 @@ def _sizes(
     # Stacked parameters are those of several layers beside each other.
     cm = parameters[_CM]
     neurons, stacked = cm.numel(), cm.dim() == 2
-    # Before every unfold and after the last one; what a memory cell keeps.
-    states = ode_unfolds
-    if memory:
-        states = ode_unfolds + 6
-    elif not stacked and _keeps_rates(x, neurons, synapses):
+    if x.device.type != "cuda":
+        nets = cm.shape[0] if stacked else 1
+        states = _kept_unfolds(x, neurons, nets, synapses, ode_unfolds)
+    elif not memory and not stacked and _keeps_rates(x, neurons, synapses):
         states = 2 * ode_unfolds
+    else:
+        states = ode_unfolds
+    if memory:
+        states += 6
     return neurons, output_size * cm.shape[0] if stacked else output_size, states * neurons
 
 
