@@ -121,19 +121,19 @@ struct LtcInputs : SequenceInputs<T> {
 };
 
 // Whether the sigmoids of a step's recurrent synapses fit into the second cache of a processor: 1
-// MiB for four registers of 16 samples each.
-inline bool ltc_puts_sigmoids_by(const LayerSizes& size, int64_t synapses) {
-  return synapses * size.U <= 4096;
+// MiB for four registers of 16 samples each. The synapses are those of all networks.
+inline bool ltc_puts_sigmoids_by(const LayerSizes& size, int64_t synapses, int64_t nets = 1) {
+  return synapses * size.U <= 4096 * nets;
 }
 
 // Unfolds whose states a CPU keeps of a step: the last, from which the backward pass repeats the
 // others, or all. To repeat costs nothing where the sigmoids are put by; else they are evaluated
 // twice, which takes 1.3 times as long and is done where the states of all unfolds would be more
 // than 2^28 values (1 GiB of floats).
-inline int64_t ltc_kept_unfolds(const LayerSizes& size, const LtcCounts& counts, int64_t nets) {
+inline int64_t ltc_kept_unfolds(const LayerSizes& size, int64_t synapses, int64_t nets) {
   const double of_all = static_cast<double>(size.B) * static_cast<double>(size.T) *
                         static_cast<double>(size.N) * static_cast<double>(size.U);
-  return ltc_puts_sigmoids_by(size, counts.synapses / nets) || of_all > 0x1p28 ? 1 : size.U;
+  return ltc_puts_sigmoids_by(size, synapses, nets) || of_all > 0x1p28 ? 1 : size.U;
 }
 
 // `states` holds the first state and those that each step adds, [1 + T * kept, N] for every group

@@ -8,7 +8,7 @@ namespace {
 struct Cpu {
   static constexpr bool wants_zeros = true;
   static int64_t kept_unfolds(const LtcArguments& layer) {
-    return ltc_kept_unfolds(layer.size, layer.counts(), layer.nets);
+    return ltc_kept_unfolds(layer.size, layer.counts().synapses, layer.nets);
   }
 
   template <typename T>

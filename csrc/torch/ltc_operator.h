@@ -143,7 +143,7 @@ struct LtcArguments : SequenceArguments {
     in.parameters.softplus = softplus;
     in.synapses = synapse_list(*list, list_read);
     in.sensory_synapses = synapse_list(*sensory_list, sensory_list_read);
-    in.kept_unfolds = ltc_kept_unfolds(size, counts(), nets);
+    in.kept_unfolds = ltc_kept_unfolds(size, counts().synapses, nets);
     run(in);
   }
 

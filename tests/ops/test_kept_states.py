@@ -72,8 +72,9 @@ def kernels(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
         "  size.N = neurons;\n"
         "  return fastltc::cuda::ltc_keeps_rates(size, {synapses, 0}, is_float64);\n"
         "}\n"
-        'extern "C" int64_t unfolds(int64_t B, int64_t T, int64_t N, int64_t S, int64_t U) {\n'
-        "  return fastltc::ltc_kept_unfolds({B, T, 0, N, 0, U}, {S, 0}, 1);\n"
+        'extern "C" int64_t unfolds(int64_t B, int64_t T, int64_t N, int64_t S, int64_t U,'
+        "                           int64_t nets) {\n"
+        "  return fastltc::ltc_kept_unfolds({B, T, 0, N, 0, U}, S, nets);\n"
         "}\n"
     )
     library = folder / "kept.so"
@@ -83,7 +84,7 @@ def kernels(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     found = ctypes.CDLL(str(library))
     found.rates.argtypes = [ctypes.c_int64, ctypes.c_int64, ctypes.c_bool]
     found.rates.restype = ctypes.c_bool
-    found.unfolds.argtypes, found.unfolds.restype = [ctypes.c_int64] * 5, ctypes.c_int64
+    found.unfolds.argtypes, found.unfolds.restype = [ctypes.c_int64] * 6, ctypes.c_int64
     return found
 
 
@@ -105,11 +106,13 @@ def test_of_dense_ltc_on_cuda_is_what_the_fake_kernel_says(kernels: ctypes.CDLL)
 def test_of_large_ltc_on_cpus_is_what_the_fake_kernel_says(kernels: ctypes.CDLL) -> None:
     with FakeTensorMode():
         answers = set()
-        for unfolds, batch in itertools.product((1, 4, 6), (0, 1, 1 << 14, (1 << 14) + 1)):
+        for nets, unfolds, batch in itertools.product(
+            (1, 3), (1, 4, 6), (0, 1, 1 << 14, (1 << 14) + 1)
+        ):
             x = torch.empty(batch, 1 << 7, 3)
             for neurons, synapses in itertools.product((32, 128), (0, 682, 683, 1024, 1025, 4097)):
                 synapse_list = torch.empty(synapses + neurons + 1)
-                answer = kernels.unfolds(batch, x.shape[1], neurons, synapses, unfolds)
-                assert _kept_unfolds(x, neurons, synapse_list, unfolds) == answer
+                answer = kernels.unfolds(batch, x.shape[1], neurons, synapses, unfolds, nets)
+                assert _kept_unfolds(x, neurons, synapse_list, unfolds, nets) == answer
                 answers.add((unfolds, answer))
         assert answers == {(1, 1), (4, 1), (4, 4), (6, 1), (6, 6)}

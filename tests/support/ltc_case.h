@@ -28,8 +28,8 @@ struct LtcCase {
   bool extreme = false;  // time steps of 0 and up to the largest float, neurons without capacitance
   bool sorted = false;   // the lengths
   bool resets = false;
-  bool reset_to_zero = false;
   bool keeps_unfolds = true;  // the states after all unfolds, or the last of each step
+  bool reset_to_zero = false;
   int threads = 1;
 
   int64_t kept_unfolds() const { return keeps_unfolds ? U : 1; }

@@ -69,6 +69,7 @@ struct LtcLayer : PackedLayer<T, lanes> {
   // But the lists.
   void take_neurons(Arena& arena, const LtcInputs<T>& in) {
     const int64_t N = in.size.N, width = Parameter<T, lanes>::width;
+    puts_sigmoids_by = ltc_puts_sigmoids_by(in.size, recurrent.count);
     // A step's first state is what the memory cell makes of the one before.
     this->history = {in.size.T,       N, in.kept_unfolds + (this->memory.present ? 1 : 0),
                      in.kept_unfolds, 0, this->memory.kept()};
@@ -79,9 +80,7 @@ struct LtcLayer : PackedLayer<T, lanes> {
     leak_numerator = arena.take<T>(N * width);
     leak_denominator = arena.take<T>(N * width);
   }
-  void sort_neurons(const LayerSizes& size) {
-    const int64_t N = size.N;
-    puts_sigmoids_by = ltc_puts_sigmoids_by(size, recurrent.count);
+  void sort_neurons(int64_t N) {
     driven_count = leaky_count = max_in_degree = 0;
     for (int64_t j = 0; j < N; ++j) {
       const int64_t degree = recurrent.column[j + 1] - recurrent.column[j];
@@ -132,7 +131,7 @@ struct PackedLtc : LtcLayer<T, Lanes::samples> {
     fill_synapses(recurrent, in.synapses.row, N, columns, p.softplus, {p.sigma, p.mu, p.w, p.erev});
     fill_synapses(sensory, in.sensory_synapses.row, N, columns, p.softplus,
                   {p.sensory_sigma, p.sensory_mu, p.sensory_w, p.sensory_erev});
-    this->sort_neurons(in.size);
+    this->sort_neurons(N);
     for (int64_t j = 0; j < N; ++j) {
       gleak[j] = p.gleak[j];
       capacity[j] = p.cm[j];

@@ -19,11 +19,11 @@ _FIRST_MAP = LTC_PARAMETERS.index("input_w")
 _ALL_MAPS = (1 << len(LTC_PARAMETERS) - _FIRST_MAP) - 1
 
 
-def _kept_unfolds(x: Tensor, neurons: int, nets: int, synapses: Tensor, unfolds: int) -> int:
+def _kept_unfolds(x: Tensor, neurons: int, synapses: Tensor, unfolds: int, nets: int = 1) -> int:
     """As ltc_kept_unfolds in csrc/core/ltc_problem.h."""
-    count = (synapses.shape[0] - neurons - 1) // nets
+    count = synapses.shape[0] - neurons - 1
     of_all = x.shape[0] * x.shape[1] * neurons * unfolds
-    return 1 if count * unfolds <= 1 << 12 or of_all > 1 << 28 else unfolds
+    return 1 if count * unfolds <= nets << 12 or of_all > 1 << 28 else unfolds
 
 
 def _keeps_rates(x: Tensor, neurons: int, synapses: Tensor) -> bool:
@@ -51,7 +51,7 @@ def _sizes(
     neurons, stacked = cm.numel(), cm.dim() == 2
     if x.device.type != "cuda":
         nets = cm.shape[0] if stacked else 1
-        states = _kept_unfolds(x, neurons, nets, synapses, ode_unfolds)
+        states = _kept_unfolds(x, neurons, synapses, ode_unfolds, nets)
     elif not memory and not stacked and _keeps_rates(x, neurons, synapses):
         states = 2 * ode_unfolds
     else:
