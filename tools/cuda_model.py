@@ -36,7 +36,7 @@ REMOTE = 200  # from one block's shared memory to another's
 
 @dataclass(frozen=True)
 class Case:
-    """A case of the list: so many samples, steps and unfolds, of which a block runs some at once."""
+    """A case of the list: so many samples, of which a block runs some at once."""
 
     counts: str
     batch: int
