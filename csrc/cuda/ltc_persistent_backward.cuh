@@ -325,8 +325,8 @@ __device__ void persistent_backward_sample(const PersistentBackward<T>& call,
         const T* const kept = gates_at(t) + thread;
         const bool anew = resets && call.rows.begins_anew(b, t);
         const T before = anew && call.rows.reset_to_zero ? T(0)
-                         : t > 0 && !anew ? (gates_at(t - 1) + thread)[4 * neurons]
-                                          : call.memory.initial(b, thread);
+                         : t > 0 && !anew                ? (gates_at(t - 1) + thread)[4 * neurons]
+                                                         : call.memory.initial(b, thread);
         T carried = grad_c();
         const Gates<T> grad =
             memory_backward<T>({kept[0], kept[neurons], kept[2 * neurons], kept[3 * neurons]},
