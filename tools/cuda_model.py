@@ -36,7 +36,7 @@ REMOTE = 200  # from one block's shared memory to another's
 
 @dataclass(frozen=True)
 class Case:
-    """A case of the list: so many samples, steps and unfolds, of which a block runs some at once."""
+    """A case of the list: so many samples, of which a block runs some at once."""
 
     counts: str
     batch: int
@@ -85,7 +85,7 @@ def estimate(case: Case, row: dict[str, float], is_backward: bool) -> Estimate:
     barrier = WARP_BARRIER if of_block == 1 else BLOCK_BARRIER
     # A sigmoid, its sum, the lanes, a reciprocal, the new value and a barrier; back again the other
     # half of the shuffles, loads and barriers.
-    chain = SHARED + 2 * SPECIAL + case.slots * MULTIPLY_ADD + 6 * MULTIPLY_ADD + SPECIAL
+    chain: float = SHARED + 2 * SPECIAL + case.slots * MULTIPLY_ADD + 6 * MULTIPLY_ADD + SPECIAL
     chain += row["shuffles_of_warp"] / (1 if is_backward else 2) * (SHUFFLE + MULTIPLY_ADD)
     chain += row["barriers_of_warp"] * barrier + (REMOTE if remote else 0)
     if is_backward:

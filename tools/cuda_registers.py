@@ -128,7 +128,7 @@ def problems(measured: Figures, listed: Figures) -> list[str]:
             known = listed.get(architecture, {}).get(name, {}).get("spill_bytes", 0)
             limit = ALLOWED.get((name, architecture), 0) if HOT.search(name) else max(known, 0)
             stack = listed.get(architecture, {}).get(name, {}).get("stack_bytes", 0)
-            if figures["stack_bytes"] > stack:
+            if figures.get("stack_bytes", 0) > stack:
                 found.append(
                     f"sm_{architecture}: {name} has a stack of {figures['stack_bytes']} bytes, "
                     f"listed {stack}"

@@ -12,9 +12,10 @@ NAME is the GPU's, such as h200. Steps, in this order; without any all of them:
     memcheck     seven small cases under compute-sanitizer
     racecheck    the same
 
-A step ends when its own time or all of it is up, and the others still run. What is learnt is written
-as it comes: NAME-summary.txt, a table; NAME-log.txt, the output of everything; NAME-smoke.json and
-NAME-benchmarks.json. Exit status 0: every step passed; 1: one did not; 2: wrong arguments.
+A step ends when its own time or all of it is up, and the others still run. What is learnt is
+written as it comes: NAME-summary.txt, a table; NAME-log.txt, the output of everything;
+NAME-smoke.json and NAME-benchmarks.json. Exit status 0: every step passed; 1: one did not; 2: wrong
+arguments.
 
 A machine without network takes a wheel built elsewhere, with the same Python and torch, and needs
 besides torch what pyproject.toml names under `dependencies`, pytest, hypothesis and
@@ -66,11 +67,12 @@ SMALL_CASES = (
     "small-cfc-warp",
     "small-cfc-block",
 )
-BENCHMARKS = tuple(
-    f"{test}[{case}]"
-    for test in ("test_training_step_in_a_graph", "test_forward_over_the_limit")
-    for case in ("auto_ncp_19", "fully_connected_64", "fully_connected_256")
-) + (
+BENCHMARKS = (
+    *(
+        f"{test}[{case}]"
+        for test in ("test_training_step_in_a_graph", "test_forward_over_the_limit")
+        for case in ("auto_ncp_19", "fully_connected_64", "fully_connected_256")
+    ),
     "test_training_step[auto_ncp_19]",
     "test_training_step_in_a_graph[cfc_auto_ncp_19]",
     "test_training_step_in_a_graph[cfc_64]",
@@ -302,8 +304,10 @@ class Check:
             return step
         # Without torch's cache each tensor is an allocation of its own, whose ends memcheck knows.
         ended = self.run(
-            (program, "--tool", tool, "--error-exitcode", 1, "--target-processes", "all")
-            + (sys.executable, "tools/gpu_smoke.py", "--once", *SMALL_CASES),
+            (
+                *(program, "--tool", tool, "--error-exitcode", 1, "--target-processes", "all"),
+                *(sys.executable, "tools/gpu_smoke.py", "--once", *SMALL_CASES),
+            ),
             PYTORCH_NO_CUDA_MEMORY_CACHING="1",
         )
         summary = [line for line in ended.output.splitlines() if "SUMMARY" in line]

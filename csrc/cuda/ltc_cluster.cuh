@@ -18,7 +18,7 @@
 //   its neuron's state for four samples at a time, which it sends to the block that owns the
 //   neuron: again one wait for each unfold. The owner adds the parts in their order.
 // Nothing is added by two threads; a cluster leaves one part of the synapses' sums, which
-// ltc_synapse_gradients_kernel adds in order.
+// ltc_last_gradients_kernel adds in order.
 //
 // Bound by the special-function units, two operations for each sigmoid, one evaluation forward and
 // one backward. docs/kernels.md counts what else there is.

@@ -164,7 +164,7 @@ void count_cfc(const std::string& name, CfcCase c) {
 
 void count_all() {
   const auto ltc = [](int64_t B, int64_t I, int64_t N, int64_t M) {
-    return LtcCase{.B = B, .T = 2, .I = I, .N = N, .M = M, .U = 2};
+    return LtcCase{.B = B, .T = 1, .I = I, .N = N, .M = M, .U = 2};
   };
   count_ltc("LTC AutoNCP(19, 2)", ltc(1, 16, 19, 2), true);
   LtcCase mixed = ltc(1, 16, 19, 2);
