@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from ..errors import DataError
 from ..files import open_regular
 from . import series
-from .arrays import check_unpacked
+from .array_files import check_unpacked
 from .options import DataOptions
-from .rows import Tables, named
+from .roles import Tables, named
 from .sets import DataSet
 from .tables import LABEL_NAMES, Table, split_word
 
@@ -212,7 +212,7 @@ class _Opened:
             with open_regular(file.path) as opened:
                 start = opened.read(6)
             if start[:4] == b"PAR1":
-                self.parquet = pq.ParquetFile(file.path)
+                self.parquet = pq.ParquetFile(file.path, memory_map=True)
                 self.schema = self.parquet.schema_arrow
                 self.rows = self.parquet.metadata.num_rows
                 return
@@ -247,7 +247,15 @@ class _Opened:
 
         try:
             if self.parquet is not None:
-                batches: Iterator[Any] = self.parquet.iter_batches(size, columns=list(columns))
+                # One group of rows after the other: all at once, pages of later ones are decoded
+                # ahead, in as much memory as there is.
+                batches: Iterator[Any] = (
+                    batch
+                    for group in range(self.parquet.num_row_groups)
+                    for batch in self.parquet.iter_batches(
+                        size, row_groups=[group], columns=list(columns), use_threads=False
+                    )
+                )
             else:
                 batches = (
                     batch.select(columns).slice(start, size)

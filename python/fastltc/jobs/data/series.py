@@ -18,7 +18,8 @@ from ..errors import DataError
 from . import cutting, overlap
 from .audit import shared_groups
 from .options import DataOptions
-from .rows import Rows, Tables, find_roles, read_rows
+from .roles import Tables, find_roles
+from .rows import Rows, read_rows
 from .sets import SPLITS, DataSet, Split, check_splits
 from .tables import Table, read_table
 
