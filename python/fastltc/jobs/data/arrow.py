@@ -47,9 +47,11 @@ class ArrowTable(Table):
 
     @property
     def series(self) -> str:
+        """See `Table`; files of a folder go on where the one before ends."""
         return self.whole
 
     def column(self, place: int) -> list[str]:
+        """See `Table`; whole numbers that stand for classes as their names."""
         name = self.columns[place]
         found, names = self.data[name].to_pylist(), self.names.get(name)
         for row, value in enumerate(found):
@@ -66,6 +68,7 @@ class ArrowTable(Table):
     def numbers(
         self, place: int, dtype: type[np.floating[Any]] = np.float32, *, gaps: bool = False
     ) -> NDArray[Any]:
+        """See `Table`; nothing is a gap."""
         import pyarrow as pa
 
         array = self.data[self.columns[place]]
@@ -91,6 +94,7 @@ class ArrowTable(Table):
         return found
 
     def times(self, place: int) -> NDArray[np.float64]:
+        """See `Table`."""
         import pyarrow as pa
 
         array = self.data[self.columns[place]]

@@ -37,6 +37,7 @@ class Windows:
         places: those of the last axis that are taken; None for all.
 
     Example:
+        >>> import numpy as np
         >>> Windows(np.arange(6), np.array([0, 3]), 2)[1]
         array([3, 4])
     """
