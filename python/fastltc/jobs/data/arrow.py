@@ -6,6 +6,7 @@ all of it. A list of lists has the rows of several columns.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -118,11 +119,24 @@ def load_parquet(path: Path, options: DataOptions) -> DataSet:
         DataError: see there; or pyarrow is not installed.
     """
     try:
-        import pyarrow  # noqa: F401
+        import pyarrow as pa
     except ModuleNotFoundError:
         raise DataError(
             f"{path}: pyarrow reads such files: pip install 'fastltc[parquet]'"
         ) from None
+    try:
+        return _load(path, options)
+    # What is damaged inside of columns.
+    except (pa.ArrowException, UnicodeError, OverflowError) as error:
+        raise _damaged(path, error) from None
+
+
+def _damaged(path: Path, error: Exception) -> DataError:
+    text = " ".join(str(error).split())
+    return DataError(f"{path}: not a readable Parquet or Arrow file: {text:.300}")
+
+
+def _load(path: Path, options: DataOptions) -> DataSet:
     tables, nested = tables_of(path, numbered=options.recording_column is None)
     if nested:
         header = tables.header
@@ -234,12 +248,14 @@ class _Opened:
         except FileNotFoundError:
             raise DataError(f"{file.path}: no such file") from None
         except (pa.ArrowException, OSError, ValueError) as error:
-            raise self.damaged(error) from None
+            raise _damaged(self.path, error) from None
 
-    def damaged(self, error: Exception) -> DataError:
-        """What is wrong with the file, in one line."""
-        text = " ".join(str(error).split())
-        return DataError(f"{self.path}: not a readable Parquet or Arrow file: {text:.300}")
+    @staticmethod
+    def _checked(batch: Any, columns: Sequence[str]) -> Any:
+        """Some columns, once it is sure that their offsets lie in their buffers."""
+        chosen = batch.select(columns)
+        chosen.validate(full=True)
+        return chosen
 
     def read(self, columns: Sequence[str], size: int) -> Iterator[Any]:
         """Some rows at a time, ``size`` at most.
@@ -262,13 +278,13 @@ class _Opened:
                 )
             else:
                 batches = (
-                    batch.select(columns).slice(start, size)
-                    for batch in self.batches
+                    batch.slice(start, size)
+                    for batch in map(self._checked, self.batches, itertools.repeat(columns))
                     for start in range(0, batch.num_rows, size)
                 )
             yield from batches
         except (pa.ArrowException, OSError, KeyError) as error:
-            raise self.damaged(error) from None
+            raise _damaged(self.path, error) from None
 
 
 def _is_list(kind: Any) -> bool:

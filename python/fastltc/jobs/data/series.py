@@ -67,7 +67,7 @@ def assemble(
 ) -> DataSet:
     """The data set that rows are: split, cut into sequences, and checked."""
     if options.label_per == "recording":
-        cutting.check_labels_of_recordings(rows)
+        cutting.settle_labels_of_recordings(rows)
     parts, how = cutting.split_rows(rows, source, options)
     whole = options.whole and rows.splits is None
     window = cutting.rows_of_windows(parts, rows, options)
