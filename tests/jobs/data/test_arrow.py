@@ -259,3 +259,29 @@ def test_no_rows(tmp_path: Path) -> None:
     pq.write_table(flat(0), tmp_path / "s.parquet")
     with pytest.raises(DataError, match=r"s.parquet: has no rows"):
         load_data(f"parquet:{tmp_path / 's.parquet'}", target="out", inputs="load")
+
+
+@pytest.mark.parametrize("ending", ["parquet", "arrow"])
+@pytest.mark.parametrize("shape", ["flat", "lists"])
+def test_bytes_that_are_others(tmp_path: Path, ending: str, shape: str) -> None:
+    """It is read, or refused in one line; nothing else."""
+    path, table = tmp_path / f"s.{ending}", flat(60) if shape == "flat" else lists(12)
+    if ending == "parquet":
+        pq.write_table(table, path)
+    else:
+        with pa.ipc.new_stream(path, table.schema) as writer:
+            writer.write_table(table)
+    whole, refused = path.read_bytes(), []
+    rng = np.random.default_rng(0)
+    options = {"target": "out", "inputs": "load", "window": 4} if shape == "flat" else {}
+    for _ in range(40):
+        content = np.frombuffer(whole, np.uint8).copy()
+        places = rng.integers(0, len(content), rng.integers(1, 10))
+        content[places] = rng.choice([0, 1, 128, 255], len(places))
+        path.write_bytes(content.tobytes())
+        try:
+            load_data(f"parquet:{path}", **options)
+        except DataError as error:
+            refused.append(str(error))
+    assert refused
+    assert all(str(path) in text for text in refused)

@@ -505,11 +505,22 @@ def test_a_class_or_a_group_that_changes_in_a_recording(tmp_path: Path) -> None:
     text[5] = text[5].replace("van", "car").replace("d0", "d1")
     path.write_text("\n".join(text))
     options = {"recording_column": "trip", "inputs": "speed", "label_per": "recording"}
-    with pytest.raises(
-        DataError, match=r"line 6: column 'label': expected van as in the first row"
-    ):
+    with pytest.raises(DataError, match=r"line 6: column 'label': expected van as in the rows of"):
         load_data(f"csv:{path}", **options)
     with pytest.raises(DataError, match=r"line 6: column 'driver': expected one group in a rec"):
         load_data(f"csv:{path}", **options, group_column="driver")
-    with pytest.raises(DataError, match=r"line 3: column 'power': expected 0 as in the first .* 2"):
+    with pytest.raises(DataError, match=r"line 3: column 'power': expected 0 as in the rows .* 2"):
         load_data(f"csv:{path}", **options, target="power")
+
+
+def test_a_class_in_one_row_of_each_recording(tmp_path: Path) -> None:
+    rows = [
+        [row, f"r{of}", of + row, "ab"[of % 2] if row == of % 3 else ""]
+        for of in range(20)
+        for row in range(5)
+    ]
+    path = write(tmp_path / "s.csv", "time,run,a,label", rows)
+    data = load_data(f"csv:{path}", recording_column="run", label_per="recording", missing="hold")
+    for part in data.splits.values():
+        np.testing.assert_array_equal(part.labels, part.inputs[:, 0, 0] % 2)
+    assert sum(len(part) for part in data.splits.values()) == 20

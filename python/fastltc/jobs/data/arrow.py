@@ -6,6 +6,7 @@ all of it. A list of lists has the rows of several columns.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,9 +19,9 @@ from numpy.typing import NDArray
 from ..errors import DataError
 from ..files import open_regular
 from . import series
-from .arrays import check_unpacked
+from .array_files import check_unpacked
 from .options import DataOptions
-from .rows import Tables, named
+from .roles import Tables, named
 from .sets import DataSet
 from .tables import LABEL_NAMES, Table, split_word
 
@@ -47,9 +48,11 @@ class ArrowTable(Table):
 
     @property
     def series(self) -> str:
+        """See `Table`; files of a folder go on where the one before ends."""
         return self.whole
 
     def column(self, place: int) -> list[str]:
+        """See `Table`; whole numbers that stand for classes as their names."""
         name = self.columns[place]
         found, names = self.data[name].to_pylist(), self.names.get(name)
         for row, value in enumerate(found):
@@ -66,6 +69,7 @@ class ArrowTable(Table):
     def numbers(
         self, place: int, dtype: type[np.floating[Any]] = np.float32, *, gaps: bool = False
     ) -> NDArray[Any]:
+        """See `Table`; nothing is a gap."""
         import pyarrow as pa
 
         array = self.data[self.columns[place]]
@@ -91,6 +95,7 @@ class ArrowTable(Table):
         return found
 
     def times(self, place: int) -> NDArray[np.float64]:
+        """See `Table`."""
         import pyarrow as pa
 
         array = self.data[self.columns[place]]
@@ -114,11 +119,24 @@ def load_parquet(path: Path, options: DataOptions) -> DataSet:
         DataError: see there; or pyarrow is not installed.
     """
     try:
-        import pyarrow  # noqa: F401
+        import pyarrow as pa
     except ModuleNotFoundError:
         raise DataError(
             f"{path}: pyarrow reads such files: pip install 'fastltc[parquet]'"
         ) from None
+    try:
+        return _load(path, options)
+    # What is damaged inside of columns.
+    except (pa.ArrowException, UnicodeError, OverflowError) as error:
+        raise _damaged(path, error) from None
+
+
+def _damaged(path: Path, error: Exception) -> DataError:
+    text = " ".join(str(error).split())
+    return DataError(f"{path}: not a readable Parquet or Arrow file: {text:.300}")
+
+
+def _load(path: Path, options: DataOptions) -> DataSet:
     tables, nested = tables_of(path, numbered=options.recording_column is None)
     if nested:
         header = tables.header
@@ -212,7 +230,7 @@ class _Opened:
             with open_regular(file.path) as opened:
                 start = opened.read(6)
             if start[:4] == b"PAR1":
-                self.parquet = pq.ParquetFile(file.path)
+                self.parquet = pq.ParquetFile(file.path, memory_map=True)
                 self.schema = self.parquet.schema_arrow
                 self.rows = self.parquet.metadata.num_rows
                 return
@@ -230,12 +248,14 @@ class _Opened:
         except FileNotFoundError:
             raise DataError(f"{file.path}: no such file") from None
         except (pa.ArrowException, OSError, ValueError) as error:
-            raise self.damaged(error) from None
+            raise _damaged(self.path, error) from None
 
-    def damaged(self, error: Exception) -> DataError:
-        """What is wrong with the file, in one line."""
-        text = " ".join(str(error).split())
-        return DataError(f"{self.path}: not a readable Parquet or Arrow file: {text:.300}")
+    @staticmethod
+    def _checked(batch: Any, columns: Sequence[str]) -> Any:
+        """Some columns, once it is sure that their offsets lie in their buffers."""
+        chosen = batch.select(columns)
+        chosen.validate(full=True)
+        return chosen
 
     def read(self, columns: Sequence[str], size: int) -> Iterator[Any]:
         """Some rows at a time, ``size`` at most.
@@ -247,16 +267,24 @@ class _Opened:
 
         try:
             if self.parquet is not None:
-                batches: Iterator[Any] = self.parquet.iter_batches(size, columns=list(columns))
+                # One group of rows after the other: all at once, pages of later ones are decoded
+                # ahead, in as much memory as there is.
+                batches: Iterator[Any] = (
+                    batch
+                    for group in range(self.parquet.num_row_groups)
+                    for batch in self.parquet.iter_batches(
+                        size, row_groups=[group], columns=list(columns), use_threads=False
+                    )
+                )
             else:
                 batches = (
-                    batch.select(columns).slice(start, size)
-                    for batch in self.batches
+                    batch.slice(start, size)
+                    for batch in map(self._checked, self.batches, itertools.repeat(columns))
                     for start in range(0, batch.num_rows, size)
                 )
             yield from batches
         except (pa.ArrowException, OSError, KeyError) as error:
-            raise self.damaged(error) from None
+            raise _damaged(self.path, error) from None
 
 
 def _is_list(kind: Any) -> bool:

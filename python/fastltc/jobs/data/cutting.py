@@ -267,30 +267,34 @@ def _draw(
     return Split(drawn(rows.values), labels, drawn(timespans), names, short, measured, future)
 
 
-def check_labels_of_recordings(rows: Rows) -> None:
-    """Makes sure that a recording has one class, or one value of each kind, in all of its rows.
+def settle_labels_of_recordings(rows: Rows) -> None:
+    """Gives all rows of a recording the class, or the values, that some of them have.
 
     Raises:
-        DataError: it has not; the text names the first row that differs.
+        DataError: two of them differ; the text names the first row that does.
     """
     values = bool(rows.roles.targets)
     answers: NDArray[Any] = rows.wanted if values else rows.labels[:, None]
     for recording in rows.recordings:
-        for start in range(recording.start, recording.stop, CHUNK):
-            part = answers[start : min(start + CHUNK, recording.stop)]
-            first = answers[recording.start]
-            other = (part != first) & ~(np.isnan(part) & np.isnan(first))
-            if other.any():
-                where, place = (int(index[0]) for index in np.nonzero(other))
-                found, name = part[where, place], (rows.roles.targets or (rows.roles.label,))[place]
+        own = answers[recording.start : recording.stop]
+        for place, name in enumerate(rows.roles.targets or (rows.roles.label,)):
+            found = own[:, place]
+            known = np.flatnonzero(~np.isnan(found) if values else found != IGNORED)
+            if not len(known):
+                continue
+            first = found[known[0]]
+            other = known[found[known] != first]
+            if len(other):
                 shown = [
-                    f"{value:g}" if values else "none" if value < 0 else rows.classes[value]
-                    for value in (first[place], found)
+                    f"{value:g}" if values else rows.classes[value]
+                    for value in (first, found[other[0]])
                 ]
                 raise DataError(
-                    f"{rows.locate(start + where)}: column {name!r}: expected {shown[0]} as in the "
-                    f"first row of the recording (--label-per recording), got {shown[1]}"
+                    f"{rows.locate(recording.start + int(other[0]))}: column {name!r}: expected "
+                    f"{shown[0]} as in the rows of the recording before (--label-per recording), "
+                    f"got {shown[1]}"
                 )
+            found[:] = first
 
 
 def by_windows(split: Split, options: DataOptions) -> dict[str, Split]:

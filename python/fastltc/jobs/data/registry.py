@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
-from . import arrays, arrow, digits, image_files, medmnist, mnist, series
+from . import arrays, arrow, digits, image_files, medmnist, mnist, series, uea
 from .options import DataOptions
 from .published import ett, events, occupancy, physionet, rollouts, weather
 from .sets import DataSet
@@ -37,6 +37,8 @@ _COLUMNS = (
     "label_column", "time_column", "recording_column", "inputs", "target", "label_per", "horizon",
     "known", "categorical", "encoding", "missing", "split_by", "split_seed",
 )  # fmt: skip
+# Of sequences with one class each.
+_OF_SEQUENCES = ("missing", "window", "stride", "split_seed")
 _IMAGES = ("image_size", "channels", "split_seed")
 
 
@@ -131,6 +133,10 @@ SOURCES = {
             lambda name, options: ett.load_etth1(options),
             lambda name, options: ("window", "stride", "horizon"),
         ),
+        *(
+            Source(name, "UEA archive, by aeon", uea.load_shipped, lambda *given: _OF_SEQUENCES)
+            for name in uea.SHIPPED
+        ),
         *(Source(name, "MedMNIST v2", medmnist.load_medmnist) for name in medmnist.NAMES),
         Source(
             "folder:PATH",
@@ -146,13 +152,34 @@ SOURCES = {
             _parquet_takes,
         ),
         Source(
+            "ts:FILE",
+            "sequences of the UEA and UCR archives, by aeon",
+            lambda place, options: uea.load_ts(Path(place).expanduser(), options),
+            lambda place, options: _OF_SEQUENCES,
+        ),
+        Source(
             "npz:FILE",
             "arrays of images, vectors or sequences",
             lambda place, options: arrays.load_npz(Path(place).expanduser(), options),
-            lambda place, options: ("split_seed",),
+            lambda place, options: ("split_seed", "target", "horizon"),
         ),
     )
 }
+
+
+# Named data sets of time series.
+SERIES = (
+    "occupancy",
+    "walker2d",
+    "cheetah",
+    "traffic",
+    "ozone",
+    "xor",
+    "event-mnist",
+    "physionet2012",
+    "etth1",
+    *uea.SHIPPED,
+)
 
 
 def data_sets() -> tuple[str, ...]:
@@ -178,6 +205,22 @@ def find_source(name: str) -> tuple[Source, str]:
     if name in medmnist.RECORDS:
         return SOURCES[name.partition("_")[0]], name
     raise DataError(f"unknown data set {name!r}; known: {', '.join(data_sets())}")
+
+
+def series_source(name: str, options: DataOptions) -> str | None:
+    """The name of a data set, where it is a time series: of a file by what is in it."""
+    path = Path(name).expanduser()
+    if path.suffix in arrow.ENDINGS and path.exists():
+        return f"parquet:{name}"
+    kind, colon, place = name.partition(":")
+    if colon and kind in ("parquet", "npz", "ts"):
+        return name
+    if (colon and kind == "csv") or path.exists():
+        place = place if colon and kind == "csv" else name
+        file = Path(place).expanduser()
+        table = file.is_file() or (file / "train.csv").is_file()
+        return f"csv:{place}" if table and _is_series(place, options) else None
+    return name if name in SERIES else None
 
 
 def load_data(

@@ -18,7 +18,8 @@ from ..errors import DataError
 from . import cutting, overlap
 from .audit import shared_groups
 from .options import DataOptions
-from .rows import Rows, Tables, find_roles, read_rows
+from .roles import Tables, find_roles
+from .rows import Rows, read_rows
 from .sets import SPLITS, DataSet, Split, check_splits
 from .tables import Table, read_table
 
@@ -66,7 +67,7 @@ def assemble(
 ) -> DataSet:
     """The data set that rows are: split, cut into sequences, and checked."""
     if options.label_per == "recording":
-        cutting.check_labels_of_recordings(rows)
+        cutting.settle_labels_of_recordings(rows)
     parts, how = cutting.split_rows(rows, source, options)
     whole = options.whole and rows.splits is None
     window = cutting.rows_of_windows(parts, rows, options)

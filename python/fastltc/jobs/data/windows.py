@@ -15,8 +15,8 @@ from ..errors import DataError
 
 # Arrays of more bytes lie in a file, and windows of more bytes are drawn when they are asked for.
 IN_MEMORY = 1 << 27
-# Rows, or windows, that are worked on at once where all of them may be many.
-CHUNK = 1 << 14
+# Rows, or windows, that are worked on at once where all of them may be many, and their bytes.
+CHUNK, CHUNK_BYTES = 1 << 14, 1 << 22
 
 
 class Windows:
@@ -37,6 +37,7 @@ class Windows:
         places: those of the last axis that are taken; None for all.
 
     Example:
+        >>> import numpy as np
         >>> Windows(np.arange(6), np.array([0, 3]), 2)[1]
         array([3, 4])
     """
@@ -90,7 +91,10 @@ class Windows:
             parts = (self.starts, self.window, self.lengths, self.hidden, self.fill)
             return Windows(self.rows, *parts, places)
         if isinstance(key, tuple):
-            return self[key[0]][(slice(None), *key[1:])] if key else self
+            if not key:
+                return self
+            one = isinstance(key[0], (int, np.integer))
+            return self[key[0]][key[1:] if one else (slice(None), *key[1:])]
         if isinstance(key, (int, np.integer)):
             return self[np.array([key])][0]
         part = self.take(key)
@@ -118,6 +122,8 @@ class Windows:
 
 def chunks(array: Any, size: int = CHUNK) -> Iterator[tuple[int, NDArray[Any]]]:
     """An array, or windows, a part at a time: the place of each part and what is there."""
+    if len(array):
+        size = max(1, min(size, CHUNK_BYTES * len(array) // max(array.nbytes, 1)))
     for start in range(0, len(array), size):
         yield start, array[start : start + size]
 

@@ -9,7 +9,8 @@ import numpy as np
 from .. import cutting
 from ..fetch import Published, obtain, verify
 from ..options import DataOptions
-from ..rows import find_roles, read_rows
+from ..roles import find_roles
+from ..rows import read_rows
 from ..series import tables_of
 from ..sets import DataSet, check_splits
 

@@ -7,7 +7,8 @@ from dataclasses import replace
 from .. import series
 from ..fetch import Published, unpacked
 from ..options import DataOptions
-from ..rows import find_roles, read_rows
+from ..roles import find_roles
+from ..rows import read_rows
 from ..sets import DataSet
 from ..tables import Table, read_table
 

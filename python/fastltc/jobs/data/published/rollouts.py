@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import DataError
-from ..arrays import array_of, open_npy, open_npz
+from ..array_files import array_of, open_npy, open_npz
 from ..options import DataOptions
 from ..sets import DataSet, Split, check_splits
 from .windows import find, joined, split_of, starts
