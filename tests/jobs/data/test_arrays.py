@@ -178,7 +178,7 @@ def test_labels_with_fractions_are_a_regression(tmp_path: Path, kind: type[np.fl
         with pytest.raises(
             DataError,
             match=r"a\.npz: y: expected classes, got numbers such as 0\.5, 2\.25, -3\.75: that "
-            "is a regression, which is not supported",
+            "is a regression, of a time series by --target NAME",
         ):
             load_data(f"npz:{tmp_path / 'a.npz'}")
 

@@ -196,9 +196,9 @@ def _missing(labels: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize(
     ("change", "split", "message"),
     [
-        (_constant, "train", "target 'level' is always 2.5 in the training split"),
-        (_infinite, "val", "target 'level' is infinite in the val split"),
-        (_missing, "test", "target 'level' has no value in the test split"),
+        (_constant, "train", "'level' is 2.5 in all training rows"),
+        (_infinite, "val", "'level' is infinite in the val split"),
+        (_missing, "test", "the test split has no value of 'level'"),
     ],
 )
 def test_targets_that_cannot_be_learned(

@@ -56,10 +56,7 @@ def open_npz(path: Path) -> dict[str, NDArray[Any]]:
 def _read_arrays(archive: zipfile.ZipFile, size: int) -> dict[str, NDArray[Any]]:
     """The arrays of a file of ``size`` bytes, once it is sure that they are what it says."""
     members = [member for member in archive.infolist() if member.filename.endswith(".npy")]
-    whole = sum(member.file_size for member in members)
-    most = max(_ALWAYS, _MOST_PACKED * size)
-    if whole > most:
-        raise ValueError(f"{size:,} bytes that unpack to {whole:,}, expected at most {most:,}")
+    check_unpacked(sum(member.file_size for member in members), size)
     for member in members:
         with archive.open(member) as opened:
             shape, dtype = _header(opened)
@@ -80,6 +77,44 @@ def _read_arrays(archive: zipfile.ZipFile, size: int) -> dict[str, NDArray[Any]]
             opened.read(1)
         found[member.filename.removesuffix(".npy")] = array
     return found
+
+
+def open_npy(path: Path, *, mapped: bool = False) -> NDArray[Any]:
+    """The array of an ``.npy`` file; ``mapped`` for one that stays on the disk.
+
+    Raises:
+        DataError: the file is missing, damaged or holds Python objects; the text names it.
+    """
+    try:
+        with open_regular(path) as file:
+            shape, dtype = _header(file)
+            declared, held = math.prod(shape) * dtype.itemsize, os.fstat(file.fileno()).st_size
+            held -= file.tell()
+            if dtype.hasobject:
+                raise ValueError("holds Python objects, which are not loaded")
+            if declared != held:
+                text = f"{dtype} of shape {shape} are {declared:,} bytes, got {held:,}"
+                raise ValueError(text)
+            file.seek(0)
+            if not mapped:
+                return np.lib.format.read_array(file, allow_pickle=False)
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    # Damaged headers raise ValueError, SyntaxError, OverflowError and others.
+    except Exception as error:
+        raise DataError(f"{path}: not a readable .npy file: {error}") from None
+
+
+def check_unpacked(whole: int, size: int) -> None:
+    """Makes sure that a file of ``size`` bytes may hold ``whole`` bytes.
+
+    Raises:
+        ValueError: real data does not come near it.
+    """
+    most = max(_ALWAYS, _MOST_PACKED * size)
+    if whole > most:
+        raise ValueError(f"{size:,} bytes that unpack to {whole:,}, expected at most {most:,}")
 
 
 def _header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
