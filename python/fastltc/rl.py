@@ -9,6 +9,7 @@ import copy
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from fastltc.nn import CfC
