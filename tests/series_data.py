@@ -11,6 +11,7 @@ import pytest
 
 from fastltc.jobs.data import SPLITS, DataSet, Split
 from fastltc.jobs.data.registry import SOURCES, Source
+from fastltc.jobs.data.sets import check_splits
 
 SIZES = {"train": 24, "val": 8, "test": 8}
 # Small and quick, but a full run.
@@ -120,6 +121,6 @@ def with_labels(data: DataSet, change: Callable[[np.ndarray], np.ndarray], *name
 
 def known_as(monkeypatch: pytest.MonkeyPatch, data: DataSet) -> str:
     """Makes a data set one that `load_data` finds; its name."""
-    source = Source(data.name, "made for a test", lambda name, options: data)
+    source = Source(data.name, "made for a test", lambda name, options: check_splits(data))
     monkeypatch.setitem(SOURCES, data.name, source)
     return data.name

@@ -278,7 +278,9 @@ def _predict_rows(loaded: Checkpoint, files: tuple[Path, ...], as_json: bool) ->
     from ..jobs import predict_series
     from ..jobs.data.tables import format_table
 
-    answers = [(str(path), row) for path in files for row in predict_series(loaded, path)]
+    answers = [
+        (row.recording or str(path), row) for path in files for row in predict_series(loaded, path)
+    ]
     if as_json:
         print_json(
             [

@@ -58,6 +58,8 @@ EVALUATION = (
     "horizon-{}.png",
     "wrong-{}.png",
 )
+# Those that training draws of the test.
+TEST_PICTURES = (CONFUSION, "truth-test.png", "residuals-test.png", "horizon-test.png")
 # The only files that overwriting a run removes.
 _WRITTEN = (CONFIG, METRICS, LOG, BEST, LAST, CURVE, WIRING, GRAPH, EXAMPLES)
 _WRITTEN_PATTERNS = (
@@ -117,7 +119,7 @@ class Checkpoint:
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """Names of what is answered: the classes, or the targets."""
+        """Names of the classes, or of the targets."""
         return self.targets or self.classes
 
     @property
@@ -265,7 +267,7 @@ class Run:
                 if of not in digests:
                     found += files
             elif split == "test":
-                found.append(self.path / CONFUSION)
+                found += [self.path / name for name in TEST_PICTURES]
         return found
 
     @classmethod

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from .data import SPLITS, DataSet, Split
+from .data.windows import chunks
 from .errors import RunError
 
 
@@ -27,7 +28,8 @@ def _digest(split: Split) -> str:
         if array is None:
             continue
         hashed.update(f"{array.dtype.str} {array.shape} ".encode())
-        hashed.update(np.ascontiguousarray(array).data)
+        for _, part in chunks(array):
+            hashed.update(np.ascontiguousarray(part).data)
     return hashed.hexdigest()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -196,9 +197,9 @@ def _missing(labels: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize(
     ("change", "split", "message"),
     [
-        (_constant, "train", "target 'level' is always 2.5 in the training split"),
-        (_infinite, "val", "target 'level' is infinite in the val split"),
-        (_missing, "test", "target 'level' has no value in the test split"),
+        (_constant, "train", "'level' is 2.5 in all training rows"),
+        (_infinite, "val", "'level' is infinite in the val split"),
+        (_missing, "test", "the test split has no value of 'level'"),
     ],
 )
 def test_targets_that_cannot_be_learned(
@@ -229,3 +230,14 @@ def test_a_run_is_not_judged_by_data_of_another_task(
     known_as(monkeypatch, made("forecasting"))
     with pytest.raises(RunError, match="trained for task = 'regression'; made has 'forecasting'"):
         evaluate(run)
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_classes_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = made("classification", per_step=False)
+    options = {"ordered": True, "select": "kappa", "class_weights": "balanced"}
+    run = fitted(monkeypatch, data, tmp_path / "run", **options)
+    assert -1 <= run.metrics["test"]["kappa"] <= 1
+    assert "val_kappa" in run.log[0]
+    resumed = train(replace(run.config, epochs=3), run.path, resume=True)
+    assert resumed.metrics["epochs"] == 3

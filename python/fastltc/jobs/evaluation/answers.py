@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ def value_pictures(
     title: str,
 ) -> dict[str, bytes]:
     """``truth``, ``residuals`` and, of a forecast, ``horizon``."""
+    part = replace(part, labels=np.asarray(part.labels))
     look: dict[str, Any] = {"title": title, "of": loaded.origin}
     middle = middle_answers(answers, loaded.config.levels)
     made = {"residuals": plots.residuals(part.labels, middle, loaded.targets, **look)}
@@ -91,7 +93,7 @@ def _recordings(part: Split, unit: float) -> list[tuple[str, NDArray[np.float64]
         after, last = end.get(key, (first, 0.0))
         # Rows that the sequence before has already are left out; those in between are a gap.
         done = min(max(after - first, 0), rows)
-        spans = steps[place, done:rows].astype(np.float64)
+        spans = steps[place][done:rows].astype(np.float64)
         if not len(spans):
             continue
         if key not in end:

@@ -228,6 +228,7 @@ def _check_fits(data: DataSet, loaded: Checkpoint, path: Path) -> None:
 def _in_the_classes_of(data: DataSet, loaded: Checkpoint, split: str) -> Split:
     """A split with the labels that the model uses."""
     part = data.splits[split]
+    part = replace(part, labels=np.asarray(part.labels))
     if data.classes == loaded.classes:
         return part
     # One more for -1, which stays what it is.

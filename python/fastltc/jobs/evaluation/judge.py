@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,8 +32,11 @@ class ClassJudge:
     multilabel: bool = False
     ordered: bool = False
 
-    # What log.jsonl and the best checkpoint keep of the metrics.
-    logged = ("loss", "accuracy", "auc", "f1_macro", "f1", "average_precision")
+    @property
+    def logged(self) -> tuple[str, ...]:
+        """What log.jsonl and the best checkpoint keep of the metrics."""
+        names = ("loss", "accuracy", "auc", "f1_macro", "f1", "average_precision")
+        return (*names, "kappa") if self.ordered else names
 
     def scores(self, model: nn.Module, feed: Feed) -> NDArray[np.float64]:
         """The probabilities of the classes."""
@@ -111,4 +115,10 @@ def is_better(name: str, new: dict[str, Any], best: dict[str, Any]) -> bool:
     if name == "loss":
         return bool(new["loss"] < best["loss"])
     sign = -1 if name in LESS_IS_BETTER else 1
-    return bool((sign * new[name], -new["loss"]) > (sign * best[name], -best["loss"]))
+
+    def worth(metrics: dict[str, Any]) -> tuple[float, float]:
+        # R2 and kappa may be undefined, as that of an answer that is always the same.
+        value = metrics[name]
+        return (-math.inf if value is None else sign * value), -metrics["loss"]
+
+    return worth(new) > worth(best)

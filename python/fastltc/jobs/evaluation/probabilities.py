@@ -41,7 +41,7 @@ def outputs(model: nn.Module, feed: Feed) -> Tensor:
             chunks.append(logits.double().cpu())
     # A liquid layer without kernels for that device says so and what to do.
     except NotImplementedError as error:
-        device = str(feed.inputs.device)
+        device = str(feed.device)
         raise DeviceError(f"device: {device!r} cannot be used here: {error}") from None
     logits = torch.cat(chunks)
     if not logits.isfinite().all():

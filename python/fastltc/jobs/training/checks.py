@@ -6,6 +6,7 @@ import numpy as np
 
 from ..config import LOSSES, OPTIONS, SELECT_CLASSES, SELECT_VALUES, TrainConfig
 from ..data import SPLITS, DataError, DataSet
+from ..data.windows import chunks
 from ..errors import ConfigError
 from ..models import Goal
 
@@ -56,37 +57,21 @@ def _listed(names: tuple[str, ...]) -> str:
 
 
 def check_values(data: DataSet) -> None:
-    """Makes sure that the targets of every split can be learned and judged.
+    """Makes sure that no target, and nothing that is known in advance, is infinite.
 
     Raises:
-        DataError: a target is infinite, has no value, or is constant in training; or what is known
-            in advance is not.
+        DataError: one is; the text names it.
     """
     for name in SPLITS:
         split = data.splits[name]
-        if split.future is not None and not np.isfinite(split.future).all():
-            raise DataError(
-                f"{data.source}: the {name} split has features known in advance that "
-                "are NaN or infinite; expected numbers"
-            )
-        for place, target in enumerate(data.targets):
-            values = split.labels[..., place]
-            if np.isinf(values).any():
-                raise DataError(
-                    f"{data.source}: target {target!r} is infinite in the {name} split; expected "
-                    "numbers, and NaN where there is none"
-                )
-            known = values[~np.isnan(values)]
-            if not len(known):
-                raise DataError(
-                    f"{data.source}: target {target!r} has no value in the {name} split, which "
-                    "could be neither learned nor judged"
-                )
-            if name == "train" and np.ptp(known) == 0:
-                raise DataError(
-                    f"{data.source}: target {target!r} is always {known[0]:g} in the training "
-                    "split; there is nothing to learn of it, expected another column"
-                )
+        for array, names in ((split.labels, data.targets), (split.future, data.known)):
+            for _, part in () if array is None else chunks(array):
+                infinite = np.isinf(part.reshape(-1, len(names))).any(axis=0)
+                if infinite.any():
+                    raise DataError(
+                        f"{data.source}: {names[int(infinite.argmax())]!r} is infinite in the "
+                        f"{name} split; expected numbers, and no value where there is none"
+                    )
 
 
 def _check_steps(data: DataSet) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from ..evaluation.judge import is_better, judge_of
@@ -83,7 +84,7 @@ class Epochs:
     def metrics(self, name: str) -> dict[str, Any]:
         """The metrics of the model on a split."""
         scores = self.judge.scores(self.task.model, self.task.feeds[name])
-        return self.judge.metrics(self.task.data.splits[name].labels, scores)
+        return self.judge.metrics(np.asarray(self.task.data.splits[name].labels), scores)
 
     def state(self) -> dict[str, Any]:
         """All that decides how training goes on, but for the weights."""

@@ -10,17 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..config import CLASS_WEIGHTS, TrainConfig
+from ..config import CLASS_WEIGHTS
 from ..errors import ConfigError, DivergedError
 from ..evaluation.value_objective import ValueObjective
 from ..models import Ensemble
 from .objective import Objective
-from .schedule import Schedule
+from .schedule import Schedule, parameter_groups
 from .task import Task
 
 _OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "nadam": torch.optim.NAdam}
-# Parameters of LTC with a learning rate of their own, see `TrainConfig`.
-_FACTORS = ("erev", "sigma", "mu")
 _AMP = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 # Called with the number of examples of a batch that is done.
@@ -42,7 +40,10 @@ class Gradients:
         # its arithmetic. NAdam has none.
         fused = {} if config.optimizer == "nadam" else {"fused": True}
         self.optimizer: torch.optim.Optimizer = _OPTIMIZERS[config.optimizer](
-            _groups(task.model, config), lr=config.lr, weight_decay=config.weight_decay, **fused
+            parameter_groups(task.model, config),
+            lr=config.lr,
+            weight_decay=config.weight_decay,
+            **fused,
         )
         feed = task.feeds["train"]
         self.schedule = Schedule(config, self.optimizer, -(-len(feed) // config.batch_size))
@@ -53,7 +54,7 @@ class Gradients:
             self.objective = ValueObjective.of(config, answers.unit)
         else:
             self.objective = Objective(
-                feed.labels,
+                feed.sample().labels if config.class_weights != "none" else feed.labels,
                 len(task.data.classes),
                 multilabel=task.data.multilabel,
                 balance=CLASS_WEIGHTS[config.class_weights],
@@ -141,33 +142,6 @@ class Gradients:
             self.scaler.step(self.optimizer)
             self.scaler.update()
         return loss_value, right_count, self.objective.count(feed.labels[batch])
-
-
-def _groups(model: nn.Module, config: TrainConfig) -> list[dict[str, Any]]:
-    """The parameters that are trained, in groups with a factor on the learning rate.
-
-    Frozen parameters, such as a wiring's mask, have nothing to learn.
-
-    Raises:
-        ConfigError: a factor is given for parameters that the model does not have.
-    """
-    factors = {name: getattr(config, f"lr_{name}") for name in _FACTORS}
-    factors = {name: factor for name, factor in factors.items() if factor != 1}
-    groups: dict[str, list[Tensor]] = {"": [], **{name: [] for name in factors}}
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            last = name.rpartition(".")[2].removeprefix("sensory_")
-            groups[last if last in factors else ""].append(parameter)
-    for name in factors:
-        if not groups[name]:
-            raise ConfigError(
-                f"lr_{name}: the model {config.model} has no parameters {name}, which LTC "
-                "has; leave the option out"
-            )
-    return [
-        {"params": parameters, "factor": factors.get(name, 1.0)}
-        for name, parameters in groups.items()
-    ]
 
 
 class ClosedForm:

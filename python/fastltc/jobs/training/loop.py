@@ -246,5 +246,5 @@ class _Session:
         """Judges the test split by the best checkpoint; its scores."""
         judge = judge_of(best, best.config, self.task.positive, best.model)
         scores = judge.scores(best.model, self.task.feeds["test"])
-        self.log.test = judge.metrics(self.task.data.splits["test"].labels, scores)
+        self.log.test = judge.metrics(np.asarray(self.task.data.splits["test"].labels), scores)
         return scores

@@ -21,6 +21,7 @@ from ..models import Goal, MissingTorchvisionError, build_model, default_model, 
 from .augment import make_augment
 from .checks import check_task, check_values
 from .parallel import Group
+from .schedule import parameter_groups
 
 
 class Task:
@@ -54,7 +55,7 @@ class Task:
         if config.mirror and data.kind != "images":
             raise ConfigError("mirror: only images can be mirrored")
         fit_scales: Any = getattr(model, "fit_scales", None)
-        train = self.feeds["train"]
+        train = self.feeds["train"].sample() if fit_scales is not None else self.feeds["train"]
         if fit_scales is not None:
             beside = {name: getattr(train, name) for name in ("lengths", "measured", "future")}
             fit_scales(
@@ -115,6 +116,8 @@ def make_model(
         if data.multilabel:
             raise ConfigError(f"model: {config.model} knows no several labels, as {data.name} has")
         config.check_closed_form()
+    else:
+        parameter_groups(model, config)
     _check_select(config.select, data, positive)
     return model
 

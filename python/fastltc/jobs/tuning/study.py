@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -136,7 +137,12 @@ def _open(
     """The study, new or as it is; of another configuration it is an error."""
     url = storage or f"sqlite:///{out.resolve() / 'tune.db'}"
     try:
-        held = optuna.storages.RDBStorage(url, heartbeat_interval=_HEARTBEAT, grace_period=_GRACE)
+        with warnings.catch_warnings():
+            # Of the heartbeat, which is experimental.
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            held = optuna.storages.RDBStorage(
+                url, heartbeat_interval=_HEARTBEAT, grace_period=_GRACE
+            )
         study = optuna.create_study(
             storage=held,
             study_name=name,
