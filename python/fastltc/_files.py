@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import BinaryIO
@@ -81,6 +80,9 @@ def write_all(contents: Mapping[Path, bytes], stale: Iterable[Path] = ()) -> Non
     an OSError, which names the file that could not be written, as a rule nothing has changed
     (renaming can hardly fail where writing did not).
     """
+    # Takes as long to import as all else of the runtime.
+    import tempfile
+
     written: dict[Path, str] = {}
     path = Path()
     try:
