@@ -12,6 +12,6 @@ uint32_t ticks(void);
 #define MOST_TICKS 0xffffffffu
 #endif
 
-void say(const char *text);
+void say(const char* text);
 
 #endif
