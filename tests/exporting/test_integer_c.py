@@ -119,7 +119,7 @@ int main(void)
 
 
 @needs_gcc
-@pytest.mark.parametrize(("index", "name"), enumerate(export_cases.MODELS))
+@pytest.mark.parametrize(("index", "name"), [*enumerate(export_cases.MODELS)])
 def test_every_integer_is_defined(index: int, name: str, tmp_path: Path) -> None:
     # Every kind of layer is there more than once.
     wide = None if index % 2 else ()
