@@ -154,5 +154,6 @@ def _put_together(
 def _helpers_of(code: str) -> str:
     """Return the shared types and functions that code uses, with those that they use."""
     *texts, softmax = c.SHARED.rstrip().split("\n\n")
+    texts += [c.DENSE.substitute(bits=bits) for bits in (8, 16)]
     texts += [c.EACH.substitute(name=n, expression=e) for n, e in c.ACTIVATIONS.items()]
     return used_by(code, [*texts, softmax])

@@ -108,34 +108,6 @@ static int32_t over_time(int32_t rate, span dt)
     return clamped(shifted((int64_t)rate * (int32_t)dt.mantissa, DT_BITS - dt.exponent), END);
 }
 
-static void dense8(const int8_t *w, const row *r, const int16_t *x, int16_t *y,
-                   size_t inputs, size_t outputs)
-{
-    size_t i, j;
-    for (j = 0; j < outputs; ++j) {
-        int32_t sum = r[j].bias;
-        for (i = 0; i < inputs; ++i) {
-            sum += w[i] * x[i];
-        }
-        w += inputs;
-        y[j] = (int16_t)value(sum, &r[j], 32767);
-    }
-}
-
-static void dense16(const int16_t *w, const row *r, const int16_t *x, int16_t *y,
-                   size_t inputs, size_t outputs)
-{
-    size_t i, j;
-    for (j = 0; j < outputs; ++j) {
-        int32_t sum = r[j].bias;
-        for (i = 0; i < inputs; ++i) {
-            sum += w[i] * x[i];
-        }
-        w += inputs;
-        y[j] = (int16_t)value(sum, &r[j], 32767);
-    }
-}
-
 typedef struct {
     int32_t leak;         /* conductance, Q15 of the neuron's scale, as the sums are */
     int32_t leak_current;
@@ -220,6 +192,21 @@ static void softmax_of(const int16_t *x, int16_t *y, size_t size, int bits)
     }
 }
 """
+
+DENSE = Template("""\
+static void dense$bits(const int${bits}_t *w, const row *r, const int16_t *x, int16_t *y,
+                   size_t inputs, size_t outputs)
+{
+    size_t i, j;
+    for (j = 0; j < outputs; ++j) {
+        int32_t sum = r[j].bias;
+        for (i = 0; i < inputs; ++i) {
+            sum += w[i] * x[i];
+        }
+        w += inputs;
+        y[j] = (int16_t)value(sum, &r[j], 32767);
+    }
+}""")
 
 EACH = Template("""\
 /* y may be x; bits: those of x. */
