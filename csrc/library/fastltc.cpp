@@ -99,9 +99,11 @@ const char* name_of(const std::vector<std::string>& names, size_t index) {
 
 }  // namespace
 
-#define FASTLTC_NEED(pointer)                                                                   \
-  if ((pointer) == nullptr) return refuse(FASTLTC_BAD_ARGUMENT, #pointer ": expected one, got " \
-                                                                         "NULL")
+#define FASTLTC_NEED(pointer)                  \
+  if ((pointer) == nullptr)                    \
+  return refuse(FASTLTC_BAD_ARGUMENT, #pointer \
+                ": expected one, got "         \
+                "NULL")
 
 const char* fastltc_last_error() { return last_error.c_str(); }
 const char* fastltc_version() { return FASTLTC_VERSION; }

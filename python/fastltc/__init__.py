@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from fastltc import _lazy
+from . import _lazy, _version
 
 if TYPE_CHECKING:
     from fastltc.dropin.accelerate import accelerate as accelerate
@@ -54,12 +54,12 @@ _SUBMODULES = (
 
 __all__ = ["__version__", *_EXPORTS, *_SUBMODULES]
 
-_get, __dir__ = _lazy.lazy_names(__name__, globals(), _EXPORTS, _SUBMODULES)
+_get, _names = _lazy.lazy_names(__name__, globals(), _EXPORTS, _SUBMODULES)
 
 
 def __getattr__(name: str) -> Any:
-    if name != "__version__":
-        return _get(name)
-    from fastltc._version import own_version
+    return _version.own_version() or "unknown" if name == "__version__" else _get(name)
 
-    return own_version() or "unknown"
+
+def __dir__() -> list[str]:
+    return ["__version__", *_names()]

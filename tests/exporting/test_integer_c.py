@@ -28,8 +28,8 @@ STRICT = (
     *("-std=c99", "-pedantic", "-Wall", "-Wextra", "-Werror", "-Wconversion", "-Wshadow"),
     *("-Wstrict-prototypes", "-Wmissing-prototypes", "-Wcast-qual"),
 )
-# Integers of 16 bits, from -2 to 2 and coarser: a hundred roundings of 2^-14.
-TOLERANCE = 6e-3
+# Some tens of roundings of values between -2 and 2 to 16 bits.
+TOLERANCE = 3e-3
 
 needs_gcc = pytest.mark.skipif(GCC is None, reason="no gcc")
 
@@ -119,20 +119,20 @@ int main(void)
 
 
 @needs_gcc
-@pytest.mark.parametrize("name", export_cases.MODELS)
-def test_every_integer_is_defined(name: str, tmp_path: Path) -> None:
-    model = describe(export_cases.make(name))
+@pytest.mark.parametrize(("index", "name"), [*enumerate(export_cases.MODELS)])
+def test_every_integer_is_defined(index: int, name: str, tmp_path: Path) -> None:
+    # Every kind of layer is there more than once.
+    wide = None if index % 2 else ()
+    code = generate_integer_c(describe(export_cases.make(name)), wide=wide)
     (tmp_path / "driver.c").write_text(EXTREMES)
-    for wide in (None, ()):
-        code = generate_integer_c(model, wide=wide)
-        (tmp_path / "model.h").write_text(code.header)
-        (tmp_path / "model.c").write_text(code.source)
-        checks = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
-        build(["-O1", *checks, "model.c", "driver.c", "-o", "driver"], tmp_path)
-        done = subprocess.run(
-            [tmp_path / "driver"], capture_output=True, text=True, check=False, timeout=60
-        )
-        assert done.returncode == 0, done.stderr
+    (tmp_path / "model.h").write_text(code.header)
+    (tmp_path / "model.c").write_text(code.source)
+    checks = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+    build(["-O1", *checks, "model.c", "driver.c", "-o", "driver"], tmp_path)
+    done = subprocess.run(
+        [tmp_path / "driver"], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_no_floating_point() -> None:
@@ -262,13 +262,15 @@ def test_calibration_files_that_are_none(content: Any, text: str, tmp_path: Path
 
 def test_rounding_keeps_sums() -> None:
     random = np.random.default_rng()
-    met = random.standard_normal((500, 6)) @ random.standard_normal((6, 40)) + 3.0
-    weights = random.uniform(-20, 20, 40)
-    integers, rest = rounded(weights, met, 127)
-    assert (
-        np.abs(met @ (integers - weights) + rest).std()
-        < np.abs(met @ (np.rint(weights) - weights)).std()
-    )
+    ratios = []
+    for _ in range(20):
+        met = random.standard_normal((500, 6)) @ random.standard_normal((6, 40)) + 3.0
+        weights = random.uniform(-20, 20, 40)
+        integers, rest = rounded(weights, met, 127)
+        error = met @ (integers - weights) + rest
+        assert abs(error.mean()) < 1e-9
+        ratios.append(error.std() / (met @ (np.rint(weights) - weights)).std())
+    assert np.median(ratios) < 0.5
 
 
 def test_rows_are_near_their_numbers() -> None:

@@ -4,7 +4,14 @@
 
 #include <stdint.h>
 
-uint32_t ticks(void); /* grows with the instructions that have run */
-void say(const char *text);
+/* Grows with the instructions that have run, and begins again after the most. */
+uint32_t ticks(void);
+#ifdef __arm__
+#define MOST_TICKS 0xffffffu
+#else
+#define MOST_TICKS 0xffffffffu
+#endif
+
+void say(const char* text);
 
 #endif

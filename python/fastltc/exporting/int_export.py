@@ -136,8 +136,12 @@ def _make(
     # First what alone changes most.
     for part in sorted(code.parts, key=lambda part: error_with([part]).largest):
         wide.append(part)
-        chosen = generate_integer_c(model, name, wide, data)
-        found = error_of(chosen)
-        if found.largest <= MOST_ERROR:
+        if error_with(wide).largest <= MOST_ERROR:
             break
-    return IntegerReport(chosen, data, found, narrow=error)
+    # Then again without those that the later ones made needless.
+    for part in wide[:-1]:
+        rest = [each for each in wide if each != part]
+        if error_with(rest).largest <= MOST_ERROR:
+            wide = rest
+    chosen = generate_integer_c(model, name, wide, data)
+    return IntegerReport(chosen, data, error_of(chosen), narrow=error)

@@ -15,6 +15,7 @@ from .c_layers import Arrays, LayerCode
 from .errors import ExportError
 from .int_numbers import (
     bits_for,
+    finer,
     multiplier_of,
     offset_step,
     quantised_channel,
@@ -209,13 +210,13 @@ def _ltc(out: IntegerLayer, parameters: Arrays, facts: dict[str, str]) -> None:
 
     bits = out.bits_of(f"{name}_synapses")
     records: dict[str, list[Any]] = {of: [] for of in lists}
-    rows = []
+    rows: list[tuple[int, ...]] = []
     for j in range(units):
         here = {of: np.flatnonzero(lists[of][0] == j) for of in lists}
         g, i = (np.concatenate([lists[of][k][here[of]] for of in lists]) for k in (4, 5))
         opened = []
         for of in lists:
-            _, pre, slope, midpoint, _, _ = (part[here[of]] for part in lists[of])
+            _, pre, slope, midpoint, *_ = (column[here[of]] for column in lists[of])
             exponent = np.clip(slope * (met[of][:, pre] - midpoint), -50, 50)
             opened.append(1 / (1 + np.exp(-exponent)))
         channel = quantised_channel(
@@ -225,13 +226,13 @@ def _ltc(out: IntegerLayer, parameters: Arrays, facts: dict[str, str]) -> None:
         )
         shifts, at = {}, 0
         for of in lists:
-            _, pre, slope, midpoint, _, _ = (part[here[of]] for part in lists[of])
+            _, pre, slope, midpoint, *_ = (column[here[of]] for column in lists[of])
             slopes, offsets, shifts[of] = quantised_sigmoids(
                 slope, midpoint, source_bits[of][pre], bits, met[of][:, pre].mean(0)
             )
-            part = slice(at, at + len(pre))
-            columns = channel.conductance[part], channel.current[part]
-            records[of] += zip(offsets, slopes, *columns, pre, strict=True)
+            own = slice(at, at + len(pre))
+            pulls = channel.conductance[own], channel.current[own]
+            records[of] += zip(offsets, slopes, *pulls, pre, strict=True)
             at += len(pre)
         leak, leak_current, multiplier, capacitance, exponent, i_shift, g_shift = channel.neuron
         scales = multiplier, capacitance, exponent, i_shift, g_shift
@@ -247,6 +248,7 @@ def _ltc(out: IntegerLayer, parameters: Arrays, facts: dict[str, str]) -> None:
             what = f"The {of} synapses."
             out.structs(f"synapse{bits}", f"{name}_{of}", records[of], what, size)
             facts_of_loop = {"of": of, "source": source, "step": offset_step(bits), "bits": bits}
+            facts_of_loop["finer"] = finer(bits)
             loop = c.SYNAPSE_LOOP.substitute(facts_of_loop, name=name)
             loops[of] = textwrap.indent(loop, " " * indent)
     _ltc_output(out, p, potential_bits)
@@ -371,20 +373,19 @@ def _heads(
     bits: np.ndarray,
     met: np.ndarray,
 ) -> list[Any]:
-    """Return the heads of a cell as integers; ff1 and ff2 give Q12, time_a Q16, time_b Q12."""
+    """Return the heads of a cell as integers; their values are Q16."""
     pure = out.layer["mode"] == "pure"
     made = []
     for head in CFC_HEADS[:1] if pure else CFC_HEADS:
         weight = p[f"{head}.weight"]
         if mask is not None and head in CFC_HEADS[:2]:
             weight = np.where(mask != 0, weight, 0.0)
-        to = 16 if pure or head == "time_a" else 12
         # A plain cell has its heads side by side, a masked one in two parts.
         gate = mask is not None and head in CFC_HEADS[2:]
         own_bits = out.bits_of(f"{part}_clocks" if gate else part)
         made.append(
             quantised_rows(
-                f"{out.where}, {head}", weight, p[f"{head}.bias"], bits, to, own_bits, met
+                f"{out.where}, {head}", weight, p[f"{head}.bias"], bits, 16, own_bits, met
             )
         )
     return made

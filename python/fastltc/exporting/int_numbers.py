@@ -16,6 +16,8 @@ LEVELS = {8: 127, 16: 32767}
 # A sum has to stay below 2^31, with what rounding of its parts adds.
 _MOST_SUM = 0.99 * 2.0**31
 _SAMPLES = 2000
+TABLE = 193
+"""Values of a table."""
 
 
 def bits_for(range_of: float) -> int:
@@ -185,7 +187,7 @@ def quantised_channel(
 def quantised_sigmoids(
     slope: np.ndarray, midpoint: np.ndarray, source_bits: np.ndarray, bits: int, mean: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, int]:
-    """Return slopes and offsets of the synapses onto a neuron, and the shift that gives Q12.
+    """Return slopes and offsets of the synapses onto a neuron, and the shift that gives Q16.
 
     Args:
         slope: of the sigmoids.
@@ -196,8 +198,8 @@ def quantised_sigmoids(
     """
     step = offset_step(bits)
     a = slope * 2.0**-source_bits
-    # Past +-8 for every source a sigmoid is at its end.
-    most = 8.0 + np.abs(a) * 32768
+    # Past +-12 for every source a sigmoid is at its end.
+    most = 12.0 + np.abs(a) * 32768
     b = np.clip(-slope * midpoint, -most, most)
     # The scale is a power of two, so that a shift is all that is left to do for a synapse.
     limits = (2.0**15 - 1) * step if bits == 8 else 2.0**30 - 1
@@ -211,8 +213,9 @@ def quantised_sigmoids(
         )
         if size > 0
     ]
-    shift = min(30, max(0, min([40, *map(math.floor, fit)]) - 12))
-    scale = 2.0 ** (shift + 12)
+    place = 16 - int(math.log2(finer(bits)))
+    shift = min(30, max(0, min([40, *map(math.floor, fit)]) - place))
+    scale = 2.0 ** (shift + place)
     # One that is too steep for that is a step: less steep, with the same midpoint, it still is.
     steep = np.maximum(np.abs(a) * scale / LEVELS[bits], np.abs(b) * scale / limits)
     scale = scale / np.maximum(steep, 1.0)
@@ -226,16 +229,28 @@ def offset_step(bits: int) -> int:
     return 256 if bits == 8 else 1
 
 
+def finer(bits: int) -> int:
+    """Return what a sum for a sigmoid is multiplied with before its shift."""
+    return 16 if bits == 8 else 1
+
+
 def table_of(function: str) -> np.ndarray:
-    """Return the values of a function at 0, 1/16 .. 8 in Q15; past 8 it stays at its limit."""
-    x = np.arange(129) / 16
+    """Return the values of a function at 0, 1/16 .. 12 in Q15, between which lines are drawn.
+
+    They lie beside the function by half of what a line would be wrong by in between, so that lines
+    are half as wrong.
+    """
+    step = 1 / 16
+    x = np.arange(-1, TABLE + 1) * step
     if function == "sigmoid":
-        y, end = 1 / (1 + np.exp(-x)), 1.0
+        y = 1 / (1 + np.exp(-x))
     elif function == "normal":
-        y, end = np.array([0.5 * math.erfc(-value / math.sqrt(2)) for value in x]), 1.0
+        y = np.array([0.5 * math.erfc(-value / math.sqrt(2)) for value in x])
     elif function == "decay":
-        y, end = np.exp(-x), 0.0
+        y = np.exp(-x)
     else:
-        y, end = np.log1p(np.exp(-x)), 0.0
-    y[-1] = end
-    return np.rint(y * 2**15).astype(int)
+        y = np.log1p(np.exp(-x))
+    bent = np.diff(y, 2) / 16
+    # Where the sign of x changes, there is no line to the other side.
+    bent[0] = 0
+    return np.rint(np.clip(y[1:-1] - bent, 0, 1) * 2**15).astype(int)

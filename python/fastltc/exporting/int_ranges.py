@@ -130,7 +130,9 @@ def trace(model: Model, data: Calibration) -> Trace:
         after.append(session.get_state())
     old, new = (np.concatenate(part).astype(np.float64) for part in (before, after))
     value = data.x.reshape(-1, model.input_size).astype(np.float64)
-    inputs, states, at = [], [], 0
+    inputs: list[np.ndarray] = []
+    states: list[dict[str, np.ndarray]] = []
+    at = 0
     for index, layer in enumerate(model.layers):
         inputs.append(value)
         states.append({})

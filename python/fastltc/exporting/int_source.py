@@ -21,7 +21,7 @@ from .c_source import CSource, assigned, check_name, facts_of, names_of
 from .c_templates import used_by
 from .errors import ExportError
 from .int_layers import IntegerLayer, generate
-from .int_numbers import bits_for, table_of
+from .int_numbers import TABLE, bits_for, table_of
 from .int_ranges import Calibration, made_up, seen, trace
 
 
@@ -58,7 +58,7 @@ def generate_integer_c(
     check_model(model)
     data = calibration or made_up(model)
     met = trace(model, data)
-    dt_bits = min(44, max(0, math.floor(31 - math.log2(16 * (float(data.dt.max()) or 1.0)))))
+    dt_bits = min(44, max(4, math.floor(31 - math.log2(16 * (float(data.dt.max()) or 1.0)))))
     input_bits = np.array([bits_for(seen(column)) for column in met.inputs[0].T])
     if model.layers[0]["type"] == "activation":
         input_bits[:] = input_bits.min()
@@ -102,7 +102,7 @@ def _put_together(
     tables = ""
     for each in used:
         values = wrapped(list(map(str, table_of(each))))
-        tables += f"static const uint16_t {each}_table[129] = {{\n{values}\n}};\n\n"
+        tables += f"static const uint16_t {each}_table[{TABLE}] = {{\n{values}\n}};\n\n"
     facts = facts_of(model, __version__)
     source = c.SOURCE.substitute(
         name=name,
@@ -143,7 +143,7 @@ def _put_together(
         name=name,
         header=header,
         source=source,
-        table_bytes=sum(layer.table_bytes for layer in layers) + 258 * len(used),
+        table_bytes=sum(layer.table_bytes for layer in layers) + 2 * TABLE * len(used),
         state_bytes=sum(sizes[kind] * size for kind, _, size, _ in members),
         # Arrays of 16 bits but for those of an LTC, which are counted as two.
         scratch_bytes=2 * (max(layer.scratch_floats for layer in layers) + sum(buffers.values())),
@@ -154,5 +154,6 @@ def _put_together(
 def _helpers_of(code: str) -> str:
     """Return the shared types and functions that code uses, with those that they use."""
     *texts, softmax = c.SHARED.rstrip().split("\n\n")
+    texts += [c.DENSE.substitute(bits=bits) for bits in (8, 16)]
     texts += [c.EACH.substitute(name=n, expression=e) for n, e in c.ACTIVATIONS.items()]
     return used_by(code, [*texts, softmax])

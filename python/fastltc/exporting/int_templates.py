@@ -70,70 +70,42 @@ static span span_of(uint32_t dt)
     return s;
 }
 
-/* A function at x >= 0 in Q12, below 8, by straight lines between the values of a table: Q15. */
+/* A function at x >= 0 in Q16, below 12, by straight lines between the values of a table: Q15. */
 static int32_t look_up(const uint16_t *table, int32_t x)
 {
-    const int32_t place = x > 32767 ? 32767 : x;
-    const int32_t low = table[place >> 8];
-    return low + ((((int32_t)table[(place >> 8) + 1] - low) * (place & 255) + 128) >> 8);
+    const int32_t place = x > END ? END : x;
+    const int32_t low = table[place >> 12];
+    return low + ((((int32_t)table[(place >> 12) + 1] - low) * (place & 4095) + 2048) >> 12);
 }
 
-/* Of x in Q12: Q15, 0 to 32768. */
+/* Of x in Q16: Q15, 0 to 32768. */
 static int32_t sigmoid(int32_t x)
 {
     return x < 0 ? 32768 - look_up(sigmoid_table, -x) : look_up(sigmoid_table, x);
 }
 
-/* Of x in Q12, clamped to 32767: Q15, -32767 to 32767. */
+/* Of x in Q16, clamped to END: Q15, -32767 to 32767. */
 static int32_t hyptan(int32_t x)
 {
     return clamped(2 * sigmoid(2 * x) - 32768, 32767);
 }
 
-/* The normal distribution function of x in Q12: Q15. */
+/* The normal distribution function of x in Q16: Q15. */
 static int32_t normal(int32_t x)
 {
     return x < 0 ? 32768 - look_up(normal_table, -x) : look_up(normal_table, x);
 }
 
-/* exp(-x) of x >= 0 in Q12: Q15. */
+/* exp(-x) of x >= 0 in Q16: Q15. */
 static int32_t decay(int32_t x)
 {
     return look_up(decay_table, x);
 }
 
-/* A rate in Q16 times a time step: Q12. */
+/* A rate in Q16 times a time step: Q16. */
 static int32_t over_time(int32_t rate, span dt)
 {
-    return clamped(shifted((int64_t)rate * (int32_t)dt.mantissa, 4 + DT_BITS - dt.exponent), 32767);
-}
-
-static void dense8(const int8_t *w, const row *r, const int16_t *x, int16_t *y,
-                   size_t inputs, size_t outputs)
-{
-    size_t i, j;
-    for (j = 0; j < outputs; ++j) {
-        int32_t sum = r[j].bias;
-        for (i = 0; i < inputs; ++i) {
-            sum += w[i] * x[i];
-        }
-        w += inputs;
-        y[j] = (int16_t)value(sum, &r[j], 32767);
-    }
-}
-
-static void dense16(const int16_t *w, const row *r, const int16_t *x, int16_t *y,
-                   size_t inputs, size_t outputs)
-{
-    size_t i, j;
-    for (j = 0; j < outputs; ++j) {
-        int32_t sum = r[j].bias;
-        for (i = 0; i < inputs; ++i) {
-            sum += w[i] * x[i];
-        }
-        w += inputs;
-        y[j] = (int16_t)value(sum, &r[j], 32767);
-    }
+    return clamped(shifted((int64_t)rate * (int32_t)dt.mantissa, DT_BITS - dt.exponent), END);
 }
 
 typedef struct {
@@ -194,12 +166,12 @@ static int32_t moved(int32_t v, int32_t current, int32_t conductance, const neur
 /* c, with so many bits, and h of a memory cell, of gates in Q12. */
 static int16_t remember(const int16_t *gates, size_t neurons, int32_t *c, int c_bits, int h_bits)
 {
-    const int64_t kept = (int64_t)*c * sigmoid(gates[2 * neurons]) >> 15;
-    const int32_t written = hyptan(gates[0]) * sigmoid(gates[neurons]);
-    const int32_t open = sigmoid(gates[3 * neurons]);
+    const int64_t kept = (int64_t)*c * sigmoid(16 * gates[2 * neurons]) >> 15;
+    const int32_t written = hyptan(16 * gates[0]) * sigmoid(16 * gates[neurons]);
+    const int32_t open = sigmoid(16 * gates[3 * neurons]);
     *c = clamped(kept + shifted(written, 30 - c_bits), 2147483647);
     return (int16_t)clamped(
-        (int64_t)hyptan(clamped(shifted(*c, c_bits - 12), 32767)) * open >> (30 - h_bits), 32767);
+        (int64_t)hyptan(clamped(shifted(*c, c_bits - 16), END)) * open >> (30 - h_bits), 32767);
 }
 
 /* y may be x; bits: those of x. */
@@ -211,7 +183,7 @@ static void softmax_of(const int16_t *x, int16_t *y, size_t size, int bits)
         largest = x[i] > largest ? x[i] : largest;
     }
     for (i = 0; i < size; ++i) {
-        const int32_t below = clamped(shifted(largest - x[i], bits - 12), 32767);
+        const int32_t below = clamped(shifted(largest - x[i], bits - 16), END);
         y[i] = (int16_t)clamped(decay(below), 32767);
         sum += y[i];
     }
@@ -220,6 +192,21 @@ static void softmax_of(const int16_t *x, int16_t *y, size_t size, int bits)
     }
 }
 """
+
+DENSE = Template("""\
+static void dense$bits(const int${bits}_t *w, const row *r, const int16_t *x, int16_t *y,
+                   size_t inputs, size_t outputs)
+{
+    size_t i, j;
+    for (j = 0; j < outputs; ++j) {
+        int32_t sum = r[j].bias;
+        for (i = 0; i < inputs; ++i) {
+            sum += w[i] * x[i];
+        }
+        w += inputs;
+        y[j] = (int16_t)value(sum, &r[j], 32767);
+    }
+}""")
 
 EACH = Template("""\
 /* y may be x; bits: those of x. */
@@ -236,15 +223,15 @@ static void ${name}_of(const int16_t *x, int16_t *y, size_t size, int bits)
 # than x but at most Q14, the others what x has.
 ACTIVATIONS = {
     "relu": "(x[i] > 0 ? x[i] : 0)",
-    "tanh": "hyptan(clamped(shifted(x[i], bits - 12), 32767))",
-    "sigmoid": "clamped(sigmoid(clamped(shifted(x[i], bits - 12), 32767)), 32767)",
-    "silu": "(x[i] * sigmoid(clamped(shifted(x[i], bits - 12), 32767)) / 32768)",
-    "gelu": "(x[i] * normal(clamped(shifted(x[i], bits - 12), 32767)) / 32768)",
+    "tanh": "hyptan(clamped(shifted(x[i], bits - 16), END))",
+    "sigmoid": "clamped(sigmoid(clamped(shifted(x[i], bits - 16), END)), 32767)",
+    "silu": "(x[i] * sigmoid(clamped(shifted(x[i], bits - 16), END)) / 32768)",
+    "gelu": "(x[i] * normal(clamped(shifted(x[i], bits - 16), END)) / 32768)",
     # 0.666 is 21823 / 32768, and 1.7159 in Q14 is 28113.
-    "lecun_tanh": "(hyptan(clamped(shifted((int64_t)x[i] * 21823, bits + 3), 32767)) * 28113"
+    "lecun_tanh": "(hyptan(clamped(shifted((int64_t)x[i] * 21823, bits - 1), END)) * 28113"
     " / 32768)",
     "softplus": "clamped(((x[i] > 0 ? x[i] : 0) + shifted(look_up(softplus_table, "
-    "clamped(shifted(x[i] < 0 ? -(int32_t)x[i] : x[i], bits - 12), 32767)), 15 - bits))"
+    "clamped(shifted(x[i] < 0 ? -(int32_t)x[i] : x[i], bits - 16), END)), 15 - bits))"
     " >> (bits < 15 ? 1 : bits - 14), 32767)",
 }
 
@@ -349,6 +336,7 @@ SOURCE = Template("""\
 #include <string.h>
 
 #define DT_BITS ($dt_bits)
+#define END 786431 /* just below 12 in Q16, where tables end */
 typedef $index index_type;
 
 $tables$helpers
@@ -384,7 +372,7 @@ SYNAPSE_LOOP = Template("""\
 for (; s < ${name}_${of}_ends[j]; ++s) {
     const synapse$bits *q = &${name}_$of[s];
     const int32_t open = sigmoid(
-        (q->slope * ($source) + q->offset * $step) >> n->${of}_shift);
+        ((q->slope * ($source) + q->offset * $step) * $finer) >> n->${of}_shift);
     sum_current += q->current * open;
     sum_conductance += q->conductance * open;
 }
@@ -448,10 +436,10 @@ $neuron    }
 GATED = Template("""\
 const row *r = &${prefix}_rows[4 * j];
 int32_t f1 = r[0].bias, f2 = r[1].bias, a = r[2].bias, b = r[3].bias, open;
-${loop}f1 = hyptan(value(f1, &r[0], 32767));
-f2 = hyptan(value(f2, &r[1], 32767));
+${loop}f1 = hyptan(value(f1, &r[0], END));
+f2 = hyptan(value(f2, &r[1], END));
 open = sigmoid(clamped((int64_t)over_time(value(a, &r[2], 2147483647), dt)
-    + value(b, &r[3], 1 << 28), 32767));
+    + value(b, &r[3], 1 << 30), END));
 h[j] = (int16_t)clamped($blend, 32767);
 """)
 

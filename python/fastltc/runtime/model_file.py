@@ -12,7 +12,6 @@ is read, so that no forged size makes anything allocate more than the file is lo
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -256,6 +255,9 @@ def _parse(text: str, name: str) -> Any:
 
 
 def _digest(description: str, tensors: Mapping[str, np.ndarray]) -> str:
+    # With OpenSSL behind it, some milliseconds to import.
+    import hashlib
+
     digest = hashlib.sha256(description.encode())
     for name in sorted(tensors):
         digest.update(np.ascontiguousarray(tensors[name], dtype="<f4").data)
