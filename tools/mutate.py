@@ -74,7 +74,9 @@ def main() -> None:
     parser.add_argument("--sample", type=int, help="how many, drawn by chance; all by default")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="", help="a regular expression that lines must have")
-    parser.add_argument("--timeout", type=int, default=600, help="seconds; a slower mutant is killed")
+    parser.add_argument(
+        "--timeout", type=int, default=600, help="seconds; a slower mutant is killed"
+    )
     options = parser.parse_args()
     drawn = [(file, *mutant) for file in options.files for mutant in mutants(file, options.only)]
     count = len(drawn)
@@ -110,7 +112,9 @@ def main() -> None:
             target.write_text("\n".join(lines) + "\n", encoding="utf-8")
             if passes():
                 survived += 1
-                print(f"survived: {file}:{number + 1}\n  {old.strip()}\n  {new.strip()}", flush=True)
+                print(
+                    f"survived: {file}:{number + 1}\n  {old.strip()}\n  {new.strip()}", flush=True
+                )
             lines[number] = old
             target.write_text("\n".join(lines) + "\n", encoding="utf-8")
     killed = len(drawn) - survived
