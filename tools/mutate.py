@@ -1,6 +1,6 @@
-"""Change one operator or number of a source at a time, and see whether the tests notice.
+r"""Change one operator or number of a source at a time, and see whether the tests notice.
 
-    python tools/mutate.py csrc/core/synapse_check.cpp csrc/torch/checks.h --command "..." \\
+    python tools/mutate.py csrc/core/synapse_check.cpp csrc/torch/checks.h --command "..." \
         [--sample 40] [--seed 0] [--only 'check|expected']
 
 The command runs in a copy of the tracked files, as they are, once unchanged (it must pass) and once
@@ -68,6 +68,7 @@ def mutants(path: Path, only: str) -> Iterator[tuple[int, str, str]]:
 
 
 def main() -> None:
+    """Run the command for each mutant."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("files", nargs="+", type=Path)
     parser.add_argument("--command", required=True)
