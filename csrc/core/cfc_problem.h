@@ -13,7 +13,8 @@ enum class Activation : int { lecun_tanh = 0, silu = 1, relu = 2, tanh = 3, gelu
 
 template <typename T>
 struct CfcInputs : SequenceInputs<T> {
-  // size.N is the sum over the cells; the outputs are the last size.M of these neurons.
+  // size.N is the sum over the cells; the outputs are the last size.M of these neurons. Sizes of
+  // cells and backbone, and the masks, are those of one network; factors of dropout are each one's.
   int64_t cells = 0;
   const int64_t* cell_sizes = nullptr;  // [cells]
   int64_t backbone_layers = 0;          // more than 0 only with one cell

@@ -113,23 +113,36 @@ struct LtcCounts {
 template <typename T>
 struct LtcInputs : SequenceInputs<T> {
   LtcParameters<T> parameters;
-  SynapseList synapses;          // [N, N]
+  SynapseList synapses;          // [N, N], of all networks, as the next
   SynapseList sensory_synapses;  // [I, N]
-  // More than 1: as many layers of one shape beside each other, which share batch and time and have
-  // no synapses between them. N, I and M count all of them, one layer after another; the
-  // parameters are stacked, so that a matrix is [nets, N / nets, N / nets] or
-  // [nets, I / nets, N / nets], and the synapse lists have all layers' neurons. Without memory.
-  int64_t nets = 1;
+  // On a CPU: how many of the states between unfolds are kept for the backward pass, 1 or U; see
+  // ltc_kept_unfolds.
+  int64_t kept_unfolds = 1;
 };
 
-// `states` holds the state before every unfold and the last one, [T * U + 1, N] for every group of
-// as many samples as a register has lanes, so that a group's history is one contiguous stream.
+// Whether the sigmoids of a step's recurrent synapses fit into the second cache of a processor: 1
+// MiB for four registers of 16 samples each. The synapses are those of all networks.
+inline bool ltc_puts_sigmoids_by(const LayerSizes& size, int64_t synapses, int64_t nets = 1) {
+  return synapses * size.U <= 4096 * nets;
+}
+
+// Unfolds whose states a CPU keeps of a step: the last, from which the backward pass repeats the
+// others, or all. To repeat costs nothing where the sigmoids are put by; else they are evaluated
+// twice, which takes 1.3 times as long and is done where the states of all unfolds would be more
+// than 2^28 values (1 GiB of floats).
+inline int64_t ltc_kept_unfolds(const LayerSizes& size, int64_t synapses, int64_t nets) {
+  const double of_all = static_cast<double>(size.B) * static_cast<double>(size.T) *
+                        static_cast<double>(size.N) * static_cast<double>(size.U);
+  return ltc_puts_sigmoids_by(size, synapses, nets) || of_all > 0x1p28 ? 1 : size.U;
+}
+
+// `states` holds the first state and those that each step adds, [1 + T * kept, N] for every group
+// of as many samples as a register has lanes, so that a group's history is one contiguous stream.
 // Groups follow each other; the last may be narrower. Behind the last step of a group's longest
-// sample stand zeros. In all (T * U + 1) * N * B values. With mixed
-// memory a step adds U + 1 states, of which the first goes into the memory cell, and behind a
-// group's states stand the [T, 5N] values that the memory cell keeps: in all
-// (T * (U + 6) + 1) * N * B. CUDA devices have layouts of their own (cuda/ltc.h) of the same size,
-// but for the problems of ltc_keeps_rates, whose rates [T * U, N, B] are added.
+// sample stand zeros. A step adds the states after `kept_unfolds` of its unfolds; with mixed
+// memory first what the memory cell makes of the state before, and behind a group's states stand
+// the [T, 5N] values that the memory cell keeps. CUDA devices have layouts of their own (cuda/ltc.h):
+// the states of all unfolds, and for the problems of ltc_keeps_rates as many rates.
 template <typename T>
 using LtcOutputs = SequenceOutputs<T>;
 

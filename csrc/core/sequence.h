@@ -58,9 +58,22 @@ struct SequenceInputs {
   bool timespans_per_neuron = false;
   const int64_t* lengths = nullptr;  // valid steps of each sample; null: T
   int64_t lengths_stride = 0;
-  // [B, T]: before which steps a sample's state, with its memory, is set to that of h0; null: none.
+  // [B, T]: before which steps a sample's state, with its memory, is set to that of h0, or to zeros;
+  // null: none.
   SequenceView<const bool> resets;
+  bool reset_to_zero = false;
   MemoryParameters<T> memory;
+  // More than 1: as many networks of one shape beside each other, with nothing between them, which
+  // share batch and time. N, I and M count all of them, one network after another; the parameters
+  // are stacked, so that a matrix is [nets, N / nets, I / nets]. Without memory.
+  int64_t nets = 1;
+  // Of a part of them, which has the sizes of one: the first, and how many networks' states a row
+  // of hn and of the gradient of h0 has.
+  int64_t net = 0;
+  int64_t beside = 1;
+
+  // What resets set a state to, as h0.
+  SequenceView<const T> reset_state() const { return reset_to_zero ? SequenceView<const T>() : h0; }
 };
 
 template <typename T>

@@ -29,7 +29,7 @@ int64_t sigmoid_limit(int64_t repeats) {
   list.parameters = parameters;
   typename S::vec num[kMaxWidth] = {}, den[kMaxWidth] = {};
   for (int64_t repeat = 0; repeat < repeats; ++repeat) {
-    add_synapses<float, kMaxWidth>(list, 0, synapse_count, {v, neurons * S::lanes}, num, den);
+    add_synapses<false>(list, 0, synapse_count, Rows<const float>{v, neurons * S::lanes}, num, den);
     // Keeps the compiler from seeing through the repetition; costs no instruction.
     asm volatile("" : : "r"(v) : "memory");
   }

@@ -67,7 +67,7 @@ struct Pass {
   void take(Scratch& scratch, T* states) {
     const LayerSizes& size = in.size;
     const SequenceRows<T> rows = SequenceRows<T>::of(in);
-    resets = {rows, in.h0, size.N, stream};
+    resets = {rows, in.reset_state(), size.N, stream};
     layer.size = size;
     layer.rows = rows;
     layer.mode = in.mode;
@@ -269,7 +269,7 @@ struct Pass {
     for (int64_t t = 0; t < in.size.T; ++t) {
       call.t = t;
       call.held = state(t);
-      if (t > 0 && resets.present()) {
+      if (resets.rows.may_begin_anew(t)) {
         resets.begin_step(t, by_sample(call.held), by_sample(begun));
         call.held = begun;
       }

@@ -282,14 +282,14 @@ struct BlockForward {
     swap_buffers(h, next);
   }
 
-  // The initial state, with which a sample begins: in shared memory only.
-  __device__ void begin(const BlockSample<T>& sample) const {
+  // The initial state, with which a sample begins, or zeros: in shared memory only.
+  __device__ void begin(const BlockSample<T>& sample, bool with_zeros) const {
     const CfcLayer<T>& layer = call.layer;
     const int64_t N = layer.size.N;
     for (int64_t j = place.first; j < N; j += place.step) {
-      h[j].value[place.part] = sample.is_there ? layer.initial(sample.b, j) : T(0);
+      h[j].value[place.part] = with_zeros ? T(0) : layer.initial(sample.b, j);
       if (!layer.remembers) continue;
-      c[j].value[place.part] = sample.is_there ? layer.initial(sample.b, N + j) : T(0);
+      c[j].value[place.part] = with_zeros ? T(0) : layer.initial(sample.b, N + j);
     }
   }
 
@@ -301,14 +301,16 @@ struct BlockForward {
     const BlockSample<T> sample(layer, tile, place.part);
     const int64_t steps = longest(layer, tile), b = sample.b;
     const bool remembers = layer.remembers;
-    begin(sample);
+    begin(sample, !sample.is_there);
     for (int64_t j = place.first; j < N; j += place.step) {
       if (sample.is_there && out.states != nullptr) out.states[b * N + j] = h[j].value[place.part];
     }
     __syncthreads();
     for (int64_t t = 0; t < steps; ++t) {
       if (layer.rows.resets.data != nullptr) {
-        if (sample.is_there && layer.rows.begins_anew(b, t)) begin(sample);
+        if (sample.is_there && layer.rows.begins_anew(b, t)) {
+          begin(sample, layer.rows.reset_to_zero);
+        }
         __syncthreads();
       }
       step<gates>(shared_weights, sample, t);
@@ -374,9 +376,10 @@ struct BlockBackward {
       } else if constexpr (role == StageRole::memory) {
         if (active) {
           const T* const keep = stage.kept + r * stage.kept_pitch + u * kKeptRows;
-          const T c_before = t == 0 || layer.rows.begins_anew(b, t)
-                                 ? layer.initial(b, N + u)
-                                 : keep[4 - layer.rows.B * stage.kept_pitch];
+          const bool anew = layer.rows.begins_anew(b, t);
+          const T c_before = anew && layer.rows.reset_to_zero ? T(0)
+                             : t == 0 || anew ? layer.initial(b, N + u)
+                                              : keep[4 - layer.rows.B * stage.kept_pitch];
           T memory = gc[u].value[part];
           const Gates<T> sums = memory_backward(keep, c_before, before[u].value[part], memory);
           gc[u].value[part] = memory;
@@ -497,12 +500,12 @@ struct BlockBackward {
       }
     }
     __syncthreads();
-    // From the gradient of the state with which a step begins to that of the initial one, and to
-    // that of the state before, which has none.
-    const auto begin_step_gradient = [&] {
+    // From the gradient of the state with which a step begins to that of the initial one, if it was
+    // that, and to that of the state before, which has none.
+    const auto begin_step_gradient = [&](bool was_initial) {
       const bool adds = layer.rows.resets.data != nullptr;
       const auto move = [&](T& value, int64_t channel) {
-        if (grad.grad_h0 != nullptr) {
+        if (grad.grad_h0 != nullptr && was_initial) {
           T& to = grad.grad_h0[b * width + channel];
           to = adds ? to + value : value;
         }
@@ -517,10 +520,12 @@ struct BlockBackward {
     for (int64_t t = layer.size.T - 1; t >= 0; --t) {
       step<gates>(shared_weights, sample, t);
       if (layer.rows.resets.data == nullptr) continue;
-      if (sample.is_there && layer.rows.begins_anew(b, t)) begin_step_gradient();
+      if (sample.is_there && layer.rows.begins_anew(b, t)) {
+        begin_step_gradient(!layer.rows.reset_to_zero);
+      }
       __syncthreads();
     }
-    if (sample.is_there) begin_step_gradient();
+    if (sample.is_there) begin_step_gradient(true);
   }
 };
 

@@ -105,7 +105,7 @@ struct ForwardPass : LtcPass<T> {
     for (int64_t t = 0; t < size.T; ++t) {
       int64_t index = t * of_step;
       const T* from = state(index);
-      if (t > 0 && this->resets.present()) {
+      if (rows.may_begin_anew(t)) {
         this->resets.begin_step(t, this->by_neuron(from), this->by_neuron(begun));
         from = begun;
       }

@@ -45,7 +45,7 @@ struct LtcPass {
     const LayerSizes& size = in.size;
     const LtcParameters<T>& p = in.parameters;
     rows = SequenceRows<T>::of(in);
-    resets = {rows, in.h0, size.N, stream};
+    resets = {rows, in.reset_state(), size.N, stream};
     net.size = size;
     net.recurrent.given = {p.sigma, p.mu, p.w, p.erev};
     net.nets = static_cast<int>(in.nets);

@@ -120,11 +120,11 @@ __device__ void persistent_backward_sample(const PersistentBackward<T>& call,
   const auto output_gradient = [&](int64_t b, int64_t t, int own) {
     return call.output_gradient(b, t, int64_t{layer.index()} * outputs + own);
   };
-  // From the gradient of the state with which a step begins to that of the initial one, and to that
-  // of the state before, which has none.
-  const auto begin_step_gradient = [&] {
+  // From the gradient of the state with which a step begins to that of the initial one, if it was
+  // that, and to that of the state before, which has none.
+  const auto begin_step_gradient = [&](bool was_initial) {
     if (opaque(thread) >= neurons) return;
-    if (call.grad.grad_h0 != nullptr) {
+    if (call.grad.grad_h0 != nullptr && was_initial) {
       const int64_t width = mixed ? 2 * list.neurons : list.neurons;
       T* const to =
           call.grad.grad_h0 + int64_t{opaque(sample)} * width + layer.first_neuron() + thread;
@@ -186,7 +186,7 @@ __device__ void persistent_backward_sample(const PersistentBackward<T>& call,
     }
     if (resets && call.rows.begins_anew(b, t + 1)) {
       barrier<one_warp>();
-      begin_step_gradient();
+      begin_step_gradient(!call.rows.reset_to_zero);
     }
     if (has_outputs && call.grad.return_sequences) {
       // The last unfold's gradients are written by the threads that collect them.
@@ -311,9 +311,10 @@ __device__ void persistent_backward_sample(const PersistentBackward<T>& call,
       barrier<one_warp>();
       if (opaque(thread) < neurons) {
         const T* const kept = gates_at(t) + thread;
-        const T before = t > 0 && !(resets && call.rows.begins_anew(b, t))
-                             ? (gates_at(t - 1) + thread)[4 * neurons]
-                             : call.memory.initial(b, thread);
+        const bool anew = resets && call.rows.begins_anew(b, t);
+        const T before = anew && call.rows.reset_to_zero ? T(0)
+                         : t > 0 && !anew ? (gates_at(t - 1) + thread)[4 * neurons]
+                                          : call.memory.initial(b, thread);
         T carried = grad_c();
         const Gates<T> grad =
             memory_backward<T>({kept[0], kept[neurons], kept[2 * neurons], kept[3 * neurons]},
@@ -329,7 +330,9 @@ __device__ void persistent_backward_sample(const PersistentBackward<T>& call,
     }
   }
   barrier<one_warp>();
-  if (resets && call.rows.resets.data != nullptr) return begin_step_gradient();
+  if (resets && call.rows.resets.data != nullptr) {
+    return begin_step_gradient(!call.rows.begins_anew(sample, 0));
+  }
   // In full: by the same function large blocks would spill.
   if (call.grad.grad_h0 != nullptr && opaque(thread) < neurons) {
     const int64_t width = mixed ? 2 * list.neurons : list.neurons;

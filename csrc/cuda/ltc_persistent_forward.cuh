@@ -61,10 +61,13 @@ __device__ void persistent_forward_sample(const PersistentForward<T>& call,
     if (takes_resets<one_warp, kind> && call.rows.begins_anew(b, t)) {
       FASTLTC_UNROLL
       for (int n = 0; n < 2; ++n) {
-        if (read[n] >= 0) v[n] = state_or_zero(call.h0, b, base + read[n]);
+        if (read[n] < 0) continue;
+        v[n] = call.rows.reset_to_zero ? T(0) : state_or_zero(call.h0, b, base + read[n]);
         if (own[n] >= 0) from[own[n]] = v[n];
       }
-      if (mixed && led >= 0 && led < neurons) c = call.memory.initial(b, led);
+      if (mixed && led >= 0 && led < neurons) {
+        c = call.rows.reset_to_zero ? T(0) : call.memory.initial(b, led);
+      }
       barrier<one_warp>();
     }
     const StepSums<T> now = step[0];

@@ -246,7 +246,9 @@ __global__ void memory_step_gradient_kernel(const MemoryStep<T> step, int64_t t,
   Gates<T> dz{};
   if (t < step.rows.length(b)) {
     const T* const keep = stage.kept + r * stage.kept_pitch + j * kKeptRows;
-    const T c_before = t == 0 || step.rows.begins_anew(b, t)
+    const bool anew = step.rows.begins_anew(b, t);
+    const T c_before = anew && step.rows.reset_to_zero ? T(0)
+                       : t == 0 || anew
                            ? state_or_zero(step.c0, b, j)
                            : keep[4 - step.rows.B * static_cast<int64_t>(stage.kept_pitch)];
     dz =

@@ -27,10 +27,13 @@ struct MemorySteps {
     copy_state(state, memory(), call.rows.B, call.stage.units, stream);
   }
   SequenceView<T> memory() const { return {call.c, call.stage.units, 0, 1}; }
-  Resets<T> resets() const { return {call.rows, call.c0, call.stage.units, stream}; }
+  Resets<T> resets() const {
+    return {call.rows, call.rows.reset_to_zero ? SequenceView<const T>() : call.c0,
+            call.stage.units, stream};
+  }
   // From h to v. Where there are resets, of the memory too.
   void step(int64_t t, const T* h, T* v) const {
-    if (t > 0 && resets().present()) {
+    if (call.rows.may_begin_anew(t)) {
       const SequenceView<T> c = memory();
       resets().begin_step(t, {c.data, c.stride_b, c.stride_t, c.stride_c}, c);
     }

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <initializer_list>
 #include <limits>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -53,12 +54,20 @@ struct CfcArguments : SequenceArguments {
              list_text(layer_sizes);
     });
     size.I = x.size(2);
-    for (const int64_t neurons : layer_sizes) size.N += neurons;
-    check.that(output_size >= 1 && output_size <= size.N, "output_size", [&] {
-      return "expected 1 to " + std::to_string(size.N) + " neurons, got " +
+    int64_t neurons = 0;
+    for (const int64_t of_cell : layer_sizes) neurons += of_cell;
+    check.that(output_size >= 1 && output_size <= neurons, "output_size", [&] {
+      return "expected 1 to " + std::to_string(neurons) + " neurons, got " +
              std::to_string(output_size);
     });
-    size.M = output_size;
+    // The first parameter is a weight in any case.
+    if (!parameters.empty()) check_networks(check, "parameters", parameters[0], 2);
+    check.that(!stacked || check.can_read_values(), "parameters",
+               [] { return "expected those of one layer on CUDA devices, got stacked ones"; });
+    check.that(neurons <= std::numeric_limits<int64_t>::max() / (64 * nets), "parameters",
+               [&] { return "expected fewer layers, got " + std::to_string(nets); });
+    size.N = nets * neurons;
+    size.M = nets * output_size;
     check.that(backbone_layers >= 0 && (backbone_layers == 0 || (cells() == 1 && is_none(masks))),
                "backbone_layers", [&] {
                  return "expected 0, or more with one cell and no masks, got " +
@@ -84,15 +93,17 @@ struct CfcArguments : SequenceArguments {
     check_parameters(check);
     if (!dropout.has_value()) return;
     check.value("dropout", dropout, "[backbone_layers - 1, B, T, units]",
-                {backbone_layers - 1, size.B, size.T, units});
+                {backbone_layers - 1, size.B, size.T, nets * units});
   }
 
   void check_parameters(const ArgumentCheck& check) {
     size_t k = 0;
     const auto next = [&](const auto& name, std::initializer_list<int64_t> shape) {
+      int64_t sizes[3] = {nets};
+      std::ranges::copy(shape, sizes + 1);
       check.value(
           [&] { return "parameters[" + std::to_string(k) + "] (" + std::string(name()) + ")"; },
-          parameters[k], "", shape);
+          parameters[k], "", std::span(sizes + !stacked, shape.size() + stacked));
       contiguous.push_back(as_contiguous(parameters[k]));
       ++k;
     };
@@ -102,8 +113,11 @@ struct CfcArguments : SequenceArguments {
       next([&] { return name() + "bias"; }, {rows});
     };
     contiguous.reserve(parameters.size());
-    int64_t from = size.I + size.N;
-    if (backbone_layers > 0) units = parameters[0].dim() > 0 ? parameters[0].size(0) : 0;
+    int64_t from = (size.I + size.N) / nets;
+    if (backbone_layers > 0) {
+      const Tensor& weight = parameters[0];
+      units = weight.dim() > 1 ? weight.size(weight.dim() - 2) : 0;
+    }
     check.that(units <= kMostUnits, "parameters", [&] {
       return "expected at most " + std::to_string(kMostUnits) + " backbone units, got " +
              std::to_string(units);
@@ -112,7 +126,7 @@ struct CfcArguments : SequenceArguments {
       linear([&] { return "backbone " + std::to_string(layer) + " "; }, units, from);
       from = units;
     }
-    if (backbone_layers == 0) from = size.I;
+    if (backbone_layers == 0) from = size.I / nets;
     for (size_t cell = 0; cell < layer_sizes.size(); ++cell) {
       const int64_t neurons = layer_sizes[cell];
       const int64_t columns = backbone_layers > 0 ? units : from + neurons;
@@ -139,7 +153,7 @@ struct CfcArguments : SequenceArguments {
   int64_t kept_of_step() const {
     const int64_t gates = pure() ? 1 : timespans.has_value() ? 4 : 3;
     const int64_t of_neuron = 1 + gates + (has_memory() ? kMemoryRows : 0);
-    return of_neuron * size.N + backbone_layers * units;
+    return of_neuron * size.N + backbone_layers * nets * units;
   }
 
   template <typename T, typename Run>

@@ -7,7 +7,9 @@ namespace {
 
 struct Cpu {
   static constexpr bool wants_zeros = true;
-  static bool keeps_rates(const LayerSizes&, const LtcCounts&, bool) { return false; }
+  static int64_t kept_unfolds(const LtcArguments& layer) {
+    return ltc_kept_unfolds(layer.size, layer.counts().synapses, layer.nets);
+  }
 
   template <typename T>
   static void forward(const LtcArguments&, const LtcInputs<T>& in, const LtcOutputs<T>& out) {

@@ -14,8 +14,11 @@ namespace {
 struct Cuda {
   // They clear what is no synapse.
   static constexpr bool wants_zeros = false;
-  static bool keeps_rates(const LayerSizes& size, const LtcCounts& counts, bool is_float64) {
-    return cuda::ltc_keeps_rates(size, counts, is_float64);
+  static int64_t kept_unfolds(const LtcArguments& layer) {
+    const bool rates = !layer.has_memory() && layer.nets == 1 &&
+                       cuda::ltc_keeps_rates(layer.size, layer.counts(),
+                                             layer.x.scalar_type() == ScalarType::Double);
+    return rates ? 2 * layer.size.U : layer.size.U;
   }
 
   // Calls launch(allocate, stream) on the device of a tensor.

@@ -27,8 +27,6 @@ struct LtcArguments : SequenceArguments {
   bool softplus;
 
   std::array<size_t, std::size(kLtcParameters<const void*>)> rows{};  // for each of `parameters`
-  bool stacked = false;
-  int64_t nets = 1;
   std::optional<Tensor> list{}, sensory_list{};
   std::vector<int32_t> list_read{}, sensory_list_read{};  // as `length_of`
 
@@ -56,17 +54,9 @@ struct LtcArguments : SequenceArguments {
     });
     // Stacked parameters are those of several layers beside each other.
     const Tensor& cm = parameters[kCm];
-    stacked = cm.dim() == 2;
-    nets = stacked ? cm.size(0) : 1;
+    check_networks(check, "cm", cm, 1);
     const int64_t neurons = cm.dim() > 0 ? cm.size(cm.dim() - 1) : 0;
     const int64_t most = std::numeric_limits<int32_t>::max() / 64;
-    check.that(nets >= 1 && nets <= most, "cm", [&] {
-      return "expected 1 to " + std::to_string(most) + " layers, got " + std::to_string(nets);
-    });
-    check.that(x.size(2) % nets == 0, "x", [&] {
-      return "expected a multiple of " + std::to_string(nets) +
-             " features, as many as there are layers, got " + std::to_string(x.size(2));
-    });
     const int64_t inputs = x.size(2) / nets;
     check.that(output_size >= 1 && output_size <= neurons, "output_size", [&] {
       return "expected 1 to the number of neurons, " + std::to_string(neurons) + ", got " +
@@ -106,8 +96,6 @@ struct LtcArguments : SequenceArguments {
       check.value(kTable[rows[k]].name, parameters[k], letters[shape][stacked], expected);
       contiguous.push_back(as_contiguous(parameters[k]));
     }
-    check.that(!stacked || !has_memory(), "memory",
-               [] { return "expected None for several layers, got tensors"; });
     list = check_synapses(check, "synapses", synapses, size.N, list_read);
     sensory_list =
         check_synapses(check, "sensory_synapses", sensory_synapses, size.I, sensory_list_read);
@@ -155,7 +143,7 @@ struct LtcArguments : SequenceArguments {
     in.parameters.softplus = softplus;
     in.synapses = synapse_list(*list, list_read);
     in.sensory_synapses = synapse_list(*sensory_list, sensory_list_read);
-    in.nets = nets;
+    in.kept_unfolds = ltc_kept_unfolds(size, counts().synapses, nets);
     run(in);
   }
 
@@ -175,13 +163,10 @@ struct LtcArguments : SequenceArguments {
     return {list->numel() - size.N - 1, sensory_list->numel() - size.N - 1};
   }
 
-  // See core/ltc_problem.h. Where the device keeps the rates of all unfolds behind their states, the
-  // fake kernel has to say the same.
+  // See core/ltc_problem.h; the fake kernel has to say the same.
   template <typename Device>
   int64_t kept_of_step() const {
-    const bool rates = !has_memory() && nets == 1 &&
-                       Device::keeps_rates(size, counts(), x.scalar_type() == ScalarType::Double);
-    return size.N * (has_memory() ? size.U + 1 + kMemoryRows : rates ? 2 * size.U : size.U);
+    return size.N * (Device::kept_unfolds(*this) + (has_memory() ? 1 + kMemoryRows : 0));
   }
 };
 

@@ -17,7 +17,7 @@
 //   static constexpr bool wants_zeros, whether its kernels expect those zeros to be there
 //   static void forward(const Layer&, const Inputs&, const SequenceOutputs<T>&)
 //   static void backward(const Layer&, const Inputs&, const Gradients<T>&)
-//   static bool keeps_rates(const LayerSizes&, const LtcCounts&, bool is_float64), see LtcArguments
+//   static int64_t kept_unfolds(const LtcArguments&), states of unfolds and rates kept of a step
 // `Own` are the types of the layer's own arguments. Arrays of pointers are the host's, what they
 // point to is the device's.
 #pragma once
@@ -54,7 +54,10 @@ struct SequenceArguments {
   const Tensors& parameters;
   const Tensors& memory;  // the memory cell's [4N, I], [4N] and [4N, N], or none
 
+  bool reset_to_zero = false;
   LayerSizes size{};
+  bool stacked = false;  // whether the parameters are those of several networks
+  int64_t nets = 1;
   Tensors contiguous{};  // the parameters
   Tensors contiguous_memory{};
   // Where they can be read: what was checked is what is used, whoever writes to the tensor meanwhile.
@@ -71,6 +74,23 @@ struct SequenceArguments {
     check.that(x.dim() == 3, "x", [&] { return "expected shape [B, T, I], got " + shape_text(x); });
     size.B = x.size(0);
     size.T = x.size(1);
+  }
+
+  // Sets them, by the first parameter, whose axes those of one network are behind.
+  void check_networks(const ArgumentCheck& check, const char* name, const Tensor& parameter,
+                      int64_t axes) {
+    constexpr int64_t most = std::numeric_limits<int32_t>::max() / 64;
+    stacked = parameter.dim() == axes + 1;
+    nets = stacked ? parameter.size(0) : 1;
+    check.that(nets >= 1 && nets <= most, name, [&] {
+      return "expected 1 to " + std::to_string(most) + " layers, got " + std::to_string(nets);
+    });
+    check.that(x.size(2) % nets == 0, "x", [&] {
+      return "expected a multiple of " + std::to_string(nets) +
+             " features, as many as there are layers, got " + std::to_string(x.size(2));
+    });
+    check.that(!stacked || !has_memory(), "memory",
+               [] { return "expected None for several layers, got tensors"; });
   }
 
   // Expanded tensors can name more steps than could be kept, and a count that wrapped around would
@@ -184,6 +204,7 @@ struct SequenceArguments {
   template <typename T>
   void fill(SequenceInputs<T>& in) const {
     in.size = size;
+    in.nets = nets;
     in.x = sequence_view<T>(x);
     if (h0.has_value()) in.h0 = sequence_view<T>(*h0, false);
     if (timespans.has_value()) in.timespans = sequence_view<T>(*timespans);
@@ -196,6 +217,7 @@ struct SequenceArguments {
       in.lengths_stride = lengths->stride(0);
     }
     if (resets.has_value()) in.resets = sequence_view<bool>(*resets);
+    in.reset_to_zero = reset_to_zero;
     if (has_memory()) {
       in.memory.weight = contiguous_memory[0].const_data_ptr<T>();
       in.memory.bias = contiguous_memory[1].const_data_ptr<T>();
@@ -210,8 +232,9 @@ struct SequenceOperator {
   static std::tuple<Tensor, Tensor, Tensor> forward(
       const Tensor& x, const OptionalTensor& h0, const OptionalTensor& timespans,
       const OptionalTensor& lengths, const OptionalTensor& resets, const Tensors& parameters,
-      const Tensors& memory, Own... own, bool return_sequences, bool time_major, bool save_states) {
-    Layer layer{{x, h0, timespans, lengths, resets, parameters, memory}, own...};
+      const Tensors& memory, Own... own, bool reset_to_zero, bool return_sequences, bool time_major,
+      bool save_states) {
+    Layer layer{{x, h0, timespans, lengths, resets, parameters, memory, reset_to_zero}, own...};
     const int64_t states_numel = checked(layer, ArgumentCheck(Layer::forward_name, x));
     const LayerSizes& size = layer.size;
     Tensor output = return_sequences ? new_sequence(x, size.B, size.T, size.M, time_major)
@@ -236,9 +259,9 @@ struct SequenceOperator {
       const OptionalTensor& grad_output, const OptionalTensor& grad_hn, const Tensor& states,
       const Tensor& x, const OptionalTensor& h0, const OptionalTensor& timespans,
       const OptionalTensor& lengths, const OptionalTensor& resets, const Tensors& parameters,
-      const Tensors& memory, Own... own, bool return_sequences, bool time_major,
+      const Tensors& memory, Own... own, bool reset_to_zero, bool return_sequences, bool time_major,
       bool timespans_grad) {
-    Layer layer{{x, h0, timespans, lengths, resets, parameters, memory}, own...};
+    Layer layer{{x, h0, timespans, lengths, resets, parameters, memory, reset_to_zero}, own...};
     const ArgumentCheck check(Layer::backward_name, x);
     const int64_t states_numel = checked(layer, check);
     const LayerSizes& size = layer.size;
@@ -311,7 +334,7 @@ inline void define_sequence_operators(torch::stable::detail::StableLibrary& libr
   const std::string arguments =
       "Tensor x, Tensor? h0, Tensor? timespans, Tensor? lengths, Tensor? resets, "
       "Tensor[] parameters, Tensor[] memory, " +
-      own + ", bool return_sequences, bool time_major, ";
+      own + ", bool reset_to_zero, bool return_sequences, bool time_major, ";
   const std::string forward = layer + "_forward(" + arguments +
                               "bool save_states) -> (Tensor output, Tensor hn, Tensor states)";
   const std::string backward =

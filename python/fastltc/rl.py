@@ -165,24 +165,15 @@ class LiquidPolicy(RecurrentActorCriticPolicy):
             The outputs, ``[B * T, M]``, and the states after the last steps.
         """
         batch, mixed = lstm_states[0].shape[1], lstm.use_mixed
-        x = features.reshape(batch, -1, lstm.input_size)
-        starts = episode_starts.reshape(batch, -1) != 0
-        hx = [state[0].masked_fill(starts[:, :1], 0.0) for state in lstm_states[: 1 + mixed]]
-        resets = None
-        if x.shape[1] > 1 and bool(starts[:, 1:].any()):
-            # What goes on and begins anew later has two initial states: once from each.
-            x = x.repeat(2, 1, 1)
-            hx = [torch.cat([state, torch.zeros_like(state)]) for state in hx]
-            resets = torch.cat([torch.zeros_like(starts), starts])
-        output, hn = lstm(x, tuple(hx) if mixed else hx[0], self.timespans, resets=resets)
-        states = hn if mixed else (hn,)
-        if resets is not None:
-            anew = starts[:, 1:].cumsum(1) > 0
-            anew = torch.cat([torch.zeros_like(starts[:, :1]), anew], 1)
-            output = torch.where(anew.unsqueeze(2), output[batch:], output[:batch])
-            states = [torch.where(anew[:, -1:], h[batch:], h[:batch]) for h in states]
-        first, *rest = (state.unsqueeze(0) for state in states)
-        return output.flatten(0, 1), (first, rest[0] if mixed else lstm_states[1])
+        output, hn = lstm(
+            features.reshape(batch, -1, lstm.input_size),
+            (lstm_states[0][0], lstm_states[1][0]) if mixed else lstm_states[0][0],
+            self.timespans,
+            resets=episode_starts.reshape(batch, -1) != 0,
+            reset_to_zero=True,
+        )
+        h, c = hn if mixed else (hn, lstm_states[1][0])
+        return output.flatten(0, 1), (h.unsqueeze(0), c.unsqueeze(0))
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         names = ("layer", "units", "timespans", "shared_lstm", "enable_critic_lstm", "layer_kwargs")

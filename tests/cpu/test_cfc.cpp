@@ -57,7 +57,7 @@ TEST(resets) {
       all.memory = memory;
       every_way(all, [](CfcCase c) {
         c.initial_state = c.timespans != 1;
-        check(c);
+        both_resets(c, check);
       });
     }
   }

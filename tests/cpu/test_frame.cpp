@@ -19,7 +19,7 @@ struct LeakyInputs : SequenceInputs<T> {
 template <typename T>
 struct PackedLeaky : PackedLayer<T> {
   void take(Arena& arena, const LeakyInputs<T>& in, bool) {
-    this->history = {in.size.T, in.size.N, 1, 0, 0};
+    this->history = {in.size.T, in.size.N, 1, 1, 0, 0};
     this->motor = arena.take<int32_t>(in.size.M);
   }
   void fill(const LeakyInputs<T>& in, bool) {

@@ -25,7 +25,12 @@ struct Layer : Ltc {
   }
 };
 
-void check(const Layer::Case& c) { check_layer<Layer>(c); }
+void check(Layer::Case c) {
+  for (const bool keeps_unfolds : {true, false}) {
+    c.keeps_unfolds = keeps_unfolds;
+    check_layer<Layer>(c);
+  }
+}
 
 }  // namespace
 
@@ -58,7 +63,7 @@ TEST(resets) {
       all.memory = memory;
       every_way(all, [](LtcCase c) {
         c.initial_state = c.timespans != 1;
-        check(c);
+        both_resets(c, check);
       });
     }
   }
@@ -105,6 +110,36 @@ TEST(threads_share_the_batch) {
     LtcCase c{.B = 70, .T = 20, .I = 6, .N = 24, .M = 4, .U = 6, .timespans = 1, .lengths = true};
     c.threads = threads;
     check(c);
+  }
+}
+
+// What the backward pass puts by, has kept or repeats and evaluates twice: 4096 sigmoids a step, and
+// more.
+TEST(unfolds_repeated_or_kept) {
+  for (const int64_t N : {32, 33}) {
+    for (const int64_t B : {3, 16, 70}) {
+      for (const bool memory : {false, true}) {
+        LtcCase all{.B = B, .T = 3, .I = 5, .N = N, .M = 3, .U = 4, .density = 1.0};
+        all.memory = memory;
+        all.threads = 2;
+        every_way(all, [](LtcCase c) {
+          check(c);
+          std::mt19937_64 random(seed());
+          Layer::Problem problem(c, random);
+          std::vector<std::vector<float>> found[2];
+          for (const bool keeps_unfolds : {true, false}) {
+            problem.c.keeps_unfolds = keeps_unfolds;
+            LtcCall<float> call(problem);
+            run_forward<Layer>(call, true, c.threads);
+            run_backward<Layer>(call, c.threads);
+            for (size_t k = 0; k < call.gradients.size(); ++k) {
+              if (problem.has_gradient(k)) found[keeps_unfolds].push_back(call.gradients[k]);
+            }
+          }
+          CHECK(found[0] == found[1]);
+        });
+      }
+    }
   }
 }
 

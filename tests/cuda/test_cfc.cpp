@@ -144,18 +144,18 @@ TEST(time_steps_and_lengths) {
 }
 
 TEST(resets) {
-  every_way(CfcCase{.B = 6, .T = 4, .I = 3, .cells = {4, 3, 2}, .resets = true}, check);
-  check({.B = 6, .T = 4, .I = 3, .cells = {7}, .mode = CfcMode::pure, .resets = true});
+  every_way(CfcCase{.B = 6, .T = 4, .I = 3, .cells = {4, 3, 2}, .resets = true}, [](const auto& c) { both_resets(c, check); });
+  both_resets(CfcCase{.B = 6, .T = 4, .I = 3, .cells = {7}, .mode = CfcMode::pure, .resets = true}, check);
   CfcCase backbone{.B = 5, .T = 4, .I = 3, .cells = {9}, .backbone_layers = 2, .units = 11};
   backbone.initial_state = false;
   for (const bool memory : {false, true}) {
     backbone.resets = true;
     backbone.memory = memory;
-    check(backbone);
+    both_resets(backbone, check);
   }
   CfcCase memory{.B = 5, .T = 4, .I = 2, .cells = {5, 2}, .lengths = true, .memory = true};
   memory.resets = true;
-  check(memory);
+  both_resets(memory, check);
 }
 
 TEST(outputs_of_all_neurons) {

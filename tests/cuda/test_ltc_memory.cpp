@@ -44,11 +44,13 @@ TEST(memory_with_time_steps_and_lengths) {
 
 TEST(memory_with_resets) {
   LtcCase c{.B = 4, .T = 5, .I = 3, .N = 7, .M = 2, .U = 2, .timespans = 1, .resets = true};
-  check_memory(c);
+  both_resets(c, check_memory);
   c.lengths = true;
+  both_resets(c, check_memory);
   c.return_sequences = c.initial_state = false;
-  check_memory(c);
-  check_memory({.B = 2, .T = 3, .I = 2, .N = 36, .M = 2, .U = 1, .resets = true});
+  both_resets(c, check_memory);
+  c = {.B = 2, .T = 3, .I = 2, .N = 36, .M = 2, .U = 1, .resets = true};
+  both_resets(c, check_memory);
 }
 
 TEST(memory_with_options) {

@@ -90,6 +90,7 @@ __all__ = [
     "change_tensors",
     "check_against_reference",
     "check_values",
+    "draws",
     "every_call",
     "every_cell",
     "every_equation",

@@ -225,6 +225,7 @@ def cases(draw: Any, cell: type[Case]) -> Case:
         "timespans": draw(st.sampled_from([None, "BT", "BTN"])),
         "lengths": draw(st.booleans()),
         "resets": draw(st.booleans()),
+        "reset_to_zero": draw(st.booleans()),
         "time_major": draw(st.booleans()),
         "return_sequences": draw(st.booleans()),
     }
@@ -251,6 +252,7 @@ def by_schema(op: Any, case: Case, **values: Any) -> tuple[Any, ...]:
         "parameters": list(case.parameters.values()),
         "memory": list(case.memory.values()),
         "time_major": False,
+        "reset_to_zero": False,
         **case.options,
         **case.raw(),
         **values,

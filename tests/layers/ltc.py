@@ -32,6 +32,8 @@ class LtcCase(Case):
         "mixed memory": {"memory": True, "lengths": True},
         "resets": {"resets": True, "lengths": True, "timespans": "BTN"},
         "resets, mixed memory": {"resets": True, "memory": True},
+        "resets to zero": {"resets": True, "reset_to_zero": True, "lengths": True},
+        "resets to zero, mixed memory": {"resets": True, "reset_to_zero": True, "memory": True},
         "empty batch": {"batch": 0},
         "empty sequence": {"time": 0},
         "float32": {"dtype": torch.float32, "batch": 20},

@@ -135,14 +135,15 @@ def test_an_ensemble_by_vmap_is_its_layers(make: Callable[[], nn.Module]) -> Non
         assert_all_close({name: grads[name][k] for name in expected}, expected)
 
 
-def test_an_ensemble_of_ltc_layers_is_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_ensemble_is_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*arguments: Any) -> None:
         raise AssertionError("entries run one by one")
 
     monkeypatch.setattr(batching, "one_by_one", fail)
-    test_an_ensemble_by_vmap_is_its_layers(STACKED["LTC"])
+    for kind in ("LTC", "CfC, wired", "CfC, backbone"):
+        test_an_ensemble_by_vmap_is_its_layers(STACKED[kind])
     with pytest.raises(AssertionError, match="one by one"):
-        test_an_ensemble_by_vmap_is_its_layers(STACKED["CfC, wired"])
+        test_an_ensemble_by_vmap_is_its_layers(STACKED["LTC, mixed memory"])
 
 
 def test_vmap_within_vmap() -> None:

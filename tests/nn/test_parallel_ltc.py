@@ -103,6 +103,28 @@ def test_time_steps_of_every_shape_and_lengths() -> None:
     assert_same([grad], torch.autograd.grad(expected, spans))
 
 
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize("output_mapping", ["affine", None])
+def test_states_of_all_neurons(whole: bool, output_mapping: str | None) -> None:
+    layers = make(3, return_sequences=whole, output_mapping=output_mapping)
+    nets = ParallelLTC(layers)
+    for batch, time in ((2, 5), (1, 1), (1, 4)):
+        x = torch.randn(3, batch, time, I).double().requires_grad_()
+        hx, lengths = torch.randn(3, batch, N).double(), [time - 1, time][:batch]
+        options = {"lengths": lengths, "return_states": True}
+        got = nets(x, hx, **options)
+        each = [layer(x[k], hx[k], **options) for k, layer in enumerate(layers)]
+        expected = [torch.stack(parts) for parts in zip(*each, strict=True)]
+        assert_same(got, expected)
+        weights = [torch.randn_like(t) for t in expected]
+        grads = [torch.autograd.grad(results, x, weights) for results in (got, expected)]
+        assert_same(*grads)
+    half = ParallelLTC(layers).to(torch.bfloat16)
+    results = half(x.bfloat16(), return_states=True)
+    assert all(t.dtype == torch.bfloat16 for t in results)
+    assert_same([t.float() for t in results[:2]], [t.float() for t in half(x.bfloat16())])
+
+
 def test_streaming_carries_the_state() -> None:
     layers = make(4)
     nets = ParallelLTC(layers)

@@ -103,6 +103,83 @@ def test_a_rollout_is_its_episodes_in_ncps(kind: str, units: Any, mixed: bool, w
             close(got, expected[f"result {part}"])
 
 
+def carried_on(layer: Any, x: Tensor, hx: Any, resets: Tensor) -> tuple[Tensor, Any]:
+    """Run step by step, from ``hx`` on, with the states set to zeros where episodes begin."""
+    outputs = []
+    for t in range(x.shape[1]):
+        keep = (~resets[:, t : t + 1]).to(x.dtype)
+        hx = tuple(h * keep for h in hx) if isinstance(hx, tuple) else hx * keep
+        output, hx = layer(x[:, t : t + 1], hx)
+        outputs.append(output)
+    return torch.cat(outputs, 1), hx
+
+
+@pytest.mark.parametrize("which", RESETS)
+@over_kinds()
+def test_resets_to_zero_carry_a_state_to_the_first(kind: Kind, which: str) -> None:
+    layer, resets = kind(I, N).double(), RESETS[which]()
+    x, hx = torch.randn(B, T, I).double(), state_of(layer)
+
+    def run(loop: bool) -> dict[str, Tensor]:
+        inputs = [t.clone().requires_grad_() for t in (x, *flat(hx))]
+        state = tuple(inputs[1:]) if layer.use_mixed else inputs[1]
+        if loop:
+            results = carried_on(layer, inputs[0], state, resets)
+        else:
+            results = layer(inputs[0], state, resets=resets, reset_to_zero=True)
+        named = {f"result {k}": t for k, t in enumerate(flat(results))}
+        weights = torch.Generator().manual_seed(1)
+        loss = sum((t * torch.randn(t.shape, generator=weights)).sum() for t in named.values())
+        learned = {name: p for name, p in layer.named_parameters() if p.requires_grad}
+        grads = torch.autograd.grad(loss, [*inputs, *learned.values()], materialize_grads=True)
+        names = [f"input {k}" for k in range(len(inputs))] + list(learned)
+        return named | {f"grad of {n}": g for n, g in zip(names, grads, strict=True)}
+
+    expected = run(loop=True)
+    assert_all_close(run(loop=False), expected)
+    with torch.no_grad():
+        results = layer(x, hx, resets=resets, reset_to_zero=True)
+        for part, got in enumerate(flat(results)):
+            close(got, expected[f"result {part}"])
+    # Step by step, where the operator cannot run.
+    layer.rnn_cell.register_forward_pre_hook(lambda *_: None)
+    assert_all_close(run(loop=False), expected)
+
+
+def test_modules_hand_resets_to_zero_on() -> None:
+    layers = [CfC(I, N).double(), LTC(N, AutoNCP(N, 2)).double()]
+    x, resets = torch.randn(B, T, I).double(), torch.rand(B, T) < 0.3
+    lengths = torch.tensor([3, T, 1, 7, T])
+    states = [state_of(layer) for layer in layers]
+    given = {"resets": resets, "reset_to_zero": True}
+    y, first = layers[0](x, states[0], **given)
+    expected = layers[1](y, states[1], **given)
+    output, hn = Sequential(*layers)(x, states, **given)
+    close((output, *hn), (expected[0], first, expected[1]))
+    both = Bidirectional(layers[0], CfC(I, N).double())
+    output, (there, _) = both(x, (states[0], states[0]), **given)
+    close((output[..., :N], there), (y, first))
+    # Backwards a reset before a step is one before the step that follows in that order.
+    behind = torch.cat([torch.zeros(B, 1, dtype=torch.bool), resets.flip(1)[:, :-1]], 1)
+    back, _ = both.backward_layer(x.flip(1), states[0], resets=behind, reset_to_zero=True)
+    close(output[..., N:], back.flip(1))
+    pack = {"batch_first": True, "enforce_sorted": False}
+    packed = layers[0](pack_padded_sequence(x, lengths, **pack), states[0], **given)
+    whole = layers[0](x, states[0], lengths=lengths, **given)
+    close(packed[0].data, pack_padded_sequence(whole[0], lengths, **pack).data)
+    nested = torch.nested.nested_tensor(
+        [x[b, :n] for b, n in enumerate(lengths)], layout=torch.jagged
+    )
+    jagged, _ = layers[0](nested, states[0], **given)
+    valid = torch.arange(T) < lengths[:, None]
+    close(jagged.values(), whole[0][valid])
+    nets = ParallelLTC([LTC(I, AutoNCP(N, 2)).double() for _ in range(3)])
+    inputs, hx = torch.randn(3, B, T, I).double(), torch.randn(3, B, N).double()
+    output, hn = nets(inputs, hx, **given)
+    for k in range(3):
+        close((output[k], hn[k]), nets.layer(k)(inputs[k], hx[k], **given))
+
+
 @over_kinds()
 @pytest.mark.parametrize("batch", [1, 3, 37])
 def test_no_reset_changes_no_bit(kind: Kind, batch: int) -> None:

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from fastltc.ops.ltc import _keeps_rates
+from fastltc.ops.ltc import _keeps_rates, _kept_unfolds
 from layers import (
     Draw,
     backward_arguments,
@@ -58,9 +58,13 @@ def test_what_is_kept(draw: Draw, timespans: str | None, memory: bool) -> None:
                 case.backward(*backward_arguments(case, (None, None), wrong, False))
 
 
-@pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
-def test_of_dense_ltc_on_cuda_is_what_the_fake_kernel_says(tmp_path: Path) -> None:
-    source = tmp_path / "rates.cpp"
+@pytest.fixture(scope="module")
+def kernels(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+    """What the kernels' sources say of the sizes of LTC."""
+    if shutil.which("g++") is None:
+        pytest.skip("needs g++")
+    folder = tmp_path_factory.mktemp("kept")
+    source = folder / "kept.cpp"
     source.write_text(
         '#include "cuda/ltc.h"\n'
         'extern "C" bool rates(int64_t neurons, int64_t synapses, bool is_float64) {\n'
@@ -68,13 +72,23 @@ def test_of_dense_ltc_on_cuda_is_what_the_fake_kernel_says(tmp_path: Path) -> No
         "  size.N = neurons;\n"
         "  return fastltc::cuda::ltc_keeps_rates(size, {synapses, 0}, is_float64);\n"
         "}\n"
+        'extern "C" int64_t unfolds(int64_t B, int64_t T, int64_t N, int64_t S, int64_t U,'
+        "                           int64_t nets) {\n"
+        "  return fastltc::ltc_kept_unfolds({B, T, 0, N, 0, U}, S, nets);\n"
+        "}\n"
     )
-    library = tmp_path / "rates.so"
+    library = folder / "kept.so"
     schedule = CSRC / "cuda" / "ltc_schedule.cpp"
     command = ["g++", "-std=c++20", "-shared", "-fPIC", f"-I{CSRC}", source, schedule]
     subprocess.run([*map(str, command), "-o", str(library)], check=True)
-    rates = ctypes.CDLL(str(library)).rates
-    rates.argtypes, rates.restype = [ctypes.c_int64, ctypes.c_int64, ctypes.c_bool], ctypes.c_bool
+    found = ctypes.CDLL(str(library))
+    found.rates.argtypes = [ctypes.c_int64, ctypes.c_int64, ctypes.c_bool]
+    found.rates.restype = ctypes.c_bool
+    found.unfolds.argtypes, found.unfolds.restype = [ctypes.c_int64] * 6, ctypes.c_int64
+    return found
+
+
+def test_of_dense_ltc_on_cuda_is_what_the_fake_kernel_says(kernels: ctypes.CDLL) -> None:
     with FakeTensorMode():
         answers = set()
         for dtype in (torch.float32, torch.float64):
@@ -83,7 +97,22 @@ def test_of_dense_ltc_on_cuda_is_what_the_fake_kernel_says(tmp_path: Path) -> No
                 dense = neurons * neurons
                 for synapses in {0, 4095, 4096, 4097, dense // 4 - 1, dense // 4, dense}:
                     synapse_list = torch.empty(max(0, synapses) + neurons + 1, device="cuda")
-                    answer = rates(neurons, max(0, synapses), dtype == torch.float64)
+                    answer = kernels.rates(neurons, max(0, synapses), dtype == torch.float64)
                     assert _keeps_rates(x, neurons, synapse_list) == answer, (neurons, synapses)
                     answers.add(answer)
         assert answers == {True, False}
+
+
+def test_of_large_ltc_on_cpus_is_what_the_fake_kernel_says(kernels: ctypes.CDLL) -> None:
+    with FakeTensorMode():
+        answers = set()
+        for nets, unfolds, batch in itertools.product(
+            (1, 3), (1, 4, 6), (0, 1, 1 << 14, (1 << 14) + 1)
+        ):
+            x = torch.empty(batch, 1 << 7, 3)
+            for neurons, synapses in itertools.product((32, 128), (0, 682, 683, 1024, 1025, 4097)):
+                synapse_list = torch.empty(synapses + neurons + 1)
+                answer = kernels.unfolds(batch, x.shape[1], neurons, synapses, unfolds, nets)
+                assert _kept_unfolds(x, neurons, synapse_list, unfolds, nets) == answer
+                answers.add((unfolds, answer))
+        assert answers == {(1, 1), (4, 1), (4, 4), (6, 1), (6, 6)}

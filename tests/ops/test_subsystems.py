@@ -138,7 +138,7 @@ def test_gradients_only_where_they_are_asked_for(draw: Draw) -> None:
 @pytest.mark.parametrize(
     ("draw", "states"),
     [
-        (Draw(LtcCase, {"neurons": 64, "density": 0.1}), (50 * 6 + 1) * 64 * 64),
+        (Draw(LtcCase, {"neurons": 64, "density": 0.1}), 64 * 64 * 51),
         (Draw(CfcCase, {"layer_sizes": (32,)}), 64 * 32 * (51 + 50 * 4)),
     ],
     ids=["LTC", "CfC"],

@@ -36,6 +36,7 @@ struct CfcCase {
   bool sorted = false;          // the lengths
   bool finite_factors = false;  // of dropout, behind the lengths too
   bool resets = false;
+  bool reset_to_zero = false;
   int threads = 1;
 
   int64_t inputs() const { return I; }

@@ -323,8 +323,9 @@ std::vector<int64_t> parameter_sizes(const CfcInputs<double>& in) {
   return sizes;
 }
 
-// The initial state, with the memory behind it, taken up again.
-void begin(const Values& state, Values& h, Values& c) {
+// The initial state, with the memory behind it, taken up again, or zeros.
+void begin(const CfcInputs<double>& in, Values state, Values& h, Values& c) {
+  if (in.reset_to_zero) state.assign(state.size(), 0.0);
   h = slice(state, 0, static_cast<int64_t>(h.size()));
   c = Values(state.begin() + static_cast<int64_t>(h.size()), state.end());
 }
@@ -338,7 +339,7 @@ void plain_cfc_forward(const CfcInputs<double>& in, const CfcOutputs<double>& ou
     Values h = slice(state, 0, size.N), c(state.begin() + size.N, state.end());
     for (int64_t t = 0; t < size.T; ++t) {
       const bool active = t < length_of(in, b);
-      if (active && begins_anew(in, b, t)) begin(state, h, c);
+      if (active && begins_anew(in, b, t)) begin(in, state, h, c);
       if (active) run_step(in, b, t, h, c);
       if (out.return_sequences) write_output(in, out.output, b, t, active ? h : Values(size.N));
     }
@@ -369,14 +370,14 @@ void plain_cfc_backward(const CfcInputs<double>& in, const CfcGradients<double>&
     Values h = slice(state, 0, N), c(state.begin() + N, state.end());
     std::vector<StepRun> runs;
     for (int64_t t = 0; t < length; ++t) {
-      if (begins_anew(in, b, t)) begin(state, h, c);
+      if (begins_anew(in, b, t)) begin(in, state, h, c);
       runs.push_back(run_step(in, b, t, h, c));
     }
     Values g(N), gc(c.size()), of_initial(state.size());
-    const auto begin_backward = [&] {
+    const auto begin_backward = [&](bool was_initial) {
       for (size_t k = 0; k < state.size(); ++k) {
         double& value = k < g.size() ? g[k] : gc[k - g.size()];
-        of_initial[k] += value;
+        if (was_initial) of_initial[k] += value;
         value = 0.0;
       }
     };
@@ -388,9 +389,9 @@ void plain_cfc_backward(const CfcInputs<double>& in, const CfcGradients<double>&
     for (int64_t t = length - 1; t >= 0; --t) {
       if (grad.return_sequences) add_output_gradient(in, grad, b, t, g);
       step_backward(in, grad, b, t, runs[t], g, gc);
-      if (begins_anew(in, b, t)) begin_backward();
+      if (begins_anew(in, b, t)) begin_backward(!in.reset_to_zero);
     }
-    begin_backward();
+    begin_backward(true);
     if (grad.h0 == nullptr) continue;
     std::copy(of_initial.begin(), of_initial.end(),
               grad.h0 + b * static_cast<int64_t>(state.size()));

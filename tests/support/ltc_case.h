@@ -28,8 +28,11 @@ struct LtcCase {
   bool extreme = false;  // time steps of 0 and up to the largest float, neurons without capacitance
   bool sorted = false;   // the lengths
   bool resets = false;
+  bool keeps_unfolds = true;  // the states after all unfolds, or the last of each step
+  bool reset_to_zero = false;
   int threads = 1;
 
+  int64_t kept_unfolds() const { return keeps_unfolds ? U : 1; }
   // Of all layers.
   int64_t neurons() const { return nets * N; }
   int64_t inputs() const { return nets * I; }
@@ -41,7 +44,7 @@ inline std::string text(const LtcCase& c) {
   return "LTC N" + std::to_string(c.N) + " M" + std::to_string(c.M) + " U" + std::to_string(c.U) +
          " density" + std::to_string(c.density) + (c.softplus ? " softplus" : "") +
          (c.maps ? " maps" : "") + (c.nets > 1 ? " nets" + std::to_string(c.nets) : "") +
-         text_of_sequence(c);
+         (c.keeps_unfolds ? "" : " last unfolds") + text_of_sequence(c);
 }
 
 // The tensors in the order of their values; their gradients have the same sizes and order.
@@ -182,6 +185,7 @@ struct LtcCall : SequenceCall<LtcProblem, LtcInputs, T> {
     const LtcCase& c = p.c;
     in.size = {c.B, c.T, c.inputs(), c.neurons(), c.outputs(), c.U};
     in.nets = c.nets;
+    in.kept_unfolds = c.kept_unfolds();
     point(in.parameters, values);
     in.parameters.epsilon = 1e-8;
     in.parameters.softplus = c.softplus;
@@ -204,7 +208,7 @@ struct LtcCall : SequenceCall<LtcProblem, LtcInputs, T> {
 
   LtcOutputs<T> prepare_forward(bool keep_states, bool keep_rates = false) {
     const LtcCase& c = problem.c;
-    const int64_t of_step = c.memory ? c.U + 6 : keep_rates ? 2 * c.U : c.U;
+    const int64_t of_step = c.kept_unfolds() + (c.memory ? 6 : keep_rates ? c.U : 0);
     return this->template prepare_outputs<LtcOutputs<T>>(keep_states,
                                                          (c.T * of_step + 1) * c.neurons() * c.B);
   }

@@ -185,6 +185,10 @@ void plain_ltc_forward(const LtcInputs<double>& in, const LtcOutputs<double>& ou
       if (active && begins_anew(in, b, t)) {
         v = initial_state(in, b);
         c = initial_memory(in, b);
+        if (in.reset_to_zero) {
+          v.assign(v.size(), 0.0);
+          c.assign(c.size(), 0.0);
+        }
       }
       if (active) run_memory(in, b, t, v, c);
       for (int64_t n = 0; active && n < in.size.U; ++n) {
@@ -233,6 +237,10 @@ void plain_ltc_backward(const LtcInputs<double>& in, const LtcGradients<double>&
       if (begins_anew(in, b, t)) {
         v = initial_state(in, b);
         c = initial_memory(in, b);
+        if (in.reset_to_zero) {
+          v.assign(v.size(), 0.0);
+          c.assign(c.size(), 0.0);
+        }
       }
       given.push_back(v);
       memories.push_back(c);
@@ -249,8 +257,8 @@ void plain_ltc_backward(const LtcInputs<double>& in, const LtcGradients<double>&
     double* const grad_h0 = grad.h0 == nullptr ? nullptr : grad.h0 + b * state_width(in);
     clear(grad_h0, state_width(in));
     // To the initial state.
-    const auto begin_backward = [&] {
-      for (int64_t j = 0; grad_h0 != nullptr && j < N; ++j) {
+    const auto begin_backward = [&](bool was_initial) {
+      for (int64_t j = 0; grad_h0 != nullptr && was_initial && j < N; ++j) {
         grad_h0[j] += g[j];
         if (has_memory(in)) grad_h0[N + j] += grad_c[j];
       }
@@ -310,9 +318,9 @@ void plain_ltc_backward(const LtcInputs<double>& in, const LtcGradients<double>&
       }
       if (has_memory(in))
         memory_backward(in, grad, b, t, given[t], memories[t], next_memories[t], g, grad_c);
-      if (begins_anew(in, b, t)) begin_backward();
+      if (begins_anew(in, b, t)) begin_backward(!in.reset_to_zero);
     }
-    begin_backward();
+    begin_backward(true);
   }
 }
 

@@ -23,7 +23,7 @@ template <typename Case>
 std::string text_of_sequence(const Case& c) {
   return " B" + std::to_string(c.B) + " T" + std::to_string(c.T) + " I" + std::to_string(c.I) +
          " timespans" + std::to_string(c.timespans) + (c.lengths ? " lengths" : "") +
-         (c.resets ? " resets" : "") + (c.return_sequences ? " sequences" : "") +
+         (c.resets ? " resets" : "") + (c.reset_to_zero ? " to zero" : "") + (c.return_sequences ? " sequences" : "") +
          (c.time_major ? " time_major" : "") + (c.initial_state ? " h0" : "") +
          (c.memory ? " memory" : "") + (c.extreme ? " extreme" : "") + " threads" +
          std::to_string(c.threads);
@@ -90,6 +90,15 @@ inline void poison_row(std::vector<double>& values, int64_t row, int64_t channel
   std::fill_n(values.begin() + row * channels, channels, kNaN);
 }
 
+// Calls `check` for a case whose resets are to its initial state, and to zeros.
+template <typename Case, typename Check>
+void both_resets(Case c, const Check& check) {
+  for (const bool to_zero : {false, true}) {
+    c.reset_to_zero = to_zero;
+    check(c);
+  }
+}
+
 // Calls `check` for a case with every kind of time steps, with lengths and without, and with outputs
 // of all steps or the last.
 template <typename Case, typename Check>
@@ -128,6 +137,7 @@ struct SequenceCall {
     if (c.lengths) in.lengths = p.lengths.data();
     in.lengths_stride = 1;
     if (c.resets) in.resets = {reinterpret_cast<const bool*>(p.resets.data()), c.T, 1, 0};
+    in.reset_to_zero = c.reset_to_zero;
     const size_t memory = values.size() - 3;
     if (c.memory) {
       in.memory = {values[memory].data(), values[memory + 1].data(), values[memory + 2].data()};

@@ -27,13 +27,23 @@
 
 namespace fastltc::cpu::FASTLTC_ISA {
 
+// Of dropout, on a layer of the backbone behind the first.
 template <typename T, int W>
+void load_factors(const CfcInputs<T>& in, int64_t layer, const StepInputs<T, W>& step, int r,
+                  T* rows) {
+  SequenceView<const T> view = in.dropout[layer];
+  view.data += in.net * in.backbone_units * view.stride_c;
+  load_rows(view, step.t, in.backbone_units, step.tile.group[r], rows);
+}
+
+template <typename T, int W, Lanes lanes = Lanes::samples>
 struct CfcForward {
   using S = Simd<T>;
   using vec = typename S::vec;
+  using P = Parameter<T, lanes>;
 
   const CfcInputs<T>& in;
-  const PackedCfc<T>& layer;
+  const PackedCfc<T, lanes>& layer;
   Rows<T> product{};      // [widest]
   Rows<T> activations{};  // [backbone units] the backbone's last
   Rows<T> factors{};      // [backbone units] of dropout
@@ -48,26 +58,25 @@ struct CfcForward {
   void unfold(const StepInputs<T, W>& step, Rows<const T> h, Rows<T> next, Rows<T> kept) {
     Rows<const T> from = constant(step.u);
     for (int64_t s = 0; s < layer.count; ++s) {
-      const CfcStage<T>& stage = layer.stages[s];
+      const CfcStage<T, lanes>& stage = layer.stages[s];
       dense_rows<T, W>(stage.forward, from, stage.inputs, h.from(stage.state_row), stage.own,
                        product);
       if (stage.backbone) {
         backbone(step, stage, s, kept);
         from = constant(activations);
       } else {
-        cell(step, stage, in.parameters + stage.parameter, next, kept);
+        cell(step, stage, next, kept);
         from = constant(next, stage.state_row);
       }
     }
   }
 
  private:
-  void backbone(const StepInputs<T, W>& step, const CfcStage<T>& stage, int64_t index,
+  void backbone(const StepInputs<T, W>& step, const CfcStage<T, lanes>& stage, int64_t index,
                 Rows<T> kept) {
     const bool dropped = in.dropout != nullptr && index > 0;
     for (int r = 0; r < W; ++r) {
-      if (dropped)
-        load_rows(in.dropout[index - 1], step.t, stage.size, step.tile.group[r], factors.at(r, 0));
+      if (dropped) load_factors(in, index - 1, step, r, factors.at(r, 0));
       for (int64_t j = 0; j < stage.size; ++j) {
         const vec z = S::load(product.at(r, j));
         S::store(kept.at(r, stage.kept_row + j), z);
@@ -78,8 +87,8 @@ struct CfcForward {
     }
   }
 
-  void cell(const StepInputs<T, W>& step, const CfcStage<T>& stage, const T* const* parameters,
-            Rows<T> next, Rows<T> kept) {
+  void cell(const StepInputs<T, W>& step, const CfcStage<T, lanes>& stage, Rows<T> next,
+            Rows<T> kept) {
     for (int64_t j = 0; j < stage.size; ++j) {
       for (int r = 0; r < W; ++r) {
         const int64_t neuron = stage.state_row + j;
@@ -87,7 +96,7 @@ struct CfcForward {
         T* const keep = kept.at(r, stage.kept_row + j * layer.gates);
         const vec f1 = S::load(z);
         if (in.mode == CfcMode::pure) {
-          const T w_tau = parameters[2][j], A = parameters[3][j];
+          const auto w_tau = P::at(stage.w_tau, j), A = P::at(stage.A, j);
           const vec decay = pure_decay<T>(f1, w_tau < T(0) ? -w_tau : w_tau, step.time(r, neuron));
           S::store(keep, f1);
           S::store(next.at(r, neuron), A - decay * f1 * A);
@@ -109,20 +118,21 @@ struct CfcForward {
   }
 };
 
-template <typename T, int W>
+template <typename T, int W, Lanes lanes = Lanes::samples>
 struct CfcBackward {
   using S = Simd<T>;
   using vec = typename S::vec;
-  using Sums = CfcSums<T>;
+  using P = Parameter<T, lanes>;
+  using Sums = CfcSums<T, lanes>;
 
   const CfcInputs<T>& in;
-  const PackedCfc<T>& layer;
-  const CfcSums<T> sums;
+  const PackedCfc<T, lanes>& layer;
+  const Sums sums;
   Rows<T> grad_after{};   // [N] and what the cells of a chain give back to those before them
   Rows<T> grad_before{};  // [N]
   Rows<T> grad_u{};       // [widest] what a stage gives back to its inputs; in the end that of u
   Rows<T> factors{};      // [backbone units]
-  PutByProducts<T, W> products{};  // of each stage
+  PutByProducts<T, W, lanes> products{};  // of each stage
 
   void take(Arena& arena) {
     grad_after.take(arena, W, in.size.N);
@@ -130,7 +140,7 @@ struct CfcBackward {
     grad_u.take(arena, W, layer.widest);
     factors.take(arena, W, in.dropout == nullptr ? 0 : in.backbone_units);
     products.take(arena, layer.count, in.size.T, sums.stages,
-                  [&](int64_t s) -> const PackedWeight<T>& { return layer.stages[s].forward; });
+                  [&](int64_t s) -> const auto& { return layer.stages[s].forward; });
   }
 
   void start() { products.start(); }
@@ -138,7 +148,7 @@ struct CfcBackward {
     const Rows<const T> h = step.before, after = step.after;
     for (int r = 0; r < W; ++r) clear_rows(grad_before.at(r, 0), in.size.N);
     for (int64_t s = layer.count - 1; s >= 0; --s) {
-      const CfcStage<T>& stage = layer.stages[s];
+      const CfcStage<T, lanes>& stage = layer.stages[s];
       // The gradient of the stage's product, where it is put by.
       const Rows<T> grad_product = products.gradients(s);
       if (stage.backbone) {
@@ -146,7 +156,7 @@ struct CfcBackward {
         copy_tile<T, W>(constant(grad_u), stage.size, grad_product);
         backbone_again(step, s, {}, grad_product);
       } else {
-        cell_backward(step, stage, in.parameters + stage.parameter, grad_product);
+        cell_backward(step, stage, grad_product);
       }
       const bool chained = s > 0 && !layer.stages[s - 1].backbone;
       Rows<const T> from = constant(step.u);
@@ -176,8 +186,8 @@ struct CfcBackward {
     }
   }
 
-  void cell_backward(const BackwardStep<T, W>& step, const CfcStage<T>& stage,
-                     const T* const* parameters, Rows<T> grad_product) {
+  void cell_backward(const BackwardStep<T, W>& step, const CfcStage<T, lanes>& stage,
+                     Rows<T> grad_product) {
     for (int64_t j = 0; j < stage.size; ++j) {
       const int64_t neuron = stage.state_row + j;
       vec sum_w{}, sum_A{};
@@ -187,13 +197,14 @@ struct CfcBackward {
         T* const z = grad_product.at(r, j * layer.gates);
         const vec f1 = S::load(keep);
         if (in.mode == CfcMode::pure) {
-          const T w_tau = parameters[2][j], A = parameters[3][j];
+          const auto w_tau = P::at(stage.w_tau, j), A = P::at(stage.A, j);
           const vec dt = step.time(r, neuron);
           const vec decay = pure_decay<T>(f1, w_tau < T(0) ? -w_tau : w_tau, dt);
           const vec size = -S::abs_negative(f1);
           const vec through = g * decay * A;
           S::store(z, through * (dt * size - T(1)));
-          const T sign = w_tau > T(0) ? T(1) : w_tau < T(0) ? T(-1) : T(0);
+          const auto zero = w_tau - w_tau;
+          const auto sign = w_tau > T(0) ? zero + T(1) : w_tau < T(0) ? zero - T(1) : zero;
           sum_w += through * f1 * dt * sign;
           sum_A += g * (T(1) - decay * f1);
           if (step.dt_rows > 0) {
@@ -224,11 +235,10 @@ struct CfcBackward {
   // The activations of a backbone layer again, into `to`, and its slopes times `gradient` into
   // `gradient`, where that is not null.
   void backbone_again(const BackwardStep<T, W>& step, int64_t s, Rows<T> to, Rows<T> gradient) {
-    const CfcStage<T>& stage = layer.stages[s];
+    const CfcStage<T, lanes>& stage = layer.stages[s];
     const bool dropped = in.dropout != nullptr && s > 0;
     for (int r = 0; r < W; ++r) {
-      if (dropped)
-        load_rows(in.dropout[s - 1], step.t, stage.size, step.tile.group[r], factors.at(r, 0));
+      if (dropped) load_factors(in, s - 1, step, r, factors.at(r, 0));
       for (int64_t j = 0; j < stage.size; ++j) {
         const Activated<T> y =
             activate<T>(in.activation, S::load(step.kept.at(r, stage.kept_row + j)));

@@ -13,10 +13,11 @@
 // is kept as the first of a step's states.
 //
 // Plan: a synapse's parameters are broadcast, its presynaptic row is a plain load. Bound by the
-// sigmoids: one per synapse, unfold and register, 12 to 13 cycles on Zen 4. The backward pass knows
-// every v (all unfolds are kept: N values against the S sigmoids of an unfold), so it walks the
-// columns once: evaluate a column's sigmoids again into L1, get its denominator, then use them for
-// the gradient at once.
+// sigmoids: one per synapse, unfold and register, 12 to 13 cycles on Zen 4. The backward pass repeats
+// the unfolds of a step, bit for bit, and puts by their sigmoids and denominators. Where those would
+// not stay in the second cache, it walks the columns of an unfold once: evaluate a column's sigmoids
+// into L1, get its denominator, then use them for the gradient at once; the states between the
+// unfolds are then kept, or repeated before.
 #pragma once
 
 #include "core/ltc_problem.h"
@@ -28,34 +29,32 @@
 
 namespace fastltc::cpu::FASTLTC_ISA {
 
-// Adds the synapses [begin, end) onto one neuron to its numerator, where that is asked for, and
-// denominator. With `keeps` their sigmoids go to `kept`, [synapse][W][lanes].
-template <typename T, int W, bool with_numerator = true, bool keeps = false>
-FASTLTC_INLINE void add_synapses(const Synapses<T>& list, int64_t begin, int64_t end,
+// Adds the synapses [begin, end) onto one neuron to its numerator and denominator. With `keeps` their
+// sigmoids go to `kept`, [synapse][W][lanes].
+template <bool keeps, typename T, int W, Lanes lanes>
+FASTLTC_INLINE void add_synapses(const Synapses<T, lanes>& list, int64_t begin, int64_t end,
                                  Rows<const T> pre, typename Simd<T>::vec (&num)[W],
                                  typename Simd<T>::vec (&den)[W],
                                  [[maybe_unused]] T* kept = nullptr) {
   using S = Simd<T>;
   for (int64_t k = begin; k < end; ++k) {
-    const Synapse<T> p = list.parameters[k];
+    const auto p = list.at(k);
     const T* const v = pre.data + list.offset[k];
 #pragma GCC unroll 4
     for (int r = 0; r < W; ++r) {
       const auto s = S::sigmoid_exp2(S::load(v + r * pre.stride) * p.a + p.b);
       if constexpr (keeps) S::store(kept + ((k - begin) * W + r) * S::lanes, s);
-      if constexpr (with_numerator) num[r] += s * p.we;
+      num[r] += s * p.we;
       den[r] += s * p.w;
     }
   }
 }
 
 // Gradient through the synapses [begin, end) onto one neuron, whose numerator and denominator have
-// the gradients gn and gd: into the presynaptic rows and into the four sums of each synapse. With
-// the weights scaled as PackedLtc::scale_weights says, H and HV come out times -1 / log2(e), and the
-// factor sigma of the presynaptic gradient is the `a` that is at hand. P and H are plain additions,
-// which have units of their own beside the multiply-adds.
-template <typename T, int W>
-FASTLTC_INLINE void backward_synapses(const Synapses<T>& list, int64_t begin, int64_t end,
+// the gradients gn and gd, times kScale: into the presynaptic rows and into the four sums of each
+// synapse. P and H are plain additions, which have units of their own beside the multiply-adds.
+template <typename T, int W, Lanes lanes>
+FASTLTC_INLINE void backward_synapses(const Synapses<T, lanes>& list, int64_t begin, int64_t end,
                                       Rows<const T> pre, const T* kept,
                                       const typename Simd<T>::vec (&gn)[W],
                                       const typename Simd<T>::vec (&gd)[W], Rows<T> grad_pre,
@@ -63,7 +62,7 @@ FASTLTC_INLINE void backward_synapses(const Synapses<T>& list, int64_t begin, in
   using S = Simd<T>;
   using vec = typename S::vec;
   for (int64_t k = begin; k < end; ++k) {
-    const Synapse<T> p = list.parameters[k];
+    const auto p = list.at(k);
     const T* const v = pre.data + list.offset[k];
     T* const g = grad_pre.data + list.offset[k];
     vec P{}, Q{}, H{}, HV{};
@@ -80,116 +79,162 @@ FASTLTC_INLINE void backward_synapses(const Synapses<T>& list, int64_t begin, in
       H += h;
       HV += h * S::load(v + r * pre.stride);
     }
-    S::add_four(sums + k * S::sums_per_synapse, P, Q, H, HV);
+    FourSums<T, lanes>::add(sums + k * FourSums<T, lanes>::size, P, Q, H, HV);
   }
 }
 
-template <typename T, int W>
-struct LtcForward {
+// The unfolds of a step, for the forward pass and for the backward one, which repeats them.
+template <typename T, int W, Lanes lanes = Lanes::samples>
+struct LtcUnfolds {
   using S = Simd<T>;
   using vec = typename S::vec;
+  using P = Parameter<T, lanes>;
 
   const LtcInputs<T>& in;
-  const PackedLtc<T>& layer;
-  Rows<T> num{};  // [N]: driven neurons: sums so far; leaky ones: v' = num + den v
-  Rows<T> den{};  // [N]
+  const LtcLayer<T, lanes>& layer;
+  Rows<T> num{};    // [N] sums without the recurrent synapses
+  Rows<T> den{};    // [N]
+  Rows<T> drive{};  // [N] of a leaky neuron: v' = drive + decay v
+  Rows<T> decay{};  // [N]
 
   void take(Arena& arena) {
     num.take(arena, W, in.size.N);
     den.take(arena, W, in.size.N);
+    drive.take(arena, W, in.size.N);
+    decay.take(arena, W, in.size.N);
   }
 
-  void begin(const StepInputs<T, W>& step) {
-    static_switch<Timespans::unit, Timespans::given>(step.timespans, [&](auto timespans) {
-      this->template sensory_sums<decltype(timespans)::value>(step);
-    });
-  }
-  void unfold(const StepInputs<T, W>& step, Rows<const T> from, Rows<T> to, Rows<T>) {
-    static_switch<Timespans::unit, Timespans::given>(step.timespans, [&](auto timespans) {
-      this->template unfold<decltype(timespans)::value>(step, from, to);
-    });
-  }
-
-  template <Timespans timespans>
-  void sensory_sums(const StepInputs<T, W>& step) {
+  // `kept`: [sensory synapses][W][lanes], for their sigmoids.
+  template <Timespans timespans, bool keeps>
+  void begin(const StepInputs<T, W>& step, T* kept = nullptr) {
     for (int64_t j = 0; j < in.size.N; ++j) {
       vec n[W], d[W];
       for (int r = 0; r < W; ++r) {
-        n[r] = S::set(layer.leak_numerator[j]);
-        d[r] = S::set(layer.leak_denominator[j]);
+        n[r] = S::set(P::at(layer.leak_numerator, j));
+        d[r] = S::set(P::at(layer.leak_denominator, j));
       }
-      add_synapses<T, W>(layer.sensory, layer.sensory.column[j], layer.sensory.column[j + 1],
-                         constant(step.u), n, d);
-      const bool driven = layer.recurrent.column[j + 1] > layer.recurrent.column[j];
+      const int64_t first = layer.sensory.column[j];
+      add_synapses<keeps>(layer.sensory, first, layer.sensory.column[j + 1], constant(step.u), n, d,
+                          keeps ? kept + first * W * S::lanes : nullptr);
       for (int r = 0; r < W; ++r) {
-        if (!driven) {
-          const vec rate =
-              T(1) / (step.template times_step<timespans>(d[r], r, j) + layer.capacity[j]);
-          n[r] = step.template times_step<timespans>(n[r], r, j) * rate;
-          d[r] = rate * layer.capacity[j];
-        }
         S::store(num.at(r, j), n[r]);
         S::store(den.at(r, j), d[r]);
-      }
-    }
-  }
-
-  template <Timespans timespans>
-  void unfold(const StepInputs<T, W>& step, Rows<const T> from, Rows<T> to) {
-    for (int64_t d = 0; d < layer.driven_count; ++d) {
-      const int64_t j = layer.driven[d];
-      vec n[W], e[W];
-      for (int r = 0; r < W; ++r) {
-        n[r] = S::load(num.at(r, j));
-        e[r] = S::load(den.at(r, j));
-      }
-      add_synapses<T, W>(layer.recurrent, layer.recurrent.column[j], layer.recurrent.column[j + 1],
-                         from, n, e);
-      for (int r = 0; r < W; ++r) {
-        const vec numerator = S::load(from.at(r, j)) * layer.capacity[j] +
-                              step.template times_step<timespans>(n[r], r, j);
-        const vec denominator = step.template times_step<timespans>(e[r], r, j) + layer.capacity[j];
-        S::store(to.at(r, j), numerator / denominator);
       }
     }
     for (int64_t d = 0; d < layer.leaky_count; ++d) {
       const int64_t j = layer.leaky[d];
       for (int r = 0; r < W; ++r) {
+        const vec rate = T(1) / total<timespans>(step, S::load(den.at(r, j)), r, j);
+        S::store(drive.at(r, j),
+                 step.template times_step<timespans>(S::load(num.at(r, j)), r, j) * rate);
+        S::store(decay.at(r, j), rate * P::at(layer.capacity, j));
+      }
+    }
+  }
+
+  // The denominator of a neuron's new state.
+  template <Timespans timespans>
+  FASTLTC_INLINE vec total(const StepInputs<T, W>& step, vec d, int r, int64_t j) const {
+    return step.template times_step<timespans>(d, r, j) + P::at(layer.capacity, j);
+  }
+
+  // num and den of a driven neuron.
+  template <bool keeps>
+  FASTLTC_INLINE void sum(int64_t j, Rows<const T> from, vec (&n)[W], vec (&d)[W], T* kept) const {
+    for (int r = 0; r < W; ++r) {
+      n[r] = S::load(num.at(r, j));
+      d[r] = S::load(den.at(r, j));
+    }
+    add_synapses<keeps>(layer.recurrent, layer.recurrent.column[j], layer.recurrent.column[j + 1],
+                        from, n, d, kept);
+  }
+
+  // With `keeps` the sigmoids go to `kept`, [synapses][W][lanes], and put_by(r, j, num, den, total,
+  // state after) is called for each driven neuron.
+  template <Timespans timespans, bool keeps = false, typename PutBy = void (*)(...)>
+  FASTLTC_INLINE void unfold(const StepInputs<T, W>& step, Rows<const T> from, Rows<T> to,
+                             T* kept = nullptr, PutBy put_by = nullptr) const {
+    for (int64_t k = 0; k < layer.driven_count; ++k) {
+      const int64_t j = layer.driven[k];
+      vec n[W], d[W];
+      sum<keeps>(j, from, n, d, keeps ? kept + layer.recurrent.column[j] * W * S::lanes : nullptr);
+      for (int r = 0; r < W; ++r) {
+        const vec numerator = S::load(from.at(r, j)) * P::at(layer.capacity, j) +
+                              step.template times_step<timespans>(n[r], r, j);
+        const vec denominator = total<timespans>(step, d[r], r, j);
+        const vec after = numerator / denominator;
+        S::store(to.at(r, j), after);
+        if constexpr (keeps) put_by(r, j, n[r], d[r], denominator, after);
+      }
+    }
+    for (int64_t k = 0; k < layer.leaky_count; ++k) {
+      const int64_t j = layer.leaky[k];
+      for (int r = 0; r < W; ++r) {
         S::store(to.at(r, j),
-                 S::load(from.at(r, j)) * S::load(den.at(r, j)) + S::load(num.at(r, j)));
+                 S::load(from.at(r, j)) * S::load(decay.at(r, j)) + S::load(drive.at(r, j)));
       }
     }
   }
 };
 
-template <typename T, int W>
+template <typename T, int W, Lanes lanes = Lanes::samples>
+struct LtcForward {
+  LtcUnfolds<T, W, lanes> unfolds;
+
+  LtcForward(const LtcInputs<T>& in, const LtcLayer<T, lanes>& layer) : unfolds{in, layer} {}
+  void take(Arena& arena) { unfolds.take(arena); }
+
+  void begin(const StepInputs<T, W>& step) {
+    static_switch<Timespans::unit, Timespans::given>(step.timespans, [&](auto timespans) {
+      unfolds.template begin<decltype(timespans)::value, false>(step);
+    });
+  }
+  void unfold(const StepInputs<T, W>& step, Rows<const T> from, Rows<T> to, Rows<T>) {
+    static_switch<Timespans::unit, Timespans::given>(step.timespans, [&](auto timespans) {
+      unfolds.template unfold<decltype(timespans)::value>(step, from, to);
+    });
+  }
+};
+
+template <typename T, int W, Lanes lanes = Lanes::samples>
 struct LtcBackward {
   using S = Simd<T>;
   using vec = typename S::vec;
-  using Sums = LtcSums<T>;
+  using P = Parameter<T, lanes>;
+  using Sums = LtcSums<T, lanes>;
 
   const LtcInputs<T>& in;
-  const PackedLtc<T>& layer;
-  const LtcSums<T> sums;
-  Rows<T> num{};              // [N] sums without the recurrent synapses
-  Rows<T> den{};              // [N]
-  T* sensory_kept = nullptr;  // [sensory synapses][W][lanes]
-  T* column_kept[2] = {};     // [largest in-degree][W][lanes], of this column and of the next
+  const LtcLayer<T, lanes>& layer;
+  const Sums sums;
+  LtcUnfolds<T, W, lanes> unfolds;
+  Rows<T> repeated{};         // [U][N] the states after the unfolds, unless they are kept
+  T* sensory_kept = nullptr;  // [sensory synapses][W][lanes] their sigmoids
+  // Of all unfolds of a step, or if they are not put by of a column and of the next.
+  T* kept = nullptr;  // [U][synapses][W][lanes] or [2][largest in-degree][W][lanes]
+  Rows<T> total{};    // [U][N] the denominators of the driven neurons' states; put by
+  Rows<T> rate{};     // [U][N] num - den v', where time steps have gradients; put by
   // g[u] is the gradient of the state before unfold u; g[U] of the state after the step. Where a
   // driven neuron's g[u + 1] has been used, its place keeps gt.
   Rows<T> g{};            // [U + 1][N]
-  Rows<T> grad_n{};       // [N] gn summed over the unfolds of the step
+  Rows<T> grad_n{};       // [N] gn summed over the unfolds of the step, times kScale
   Rows<T> grad_d{};       // [N]
   Rows<T> grad_u{};       // [I]
   Rows<T> grad_before{};  // g[0]
   Rows<T> grad_after{};   // g[U]
 
+  LtcBackward(const LtcInputs<T>& inputs, const LtcLayer<T, lanes>& p, const Sums& s)
+      : in(inputs), layer(p), sums(s), unfolds{inputs, p} {}
+
   void take(Arena& arena) {
     const int64_t N = in.size.N, U = in.size.U;
-    num.take(arena, W, N);
-    den.take(arena, W, N);
+    const bool puts_by = layer.puts_sigmoids_by;
+    unfolds.take(arena);
+    repeated.take(arena, W, repeats() ? U * N : 0);
     sensory_kept = arena.take<T>(layer.sensory.count * W * S::lanes);
-    for (T*& kept : column_kept) kept = arena.take<T>(layer.max_in_degree * W * S::lanes);
+    kept = arena.take<T>((puts_by ? U * layer.recurrent.count : 2 * layer.max_in_degree) * W *
+                         S::lanes);
+    total.take(arena, W, puts_by ? U * N : 0);
+    rate.take(arena, W, puts_by && in.timespans.data != nullptr ? U * N : 0);
     g.take(arena, W, (U + 1) * N);
     grad_n.take(arena, W, N);
     grad_d.take(arena, W, N);
@@ -206,75 +251,94 @@ struct LtcBackward {
   }
 
  private:
+  bool repeats() const { return layer.puts_sigmoids_by || layer.history.unfolds < in.size.U; }
+
   template <Timespans timespans>
   void step_back(const BackwardStep<T, W>& step) {
     const int64_t N = in.size.N, U = in.size.U;
-    sensory_sums<timespans>(step);
+    unfolds.template begin<timespans, true>(step, sensory_kept);
+    for (int64_t u = 0; repeats() && u < U; ++u) repeat_unfold<timespans>(step, u);
     for (int r = 0; r < W; ++r) {
       for (int64_t k = 0; k < U * N; ++k) S::store(g.at(r, k), vec{});
     }
-    for (int64_t u = U - 1; u >= 0; --u) unfold<timespans>(step, u);
+    for (int64_t u = U - 1; u >= 0; --u) {
+      static_switch<true, false>(layer.puts_sigmoids_by, [&](auto was_put_by) {
+        this->template unfold<timespans, decltype(was_put_by)::value>(step, u);
+      });
+    }
     for (int64_t j = 0; j < N; ++j) {
       neuron_sums<timespans>(step, j, layer.recurrent.column[j + 1] > layer.recurrent.column[j]);
     }
     sensory_backward(step);
   }
 
+  // The states before and after an unfold.
+  Rows<const T> before(const BackwardStep<T, W>& step, int64_t u) const {
+    return u == 0 ? step.before : after(step, u - 1);
+  }
+  Rows<const T> after(const BackwardStep<T, W>& step, int64_t u) const {
+    return repeats() ? constant(repeated, u * in.size.N) : step.after.from(u * in.size.N);
+  }
+
   template <Timespans timespans>
-  void sensory_sums(const BackwardStep<T, W>& step) {
-    for (int64_t j = 0; j < in.size.N; ++j) {
-      vec n[W] = {}, d[W] = {};
-      const int64_t begin = layer.sensory.column[j];
-      add_synapses<T, W, timespans == Timespans::differentiated, true>(
-          layer.sensory, begin, layer.sensory.column[j + 1], constant(step.u), n, d,
-          sensory_kept + begin * W * S::lanes);
-      for (int r = 0; r < W; ++r) {
-        if constexpr (timespans == Timespans::differentiated) {
-          S::store(num.at(r, j), n[r] * layer.unscale + layer.leak_numerator[j]);
-        }
-        S::store(den.at(r, j), d[r] * layer.unscale + layer.leak_denominator[j]);
-      }
+  FASTLTC_APART void repeat_unfold(const BackwardStep<T, W>& step, int64_t u) {
+    const int64_t first = u * in.size.N;
+    const Rows<const T> from = before(step, u);
+    const Rows<T> to = repeated.from(first);
+    if (!layer.puts_sigmoids_by) {
+      unfolds.template unfold<timespans>(step, from, to);
+      return;
     }
+    const auto put_by = [&](int r, int64_t j, vec n, vec d, vec denominator, vec state) {
+      S::store(total.at(r, first + j), denominator);
+      if constexpr (timespans == Timespans::differentiated) {
+        S::store(rate.at(r, first + j), n - d * state);
+      }
+    };
+    T* const of_unfold = kept + u * layer.recurrent.count * W * S::lanes;
+    unfolds.template unfold<timespans, true>(step, from, to, of_unfold, put_by);
   }
 
   // gt of the driven neurons, the gradient of all that they read, and their synapses' sums.
   //
-  // A column's gradient waits for its denominator, the end of a chain of a hundred cycles. So the
-  // next column's sigmoids come before it, more than the processor could reorder by itself.
-  template <Timespans timespans>
+  // Where nothing was put by, a column's gradient waits for its denominator, the end of a chain of a
+  // hundred cycles. So the next column's sigmoids come before it, more than the processor could
+  // reorder by itself.
+  template <Timespans timespans, bool was_put_by>
   FASTLTC_APART void unfold(const BackwardStep<T, W>& step, int64_t u) {
-    constexpr bool differentiated = timespans == Timespans::differentiated;
     const int64_t N = in.size.N;
-    const Rows<const T> v = u == 0 ? step.before : step.after.from((u - 1) * N);
-    const Rows<const T> ends = step.after.from(u * N);
+    const Rows<const T> v = before(step, u), ends = after(step, u);
     const Rows<T> to = g.from(u * N);
     vec gn[2][W], gd[2][W];
+    T* of_column[2];
     for (int64_t d = 0; d <= layer.driven_count; ++d) {
       if (d < layer.driven_count) {
-        const int64_t j = layer.driven[d];
-        vec n[W] = {}, e[W] = {};
-        add_synapses<T, W, differentiated, true>(layer.recurrent, layer.recurrent.column[j],
-                                                 layer.recurrent.column[j + 1], v, n, e,
-                                                 column_kept[d % 2]);
+        const int64_t j = layer.driven[d], begin = layer.recurrent.column[j];
+        of_column[d % 2] =
+            kept + (was_put_by ? u * layer.recurrent.count + begin : d % 2 * layer.max_in_degree) *
+                       W * S::lanes;
+        vec n[W], e[W];
+        if constexpr (!was_put_by) unfolds.template sum<true>(j, v, n, e, of_column[d % 2]);
         for (int r = 0; r < W; ++r) {
-          if constexpr (differentiated) n[r] = n[r] * layer.unscale + S::load(num.at(r, j));
-          e[r] = e[r] * layer.unscale + S::load(den.at(r, j));
-          const vec total = step.template times_step<timespans>(e[r], r, j) + layer.capacity[j];
-          const vec gt = S::load(g.at(r, (u + 1) * N + j)) / total;
-          const vec after = S::load(ends.at(r, j));
+          const vec state = S::load(ends.at(r, j));
+          const vec denominator = was_put_by ? S::load(total.at(r, u * N + j))
+                                             : unfolds.template total<timespans>(step, e[r], r, j);
+          const vec gt = S::load(g.at(r, (u + 1) * N + j)) / denominator;
           S::store(g.at(r, (u + 1) * N + j), gt);
-          S::store(to.at(r, j), S::load(to.at(r, j)) + gt * layer.capacity[j]);
-          gn[d % 2][r] = step.template times_step<timespans>(gt, r, j);
-          gd[d % 2][r] = -gn[d % 2][r] * after;
-          if constexpr (differentiated) add_grad_dt(step, r, j, total, gt * (n[r] - e[r] * after));
+          S::store(to.at(r, j), S::load(to.at(r, j)) + gt * P::at(layer.capacity, j));
+          gn[d % 2][r] = step.template times_step<timespans>(gt * kScale<T>, r, j);
+          gd[d % 2][r] = -gn[d % 2][r] * state;
+          if constexpr (timespans == Timespans::differentiated) {
+            const vec slope = was_put_by ? S::load(rate.at(r, u * N + j)) : n[r] - e[r] * state;
+            add_grad_dt(step, r, j, denominator, gt * slope);
+          }
         }
       }
       if (d > 0) {
-        const int64_t j = layer.driven[d - 1];
-        const int before = (d - 1) % 2;
+        const int64_t j = layer.driven[d - 1], column = (d - 1) % 2;
         backward_synapses<T, W>(layer.recurrent, layer.recurrent.column[j],
-                                layer.recurrent.column[j + 1], v, column_kept[before], gn[before],
-                                gd[before], to, sums.recurrent);
+                                layer.recurrent.column[j + 1], v, of_column[column], gn[column],
+                                gd[column], to, sums.recurrent);
       }
     }
   }
@@ -295,39 +359,36 @@ struct LtcBackward {
     for (int r = 0; r < W; ++r) {
       vec gn{}, gd{};
       vec carry = S::load(g.at(r, U * N + j));
-      vec total{}, rate{};
+      vec denominator{}, inverse{};
       if (!driven) {
-        const vec d = S::load(den.at(r, j));
-        total = step.template times_step<timespans>(d, r, j) + layer.capacity[j];
-        rate = T(1) / total;
+        denominator = unfolds.template total<timespans>(step, S::load(unfolds.den.at(r, j)), r, j);
+        inverse = T(1) / denominator;
       }
-      vec after = S::load(step.after.at(r, (U - 1) * N + j));
-      const auto add_unfold = [&](int64_t u, vec before) {
+      vec state = S::load(after(step, U - 1).at(r, j));
+      const auto add_unfold = [&](int64_t u, vec earlier) {
         vec gt;
         if (driven) {
           gt = S::load(g.at(r, (u + 1) * N + j));
         } else {
-          gt = carry * rate;
-          carry = gt * layer.capacity[j] + S::load(g.at(r, u * N + j));
+          gt = carry * inverse;
+          carry = gt * P::at(layer.capacity, j) + S::load(g.at(r, u * N + j));
           if constexpr (timespans == Timespans::differentiated) {
-            add_grad_dt(step, r, j, total,
-                        gt * (S::load(num.at(r, j)) - S::load(den.at(r, j)) * after));
+            add_grad_dt(
+                step, r, j, denominator,
+                gt * (S::load(unfolds.num.at(r, j)) - S::load(unfolds.den.at(r, j)) * state));
           }
         }
         gn += gt;
-        gd -= gt * after;
-        sum_c += gt * (before - after);
-        after = before;
+        gd -= gt * state;
+        sum_c += gt * (earlier - state);
+        state = earlier;
       };
-      for (int64_t u = U - 1; u > 0; --u) {
-        add_unfold(u, S::load(step.after.at(r, (u - 1) * N + j)));
-      }
-      add_unfold(0, S::load(step.before.at(r, j)));
+      for (int64_t u = U - 1; u >= 0; --u) add_unfold(u, S::load(before(step, u).at(r, j)));
       if (!driven) S::store(g.at(r, j), carry);
       gn = step.template times_step<timespans>(gn, r, j);
       gd = step.template times_step<timespans>(gd, r, j);
-      S::store(grad_n.at(r, j), gn);
-      S::store(grad_d.at(r, j), gd);
+      S::store(grad_n.at(r, j), gn * kScale<T>);
+      S::store(grad_d.at(r, j), gd * kScale<T>);
       sum_n += gn;
       sum_d += gd;
     }

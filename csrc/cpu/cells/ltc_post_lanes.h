@@ -462,10 +462,10 @@ struct PostLanesForward {
     }
   }
 
-  // The initial state. Lanes without a neuron have 0.
-  void begin(int64_t b, T* v) const {
+  // From a state as h0. Lanes without a neuron have 0.
+  void begin(int64_t b, const SequenceView<const T>& state, T* v) const {
     for (int64_t k = 0; k < lanes.registers * L; ++k) v[k] = T(0);
-    if (in.h0.data != nullptr) step.spread(in.h0.data + b * in.h0.stride_b, in.h0.stride_c, v);
+    if (state.data != nullptr) step.spread(state.data + b * state.stride_b, state.stride_c, v);
   }
 
   void run(int64_t b) {
@@ -476,18 +476,18 @@ struct PostLanesForward {
     for (int64_t k = 0; k < width; ++k) step.dt[k] = T(1);
     for (int64_t k = in.size.I; k < padded_registers<T>(in.size.I) * L; ++k) step.u[k] = T(0);
     T* v = ping;
-    begin(b, v);
+    begin(b, in.h0, v);
     for (int64_t t = 0; t < steps; ++t) {
-      if (t > 0 && in.resets.data != nullptr &&
+      if (in.resets.data != nullptr &&
           in.resets.data[b * in.resets.stride_b + t * in.resets.stride_t]) {
-        begin(b, v);
+        begin(b, in.reset_state(), v);
       }
       load_inputs(b, t);
       step.sensory_sums();
       v = step.solve(v, v == ping ? pong : ping, in.size.U);
       if (out.return_sequences) write_output(v, b, t);
     }
-    for (int64_t j = 0; j < N; ++j) out.hn[b * N + j] = v[lanes.position[j]];
+    for (int64_t j = 0; j < N; ++j) out.hn[b * in.beside * N + j] = v[lanes.position[j]];
     if (!out.return_sequences) {
       write_output(v, b, 0);
       return;

@@ -17,6 +17,26 @@ FASTLTC_INLINE void add_to_row(T* rows, int64_t row, typename Simd<T>::vec value
   S::store(rows + row * S::lanes, S::load(rows + row * S::lanes) + value);
 }
 
+// Four sums that stand together, as Simd::add_four has them; with network lanes, each of which is a
+// sum of its own, four rows of lanes.
+template <typename T, Lanes lanes>
+struct FourSums {
+  using S = Simd<T>;
+  static constexpr int64_t size = lanes == Lanes::networks ? 4 * S::lanes : S::sums_per_synapse;
+
+  static FASTLTC_INLINE void add(T* sums, typename S::vec a, typename S::vec b, typename S::vec c,
+                                 typename S::vec d) {
+    if constexpr (lanes == Lanes::networks) {
+      add_to_row(sums, 0, a);
+      add_to_row(sums, 1, b);
+      add_to_row(sums, 2, c);
+      add_to_row(sums, 3, d);
+    } else {
+      S::add_four(sums, a, b, c, d);
+    }
+  }
+};
+
 // The sums of all parts. Sums is a struct of pointers with take(arena, in, layer), which takes them
 // for one part; what it points to is rows of lanes, fours of Simd::add_four, or OuterProducts'.
 template <typename T, typename Sums>
@@ -86,11 +106,27 @@ class GradientSums {
   Block block_;
 };
 
+// The same of one network, whose lane it is, once the first part has taken up the others.
+template <typename T>
+struct LaneSums {
+  int lane = 0;
+
+  T row(const T* rows, int64_t at) const { return rows[at * Simd<T>::lanes + lane]; }
+  void write_rows(const T* rows, int64_t count, T* to) const {
+    if (to == nullptr) return;
+    for (int64_t c = 0; c < count; ++c) to[c] = row(rows, c);
+  }
+  void add_fours(const T* fours, int64_t at, T (&total)[4]) const {
+    for (int q = 0; q < 4; ++q) total[q] += row(fours, 4 * at + q);
+  }
+};
+
 // The gradient of a weight is a sum of outer products over samples and steps. Rows of both factors
 // are put by for a number of steps, then a block of 4 x 4 entries runs over them in registers.
-template <typename T>
+template <typename T, Lanes lanes = Lanes::samples>
 struct OuterProducts {
   using S = Simd<T>;
+  using Fours = FourSums<T, lanes>;
   using vec = typename S::vec;
 
   int64_t filled = 0;   // rows that are put by; those past them stay zero
@@ -98,22 +134,20 @@ struct OuterProducts {
   int64_t columns = 0;  // padded
   T* left = nullptr;    // [places][rows][lanes], the gradients of the product
   T* right = nullptr;   // [places][columns][lanes], its inputs
-  T* sums = nullptr;  // [rows][columns / 4][Simd::sums_per_synapse], then [rows][lanes] of the bias
+  T* sums = nullptr;    // [rows][columns / 4] FourSums, then [rows][lanes] of the bias
 
-  OuterProducts(const PackedWeight<T>& weight, T* to)
+  OuterProducts(const PackedWeight<T, lanes>& weight, T* to)
       : filled(weight.rows),
         rows(padded_rows(weight.rows)),
         columns(padded_rows(weight.inputs)),
         sums(to) {}
 
-  int64_t sums_count() const {
-    return rows * (columns / kRowBlock * S::sums_per_synapse + S::lanes);
-  }
+  int64_t sums_count() const { return rows * (columns / kRowBlock * Fours::size + S::lanes); }
   void take(Arena& arena, int64_t places) {
     left = arena.take<T>(places * rows * S::lanes);
     right = arena.take<T>(places * columns * S::lanes);
   }
-  T* bias_sums() const { return sums + rows * (columns / kRowBlock) * S::sums_per_synapse; }
+  T* bias_sums() const { return sums + rows * (columns / kRowBlock) * Fours::size; }
   T* left_at(int64_t place) const { return left + place * rows * S::lanes; }
   T* right_at(int64_t place) const { return right + place * columns * S::lanes; }
 
@@ -136,9 +170,8 @@ struct OuterProducts {
           }
         }
         for (int i = 0; i < kRowBlock; ++i) {
-          T* const at =
-              sums + ((row + i) * (columns / kRowBlock) + column / kRowBlock) * S::sums_per_synapse;
-          S::add_four(at, sum[i][0], sum[i][1], sum[i][2], sum[i][3]);
+          T* const at = four(row + i, column);
+          Fours::add(at, sum[i][0], sum[i][1], sum[i][2], sum[i][3]);
         }
       }
       for (int i = 0; i < kRowBlock; ++i) {
@@ -152,12 +185,14 @@ struct OuterProducts {
     }
   }
 
+  // The sums of four columns, among them this one.
+  T* four(int64_t row, int64_t column) const {
+    return sums + (row * (columns / kRowBlock) + column / kRowBlock) * Fours::size;
+  }
   T weight_sum(int64_t row, int64_t column) const {
-    const T* const four = sums +
-                          (row * (columns / kRowBlock) + column / kRowBlock) * S::sums_per_synapse +
-                          column % kRowBlock * S::block;
-    T total = four[0];
-    for (int l = 1; l < S::block; ++l) total += four[l];
+    const T* const own = four(row, column) + column % kRowBlock * S::block;
+    T total = own[0];
+    for (int l = 1; l < S::block; ++l) total += own[l];
     return total;
   }
   T bias_sum(int64_t row) const { return S::sum(S::load(bias_sums() + row * S::lanes)); }
@@ -175,9 +210,9 @@ inline int64_t steps_put_by(int64_t rows, int width, int64_t steps) {
 
 // The outer products of one or several weights, whose factors are put by and multiplied together.
 // W places are a step's.
-template <typename T, int W>
+template <typename T, int W, Lanes lanes = Lanes::samples>
 struct PutByProducts {
-  OuterProducts<T>* products = nullptr;
+  OuterProducts<T, lanes>* products = nullptr;
   int64_t count = 0;
   int64_t places = 0;
   int64_t place = 0;  // the next step's first
@@ -186,14 +221,14 @@ struct PutByProducts {
   template <typename WeightOf>
   void take(Arena& arena, int64_t weights, int64_t steps, T* sums, WeightOf weight) {
     count = weights;
-    products = arena.take<OuterProducts<T>>(count);
+    products = arena.take<OuterProducts<T, lanes>>(count);
     int64_t rows = 0;
     for (int64_t k = 0; k < count; ++k) {
       rows += padded_rows(weight(k).rows) + padded_rows(weight(k).inputs);
     }
     places = W * steps_put_by(rows, W, steps);
     for (int64_t k = 0; k < count; ++k) {
-      OuterProducts<T> product(weight(k), sums);
+      OuterProducts<T, lanes> product(weight(k), sums);
       product.take(arena, places);
       if (sums != nullptr) sums += product.sums_count();
       if (products != nullptr) products[k] = product;
@@ -203,7 +238,7 @@ struct PutByProducts {
   void start() {
     place = 0;
     for (int64_t k = 0; k < count; ++k) {
-      const OuterProducts<T>& p = products[k];
+      const OuterProducts<T, lanes>& p = products[k];
       for (int64_t at = 0; at < places; ++at) {
         clear_rows(p.left_at(at) + p.filled * Simd<T>::lanes, p.rows - p.filled);
       }

@@ -1,4 +1,5 @@
-// The initial state of a tile's samples where resets bring it back, forward and backward.
+// What resets set the states of a tile's samples to, their initial ones or zeros, forward and
+// backward.
 #pragma once
 
 #include "core/sequence.h"
@@ -8,7 +9,7 @@
 
 namespace fastltc::cpu::FASTLTC_ISA {
 
-// Before which steps the samples of a tile begin with it: a bit of each lane.
+// Before which steps the samples of a tile begin anew: a bit of each lane.
 template <typename T, int W>
 struct ResetLanes {
   using S = Simd<T>;
@@ -28,7 +29,7 @@ struct ResetLanes {
       uint16_t* const own = bits + r * steps;
       for (int64_t t = 0; t < steps; ++t) own[t] = 0;
       for (int l = 0; l < S::lanes; ++l) {
-        const int64_t b = group[r].first + (l < group[r].valid ? l : group[r].valid - 1);
+        const int64_t b = group[r].sample(l < group[r].valid ? l : group[r].valid - 1);
         const bool* const given = in.resets.data + b * in.resets.stride_b;
         if (in.resets.stride_t == 1) {
           for (int64_t t = 0; t < steps; ++t) own[t] |= static_cast<uint16_t>(given[t] << l);
@@ -39,7 +40,7 @@ struct ResetLanes {
         }
       }
       // Before its first step a sample has its initial state in any case.
-      if (steps > 0) own[0] = 0;
+      if (steps > 0 && !in.reset_to_zero) own[0] = 0;
     }
   }
   // Whether any sample that runs does before step t, and which.
@@ -74,7 +75,7 @@ struct InitialState {
   int64_t count = 0;
   Rows<T> initial{};
   Rows<T> begun{};  // with which a step begins
-  Rows<T> grad{};   // what went through resets so far
+  Rows<T> grad{};   // what went through resets so far, unless they are to zeros
 
   void take(Arena& arena, const SequenceInputs<T>& in, int64_t first, int64_t channels,
             bool with_gradient) {
@@ -83,11 +84,11 @@ struct InitialState {
     count = channels;
     initial.take(arena, W, count);
     begun.take(arena, W, count);
-    if (with_gradient) grad.take(arena, W, count);
+    if (with_gradient && !in.reset_to_zero) grad.take(arena, W, count);
   }
   void start(const SequenceInputs<T>& in, const LaneGroup (&group)[W]) const {
     if (count == 0) return;
-    load_state(in.h0, begin, count, group, initial);
+    load_state(in.reset_state(), begin, count, group, initial);
     for (int r = 0; grad.data != nullptr && r < W; ++r) clear_rows(grad.at(r, 0), count);
   }
   // The state with which a step begins, from the one before it, of which every `distance`-th row is
@@ -113,13 +114,13 @@ struct InitialState {
       T *const from = gradient.at(r, 0), *const to = grad.at(r, 0);
       for (int64_t k = 0; k < rows * S::lanes; k += S::lanes) {
         const vec value = S::load(from + k);
-        S::store(to + k, S::load(to + k) + (anew ? value : vec{}));
+        if (grad.data != nullptr) S::store(to + k, S::load(to + k) + (anew ? value : vec{}));
         S::store(from + k, anew ? vec{} : value);
       }
     }
   }
   void add_gradient(Rows<T> gradient) const {
-    for (int r = 0; r < W; ++r) {
+    for (int r = 0; grad.data != nullptr && r < W; ++r) {
       for (int64_t j = 0; j < count; ++j) {
         add_to_row(gradient.at(r, 0), j, S::load(grad.at(r, j)));
       }

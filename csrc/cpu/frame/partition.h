@@ -6,6 +6,7 @@
 
 #include "core/sequence.h"
 #include "cpu/frame/arena.h"
+#include "cpu/frame/rows.h"
 #include "cpu/frame/simd.h"
 
 namespace fastltc::cpu::FASTLTC_ISA {
@@ -13,15 +14,17 @@ namespace fastltc::cpu::FASTLTC_ISA {
 // Below about this many sigmoids, waking another thread takes longer than it saves.
 inline constexpr int64_t kEvaluationsWorthAThread = 50000;
 
-// The registers of samples, shared out evenly: part i takes [begin(i), begin(i + 1)).
+// The registers of samples, shared out evenly: part i takes [begin(i), begin(i + 1)). With network
+// lanes a sample is one of all networks, and fills a register.
 template <typename T>
 struct Partition {
   int64_t registers = 0;
   int64_t parts = 0;
 
-  // `evaluations` is the work of one sample, in sigmoids.
-  Partition(int64_t batch, int64_t evaluations, int threads) {
-    registers = (batch + Simd<T>::lanes - 1) / Simd<T>::lanes;
+  // `evaluations` is the work of one sample, of one network, in sigmoids.
+  Partition(int64_t batch, int64_t evaluations, int threads, Lanes kind = Lanes::samples) {
+    const int64_t in_register = kind == Lanes::networks ? 1 : Simd<T>::lanes;
+    registers = (batch + in_register - 1) / in_register;
     parts = 1 + evaluations * registers * Simd<T>::lanes / kEvaluationsWorthAThread;
     if (parts > threads) parts = threads;
     if (parts > registers) parts = registers;

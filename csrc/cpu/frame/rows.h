@@ -1,4 +1,5 @@
-// Between a [B, T, C] tensor and rows of lanes: one register holds one channel of `lanes` samples.
+// Between a [B, T, C] tensor and rows of lanes: one register holds one channel of `lanes` samples,
+// or of one sample of as many networks.
 #pragma once
 
 #include "core/sequence.h"
@@ -54,10 +55,39 @@ struct TransposeBlock<double> {
   }
 };
 
-// Samples [first, first + valid) of a tile of one register.
+// What a lane is: a sample, of a network whose parameters all lanes share, or a network with
+// parameters of its own, of which all run the same sample.
+enum class Lanes { samples, networks };
+
+// A parameter as a cell reads it: one number, or with network lanes that of each lane.
+template <typename T, Lanes kind>
+struct Parameter {
+  static constexpr int64_t width = kind == Lanes::networks ? Simd<T>::lanes : 1;
+
+  static FASTLTC_INLINE auto at(const T* values, int64_t k) {
+    if constexpr (kind == Lanes::networks) {
+      return Simd<T>::load(values + k * width);
+    } else {
+      return values[k];
+    }
+  }
+};
+
+// Samples [first, first + valid) of a tile of one register; with network lanes sample `first` of so
+// many networks, whose channels stand beside each other.
 struct LaneGroup {
   int64_t first = 0;
   int valid = 0;  // 1 to lanes
+  Lanes kind = Lanes::samples;
+
+  int64_t sample(int l) const { return kind == Lanes::networks ? first : first + l; }
+  // From a lane's values in a view to those of the next.
+  template <typename T>
+  int64_t distance(const SequenceView<T>& view, int64_t channels) const {
+    return kind == Lanes::networks ? channels * view.stride_c : view.stride_b;
+  }
+  // Where values of its lanes are kept, in lanes.
+  int64_t kept_from() const { return kind == Lanes::networks ? first * valid : first; }
 };
 
 // rows[c][l] = view[first + l, t, c]. Lanes past the valid ones repeat the last sample, so that
@@ -69,9 +99,10 @@ void load_rows(const SequenceView<const T>& view, int64_t t, int64_t channels, L
   constexpr int size = TransposeBlock<T>::size;
   using Row = typename TransposeBlock<T>::row;
   const T* sample[lanes];
+  const T* const base = view.data + group.first * view.stride_b + t * view.stride_t;
+  const int64_t distance = group.distance(view, channels);
   for (int l = 0; l < lanes; ++l) {
-    const int64_t b = group.first + (l < group.valid ? l : group.valid - 1);
-    sample[l] = view.data + b * view.stride_b + t * view.stride_t;
+    sample[l] = base + (l < group.valid ? l : group.valid - 1) * distance;
   }
   int64_t c = 0;
   if (view.stride_c == 1) {
@@ -109,6 +140,7 @@ void store_rows(const SequenceView<T>& view, int64_t t, int64_t channels, LaneGr
   constexpr int size = TransposeBlock<T>::size;
   using Row = typename TransposeBlock<T>::row;
   T* const base = view.data + group.first * view.stride_b + t * view.stride_t;
+  const int64_t distance = group.distance(view, channels);
   int64_t c = 0;
   if (view.stride_c == 1 && group.valid == lanes) {
     for (; c + size <= channels; c += size) {
@@ -118,13 +150,13 @@ void store_rows(const SequenceView<T>& view, int64_t t, int64_t channels, LaneGr
           m[k] = *reinterpret_cast<const Row*>(rows + (c + k) * lanes + l);
         TransposeBlock<T>::apply(m);
         for (int k = 0; k < size; ++k)
-          *reinterpret_cast<Row*>(base + (l + k) * view.stride_b + c) = m[k];
+          *reinterpret_cast<Row*>(base + (l + k) * distance + c) = m[k];
       }
     }
   }
   for (; c < channels; ++c) {
     for (int l = 0; l < group.valid; ++l)
-      base[l * view.stride_b + c * view.stride_c] = rows[c * lanes + l];
+      base[l * distance + c * view.stride_c] = rows[c * lanes + l];
   }
 }
 
@@ -132,9 +164,10 @@ void store_rows(const SequenceView<T>& view, int64_t t, int64_t channels, LaneGr
 template <typename T>
 void zero_steps(const SequenceView<T>& view, int64_t begin, int64_t end, int64_t channels,
                 LaneGroup group) {
+  const int64_t distance = group.distance(view, channels);
   for (int64_t t = begin; t < end; ++t) {
     for (int l = 0; l < group.valid; ++l) {
-      T* const at = view.data + (group.first + l) * view.stride_b + t * view.stride_t;
+      T* const at = view.data + group.first * view.stride_b + l * distance + t * view.stride_t;
       for (int64_t c = 0; c < channels; ++c) at[c * view.stride_c] = T(0);
     }
   }
@@ -156,7 +189,7 @@ struct ActiveLanes {
   FASTLTC_INLINE ActiveLanes(const SequenceInputs<T>& in, LaneGroup group, int64_t t) {
     if (in.lengths == nullptr) return;
     for (int l = 0; l < S::lanes; ++l) {
-      const int64_t b = group.first + (l < group.valid ? l : group.valid - 1);
+      const int64_t b = group.sample(l < group.valid ? l : group.valid - 1);
       if (in.lengths[b * in.lengths_stride] <= t) {
         mask[l] = 0;
         all = false;
@@ -181,7 +214,7 @@ int64_t last_step(const SequenceInputs<T>& in, LaneGroup group) {
   if (in.lengths == nullptr) return in.size.T;
   int64_t longest = 0;
   for (int l = 0; l < group.valid; ++l) {
-    const int64_t length = in.lengths[(group.first + l) * in.lengths_stride];
+    const int64_t length = in.lengths[group.sample(l) * in.lengths_stride];
     if (length > longest) longest = length;
   }
   return longest;
@@ -197,10 +230,10 @@ struct TileGroups {
   int64_t steps = 0;     // of the longest
 
   TileGroups() = default;
-  TileGroups(const SequenceInputs<T>& in, int64_t first, int valid) {
+  TileGroups(const SequenceInputs<T>& in, int64_t first, int valid, Lanes kind) {
     constexpr int L = Simd<T>::lanes;
     for (int r = 0; r < W; ++r) {
-      group[r] = {first + r * L, valid < W * L ? valid : L};
+      group[r] = {first + r * L, valid < W * L ? valid : L, kind};
       last[r] = last_step(in, group[r]);
       if (last[r] > steps) steps = last[r];
     }

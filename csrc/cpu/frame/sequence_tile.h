@@ -6,8 +6,9 @@
 // tiles compute in them in place; partial ones copy.
 //
 // Plan: a tile's whole sequence runs on one thread; threads take tiles. A step loads the inputs,
-// runs the memory cell if there is one, then the cell, and holds the samples that have ended. What
-// a cell is:
+// runs the memory cell if there is one, then the cell, and holds the samples that have ended. With
+// network lanes (frame/networks.h) a tile is a sample of up to a register of networks. What a cell
+// is:
 //   template <typename T, int W> struct Forward {
 //     Forward(const Inputs&, const Layer&);  // Layer derives from PackedLayer, and says how many
 //     void take(Arena&);                     // evaluations(in) a step of a sample takes, in sigmoids
@@ -50,6 +51,7 @@ struct SequenceForward {
   InitialState<T, W> initial;
   Rows<T> ping;      // [N] states, unless in those that are kept
   Rows<T> pong;      // [N]
+  Rows<T> between;   // [2][N] states between unfolds, unless they are kept
   Rows<T> recalled;  // [N] what the memory cell makes of a state, unless that is kept
   Rows<T> hold;      // [N] the state at the start of a step where samples end
   Rows<T> unkept;    // what a step keeps of the cell, unless it is kept
@@ -65,6 +67,7 @@ struct SequenceForward {
     initial.take(arena, in, 0, N, false);
     ping.take(arena, W, N);
     pong.take(arena, W, N);
+    between.take(arena, W, layer.history.unfolds < in.size.U ? 2 * N : 0);
     recalled.take(arena, W, layer.memory.present ? N : 0);
     hold.take(arena, W, N);
     unkept.take(arena, W, layer.history.cell_rows);
@@ -76,10 +79,11 @@ struct SequenceForward {
     constexpr int L = S::lanes;
     const int64_t N = in.size.N, U = in.size.U;
     const History& history = layer.history;
-    step.start(in, TileGroups<T, W>(in, first, valid));
+    step.start(in, TileGroups<T, W>(in, first, valid, Layer::lanes));
     const TileGroups<T, W>& tile = step.tile;
     const LaneGroup(&group)[W] = tile.group;
-    T* const kept = out.states == nullptr ? nullptr : out.states + history.size() * first;
+    T* const kept =
+        out.states == nullptr ? nullptr : out.states + history.size() * group[0].kept_from();
     const bool in_place = kept != nullptr && group[0].valid == L;
     const auto rows_at = [&](int64_t at, Rows<T> otherwise) -> Rows<T> {
       return in_place ? Rows<T>{kept + at * L, history.size() * L} : otherwise;
@@ -107,7 +111,7 @@ struct SequenceForward {
         if (remembers) memory.initial.set(step.reset, memory.c);
       }
       if (remembers) {
-        const bool recalled_is_kept = history.states > U;
+        const bool recalled_is_kept = history.states > history.unfolds;
         if (recalled_is_kept) ++state;
         const Rows<T> next = recalled_is_kept ? state_rows() : recalled;
         const Rows<T> keep = rows_at(history.memory(t), memory.kept);
@@ -119,11 +123,12 @@ struct SequenceForward {
       const Rows<T> keep = rows_at(history.cell(t), unkept);
       cell.begin(step);
       for (int64_t u = 0; u < U; ++u) {
-        ++state;
-        const Rows<T> next = state_rows();
+        const bool is_kept = u >= U - history.unfolds;
+        if (is_kept) ++state;
+        const Rows<T> next = is_kept ? state_rows() : between.from(u % 2 * N);
         cell.unfold(step, from, next, keep);
         if (u == U - 1 && some != nullptr) restore_inactive(some, next);
-        keep_partial(state * N, next, N);
+        if (is_kept) keep_partial(state * N, next, N);
         v = next;
         from = constant(v);
       }
@@ -131,7 +136,7 @@ struct SequenceForward {
       if (out.return_sequences) write_output(v, t, group, some);
     }
 
-    const SequenceView<T> hn{out.hn, remembers ? 2 * N : N, 0, 1};
+    const SequenceView<T> hn{out.hn, in.beside * (remembers ? 2 * N : N), 0, 1};
     if (remembers) memory.write_last(hn, group);
     store_state(hn, 0, N, group, v);
     if (!out.return_sequences) write_output(v, 0, group, nullptr);
@@ -147,7 +152,7 @@ struct SequenceForward {
   // the longest group ends.
   void clear_after(int64_t last, LaneGroup group) const {
     const History& history = layer.history;
-    T* const own = out.states + history.size() * group.first;
+    T* const own = out.states + history.size() * group.kept_from();
     const int64_t N = in.size.N, T_ = in.size.T;
     const int64_t ranges[][2] = {{history.state(last) + N, history.state(T_) + N},
                                  {history.cell(last), history.cell(T_)},
@@ -219,18 +224,19 @@ struct SequenceBackward {
   // As in the forward pass.
   void run(int64_t first, int valid) {
     constexpr int L = S::lanes;
-    const int64_t N = in.size.N, U = in.size.U;
+    const int64_t N = in.size.N;
     const History& history = layer.history;
-    step.start(in, TileGroups<T, W>(in, first, valid));
+    step.start(in, TileGroups<T, W>(in, first, valid, Layer::lanes));
     const TileGroups<T, W>& tile = step.tile;
     const LaneGroup(&group)[W] = tile.group;
-    const T* const all_kept = grad.states + history.size() * first;
+    const T* const all_kept = grad.states + history.size() * group[0].kept_from();
     const auto rows_at = [&](int64_t at, Rows<T> copy, int64_t count) -> Rows<const T> {
       if (group[0].valid == L) return {all_kept + at * L, history.size() * L};
       kept_rows(all_kept + at * group[0].valid, copy.at(0, 0), count, group[0]);
       return constant(copy);
     };
-    const bool remembers = layer.memory.present, recalled_is_kept = history.states > U;
+    const bool remembers = layer.memory.present;
+    const bool recalled_is_kept = history.states > history.unfolds;
 
     cell.start();
     initial.start(in, group);
@@ -245,7 +251,7 @@ struct SequenceBackward {
     if (has_output && !grad.return_sequences) {
       // `carried` is free until the first step: it takes each group's own last state.
       for (int r = 0; layer.output_w != nullptr && r < W; ++r) {
-        const T* const own = grad.states + history.size() * group[r].first;
+        const T* const own = grad.states + history.size() * group[r].kept_from();
         kept_rows(own + history.state(tile.last[r]) * group[r].valid, carried.at(r, 0), N,
                   group[r]);
       }
@@ -261,9 +267,9 @@ struct SequenceBackward {
       const Rows<const T> before = step.any_reset ? initial.begin_step(step.reset, all) : all;
       step.kept = rows_at(history.cell(t), kept, history.cell_rows);
       step.before = recalled_is_kept ? all.from(N) : before;
-      step.after = all.from((history.states - U + 1) * N);
+      step.after = all.from((history.states - history.unfolds + 1) * N);
       if (has_output && grad.return_sequences) {
-        output_backward(t, group, some, step.after.from((U - 1) * N));
+        output_backward(t, group, some, step.after.from((history.unfolds - 1) * N));
       }
       Rows<const T> remembered;
       if (remembers) remembered = rows_at(history.memory(t), memory.kept, history.memory_rows);
@@ -284,9 +290,7 @@ struct SequenceBackward {
       }
       input_backward(t, group);
       if (grad.timespans.data != nullptr) {
-        for (int r = 0; r < W; ++r) {
-          store_rows(grad.timespans, t, step.dt_rows, group[r], step.grad_dt.at(r, 0));
-        }
+        for (int r = 0; r < W; ++r) write_timespans_gradient(t, group[r], step.grad_dt.at(r, 0));
       }
       const Rows<const T> grad_before =
           remembers ? constant(memory.grad_in, in.size.I) : constant(cell.grad_before);
@@ -304,7 +308,7 @@ struct SequenceBackward {
     }
     if (grad.h0 == nullptr) return;
     initial.add_gradient(cell.grad_after);
-    const SequenceView<T> grad_h0{grad.h0, remembers ? 2 * N : N, 0, 1};
+    const SequenceView<T> grad_h0{grad.h0, in.beside * (remembers ? 2 * N : N), 0, 1};
     store_state(grad_h0, 0, N, group, cell.grad_after);
     if (remembers) memory.write_first(grad_h0, group);
   }
@@ -334,13 +338,25 @@ struct SequenceBackward {
         b += gy;
         if (layer.output_w != nullptr) {
           w += gy * S::load(after.at(r, neuron));
-          gy *= layer.output_w[m];
+          gy *= Layer::P::at(layer.output_w, m);
         }
         add_to_row(cell.grad_after.at(r, 0), neuron, gy);
       }
       if (!layer.maps_outputs()) continue;
       add_to_row(sums.output_w, m, w);
       add_to_row(sums.output_b, m, b);
+    }
+  }
+
+  // Of a time step that networks share it is the sum over them.
+  void write_timespans_gradient(int64_t t, LaneGroup group, T* rows) {
+    if (group.kind == Lanes::networks && step.dt_rows == 1) {
+      clear_lanes_past(group, 1, rows);
+      T& to =
+          grad.timespans.data[group.first * grad.timespans.stride_b + t * grad.timespans.stride_t];
+      to = S::sum(S::load(rows));
+    } else {
+      store_rows(grad.timespans, t, step.dt_rows, group, rows);
     }
   }
 
@@ -353,7 +369,9 @@ struct SequenceBackward {
         const vec gu = S::load(cell.grad_u.at(r, i));
         w += gu * S::load(step.x.at(r, i));
         b += gu;
-        if (layer.input_w != nullptr) S::store(cell.grad_u.at(r, i), gu * layer.input_w[i]);
+        if (layer.input_w != nullptr) {
+          S::store(cell.grad_u.at(r, i), gu * Layer::P::at(layer.input_w, i));
+        }
       }
       add_to_row(sums.input_w, i, w);
       add_to_row(sums.input_b, i, b);
@@ -367,18 +385,40 @@ struct SequenceBackward {
   }
 };
 
+// Bytes that any tile of a part takes, and run_tiles, for either kind of lanes.
+template <typename Layer, typename T, typename Take>
+size_t bytes_of_tiles(const Partition<T>& partition, const Take& take) {
+  if constexpr (Layer::lanes == Lanes::networks) {
+    return bytes_of([&](Arena& arena) { take(Constant<1>(), arena); });
+  } else {
+    return most_bytes(partition.width(), take);
+  }
+}
+template <typename Layer, typename T, typename Run>
+void run_tiles_of(const Layer& layer, const Partition<T>& partition, int64_t part, int64_t batch,
+                  const Run& run) {
+  if constexpr (Layer::lanes == Lanes::networks) {
+    for (int64_t b = partition.begin(part); b < partition.begin(part + 1); ++b) {
+      run(Constant<1>(), b, layer.networks);
+    }
+  } else {
+    run_tiles(partition, part, batch, run);
+  }
+}
+
 template <template <typename, int> class Cell, typename T, typename Inputs, typename Layer>
 void run_forward(const Inputs& in, const SequenceOutputs<T>& out, const Layer& layer,
                  const Parallel& parallel) {
-  const Partition<T> partition(in.size.B, in.size.T * layer.evaluations(in), parallel.threads);
+  const Partition<T> partition(in.size.B, in.size.T * layer.evaluations(in), parallel.threads,
+                               Layer::lanes);
   const auto pass = [&](auto width, Arena& arena) {
     constexpr int W = decltype(width)::value;
     return SequenceForward<Cell<T, W>, Inputs, Layer, T, W>(in, out, layer, arena);
   };
-  const size_t bytes = most_bytes(partition.width(), pass);
+  const size_t bytes = bytes_of_tiles<Layer>(partition, pass);
   const Block block(bytes * partition.parts);
   run_parts(parallel, partition.parts, [&](int64_t part) {
-    run_tiles(partition, part, in.size.B, [&](auto width, int64_t first, int valid) {
+    run_tiles_of(layer, partition, part, in.size.B, [&](auto width, int64_t first, int valid) {
       Arena arena(block.data() + bytes * part);
       pass(width, arena).run(first, valid);
     });
@@ -392,19 +432,20 @@ template <template <typename, int> class Cell, typename T, typename Inputs, type
 void run_backward(const Inputs& in, const SequenceGradients<T>& grad, const Layer& layer,
                   const Parallel& parallel, Write write) {
   using Sums = typename Cell<T, 1>::Sums;
-  const Partition<T> partition(in.size.B, in.size.T * layer.evaluations(in), parallel.threads);
+  const Partition<T> partition(in.size.B, in.size.T * layer.evaluations(in), parallel.threads,
+                               Layer::lanes);
   const GradientSums<T, Sums> sums(in, layer, partition.parts);
   const auto pass = [&](auto width, const Sums& own, Arena& arena) {
     constexpr int W = decltype(width)::value;
     return SequenceBackward<Cell<T, W>, Inputs, Layer, T, W>(in, grad, layer, own, arena);
   };
-  const size_t bytes =
-      most_bytes(partition.width(), [&](auto width, Arena& arena) { pass(width, Sums(), arena); });
+  const size_t bytes = bytes_of_tiles<Layer>(
+      partition, [&](auto width, Arena& arena) { pass(width, Sums(), arena); });
   const Block block(bytes * partition.parts);
   run_parts(parallel, partition.parts, [&](int64_t part) {
     sums.clear(part);
     const Sums own = sums.of(part, in, layer);
-    run_tiles(partition, part, in.size.B, [&](auto width, int64_t first, int valid) {
+    run_tiles_of(layer, partition, part, in.size.B, [&](auto width, int64_t first, int valid) {
       Arena arena(block.data() + bytes * part);
       pass(width, own, arena).run(first, valid);
     });

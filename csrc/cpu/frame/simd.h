@@ -54,6 +54,10 @@ struct Exp2Constants<float> {
   static constexpr float coefficient[] = {1.0000000716546848e+0f, 6.9314696706476011e-1f,
                                           2.4022119723840391e-1f, 5.5507132734988059e-2f,
                                           9.6755413344448374e-3f, 1.3276471992255869e-3f};
+  // The same for f in [0, 1].
+  static constexpr float from_0[] = {9.9999992506352707e-1f, 6.9315307320016620e-1f,
+                                     2.4015361704437824e-1f, 5.5826318053295670e-2f,
+                                     8.9893400904946660e-3f, 1.8775766751914797e-3f};
   // Past these the power is so small or so large that the sigmoid is 1 to rounding or below 2^-125.
   static constexpr float bound = 126.0f;
   static constexpr float round_magic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
@@ -91,7 +95,11 @@ struct Simd {
 
   static FASTLTC_INLINE vec load(const T* p) { return *reinterpret_cast<const unaligned_vec*>(p); }
   static FASTLTC_INLINE void store(T* p, vec v) { *reinterpret_cast<unaligned_vec*>(p) = v; }
-  static FASTLTC_INLINE vec set(T x) { return vec{} + x; }
+  // Of a number, or of what are lanes already.
+  template <typename Value>
+  static FASTLTC_INLINE vec set(Value x) {
+    return vec{} + x;
+  }
 
   static FASTLTC_INLINE vec load_first(const T* p, int n) {
     alignas(kVectorBytes) T buffer[lanes] = {};
@@ -110,19 +118,24 @@ struct Simd {
   }
 
 #if defined(__AVX512F__)
-  static FASTLTC_INLINE vec round(vec t) {
+  // 2^t. The scaling instruction rounds the exponent down by itself; so does the reduction in front
+  // of it, which spares a rounding.
+  static FASTLTC_INLINE vec exp2_by_scaling(vec t) {
     if constexpr (sizeof(T) == 4) {
-      return (vec)_mm512_roundscale_ps((__m512)t, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+      const vec f = (vec)_mm512_reduce_ps((__m512)t, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+      return (vec)_mm512_scalef_ps((__m512)polynomial(C::from_0, f), (__m512)t);
     } else {
-      return (vec)_mm512_roundscale_pd((__m512d)t, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+      const vec n =
+          (vec)_mm512_roundscale_pd((__m512d)t, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+      return (vec)_mm512_scalef_pd((__m512d)polynomial(C::coefficient, t - n), (__m512d)n);
     }
   }
 #endif
 
-  static FASTLTC_INLINE vec polynomial(vec f) {
-    vec p = set(C::coefficient[C::degree]);
+  static FASTLTC_INLINE vec polynomial(const T (&coefficient)[C::degree + 1], vec f) {
+    vec p = set(coefficient[C::degree]);
 #pragma GCC unroll 12
-    for (int k = C::degree - 1; k >= 0; --k) p = p * f + C::coefficient[k];
+    for (int k = C::degree - 1; k >= 0; --k) p = p * f + coefficient[k];
     return p;
   }
 
@@ -148,22 +161,16 @@ struct Simd {
 #endif
   }
 
-  // 1 + 2^t, finite for every t that is not NaN, which stays NaN. 2^t is p * 2^n with p in
-  // [0.7, 1.42], n its whole part: one fused multiply-add.
+  // 1 + 2^t, finite for every t that is not NaN, which stays NaN. Without a scaling instruction 2^t
+  // is p * 2^n with p in [0.7, 1.42], n its whole part: one fused multiply-add.
   static FASTLTC_INLINE vec one_plus_exp2(vec t) {
     t = at_most(t, C::bound);
 #if defined(__AVX512F__)
-    const vec n = round(t);
-    const vec p = polynomial(t - n);
-    if constexpr (sizeof(T) == 4) {
-      return (vec)_mm512_scalef_ps((__m512)p, (__m512)n) + T(1);
-    } else {
-      return (vec)_mm512_scalef_pd((__m512d)p, (__m512d)n) + T(1);
-    }
+    return exp2_by_scaling(t) + T(1);
 #else
     t = at_least(t, -C::bound);
     const vec shifted = t + C::round_magic;
-    const vec p = polynomial(t - (shifted - C::round_magic));
+    const vec p = polynomial(C::coefficient, t - (shifted - C::round_magic));
     return p * exponent_of(shifted) + T(1);
 #endif
   }
@@ -171,7 +178,7 @@ struct Simd {
   // 2^t for t in [-bound, bound].
   static FASTLTC_INLINE vec exp2(vec t) {
     const vec shifted = t + C::round_magic;
-    return polynomial(t - (shifted - C::round_magic)) * exponent_of(shifted);
+    return polynomial(C::coefficient, t - (shifted - C::round_magic)) * exponent_of(shifted);
   }
 
   // 2^n from n + round_magic, whose low bits are n.

@@ -23,7 +23,8 @@ enum class Timespans { unit, given, differentiated };
 struct History {
   int64_t steps = 0;
   int64_t neurons = 0;
-  int64_t states = 0;  // that a step adds
+  int64_t states = 0;   // that a step adds
+  int64_t unfolds = 0;  // how many of those are of unfolds: the last ones of the step
   int64_t cell_rows = 0;
   int64_t memory_rows = 0;
 
@@ -39,11 +40,14 @@ FASTLTC_INLINE typename Simd<T>::vec bounded_input(typename Simd<T>::vec u) {
 }
 
 // A layer's parameters, packed once per call, begin with what the frame asks of them.
-template <typename T>
+template <typename T, Lanes kind = Lanes::samples>
 struct PackedLayer {
   using vec = typename Simd<T>::vec;
+  using P = Parameter<T, kind>;
+  static constexpr Lanes lanes = kind;
 
-  PackedMemory<T> memory;
+  int networks = 1;        // of network lanes, up to a register
+  PackedMemory<T> memory;  // absent with them
   History history;
   int32_t* motor = nullptr;    // [M] the neuron of each output
   const T* input_w = nullptr;  // [I], then [I], [M], [M]; null: absent
@@ -54,12 +58,12 @@ struct PackedLayer {
   bool maps_inputs() const { return input_w != nullptr || input_b != nullptr; }
   bool maps_outputs() const { return output_w != nullptr || output_b != nullptr; }
   FASTLTC_INLINE vec map_input(vec value, int64_t i) const {
-    if (input_w != nullptr) value *= input_w[i];
-    return bounded_input<T>(input_b != nullptr ? value + input_b[i] : value);
+    if (input_w != nullptr) value *= P::at(input_w, i);
+    return bounded_input<T>(input_b != nullptr ? value + P::at(input_b, i) : value);
   }
   FASTLTC_INLINE vec map_output(vec value, int64_t m) const {
-    if (output_w != nullptr) value *= output_w[m];
-    return output_b != nullptr ? value + output_b[m] : value;
+    if (output_w != nullptr) value *= P::at(output_w, m);
+    return output_b != nullptr ? value + P::at(output_b, m) : value;
   }
 };
 
@@ -72,7 +76,8 @@ struct SequenceSums {
   T* output_b = nullptr;  // [M]
   T* memory = nullptr;    // the memory cell's outer products
 
-  void take(Arena& arena, const SequenceInputs<T>& in, const PackedLayer<T>& layer) {
+  template <Lanes lanes>
+  void take(Arena& arena, const SequenceInputs<T>& in, const PackedLayer<T, lanes>& layer) {
     constexpr int64_t L = Simd<T>::lanes;
     const int64_t inputs = layer.maps_inputs() ? in.size.I * L : 0;
     const int64_t outputs = layer.maps_outputs() ? in.size.M * L : 0;
@@ -104,7 +109,8 @@ struct StepInputs {
   ivec reset[W] = {};  // lanes of samples whose state is set to the initial one: all bits or none
   bool any_reset = false;
 
-  void take(Arena& arena, const SequenceInputs<T>& in, const PackedLayer<T>& layer) {
+  template <Lanes lanes>
+  void take(Arena& arena, const SequenceInputs<T>& in, const PackedLayer<T, lanes>& layer) {
     x.take(arena, W, in.size.I);
     u = x;
     if (layer.maps_inputs()) u.take(arena, W, in.size.I);
@@ -119,7 +125,8 @@ struct StepInputs {
     resets.start(in, tile.group);
   }
 
-  void load(const SequenceInputs<T>& in, const PackedLayer<T>& layer, int64_t at) {
+  template <Lanes lanes>
+  void load(const SequenceInputs<T>& in, const PackedLayer<T, lanes>& layer, int64_t at) {
     t = at;
     all_active = true;
     for (int r = 0; r < W; ++r) {
@@ -163,7 +170,7 @@ struct BackwardStep : StepInputs<T, W> {
   using S = Simd<T>;
 
   Rows<const T> before;  // [N] the state that the cell was given
-  Rows<const T> after;   // [U][N] the one after each unfold
+  Rows<const T> after;   // [history.unfolds][N] those after the unfolds, as far as they are kept
   Rows<const T> kept;    // what the step kept of the cell
   Rows<T> grad_dt;       // [1] or [N]
 

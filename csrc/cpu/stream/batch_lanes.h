@@ -347,10 +347,10 @@ class BatchLanesNetwork : public StreamLayout<BatchStage> {
   template <int W>
   struct LtcTile {
     StepInputs<float, W> step;
-    LtcForward<float, W> cell;
+    LtcUnfolds<float, W> cell;
     Rows<float> ping;
     Rows<float> pong;
-    LtcTile(const BatchLtc& ltc, Arena& arena) : cell(ltc.in, ltc.packed) {
+    LtcTile(const BatchLtc& ltc, Arena& arena) : cell{ltc.in, ltc.packed} {
       step.take(arena, ltc.in, ltc.packed);
       cell.take(arena);
       ping.take(arena, W, ltc.in.size.N);
@@ -371,7 +371,7 @@ class BatchLanesNetwork : public StreamLayout<BatchStage> {
         S::store(tile.step.u.at(r, k), ltc.packed.map_input(x, k));
       }
     }
-    tile.cell.template sensory_sums<Timespans::given>(tile.step);
+    tile.cell.template begin<Timespans::given, false>(tile.step);
     Rows<float> v = rows.from(stage.own.at);
     for (int64_t u = 0; u < ltc.in.size.U; ++u) {
       const Rows<float> next = u % 2 == 0 ? tile.ping : tile.pong;

@@ -1,4 +1,4 @@
-// Where resets bring the initial state back, for kernels that run a step of all samples at once,
+// Where resets bring the initial state back, or zeros, for kernels that run a step of all samples at once,
 // and for what is done for all rows after the recurrence. What is kept of a step is the state after
 // it, whether or not a reset follows.
 #pragma once
@@ -9,8 +9,8 @@
 
 namespace fastltc::cuda {
 
-// `to` is the state with which each sample begins step t: `from`, or its initial one. A thread for
-// each neuron and sample.
+// `to` is the state with which each sample begins step t: `from`, or its initial one, null for
+// zeros. A thread for each neuron and sample.
 template <typename T>
 __global__ void begin_step_kernel(const SequenceRows<T> rows, int64_t t, int64_t count,
                                   const SequenceView<const T> initial,
@@ -22,15 +22,18 @@ __global__ void begin_step_kernel(const SequenceRows<T> rows, int64_t t, int64_t
 }
 
 // The gradient of that state goes to the initial one, where the sample began with it, and is zero
-// for the one before. All began step 0 with it.
+// for the one before. All began step 0 with it, but for resets to zeros.
 template <typename T>
 __global__ void begin_step_gradient_kernel(const SequenceRows<T> rows, int64_t t, int64_t count,
                                            const SequenceView<T> g,
                                            const SequenceView<T> grad_initial) {
   const int64_t k = thread_index(), b = k % rows.B, j = k / rows.B;
-  if (k >= count || (t > 0 && !rows.begins_anew(b, t))) return;
+  if (k >= count) return;
+  const bool anew = rows.begins_anew(b, t);
+  if (t > 0 && !anew) return;
   T& value = element(g, b, 0, j);
-  if (grad_initial.data != nullptr) element(grad_initial, b, 0, j) += value;
+  const bool to_initial = grad_initial.data != nullptr && !(anew && rows.reset_to_zero);
+  if (to_initial) element(grad_initial, b, 0, j) += value;
   value = T(0);
 }
 
@@ -55,7 +58,7 @@ __global__ void begin_rows_kernel(const SequenceRows<T> rows, int64_t count,
 template <typename T>
 struct Resets {
   SequenceRows<T> rows{};
-  SequenceView<const T> initial{};  // null: zeros
+  SequenceView<const T> initial{};  // to which they set; null: zeros
   int64_t neurons = 0;
   cudaStream_t stream = nullptr;
 

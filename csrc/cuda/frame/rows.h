@@ -19,13 +19,15 @@ struct SequenceRows {
   const int64_t* lengths = nullptr;
   int64_t lengths_stride = 0;
   SequenceView<const bool> resets{};
+  bool reset_to_zero = false;
 
   static SequenceRows of(const SequenceInputs<T>& in) {
     SequenceRows rows{
         in.size.B,  in.size.T,        in.size.B * in.size.T, in.timespans, in.timespans_per_neuron,
         in.lengths, in.lengths_stride};
-    // None comes before a second step.
-    if (in.size.T > 1) rows.resets = in.resets;
+    // To the state that a sample begins with in any case, none comes before a second step.
+    if (in.size.T > (in.reset_to_zero ? 0 : 1)) rows.resets = in.resets;
+    rows.reset_to_zero = in.reset_to_zero;
     return rows;
   }
 
@@ -47,10 +49,14 @@ struct SequenceRows {
   }
   // Whether sample b runs in step t; there may be no such sample.
   FASTLTC_DEVICE bool runs(int64_t b, int64_t t) const { return b < B && t < length(b); }
-  // Whether a reset gives the sample its initial state before step t, in which it runs. Before its
-  // first step it has it anyway.
+  // Whether there can be a reset before step t.
+  FASTLTC_DEVICE bool may_begin_anew(int64_t t) const {
+    return resets.data != nullptr && (t > 0 || reset_to_zero);
+  }
+  // Whether a reset gives the sample its initial state, or zeros, before step t, in which it runs.
+  // Before its first step it has the initial one anyway.
   FASTLTC_DEVICE bool begins_anew(int64_t b, int64_t t) const {
-    return resets.data != nullptr && t > 0 && t < length(b) &&
+    return may_begin_anew(t) && t < length(b) &&
            resets.data[b * resets.stride_b + t * resets.stride_t];
   }
   FASTLTC_DEVICE T step(int64_t b, int64_t t, int j) const {

@@ -61,11 +61,11 @@ def onnx_translations() -> dict[Any, Callable[..., Any]]:
 
     def run(layer: Any, data: Sequence[Any], own: Sequence[Any]) -> tuple[Any, Any, Any]:
         x, h0, timespans, lengths, resets, parameters, memory = data
-        *own, return_sequences, _, _ = own
+        *own, to_zero, return_sequences, _, _ = own
         nodes = _Nodes(x, next(numbers))
         made = layer(nodes, parameters, *own)
         return _over_time(
-            *(nodes, made, x, h0, timespans, lengths, resets, memory), return_sequences
+            *(nodes, made, x, h0, timespans, lengths, resets, to_zero, memory), return_sequences
         )
 
     def ltc_forward(*arguments: Any) -> tuple[Any, Any, Any]:
@@ -362,6 +362,7 @@ def _over_time(
     timespans: Any,
     lengths: Any,
     resets: Any,
+    reset_to_zero: bool,
     memory: Sequence[Any],
     return_sequences: bool,
 ) -> tuple[Any, Any, Any]:
@@ -392,7 +393,7 @@ def _over_time(
     begun = before
     if resets is not None:
         anew = add("Unsqueeze", add("Gather", resets, t, axis=1), axis)
-        begun = add("Where", anew, h0, before)
+        begun = add("Where", anew, nodes.constant([[0]]) if reset_to_zero else h0, before)
     if memory:
         h, c = nodes.split(begun, [units, units])
         h, c = nodes.memory(nodes.product(nodes.concat([x_t, h]), *gates), c, units)

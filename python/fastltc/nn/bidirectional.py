@@ -86,6 +86,7 @@ class Bidirectional(nn.Module):
         lengths: Tensor | list[int] | int | None = None,
         resets: Tensor | PackedSequence | None = None,
         *,
+        reset_to_zero: bool = False,
         return_states: Literal[False] = False,
     ) -> tuple[Any, tuple[Any, Any]]: ...
 
@@ -98,6 +99,7 @@ class Bidirectional(nn.Module):
         lengths: Tensor | list[int] | int | None = None,
         resets: Tensor | PackedSequence | None = None,
         *,
+        reset_to_zero: bool = False,
         return_states: bool,
     ) -> tuple[Any, ...]: ...
 
@@ -109,6 +111,7 @@ class Bidirectional(nn.Module):
         lengths: Tensor | list[int] | int | None = None,
         resets: Tensor | PackedSequence | None = None,
         *,
+        reset_to_zero: bool = False,
         return_states: bool = False,
     ) -> tuple[Any, ...]:
         """Run both directions.
@@ -119,6 +122,7 @@ class Bidirectional(nn.Module):
             timespans: as for :meth:`LTC.forward`.
             lengths: the same.
             resets: the same.
+            reset_to_zero: the same.
             return_states: the same.
 
         Returns:
@@ -135,10 +139,14 @@ class Bidirectional(nn.Module):
         if len(states) != 2:
             raise ValueError(f"hx: expected a state for each direction, got {len(states)} of them")
         if isinstance(input, PackedSequence):
-            return self._forward_packed(input, states, timespans, lengths, resets, return_states)
+            return self._forward_packed(
+                *(input, states, timespans, lengths, resets, reset_to_zero, return_states)
+            )
         if isinstance(input, Tensor):
             check_dense("input", input)
-        options = {"return_states": True} if return_states else {}
+        options: dict[str, Any] = {"return_states": True} if return_states else {}
+        if reset_to_zero:
+            options["reset_to_zero"] = True
         there, forward_hn, *seen = self.forward_layer(
             input, states[0], timespans, lengths, resets, **options
         )
@@ -165,7 +173,9 @@ class Bidirectional(nn.Module):
             spans = given(_select(rows(spans), shifted))
         back_resets = resets
         if isinstance(resets, Tensor):
-            back_resets = given(_select(rows(resets), shifted))
+            # One before the first step is none before the first step backwards.
+            later = torch.arange(time, device=input.device) > 0
+            back_resets = given(_select(rows(resets), shifted) & later)
         back, backward_hn, *seen_back = self.backward_layer(
             given(_select(x, order)),
             states[1],
@@ -188,6 +198,7 @@ class Bidirectional(nn.Module):
         timespans: Any,
         lengths: Any,
         resets: Any,
+        reset_to_zero: bool,
         return_states: bool,
     ) -> tuple[Any, ...]:
         if lengths is not None:
@@ -205,7 +216,9 @@ class Bidirectional(nn.Module):
                 packed._replace(data=resets.data), batch_first=self.batch_first
             )
         output, hn, *seen = self.forward(
-            x, states, timespans, steps, resets, return_states=return_states
+            *(x, states, timespans, steps, resets),
+            reset_to_zero=reset_to_zero,
+            return_states=return_states,
         )
         # In the order of the packed sequence that was given.
         order, back = packed.sorted_indices, packed.unsorted_indices

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from fastltc.nn.resets import layer_resets
 from fastltc.nn.timespans import layer_lengths, layer_timespans, timespans_like
 from fastltc.ops.errors import check_timespan_values
 from fastltc.ops.ltc import ltc
+from fastltc.ops.sequence import HALF_DTYPES
 from fastltc.ops.synapses import SynapseCache, stacked_synapse_list
 
 _OPTIONS = ("_ode_unfolds", "_epsilon", "_implicit_param_constraints")
@@ -161,7 +162,10 @@ class ParallelLTC(LTCWeights):
         timespans: Tensor | float | None = None,
         lengths: Tensor | list[int] | None = None,
         resets: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
+        *,
+        reset_to_zero: bool = False,
+        return_states: bool = False,
+    ) -> tuple[Tensor, ...]:
         """Run a batch of sequences through each layer.
 
         Args:
@@ -175,10 +179,13 @@ class ParallelLTC(LTCWeights):
                 default. From ``t = lengths[b]`` on the state is held and the output is 0.
             resets: steps before which the states of a sample are set to ``hx`` again, ``[B, T]``,
                 bool, for all layers; none by default.
+            reset_to_zero: have resets set states to zeros; ``hx`` is those before the first step.
+            return_states: return the states of all neurons in every step, too.
 
         Returns:
             ``(output, hn)``: ``[K, B, T, M]``, or ``[K, B, M]`` without ``return_sequences``; and
-            the states after the last valid step, ``[K, B, N]``.
+            the states after the last valid step, ``[K, B, N]``. With ``return_states`` there are,
+            third, those after each step, ``[K, B, T, N]``, 0 behind the lengths.
 
         Raises:
             ValueError: if a shape or a length is wrong, or a time step is negative or not finite
@@ -216,6 +223,14 @@ class ParallelLTC(LTCWeights):
         # One observation per layer, as a device streams them, is not worth a permutation.
         single = batch == 1 and time == 1
         x = input if single else input.permute(1, 2, 0, 3)
+        whole = self.return_sequences
+        maps = parameters[-2:]
+        if return_states:
+            # All neurons are outputs; half types are rounded once, behind the maps.
+            x, hx = _widened(x), _widened(hx)
+            parameters, outputs, whole = [*parameters[:-2], None, None], neurons, True
+        else:
+            outputs = self.output_size
         try:
             output, hn = ltc(
                 x.reshape(batch, time, count * shape[3]),
@@ -225,12 +240,13 @@ class ParallelLTC(LTCWeights):
                 parameters,
                 synapses,
                 sensory_synapses,
-                self.output_size,
+                outputs,
                 self._ode_unfolds,
                 self._epsilon,
                 self._implicit_param_constraints,
-                self.return_sequences,
+                whole,
                 resets=resets,
+                reset_to_zero=reset_to_zero,
             )
         except ValueError:
             if isinstance(timespans, Tensor):
@@ -240,11 +256,35 @@ class ParallelLTC(LTCWeights):
             hn = hn.view(count, 1, neurons)
         else:
             hn = hn.view(batch, count, neurons).transpose(0, 1)
-        if not self.return_sequences:
-            return output.view(batch, count, self.output_size).transpose(0, 1), hn
+        if not whole:
+            return output.view(batch, count, outputs).transpose(0, 1), hn
         if single:
-            return output.view(count, 1, 1, self.output_size), hn
-        return output.view(batch, time, count, self.output_size).permute(2, 0, 1, 3), hn
+            output = output.view(count, 1, 1, outputs)
+        else:
+            output = output.view(batch, time, count, outputs).permute(2, 0, 1, 3)
+        if not return_states:
+            return output, hn
+        states, narrow = output, input.dtype
+        if self.return_sequences:
+            output = self._outputs(states, maps, (count, 1, 1, -1))
+            if lengths is not None:
+                valid = torch.arange(time, device=x.device) < lengths.unsqueeze(1)
+                output = torch.where(valid.unsqueeze(2), output, 0)
+        else:
+            output = self._outputs(hn, maps, (count, 1, -1))
+        if torch.is_autocast_enabled(x.device.type):
+            return output, hn, states
+        return output.to(narrow), hn.to(narrow), states.to(narrow)
+
+    def _outputs(
+        self, states: Tensor, maps: Sequence[Tensor | None], shape: tuple[int, ...]
+    ) -> Tensor:
+        """Return the outputs that go with states, ``[K, ..., N]``."""
+        output_w, output_b = maps
+        output = states[..., : self.output_size]
+        if output_w is not None:
+            output = output * output_w.view(shape)
+        return output if output_b is None else output + output_b.view(shape)
 
     def _timespans(self, timespans: Tensor | float, like: Tensor) -> Tensor | None:
         """Return them as ``[B, T]``, or as ``[B, T, K N]`` where they differ between layers."""
@@ -280,6 +320,10 @@ class ParallelLTC(LTCWeights):
             self._synapses.current(mask, None),
             self._sensory_synapses.current(sensory_mask, None),
         )
+
+
+def _widened(tensor: Any) -> Any:
+    return tensor.float() if tensor is not None and tensor.dtype in HALF_DTYPES else tensor
 
 
 def _check_alike(layers: list[LTC]) -> None:

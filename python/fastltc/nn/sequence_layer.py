@@ -60,6 +60,7 @@ class SequenceLayer(nn.Module):
         lengths: Tensor | list[int] | int | None = None,
         resets: Tensor | PackedSequence | None = None,
         *,
+        reset_to_zero: bool = False,
         return_states: Literal[False] = False,
     ) -> tuple[Any, Any]: ...
 
@@ -72,6 +73,7 @@ class SequenceLayer(nn.Module):
         lengths: Tensor | list[int] | int | None = None,
         resets: Tensor | PackedSequence | None = None,
         *,
+        reset_to_zero: bool = False,
         return_states: bool,
     ) -> tuple[Any, ...]: ...
 
@@ -83,6 +85,7 @@ class SequenceLayer(nn.Module):
         lengths: Tensor | list[int] | int | None = None,
         resets: Tensor | PackedSequence | None = None,
         *,
+        reset_to_zero: bool = False,
         return_states: bool = False,
     ) -> tuple[Any, ...]:
         """Run a batch of sequences, or one sequence.
@@ -111,6 +114,8 @@ class SequenceLayer(nn.Module):
                 ``PackedSequence`` this in the original order of the samples, or packed in the
                 same way; for a nested tensor padded, or nested as it is. A rollout of many
                 episodes is so one call; the gradient of ``hx`` is the sum over all its episodes.
+            reset_to_zero: have resets set states to zeros, and leave ``hx`` to the beginning alone,
+                as where it was carried over from the call before.
             return_states: return the states of all neurons in every step, too.
 
         Returns:
@@ -132,13 +137,17 @@ class SequenceLayer(nn.Module):
             TypeError: if a dtype, a device or the kind of an object is wrong.
         """
         if isinstance(input, PackedSequence):
-            return self._forward_packed(input, hx, timespans, lengths, resets, return_states)
+            return self._forward_packed(
+                *(input, hx, timespans, lengths, resets, reset_to_zero, return_states)
+            )
         if not isinstance(input, Tensor):
             raise TypeError(
                 f"input: expected a tensor or PackedSequence, got {type(input).__name__}"
             )
         if input.layout is not strided or input.is_nested:
-            return self._forward_nested(input, hx, timespans, lengths, resets, return_states)
+            return self._forward_nested(
+                *(input, hx, timespans, lengths, resets, reset_to_zero, return_states)
+            )
         shape, batch_first = input.shape, self.batch_first
         inputs, neurons = self._inputs_and_neurons()
         dim = len(shape)
@@ -168,7 +177,8 @@ class SequenceLayer(nn.Module):
             resets = layer_resets(resets, batch, time, batch_first, batched, x.device)
         time_major = batched and not batch_first
         sequences = Sequences(
-            *(x, state, timespans, lengths, (), self.return_sequences, time_major, resets)
+            *(x, state, timespans, lengths, (), self.return_sequences, time_major, resets),
+            reset_to_zero,
         )
         output, hn, states = self._run(sequences, return_states)
         if not batched:
@@ -275,6 +285,7 @@ class SequenceLayer(nn.Module):
         timespans: Any,
         lengths: Any,
         resets: Any,
+        reset_to_zero: bool,
         return_states: bool,
     ) -> tuple[Any, ...]:
         if lengths is not None:
@@ -315,7 +326,8 @@ class SequenceLayer(nn.Module):
             resets = sort(resets)
         valid = lengths.to(data.device)
         sequences = Sequences(
-            *(x.transpose(0, 1), state, timespans, valid, (), self.return_sequences, True, resets)
+            *(x.transpose(0, 1), state, timespans, valid, (), self.return_sequences, True, resets),
+            reset_to_zero,
         )
         output, hn, states = self._run(sequences, return_states)
 
@@ -333,6 +345,7 @@ class SequenceLayer(nn.Module):
         timespans: Any,
         lengths: Any,
         resets: Any,
+        reset_to_zero: bool,
         return_states: bool,
     ) -> tuple[Any, ...]:
         if nested.layout is not torch.jagged:
@@ -359,7 +372,9 @@ class SequenceLayer(nn.Module):
         x = torch.nested.to_padded_tensor(nested, 0.0)
         timespans, resets = padded("timespans", timespans), padded("resets", resets)
         output, hn, *states = self.forward(
-            x, hx, timespans, valid, resets, return_states=return_states
+            *(x, hx, timespans, valid, resets),
+            reset_to_zero=reset_to_zero,
+            return_states=return_states,
         )
         steps = torch.arange(x.shape[1], device=x.device) < valid.unsqueeze(1)
         offsets = nested.offsets()  # type: ignore[attr-defined]

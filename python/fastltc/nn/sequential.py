@@ -48,6 +48,7 @@ class Sequential(nn.Sequential):
         lengths: Tensor | list[int] | int | None = None,
         resets: Tensor | PackedSequence | None = None,
         *,
+        reset_to_zero: bool = False,
         return_states: Literal[False] = False,
     ) -> tuple[Any, list[Any]]: ...
 
@@ -60,6 +61,7 @@ class Sequential(nn.Sequential):
         lengths: Tensor | list[int] | int | None = None,
         resets: Tensor | PackedSequence | None = None,
         *,
+        reset_to_zero: bool = False,
         return_states: bool,
     ) -> tuple[Any, ...]: ...
 
@@ -71,6 +73,7 @@ class Sequential(nn.Sequential):
         lengths: Tensor | list[int] | int | None = None,
         resets: Tensor | PackedSequence | None = None,
         *,
+        reset_to_zero: bool = False,
         return_states: bool = False,
     ) -> tuple[Any, ...]:
         """Run the modules in order.
@@ -82,6 +85,7 @@ class Sequential(nn.Sequential):
             timespans: for every liquid layer, see :meth:`LTC.forward`.
             lengths: the same.
             resets: the same.
+            reset_to_zero: the same.
             return_states: the same.
 
         Returns:
@@ -112,7 +116,9 @@ class Sequential(nn.Sequential):
                     f"{type(layer).__name__}: expected batch_first={liquid[0].batch_first}, as "
                     f"the first liquid layer has, got {layer.batch_first}"
                 )
-        options = {"return_states": True} if return_states else {}
+        options: dict[str, Any] = {"return_states": True} if return_states else {}
+        if reset_to_zero:
+            options["reset_to_zero"] = True
         given = iter([None] * len(liquid) if hx is None else hx)
         output: Any = input
         states: list[Any] = []

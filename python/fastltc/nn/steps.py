@@ -91,7 +91,7 @@ def run_steps(
         ValueError: if a length or a time step is out of its range, or a step is missing.
         TypeError: if the input does not fit the parameters.
     """
-    x, _, timespans, lengths, _, return_sequences, time_major, resets = sequences
+    x, _, timespans, lengths, _, return_sequences, time_major, resets, to_zero = sequences
     if weight is not None and (x.dtype != weight.dtype or x.device != weight.device):
         check_input_kind(x, weight)
         dtype, own = x.dtype, weight.dtype
@@ -105,7 +105,7 @@ def run_steps(
         raise ValueError("input: expected T of 1 or more with a cell of one's own, got T = 0")
     if not torch.compiler.is_compiling():
         check_lengths_and_timespans(lengths, timespans, time)
-    valid, first = None, state
+    valid, first = None, tuple(map(torch.zeros_like, state)) if to_zero else state
     if lengths is not None:
         valid = (torch.arange(time, device=x.device) < lengths.unsqueeze(1)).unsqueeze(2)
         # Padding may hold anything, and no gradient may meet it.

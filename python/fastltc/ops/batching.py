@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._functorch.pyfunctorch import temporarily_pop_interpreter_stack
 
 TENSORS = 9
 """How many of a forward operator's first arguments are tensors or lists of tensors."""
@@ -71,6 +72,23 @@ def one_by_one(
     )
 
 
+def run_beside(
+    count: int, run: Callable[..., Any], x: Tensor, h0: Tensor | None, timespans: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Run layers beside each other one after another, ``run(k, x, h0, timespans)`` each."""
+
+    def own(tensor: Tensor | None, k: int) -> Any:
+        return None if tensor is None else tensor.chunk(count, -1)[k]
+
+    shared = timespans is None or timespans.dim() == 2
+    results = [
+        run(k, own(x, k), own(h0, k), timespans if shared else own(timespans, k))
+        for k in range(count)
+    ]
+    outputs, states = zip(*results, strict=True)
+    return torch.cat(outputs, -1), torch.cat(states, -1)
+
+
 @dataclass(frozen=True)
 class Entries:
     """The entries of a vmap: ``count`` calls of an operator, of which some tensors are the same."""
@@ -86,23 +104,29 @@ class Entries:
     """The tensors."""
 
     def are_data_alone(self) -> bool:
-        """Whether only data differs; dropout's factors, the last tensor of a CfC, would be, too."""
-        if any(dim is not None for dim in self.dims[DATA:]):
-            return False
-        return self.flat[-1] is None or not self.flat[-1].is_floating_point()
+        """Whether only data differs; dropout's factors would be, too."""
+        return all(dim is None for dim in self.dims[DATA:]) and self._factors() is None
 
     def are_beside(self) -> bool:
         """Whether they are layers that one call runs beside each other, with the same time."""
         end = DATA + self.counts[0]
         first, dim = self.flat[DATA], self.dims[DATA]
+        same = *self.dims[2:DATA], *self.dims[end:-1]
+        if self._factors() is None:
+            same = *same, self.dims[-1]
         return (
-            self.operator.repeat is not None
-            and any(dim is not None for dim in self.dims[DATA:end])
-            and all(dim is None for dim in (*self.dims[2:DATA], *self.dims[end:]))
+            any(dim is not None for dim in self.dims[DATA:end])
+            and all(dim is None for dim in same)
             and self.counts[1] == 0
-            # Not layers beside each other already.
-            and first.dim() - (dim is not None) == 1
+            # Not layers beside each other already, nor on a device that runs none.
+            and first.dim() - (dim is not None) == self.operator.axes
+            and (first.is_cpu or self.operator.repeat is not None)
         )
+
+    def _factors(self) -> Tensor | None:
+        """Return those of dropout, the last tensor of a CfC."""
+        last = self.flat[-1]
+        return None if last is None or not last.is_floating_point() else last
 
     def stacked(self) -> list[Any]:
         """Return the tensors of the layers beside each other."""
@@ -113,13 +137,20 @@ class Entries:
         x, h0 = _beside(x, self.dims[0], self.count), _beside(h0, self.dims[1], self.count)
         if timespans is not None and timespans.dim() == 3:
             timespans = _beside(timespans, None, self.count)
-        connections = self.operator.repeat(self.count, x, parameters, *self.flat[end:])
-        return [x, h0, timespans, *others, *parameters, *connections]
+        rest = self.flat[end:]
+        factors = self._factors()
+        if factors is not None:
+            rest = *rest[:-1], _beside(factors, self.dims[-1], self.count)
+        if self.operator.repeat is not None:
+            rest = self.operator.repeat(self.count, x, parameters, rest)
+        return [x, h0, timespans, *others, *parameters, *rest]
 
 
 def _entries(tensor: Tensor, dim: int | None, count: int) -> Tensor:
     """Return all entries, the first axis."""
-    return tensor.expand(count, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
+    if dim is None:
+        return tensor.expand(count, *tensor.shape)
+    return tensor if dim == 0 else tensor.movedim(dim, 0)
 
 
 def _beside(tensor: Tensor | None, dim: int | None, count: int) -> Tensor | None:
@@ -160,11 +191,13 @@ def batched_forward(
 
 
 def run_in_vmap(
-    operator: Any, counts: Counts, options: Any, flat: Sequence[Any]
+    operator: Any, counts: Counts, options: Any, flat: Sequence[Any], apply: Callable[..., Any]
 ) -> list[Tensor] | None:
-    """Run a forward operator inside one ``torch.vmap``, without gradients, and nothing else.
+    """Run a forward operator inside one ``torch.vmap`` and nothing else of ``torch.func``.
 
-    An autograd function would take a millisecond for the same. None where that is not so.
+    ``apply`` runs one call outside of it, see :func:`batched_forward`; what autograd tracks is
+    tracked there. An autograd function inside would take a millisecond for the same. None where
+    that is not so.
     """
     functorch = torch._C._functorch
     stack = functorch.get_interpreter_stack()
@@ -178,15 +211,13 @@ def run_in_vmap(
             tensors[i], dims[i] = functorch.get_unwrapped(tensor), functorch.maybe_get_bdim(tensor)
             count = tensors[i].shape[dims[i]]
 
-    def apply(options: Any, *flat: Any) -> Any:
-        return below_autograd(operator.forward, *nested(flat, counts), *options)
-
-    with torch._C._DisableFuncTorch():
+    level = stack[0].level()
+    # An autograd function asks for the stack itself.
+    with temporarily_pop_interpreter_stack():
         if count is None:
             return list(apply(options, *tensors)[:2])
         entries = Entries(operator, counts, options, count, dims, tensors)
         outputs, of = batched_forward(entries, apply)
-    level = stack[0].level()
     axes: Any = of
     return [functorch._add_batch_dim(y, d, level) for y, d in zip(outputs[:2], axes, strict=False)]
 

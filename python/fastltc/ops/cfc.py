@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fastltc import reference
 from fastltc._parameters import CFC_ACTIVATIONS, CFC_MODES
+from fastltc.ops.batching import run_beside
 from fastltc.ops.sequence import HALF_DTYPES, SequenceOperator, Sequences
 
 _MODES = {name: number for number, name in enumerate(CFC_MODES)}
@@ -29,35 +30,49 @@ def _sizes(
     activation: int,
     output_size: int,
 ) -> tuple[int, int, int]:
-    neurons = sum(layer_sizes)
+    # Stacked parameters are those of several layers beside each other.
+    count = parameters[0].shape[0] if parameters and parameters[0].dim() == 3 else 1
+    neurons = count * sum(layer_sizes)
     # The state before the step; what its cells computed; what a memory cell keeps; the
     # activations of the backbone.
     computed = 1 if CFC_MODES[mode] == "pure" else (3 if timespans is None else 4)
     remembered = 5 if memory else 0
-    units = parameters[0].shape[0] if backbone_layers else 0
+    units = count * parameters[0].shape[-2] if backbone_layers else 0
     kept = (1 + computed + remembered) * neurons + backbone_layers * units
-    return neurons, output_size, kept
+    return neurons, count * output_size, kept
 
 
 def _reference(arguments: Sequence[Any]) -> tuple[Tensor, Tensor]:
-    *data, parameters, memory, masks, dropout = arguments[:-6]
-    sizes, layers, mode, activation, output_size, whole = arguments[-6:]
-    return reference.cfc(
-        *data,
-        parameters=parameters,
-        masks=masks,
-        layer_sizes=sizes,
-        backbone_layers=layers,
-        mode=CFC_MODES[mode],
-        activation=CFC_ACTIVATIONS[activation],
-        dropout=dropout,
-        memory=memory or None,
-        output_size=output_size,
-        return_sequences=whole,
-    )
+    x, h0, timespans, *others, parameters, memory, masks, dropout = arguments[:-7]
+    sizes, layers, mode, activation, output_size, to_zero, whole = arguments[-7:]
+
+    def run(x: Tensor, h0: Any, spans: Any, parameters: Any, dropout: Any) -> Any:
+        return reference.cfc(
+            *(x, h0, spans, *others),
+            reset_to_zero=to_zero,
+            parameters=parameters,
+            masks=masks,
+            layer_sizes=sizes,
+            backbone_layers=layers,
+            mode=CFC_MODES[mode],
+            activation=CFC_ACTIVATIONS[activation],
+            dropout=dropout,
+            memory=memory or None,
+            output_size=output_size,
+            return_sequences=whole,
+        )
+
+    if parameters[0].dim() == 2:
+        return run(x, h0, timespans, parameters, dropout)
+
+    def run_layer(k: int, *data: Any) -> Any:
+        factors = None if dropout is None else dropout.chunk(len(parameters[0]), -1)[k]
+        return run(*data, [parameter[k] for parameter in parameters], factors)
+
+    return run_beside(len(parameters[0]), run_layer, x, h0, timespans)
 
 
-_run = SequenceOperator("cfc", _sizes, _reference).run
+_run = SequenceOperator("cfc", _sizes, _reference, axes=2).run
 
 
 def cfc(
@@ -77,6 +92,7 @@ def cfc(
     memory: Sequence[Tensor] | None = None,
     resets: Tensor | None = None,
     output_size: int | None = None,
+    reset_to_zero: bool = False,
 ) -> tuple[Tensor, Tensor]:
     r"""Run a closed-form continuous-time (CfC) layer over a batch of sequences, compiled.
 
@@ -97,7 +113,10 @@ def cfc(
             then, for each cell of n neurons, weight ``[n, K]`` and bias ``[n]`` of ``ff1``,
             ``ff2``, ``time_a`` and ``time_b``; with mode ``"pure"`` instead weight and bias of
             ``ff1``, then ``w_tau`` and ``A``, each ``[1, n]``. K is the number of inputs of the
-            cell plus n, or the units of the backbone.
+            cell plus n, or the units of the backbone. Or all of them stacked, as many layers beside
+            each other as their first axis has: ``x``, states and outputs are those of one layer
+            after another, as in :func:`ltc`, and so are ``timespans`` ``[B, T, N]`` and
+            ``dropout``; the masks are the same for all. Without ``memory``, and on the CPU only.
         masks: none, or for each cell which weights of ``ff1`` and ``ff2`` exist, ``[n, K]``, 0 or
             1. The others are never read and have a gradient of exactly 0. With a backbone none.
         layer_sizes: neurons of each cell.
@@ -117,6 +136,8 @@ def cfc(
             sum over all of them and the beginning.
         output_size: M, the number of neurons, the last ones, whose state is the output; by default
             those of the last cell, ``layer_sizes[-1]``.
+        reset_to_zero: have resets set the state to zeros instead; ``h0`` is then that before the
+            first step alone.
 
     Returns:
         ``(output, hn)``: ``[B, T, M]`` (or ``[B, M]``), and the state after the last valid step,
@@ -141,7 +162,10 @@ def cfc(
     Intelligence 2022 (arXiv:2106.13898).
     """
     return run_cfc(
-        Sequences(x, h0, timespans, lengths, memory or (), return_sequences, time_major, resets),
+        Sequences(
+            *(x, h0, timespans, lengths, memory or (), return_sequences, time_major, resets),
+            reset_to_zero,
+        ),
         parameters,
         masks,
         layer_sizes,

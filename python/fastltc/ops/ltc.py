@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fastltc import reference
 from fastltc._parameters import LTC_PARAMETERS
-from fastltc.ops.batching import TENSORS
+from fastltc.ops.batching import TENSORS, run_beside
 from fastltc.ops.sequence import SequenceOperator, Sequences
 from fastltc.ops.synapses import repeat_synapses, synapse_mask
 
@@ -19,9 +19,16 @@ _FIRST_MAP = LTC_PARAMETERS.index("input_w")
 _ALL_MAPS = (1 << len(LTC_PARAMETERS) - _FIRST_MAP) - 1
 
 
+def _kept_unfolds(x: Tensor, neurons: int, synapses: Tensor, unfolds: int, nets: int = 1) -> int:
+    """As ltc_kept_unfolds in csrc/core/ltc_problem.h."""
+    count = synapses.shape[0] - neurons - 1
+    of_all = x.shape[0] * x.shape[1] * neurons * unfolds
+    return 1 if count * unfolds <= nets << 12 or of_all > 1 << 28 else unfolds
+
+
 def _keeps_rates(x: Tensor, neurons: int, synapses: Tensor) -> bool:
-    """As ltc_keeps_rates in csrc/cuda/ltc.h: dense networks on CUDA devices."""
-    if x.device.type != "cuda" or x.dtype == torch.float64 or neurons > 256:
+    """As ltc_keeps_rates in csrc/cuda/ltc.h: dense networks."""
+    if x.dtype == torch.float64 or neurons > 256:
         return False
     count = synapses.shape[0] - neurons - 1
     return count > 4096 and 4 * count >= neurons * neurons
@@ -42,18 +49,23 @@ def _sizes(
     # Stacked parameters are those of several layers beside each other.
     cm = parameters[_CM]
     neurons, stacked = cm.numel(), cm.dim() == 2
-    # Before every unfold and after the last one; what a memory cell keeps.
-    states = ode_unfolds
-    if memory:
-        states = ode_unfolds + 6
-    elif not stacked and _keeps_rates(x, neurons, synapses):
+    if x.device.type != "cuda":
+        nets = cm.shape[0] if stacked else 1
+        states = _kept_unfolds(x, neurons, synapses, ode_unfolds, nets)
+    elif not memory and not stacked and _keeps_rates(x, neurons, synapses):
         states = 2 * ode_unfolds
+    else:
+        states = ode_unfolds
+    if memory:
+        states += 6
     return neurons, output_size * cm.shape[0] if stacked else output_size, states * neurons
 
 
 def _reference(arguments: Sequence[Any]) -> tuple[Tensor, Tensor]:
     x, h0, timespans, *others, parameters, memory, synapses, sensory_synapses = arguments[:TENSORS]
-    maps, output_size, ode_unfolds, epsilon, softplus, return_sequences = arguments[TENSORS:]
+    maps, output_size, ode_unfolds, epsilon, softplus, to_zero, return_sequences = arguments[
+        TENSORS:
+    ]
     present = (
         m for m in range(len(LTC_PARAMETERS)) if m < _FIRST_MAP or maps >> m - _FIRST_MAP & 1
     )
@@ -68,6 +80,7 @@ def _reference(arguments: Sequence[Any]) -> tuple[Tensor, Tensor]:
     def run(x: Tensor, h0: Any, spans: Any, named: dict[str, Tensor], *masks: Tensor) -> Any:
         return reference.ltc(
             *(x, h0, spans, *others),
+            reset_to_zero=to_zero,
             **named,
             mask=masks[0],
             sensory_mask=masks[1],
@@ -82,26 +95,17 @@ def _reference(arguments: Sequence[Any]) -> tuple[Tensor, Tensor]:
     if cm.dim() == 1:
         return run(x, h0, timespans, named, *masks)
 
-    # Layers beside each other, with no synapses between them.
-    def own(tensor: Tensor | None, k: int) -> Any:
-        return None if tensor is None else tensor.chunk(count, -1)[k]
+    def run_layer(k: int, *data: Any) -> Any:
+        own = {name: tensor[k] for name, tensor in named.items()}
+        return run(*data, own, *(mask.chunk(count, 0)[k].chunk(count, 1)[k] for mask in masks))
 
-    results = [
-        run(
-            *(own(x, k), own(h0, k)),
-            own(timespans, k) if timespans is not None and timespans.dim() == 3 else timespans,
-            {name: tensor[k] for name, tensor in named.items()},
-            *(mask.chunk(count, 0)[k].chunk(count, 1)[k] for mask in masks),
-        )
-        for k in range(count)
-    ]
-    outputs, states = zip(*results, strict=True)
-    return torch.cat(outputs, -1), torch.cat(states, -1)
+    return run_beside(count, run_layer, x, h0, timespans)
 
 
 def _repeat(
-    count: int, x: Tensor, parameters: Sequence[Tensor], synapses: Tensor, sensory_synapses: Tensor
+    count: int, x: Tensor, parameters: Sequence[Tensor], lists: Sequence[Any]
 ) -> tuple[Tensor, Tensor]:
+    synapses, sensory_synapses = lists
     neurons = parameters[_CM].shape[-1]
     return (
         repeat_synapses(synapses, neurons, neurons, count),
@@ -109,7 +113,9 @@ def _repeat(
     )
 
 
-_run = SequenceOperator("ltc", _sizes, _reference, LTC_PARAMETERS[:_FIRST_MAP], _repeat).run
+_run = SequenceOperator(
+    "ltc", _sizes, _reference, axes=1, names=LTC_PARAMETERS[:_FIRST_MAP], repeat=_repeat
+).run
 
 
 def ltc(
@@ -128,6 +134,7 @@ def ltc(
     time_major: bool = False,
     memory: Sequence[Tensor] | None = None,
     resets: Tensor | None = None,
+    reset_to_zero: bool = False,
 ) -> tuple[Tensor, Tensor]:
     r"""Run a liquid time-constant (LTC) layer over a batch of sequences, compiled.
 
@@ -166,6 +173,8 @@ def ltc(
         resets: steps before which a sample's state, with ``memory`` both halves of it, is set to
             ``h0``, ``[B, T]``, bool, any strides; none when None. The gradient of ``h0`` is the
             sum over all of them and the beginning.
+        reset_to_zero: have resets set the state to zeros instead; ``h0`` is then that before the
+            first step alone.
 
     Returns:
         ``(output, hn)``: ``[B, T, M]`` (or ``[B, M]``) and the state after the last valid step,
@@ -195,7 +204,10 @@ def ltc(
     Source: Hasani et al., Liquid Time-constant Networks, AAAI 2021, algorithm 1.
     """
     return run_ltc(
-        Sequences(x, h0, timespans, lengths, memory or (), return_sequences, time_major, resets),
+        Sequences(
+            *(x, h0, timespans, lengths, memory or (), return_sequences, time_major, resets),
+            reset_to_zero,
+        ),
         parameters,
         synapses,
         sensory_synapses,

@@ -2,7 +2,7 @@
 
 A layer's forward operator takes ``x, h0, timespans, lengths, resets``, the lists ``parameters`` and
 ``memory``, two more tensors or lists of tensors that tell how the layer is connected, the layer's
-options, and ``return_sequences, time_major, save_states``. It returns the output, the last state
+options, and ``reset_to_zero, return_sequences, time_major, save_states``. It returns the output, the last state
 and what the backward operator needs of the steps. That one takes the gradients of the first two,
 the third, the same arguments but the last, and whether time steps need a gradient
 (``csrc/torch/sequence_operator.h``).
@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from fastltc._extension import load_operators
-from fastltc.ops.batching import TENSORS, flatten, run_in_vmap
+from fastltc.ops.batching import TENSORS, below_autograd, flatten, nested, run_in_vmap
 from fastltc.ops.errors import check_same_device, reraise
 from fastltc.ops.gradients import (
     Eager,
@@ -93,6 +93,7 @@ class Sequences(NamedTuple):
     return_sequences: bool = True
     time_major: bool = False
     resets: Tensor | None = None
+    reset_to_zero: bool = False
 
 
 class SequenceOperator:
@@ -102,9 +103,11 @@ class SequenceOperator:
     values a sample keeps of a step for the backward pass, besides its first state; it is given x,
     timespans and the arguments from ``parameters`` on up to the layer's last option. ``reference``
     is the layer in plain PyTorch: it is given the list of the forward operator's arguments up to
-    ``return_sequences`` and returns the output and the last state. ``names`` are those of the first
-    parameters. ``repeat`` returns the connections of so many layers beside each other, given their
-    number, inputs and stacked parameters and the connections of one, where the operator runs such.
+    ``return_sequences`` and returns the output and the last state. ``axes`` is how many the first
+    parameter has; with one more they are those of layers beside each other. ``names`` are those of
+    the first parameters. ``repeat`` returns the connections of so many layers, given their number,
+    inputs, stacked parameters and the connections of one; without, layers share them, and run
+    beside each other on the CPU only.
     """
 
     def __init__(
@@ -112,14 +115,16 @@ class SequenceOperator:
         name: str,
         sizes: Callable[..., tuple[int, int, int]],
         reference: Callable[[Sequence[Any]], tuple[Tensor, Tensor]],
+        *,
+        axes: int,
         names: Sequence[str] = (),
-        repeat: Callable[..., tuple[Any, Any]] | None = None,
+        repeat: Callable[..., Sequence[Any]] | None = None,
     ) -> None:
         self.forward: Any = getattr(torch.ops.fastltc, f"{name}_forward").default
         self.backward: Any = getattr(torch.ops.fastltc, f"{name}_backward").default
         forward, backward = f"fastltc::{name}_forward", f"fastltc::{name}_backward"
         self._sizes, self.reference, self._names = sizes, reference, names
-        self.repeat = repeat
+        self.axes, self.repeat = axes, repeat
         torch.library.register_fake(forward, self._forward_fake)
         torch.library.register_fake(backward, self._backward_fake)
         torch.library.register_autograd(
@@ -137,7 +142,7 @@ class SequenceOperator:
     ) -> tuple[Tensor, Tensor, Tensor]:
         check_same_device(self.forward, x, (x, h0, timespans, *rest), self._names)
         check_translations()
-        _, _, parameters, memory, *own, return_sequences, time_major, save_states = rest
+        _, _, parameters, memory, *own, _, return_sequences, time_major, save_states = rest
         memory = () if is_none(memory) else memory
         batch, time, _ = x.shape
         neurons, outputs, kept = self._sizes(x, timespans, parameters, memory, *own)
@@ -197,7 +202,7 @@ class SequenceOperator:
         Returns:
             The output and the last state.
         """
-        x, h0, timespans, lengths, memory, return_sequences, time_major, resets = sequences
+        x, h0, timespans, lengths, memory, return_sequences, time_major, resets, to_zero = sequences
         dtype, weight_dtype = x.dtype, parameters[0].dtype
         if dtype in HALF_DTYPES or (weight_dtype != dtype and weight_dtype in HALF_DTYPES):
             widened = Sequences(*map(_widened, sequences))
@@ -224,6 +229,7 @@ class SequenceOperator:
             memory,
             *connections,
             *options,
+            to_zero,
             return_sequences,
             time_major,
             needs_grad,
@@ -243,7 +249,13 @@ class SequenceOperator:
                 flat, counts = flatten(arguments[:TENSORS])
                 tracked = torch.is_grad_enabled() and any(map(is_tracked, flat))
                 rest = *arguments[TENSORS:-1], tracked
-                results = None if tracked else run_in_vmap(self, counts, rest, flat)
+
+                def apply(options: Any, *flat: Any) -> tuple[Any, ...]:
+                    if tracked:
+                        return *Eager.apply(self, counts, options, *flat), None
+                    return below_autograd(self.forward, *nested(flat, counts), *options)
+
+                results = run_in_vmap(self, counts, rest, flat, apply)
                 if results is None:
                     results = Transformable.apply(self, counts, rest, *flat)
                 output, hn = results[:2]

@@ -13,12 +13,16 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
+from torch.utils.weak import WeakTensorKeyDictionary
 
 _UNCOUNTED = -1
 """The version of a tensor that was made in inference mode, where versions are not counted."""
 
 _CHECKED: dict[int, tuple[weakref.ref[Tensor], weakref.ref[Tensor], int, int]] = {}
 """By the address of a list of entries: itself, the mask that it is of, and the versions of both."""
+
+_REPEATED: Any = WeakTensorKeyDictionary()
+"""What :func:`repeat_synapses` last made of a list: its version and how, and the result."""
 
 THOROUGH_FROM = 32
 """The work of this many steps times samples dwarfs a comparison of a mask of any size."""
@@ -66,7 +70,18 @@ def synapse_list(mask: Tensor | npt.NDArray[Any], name: str = "mask") -> Tensor:
 def repeat_synapses(synapses: Tensor, rows: int, columns: int, count: int) -> Tensor:
     """Return the list of so many ``[rows, columns]`` masks on a diagonal, given that of one."""
     with plain_tensors():
-        return _stacked([_unwrapped(synapses, "synapses")] * count, rows, columns)
+        own = _unwrapped(synapses, "synapses")
+        wanted = _version(own), rows, columns, count
+        known = _REPEATED.get(own)
+        if known is not None and known[0] == wanted:
+            return known[1]
+        size = own.shape[0] - columns - 1
+        net = torch.arange(count, dtype=own.dtype, device=own.device).unsqueeze(1)
+        pointers, presynaptic = own[:columns] + net * size, own[columns + 1 :] + net * rows
+        end = own.new_full((1,), count * size)
+        repeated = torch.cat([pointers.flatten(), end, presynaptic.flatten()])
+        _REPEATED[own] = wanted, repeated
+        return repeated
 
 
 def synapse_mask(synapses: Tensor, rows: int, columns: int) -> Tensor:
@@ -255,6 +270,7 @@ class SynapseCache:
         self._memory: Any = None
         self._copy = b""
         self._before_meta: Tensor | None = None
+        self._of_stack: tuple[list[int], SynapseCache] | None = None
 
     def __reduce__(self) -> tuple[type[SynapseCache], tuple[Any, ...]]:
         """Leave the mask behind when copied or pickled: the copy belongs to another one."""
@@ -284,7 +300,18 @@ class SynapseCache:
                 or memory.raw == self._copy
             ):
                 return self.synapses
-        return self.refresh(mask)
+        stack, dims = _unwrapped_stack(mask)
+        if not dims or _is_special(stack):
+            return self.refresh(mask)
+        # Of layers stacked by torch.vmap, whose tensor stays where each call wraps it anew.
+        if self._of_stack is None or self._of_stack[0] != dims:
+            name, make = self._name, self._make
+
+            def make_of_stack(stack: Tensor, _: str) -> Tensor:
+                return make(_common(stack, dims, name), name)
+
+            self._of_stack = dims, SynapseCache(torch.empty(0), name, make_of_stack)
+        return self._of_stack[1].current(stack, thorough)
 
     def refresh(self, mask: Tensor) -> Tensor:
         """Make the list anew, whether the mask seems to have changed or not, and return it."""
@@ -373,12 +400,21 @@ def _unwrapped(mask: Tensor, name: str) -> Tensor:
 
     Layers that ``torch.vmap`` stacks have one wiring.
     """
+    return _common(*_unwrapped_stack(mask), name)
+
+
+def _unwrapped_stack(mask: Tensor) -> tuple[Tensor, list[int]]:
+    """Return the tensor that holds the values of all entries, and the axes of these."""
     functorch = torch._C._functorch
-    dims = []
+    dims: list[int] = []
     while functorch.is_functorch_wrapped_tensor(mask):
         if functorch.is_batchedtensor(mask):
             dims.append(functorch.maybe_get_bdim(mask))
         mask = functorch.get_unwrapped(mask)
+    return mask, dims
+
+
+def _common(mask: Tensor, dims: list[int], name: str) -> Tensor:
     for dim in reversed(dims):
         others, mask = mask, mask.select(dim, 0)
         if not (others == mask.unsqueeze(dim)).all():

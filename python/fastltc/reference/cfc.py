@@ -26,6 +26,7 @@ def cfc(
     lengths: Tensor | None = None,
     resets: Tensor | None = None,
     *,
+    reset_to_zero: bool = False,
     parameters: Sequence[Tensor],
     masks: Sequence[Tensor] = (),
     layer_sizes: Sequence[int],
@@ -64,6 +65,7 @@ def cfc(
             ``x`` and ``timespans`` does not matter.
         resets: steps before which a sample's state is set to ``h0``, ``[B, T]``, bool; none by
             default. What comes before such a step has no part in what follows.
+        reset_to_zero: set it to zeros instead.
         parameters: first, for each backbone layer, weight ``[units, in]`` and bias ``[units]``;
             then, for each cell of n neurons, weight ``[n, K]`` and bias ``[n]`` of ``ff1``,
             ``ff2``, ``time_a`` and ``time_b``; with mode ``"pure"`` instead weight and bias of
@@ -140,6 +142,6 @@ def cfc(
         return torch.cat(after, 1)
 
     return run_sequence(
-        *(step, lambda h: h[:, neurons - motors :], x, h0, timespans, lengths, resets, memory),
-        *(return_sequences, neurons),
+        *(step, lambda h: h[:, neurons - motors :], x, h0, timespans, lengths, resets),
+        *(reset_to_zero, memory, return_sequences, neurons),
     )

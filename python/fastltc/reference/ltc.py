@@ -18,6 +18,7 @@ def ltc(
     lengths: Tensor | None = None,
     resets: Tensor | None = None,
     *,
+    reset_to_zero: bool = False,
     gleak: Tensor,
     vleak: Tensor,
     cm: Tensor,
@@ -68,6 +69,7 @@ def ltc(
             ``x`` and ``timespans`` does not matter.
         resets: steps before which a sample's state is set to ``h0``, ``[B, T]``, bool; none by
             default. What comes before such a step has no part in what follows.
+        reset_to_zero: set it to zeros instead.
         gleak: leak conductance, ``[N]``.
         vleak: leak potential, ``[N]``.
         cm: membrane capacitance, ``[N]``.
@@ -159,5 +161,6 @@ def ltc(
         return v
 
     return run_sequence(
-        *(step, read_out, x, h0, timespans, lengths, resets, memory, return_sequences, neurons)
+        *(step, read_out, x, h0, timespans, lengths, resets, reset_to_zero, memory),
+        *(return_sequences, neurons),
     )

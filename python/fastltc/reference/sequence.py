@@ -18,6 +18,7 @@ def run_sequence(
     timespans: Tensor | None,
     lengths: Tensor | None,
     resets: Tensor | None,
+    reset_to_zero: bool,
     memory: Sequence[Tensor] | None,
     return_sequences: bool,
     neurons: int,
@@ -44,6 +45,8 @@ def run_sequence(
     width = neurons if memory is None else 2 * neurons
     first = (x.new_zeros(batch, width) if h0 is None else h0).tensor_split([neurons], 1)
     h, c = first
+    if reset_to_zero:
+        first = torch.zeros_like(h), torch.zeros_like(c)
     outputs = []
     for t in range(time):
         if resets is not None:

@@ -30,36 +30,48 @@ class Split:
     Args:
         inputs: images ``[n, C, H, W]``, uint8 or float32 in ``[0, 1]``; time series
             ``[n, T, I]`` or vectors ``[n, I]``, float32 in their own units.
-        labels: ``[n]``, int64, an index into the data set's ``classes``; for time series
-            ``[n, T]``, where -1 is not judged; for several labels at once ``[n, classes]`` of
-            0 and 1.
+        labels: ``[n]``, int64, an index into the data set's ``classes``; one for each step of a
+            time series ``[n, T]``, where -1 is not judged; for several labels at once
+            ``[n, classes]`` of 0 and 1. Values in place of classes are float32 in their own
+            units: ``[n, K]``, for each step ``[n, T, K]``, of a forecast ``[n, H, K]``; NaN is
+            neither learned nor judged.
         timespans: for time series ``[n, T]``, float32, the time since the row before, in units of
             the data set's ``time_unit``.
         names: what each input is called (a file, the place in a table); empty where nothing is.
+        lengths: rows of each time series, ``[n]``, int64; what comes after is padding. None where
+            all have T.
+        measured: ``[n, T, I]``, bool, which inputs were measured; what was not holds the last
+            value that was, or 0. None where all were.
+        future: ``[n, H, F]``, float32, what is known of the steps to forecast. None for nothing.
     """
 
     inputs: NDArray[np.generic]
-    labels: NDArray[np.int64]
+    labels: NDArray[Any]
     timespans: NDArray[np.float32] | None = None
     names: tuple[str, ...] = ()
+    lengths: NDArray[np.int64] | None = None
+    measured: NDArray[np.bool_] | None = None
+    future: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def take(self, chosen: NDArray[Any]) -> Split:
         """Some of the examples, by their places or by a truth for each."""
-        spans = None if self.timespans is None else self.timespans[chosen]
         names = tuple(np.array(self.names)[chosen].tolist()) if self.names else ()
-        return Split(self.inputs[chosen], self.labels[chosen], spans, names)
+        of_examples = ("inputs", "labels", "timespans", "lengths", "measured", "future")
+        held = {name: getattr(self, name) for name in of_examples}
+        taken = {name: held[name] if held[name] is None else held[name][chosen] for name in held}
+        return Split(**taken, names=names)
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """A classified data set with its train, validation and test splits.
+    """A data set with its train, validation and test splits: of classes or of values.
 
     Args:
         name: what ``fastltc train NAME`` calls it.
-        classes: class names; the label is the index.
+        classes: class names; the label is the index. Empty where ``targets`` are not.
         splits: ``train``, ``val`` and ``test``.
         source: where the data came from, a path or a description.
         positive: index of the class that F1 is about unless another is asked for; None where
@@ -69,6 +81,9 @@ class DataSet:
         time_unit: seconds that are one unit of ``timespans``; 0 without them.
         multilabel: each input may have several of the classes, or none.
         whole: the data has no splits of its own and none was made: each is all of it.
+        targets: names of the K values to predict; empty for classes.
+        horizon: steps to forecast, H; 0 where nothing is forecast.
+        known: names of the F features that are known in advance.
     """
 
     name: str
@@ -81,6 +96,26 @@ class DataSet:
     time_unit: float = 0.0
     multilabel: bool = False
     whole: bool = False
+    targets: tuple[str, ...] = ()
+    horizon: int = 0
+    known: tuple[str, ...] = ()
+
+    @property
+    def task(self) -> str:
+        """``"classification"``, ``"regression"`` or ``"forecasting"``."""
+        if self.horizon:
+            return "forecasting"
+        return "regression" if self.targets else "classification"
+
+    @property
+    def per_step(self) -> bool:
+        """Whether every row of a time series has a label of its own."""
+        labels = self.splits["train"].labels
+        return (
+            not (self.multilabel or self.horizon)
+            and self.kind == "series"
+            and labels.ndim == (3 if self.targets else 2)
+        )
 
     @property
     def kind(self) -> str:
