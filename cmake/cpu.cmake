@@ -31,7 +31,7 @@ add_library(fastltc_kernels STATIC
   csrc/cpu/runtime_exports.cpp
   csrc/cpu/stream/lowering.cpp
   ${operator_exports})
-target_link_libraries(fastltc_kernels PUBLIC fastltc_flags)
+target_link_libraries(fastltc_kernels PUBLIC fastltc_flags PRIVATE fastltc_guarded_flags)
 
 # Each kernel source is compiled once per instruction set, into a namespace of that name. -O3: GCC
 # hardly vectorises at -O2. Not -ffast-math: it folds away the rounding trick of the exponential.

@@ -18,7 +18,7 @@ set(unused "/(operator_exports|synapse_check|cfc_kernels|ltc_kernels|masked_line
 
 # Compiled once for both.
 add_library(fastltc_library OBJECT csrc/library/fastltc.cpp)
-target_link_libraries(fastltc_library PRIVATE fastltc_flags)
+target_link_libraries(fastltc_library PRIVATE fastltc_guarded_flags)
 target_include_directories(fastltc_library PRIVATE ${PROJECT_SOURCE_DIR}/include)
 target_compile_options(fastltc_library PRIVATE -O2)
 target_compile_definitions(fastltc_library PRIVATE

@@ -5,5 +5,5 @@ add_library(fastltc_model STATIC
   csrc/model/network_builder.cpp
   csrc/model/sha256.cpp
   csrc/model/value.cpp)
-target_link_libraries(fastltc_model PUBLIC fastltc_flags)
+target_link_libraries(fastltc_model PUBLIC fastltc_flags PRIVATE fastltc_guarded_flags)
 target_compile_options(fastltc_model PRIVATE -O2)

@@ -23,7 +23,7 @@ pybind11_add_module(_runtime MODULE NO_EXTRAS
   csrc/runtime/session.cpp
   csrc/runtime/unchanged.cpp)
 target_include_directories(_runtime PRIVATE ${PROJECT_BINARY_DIR}/generated)
-target_link_libraries(_runtime PRIVATE fastltc_model fastltc_kernels)
+target_link_libraries(_runtime PRIVATE fastltc_model fastltc_kernels fastltc_guarded_flags)
 
 install(TARGETS _runtime LIBRARY DESTINATION ${FASTLTC_PACKAGE_DIR})
 if(NOT FASTLTC_BUILD_TORCH)

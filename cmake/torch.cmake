@@ -20,7 +20,7 @@ target_compile_definitions(_C PRIVATE TORCH_TARGET_VERSION=0x020a000000000000ULL
 target_compile_options(_C PRIVATE -fmacro-prefix-map=${torch_dir}/include/=)
 target_include_directories(_C SYSTEM PRIVATE ${torch_dir}/include)
 # As NEEDED only, without an rpath: importing torch has loaded it by then.
-target_link_libraries(_C PRIVATE fastltc_kernels
+target_link_libraries(_C PRIVATE fastltc_kernels fastltc_guarded_flags
   ${torch_dir}/lib/${CMAKE_SHARED_LIBRARY_PREFIX}torch_cpu${CMAKE_SHARED_LIBRARY_SUFFIX})
 
 # In a library of its own, so that one package serves builds of torch with and without CUDA. No
@@ -39,7 +39,7 @@ if(FASTLTC_CUDA_BUILT)
     $<$<COMPILE_LANGUAGE:CXX>:-fmacro-prefix-map=${torch_dir}/include/=>
     $<$<COMPILE_LANGUAGE:CUDA>:--threads=2>)
   target_include_directories(_C_cuda SYSTEM PRIVATE ${torch_dir}/include)
-  target_link_libraries(_C_cuda PRIVATE fastltc_kernels CUDA::cudart_static
+  target_link_libraries(_C_cuda PRIVATE fastltc_kernels fastltc_guarded_flags CUDA::cudart_static
     ${torch_dir}/lib/${CMAKE_SHARED_LIBRARY_PREFIX}torch_cpu${CMAKE_SHARED_LIBRARY_SUFFIX})
   # The CUDA runtime's symbols are not for other libraries, which may bring another version of it.
   target_link_options(_C_cuda PRIVATE -Wl,--exclude-libs,ALL)

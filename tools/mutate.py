@@ -1,6 +1,6 @@
-"""Change one operator or number of a source at a time, and see whether the tests notice.
+r"""Change one operator or number of a source at a time, and see whether the tests notice.
 
-    python tools/mutate.py csrc/core/synapse_check.cpp csrc/torch/checks.h --command "..." \\
+    python tools/mutate.py csrc/core/synapse_check.cpp csrc/torch/checks.h --command "..." \
         [--sample 40] [--seed 0] [--only 'check|expected']
 
 The command runs in a copy of the tracked files, as they are, once unchanged (it must pass) and once
@@ -68,13 +68,16 @@ def mutants(path: Path, only: str) -> Iterator[tuple[int, str, str]]:
 
 
 def main() -> None:
+    """Run the command for each mutant."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("files", nargs="+", type=Path)
     parser.add_argument("--command", required=True)
     parser.add_argument("--sample", type=int, help="how many, drawn by chance; all by default")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="", help="a regular expression that lines must have")
-    parser.add_argument("--timeout", type=int, default=600, help="seconds; a slower mutant is killed")
+    parser.add_argument(
+        "--timeout", type=int, default=600, help="seconds; a slower mutant is killed"
+    )
     options = parser.parse_args()
     drawn = [(file, *mutant) for file in options.files for mutant in mutants(file, options.only)]
     count = len(drawn)
@@ -110,7 +113,9 @@ def main() -> None:
             target.write_text("\n".join(lines) + "\n", encoding="utf-8")
             if passes():
                 survived += 1
-                print(f"survived: {file}:{number + 1}\n  {old.strip()}\n  {new.strip()}", flush=True)
+                print(
+                    f"survived: {file}:{number + 1}\n  {old.strip()}\n  {new.strip()}", flush=True
+                )
             lines[number] = old
             target.write_text("\n".join(lines) + "\n", encoding="utf-8")
     killed = len(drawn) - survived

@@ -26,16 +26,16 @@ TEST(lists_that_can_be_followed) {
 
 TEST(lists_that_cannot) {
   CHECK(says(error({0, 1}, 2, 2), "at least 3"));
-  CHECK(says(error({1, 1, 1, 0}, 2, 2), "first column pointer"));
+  CHECK(says(error({3, 1, 1, 0}, 2, 2), "first column pointer to be 0, got 3"));
   CHECK(says(error({0, 1, 3, 0, 1}, 2, 2), "number of synapses, 2, got 3"));
-  CHECK(says(error({0, 2, 1, 0}, 2, 2), "ascending column pointers"));
+  CHECK(says(error({0, 2, 1, 0}, 2, 2), "ascending column pointers, got 2 then 1 at neuron 1"));
   CHECK(says(error({0, -5, 1, 0}, 2, 2), "ascending column pointers"));
   CHECK(says(error({0, 9, 1, 0}, 2, 2), "ascending column pointers"));
   CHECK(says(error({0, 1, 2}, 1, 2), "number of synapses, 1, got 1") == false);
   CHECK(says(error({0, 1, 2}, 1, 2), "[0, 2), got 2"));
   CHECK(says(error({0, 1, -1}, 1, 2), "got -1"));
   CHECK(says(error({0, 2, 1, 1}, 1, 2), "ascending presynaptic"));
-  CHECK(says(error({0, 2, 1, 0}, 1, 2), "ascending presynaptic"));
+  CHECK(says(error({0, 2, 1, 0}, 1, 2), "for each neuron, got 1 then 0 at neuron 0"));
   CHECK(says(error({0, 0, 1, 7}, 2, 2), "[0, 2), got 7 at neuron 1"));
   CHECK(says(error({0, 2, 3, 0, 1, 2}, 2, 2), "[0, 2), got 2 at neuron 1"));
 }

@@ -114,7 +114,7 @@ def _chosen(data: bytes) -> dict[str, Any]:
 
 
 def _described(data: bytes) -> Model | None:
-    """Make the model that a JSON text, or a choice of values, describes; parameters by its sizes."""
+    """Make the model that a JSON text or a choice of values describes, parameters by its sizes."""
     try:
         text = json.loads(data) if data.startswith(b"{") else _chosen(data)
         facts = {
@@ -132,7 +132,7 @@ def _described(data: bytes) -> Model | None:
             return None
         random = np.random.default_rng(0)
         tensors = {
-            name: (random.random(shape) < data[0] / 255).astype(np.float32)
+            name: (random.random(shape) < len(data) % 7 / 6).astype(np.float32)
             if "mask" in name
             else random.random(shape, np.float32)
             for name, shape in shapes.items()
