@@ -6,7 +6,6 @@ import contextlib
 import errno
 import os
 import stat
-import tempfile
 import uuid
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -83,6 +82,9 @@ def write_all(contents: Mapping[Path, bytes], stale: Iterable[Path] = ()) -> Non
     an OSError, which names the file that could not be written, everything is as it was; a process
     that is killed leaves each file as it was or new.
     """
+    # Takes as long to import as all else of the runtime.
+    import tempfile
+
     written: dict[Path, str] = {}
     earlier: dict[Path, str] = {}
     absent = [path for path in contents if not os.path.lexists(path)]
