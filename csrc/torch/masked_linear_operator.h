@@ -113,8 +113,8 @@ std::tuple<Tensor, Tensor, Tensor> masked_linear_backward(const Tensor& grad_out
   arguments.check(check);
   if (check.can_read_values()) {
     MaskedLinearArguments::check_list(
-        check, mask_places_error(arguments.values(), arguments.list->numel(), arguments.O,
-                                 arguments.I));
+        check,
+        mask_places_error(arguments.values(), arguments.list->numel(), arguments.O, arguments.I));
   }
   check.value("grad_output", grad_output, "[B, O]", {arguments.B, arguments.O});
   const Tensor grad_rows = MaskedLinearArguments::inner_contiguous(grad_output);

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 import torch
+from ncps.wirings import AutoNCP
 from torch import Tensor
 
+import fastltc
 from fastltc.ops import cfc, ltc
 from fastltc.ops.errors import check_has_kernels
 from layers import CELLS, Case, CfcCase, Draw, LtcCase, plainly, run_operator, run_raw
@@ -294,3 +296,9 @@ def test_tensors_on_another_device_say_what_to_do(draw: Draw) -> None:
         run_operator(meta_x)
     with pytest.raises(NotImplementedError, match=r"no meta kernels.*FASTLTC_CUDA"):
         check_has_kernels(f"{case.operator}_forward", meta_x.data["x"])
+
+
+@pytest.mark.parametrize("layer", [fastltc.LTC, fastltc.CfC])
+def test_one_output_is_enough(layer: Any) -> None:
+    output, _ = layer(3, AutoNCP(9, 1))(torch.zeros(2, 1, 3))
+    assert output.shape == (2, 1, 1)
