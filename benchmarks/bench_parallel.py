@@ -1,4 +1,4 @@
-"""Ten networks of one shape in one call against a call of each, one sample and step by step."""
+"""Networks of one shape in one call against a call of each, on few samples and step by step."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 import torch
 from ncps.wirings import AutoNCP
+from torch import Tensor, nn
 
 import fastltc
+from cases import QUICK, TOLERANCE
 from figures import Figure, Spread
 from interleave import Contestant
 
@@ -62,3 +64,94 @@ def test_ten_networks(
     ]
     case = f"ten AutoNCP(19, 2), I={INPUTS}, B=1, T={steps}"
     record_times(case, "forward from Python, no_grad", times, figures, error)
+
+
+ENSEMBLE: dict[str, Callable[[], nn.Module]] = {
+    "CfC, AutoNCP(19, 2)": lambda: fastltc.CfC(INPUTS, AutoNCP(19, 2)),
+    "CfC, 32 units, no backbone": lambda: fastltc.CfC(INPUTS, 32, backbone_layers=0),
+    "CfC, 64 units, backbone of 128": lambda: fastltc.CfC(INPUTS, 64),
+    "LTC, AutoNCP(19, 2)": lambda: fastltc.LTC(INPUTS, AutoNCP(19, 2)),
+}
+
+
+class Ensemble:
+    """Sixteen layers of one shape, an input of each, and both ways of running all of them.
+
+    Together they are ``torch.func.vmap`` over stacked parameters.
+    """
+
+    count = 16
+
+    def __init__(self, make: Callable[[], nn.Module], batch: int, steps: int) -> None:
+        torch.manual_seed(0)
+        self.layers = [make() for _ in range(self.count)]
+        parameters, buffers = torch.func.stack_module_state(self.layers)
+        self.parameters, self.buffers = dict(parameters), dict(buffers)
+        self.x = torch.randn(self.count, batch, steps, INPUTS)
+        self.inputs = list(self.x)
+        self.leaves = [p for p in self.parameters.values() if p.requires_grad]
+
+    def together(self) -> Tensor:
+        def run(parameters: Any, buffers: Any, x: Tensor) -> Tensor:
+            output: Tensor = torch.func.functional_call(self.layers[0], (parameters, buffers), x)[0]
+            return output
+
+        return torch.func.vmap(run)(self.parameters, self.buffers, self.x)
+
+    def one_by_one(self) -> list[Tensor]:
+        return [layer(x)[0] for layer, x in zip(self.layers, self.inputs, strict=True)]
+
+    def train_together(self) -> None:
+        torch.autograd.grad(self.together().sum(), self.leaves, allow_unused=True)
+
+    def train_one_by_one(self) -> None:
+        for layer, output in zip(self.layers, self.one_by_one(), strict=True):
+            own = [p for p in layer.parameters() if p.requires_grad]
+            torch.autograd.grad(output.sum(), own, allow_unused=True)
+
+    def pair(self, training: bool) -> list[Callable[[], object]]:
+        if training:
+            return [self.train_together, self.train_one_by_one]
+        return [torch.no_grad()(self.together), torch.no_grad()(self.one_by_one)]
+
+    def check(self) -> float:
+        with torch.no_grad():
+            got, wanted = self.together(), torch.stack(self.one_by_one())
+        error = float((got - wanted).abs().max() / wanted.abs().max())
+        assert error <= TOLERANCE
+        return error
+
+
+@pytest.mark.parametrize("training", [False, True], ids=["forward", "training"])
+@pytest.mark.parametrize(("batch", "steps"), [(1, 1), (1, 32), (1, 128), (8, 32), (32, 32)])
+@pytest.mark.parametrize("name", ENSEMBLE)
+def test_an_ensemble_by_vmap(
+    name: str,
+    batch: int,
+    steps: int,
+    training: bool,
+    interleave: Callable[..., Any],
+    record_times: Callable[..., None],
+    threads: int,
+) -> None:
+    steps = min(steps, 4) if QUICK else steps
+    ensemble = Ensemble(ENSEMBLE[name], batch, steps)
+    error = ensemble.check()
+    together, apart = ensemble.pair(training)
+    times = interleave(
+        [
+            Contestant("fastltc", together, threads),
+            Contestant("sixteen calls", apart, threads),
+        ],
+        seconds=4.0,
+    )
+    asked = 5.0 if batch == 1 and name.startswith("CfC") else None
+    figures = [
+        Figure("fastltc", "{} ms", Spread.of([1e3 * s for s in times.seconds["fastltc"]])),
+        Figure(
+            "other", "{} x sixteen calls", times.ratio("sixteen calls", "fastltc"), at_least=asked
+        ),
+    ]
+    what = "forward + backward" if training else "forward, no_grad"
+    case = f"sixteen {name} by vmap, I={INPUTS}, B={batch}, T={steps}"
+    record_times(case, what, times, figures, error)

@@ -144,8 +144,10 @@ TEST(time_steps_and_lengths) {
 }
 
 TEST(resets) {
-  every_way(CfcCase{.B = 6, .T = 4, .I = 3, .cells = {4, 3, 2}, .resets = true}, [](const auto& c) { both_resets(c, check); });
-  both_resets(CfcCase{.B = 6, .T = 4, .I = 3, .cells = {7}, .mode = CfcMode::pure, .resets = true}, check);
+  every_way(CfcCase{.B = 6, .T = 4, .I = 3, .cells = {4, 3, 2}, .resets = true},
+            [](const auto& c) { both_resets(c, check); });
+  both_resets(CfcCase{.B = 6, .T = 4, .I = 3, .cells = {7}, .mode = CfcMode::pure, .resets = true},
+              check);
   CfcCase backbone{.B = 5, .T = 4, .I = 3, .cells = {9}, .backbone_layers = 2, .units = 11};
   backbone.initial_state = false;
   for (const bool memory : {false, true}) {

@@ -35,8 +35,12 @@ TEST(time_steps_and_lengths) {
 }
 
 TEST(resets) {
-  every_way(LtcCase{.B = 5, .T = 6, .I = 3, .N = 9, .M = 2, .U = 2, .resets = true}, [](const auto& c) { both_resets(c, check); });
-  both_resets(LtcCase{.B = 5, .T = 4, .I = 3, .N = 40, .M = 3, .U = 3, .initial_state = false, .resets = true}, check);
+  every_way(LtcCase{.B = 5, .T = 6, .I = 3, .N = 9, .M = 2, .U = 2, .resets = true},
+            [](const auto& c) { both_resets(c, check); });
+  both_resets(
+      LtcCase{
+          .B = 5, .T = 4, .I = 3, .N = 40, .M = 3, .U = 3, .initial_state = false, .resets = true},
+      check);
   both_resets(LtcCase{.B = 3, .T = 1, .I = 3, .N = 7, .M = 3, .U = 1, .resets = true}, check);
   both_resets(LtcCase{.B = 3, .T = 0, .I = 3, .N = 7, .M = 3, .U = 1, .resets = true}, check);
 }

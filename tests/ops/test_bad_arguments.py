@@ -211,32 +211,54 @@ import threading
 import torch
 import fastltc
 torch.set_num_threads(1)
-layers = [fastltc.LTC(4, fastltc.wirings.AutoNCP(19, 2)), fastltc.CfC(4, 19)]
-x, lengths, going = torch.randn(512, 8, 4), torch.full((512,), 8), True
+{setup}
+going = True
 def write():
     while going:
-        lengths.fill_(1 << 40)
-        lengths.fill_(8)
+        bad()
+        good()
 thread = threading.Thread(target=write)
 thread.start()
 ran = refused = 0
 try:
-    # Until both have happened often: read again after the check, such lengths end the process.
+    # Until both have happened often: read again after the check, such values end the process.
     while min(ran, refused) < 200:
-        for layer in layers:
+        for call in calls:
             try:
-                layer(x, lengths=lengths)
+                call()
                 ran += 1
-            except ValueError:
+            except (RuntimeError, ValueError):
                 refused += 1
 finally:
     going = False
     thread.join()
 """
 
+LENGTHS = """
+layers = [fastltc.LTC(4, fastltc.wirings.AutoNCP(19, 2)), fastltc.CfC(4, 19)]
+x, lengths, dt = torch.randn(512, 8, 4), torch.full((512,), 8), torch.ones(512, 8)
+calls = [lambda layer=layer: layer(x, timespans=dt, lengths=lengths) for layer in layers]
+def bad(): lengths.fill_(1 << 40)
+def good(): lengths.fill_(8)
+"""
 
-def test_lengths_that_another_thread_writes() -> None:
-    done = subprocess.run([sys.executable, "-c", RACE], timeout=300, check=False)
+ENTRIES = """
+mask = (torch.rand(200, 300) < 0.5).float()
+entries = fastltc.ops.mask_entries(mask)
+x, list = torch.randn(8, 300), entries.clone()
+calls = [
+    lambda: torch.ops.fastltc.masked_linear(x, mask, None, list),
+    lambda: torch.ops.fastltc.masked_linear_backward(x[:, :200], x, mask, list, True),
+]
+def bad(): list.fill_(1 << 30)
+def good(): list.copy_(entries)
+"""
+
+
+@pytest.mark.parametrize("setup", [LENGTHS, ENTRIES], ids=["lengths", "entries"])
+def test_arguments_that_another_thread_writes(setup: str) -> None:
+    script = RACE.format(setup=setup)
+    done = subprocess.run([sys.executable, "-c", script], timeout=300, check=False)
     assert done.returncode == 0
 
 

@@ -263,5 +263,5 @@ def test_impossible_stacks_are_refused() -> None:
     with pytest.raises(RuntimeError, match="memory: expected None for several layers"):
         case.forward(*wrong)
     empty = [p[:0] for p in arguments[parameters]]
-    with pytest.raises(RuntimeError, match="expected 1 to .* layers, got 0"):
+    with pytest.raises(RuntimeError, match=r"expected 1 to .* layers, got 0"):
         case.forward(*arguments[:parameters], empty, *arguments[parameters + 1 :])

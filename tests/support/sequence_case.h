@@ -23,10 +23,10 @@ template <typename Case>
 std::string text_of_sequence(const Case& c) {
   return " B" + std::to_string(c.B) + " T" + std::to_string(c.T) + " I" + std::to_string(c.I) +
          " timespans" + std::to_string(c.timespans) + (c.lengths ? " lengths" : "") +
-         (c.resets ? " resets" : "") + (c.reset_to_zero ? " to zero" : "") + (c.return_sequences ? " sequences" : "") +
-         (c.time_major ? " time_major" : "") + (c.initial_state ? " h0" : "") +
-         (c.memory ? " memory" : "") + (c.extreme ? " extreme" : "") + " threads" +
-         std::to_string(c.threads);
+         (c.resets ? " resets" : "") + (c.reset_to_zero ? " to zero" : "") +
+         (c.return_sequences ? " sequences" : "") + (c.time_major ? " time_major" : "") +
+         (c.initial_state ? " h0" : "") + (c.memory ? " memory" : "") +
+         (c.extreme ? " extreme" : "") + " threads" + std::to_string(c.threads);
 }
 
 template <typename V, typename Case>

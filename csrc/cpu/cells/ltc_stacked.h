@@ -130,6 +130,8 @@ struct StackedLtc : LtcLayer<T, Lanes::networks> {
     this->recurrent.fill(nets, whole.recurrent, N);
     this->sensory.fill(nets, whole.sensory, I);
     this->sort_neurons(N);
+    // A tile is one register of four.
+    this->puts_sigmoids_by = ltc_puts_sigmoids_by(nets.in.size, this->recurrent.count, 4);
     const auto side_by_side = [&](const T* values, int64_t each, T* to) {
       const SequenceView<const T> view{values + nets.first * each, each, 0, 1};
       load_rows(view, 0, each, {0, static_cast<int>(nets.count)}, to);

@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._functorch.pyfunctorch import temporarily_pop_interpreter_stack
 
 TENSORS = 9
 """How many of a forward operator's first arguments are tensors or lists of tensors."""
@@ -181,8 +180,8 @@ def batched_forward(
         ]
         folded = (None if tensor is None else tensor.flatten(0, 1) for tensor in data)
         *outputs, states = apply(options, *folded, *flat[DATA:])
-        axes = data[0].shape[:2]
-        return (*(y.unflatten(0, axes) for y in outputs), states), (0, 0, None)
+        batch = data[0].shape[1]
+        return (*(y.view(count, batch, *y.shape[1:]) for y in outputs), states), (0, 0, None)
     if entries.are_beside():
         *outputs, states = apply(options, *entries.stacked())
         of = tuple(y.dim() - 1 for y in outputs)
@@ -213,11 +212,14 @@ def run_in_vmap(
 
     level = stack[0].level()
     # An autograd function asks for the stack itself.
-    with temporarily_pop_interpreter_stack():
+    saved = functorch.pop_dynamic_layer_stack()
+    try:
         if count is None:
             return list(apply(options, *tensors)[:2])
         entries = Entries(operator, counts, options, count, dims, tensors)
         outputs, of = batched_forward(entries, apply)
+    finally:
+        functorch.push_dynamic_layer_stack(saved)
     axes: Any = of
     return [functorch._add_batch_dim(y, d, level) for y, d in zip(outputs[:2], axes, strict=False)]
 

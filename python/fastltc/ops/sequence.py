@@ -2,9 +2,9 @@
 
 A layer's forward operator takes ``x, h0, timespans, lengths, resets``, the lists ``parameters`` and
 ``memory``, two more tensors or lists of tensors that tell how the layer is connected, the layer's
-options, and ``reset_to_zero, return_sequences, time_major, save_states``. It returns the output, the last state
-and what the backward operator needs of the steps. That one takes the gradients of the first two,
-the third, the same arguments but the last, and whether time steps need a gradient
+options, and ``reset_to_zero, return_sequences, time_major, save_states``. It returns the output,
+the last state and what the backward operator needs of the steps. That one takes the gradients of
+the first two, the third, the same arguments but the last, and whether time steps need a gradient
 (``csrc/torch/sequence_operator.h``).
 
 :class:`SequenceOperator` registers both with PyTorch's subsystems and calls them; ``ops/ltc.py``

@@ -1,4 +1,4 @@
-"""Data sets for the classifier jobs, and image files for prediction."""
+"""Data sets for the jobs, and image files for prediction."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from .images import ImageFile, normalise, read_image
 from .options import DataOptions
 from .registry import data_sets, find_source, load_data
 from .sets import IGNORED, SPLITS, DataSet, Split
+from .windows import Windows
 
 __all__ = [
     "IGNORED",
@@ -16,6 +17,7 @@ __all__ = [
     "DataSet",
     "ImageFile",
     "Split",
+    "Windows",
     "data_sets",
     "find_source",
     "load_data",
