@@ -8,6 +8,7 @@ against the dense one. Times include waiting for the GPU once per slice of many 
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable
 from copy import copy, deepcopy
 from dataclasses import replace
@@ -75,7 +76,7 @@ NOTHING = Asked()
 TOO_LARGE_FOR_NCPS = ("fully_connected_256",)
 # Whose cells compile within a minute or so.
 COMPILED = ("auto_ncp_19", "fully_connected_64", "cfc_auto_ncp_19")
-SECONDS = 15
+SECONDS = float(os.environ.get("FASTLTC_BENCH_SECONDS", "15"))
 
 Record = Callable[[Row], None]
 Interleave = Callable[..., Interleaved]

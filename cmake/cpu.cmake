@@ -1,11 +1,17 @@
 # The kernel library: no torch, no Python; _C, _runtime and the C++ tests share it.
 
 set(FASTLTC_KERNEL_SOURCES
-  csrc/cpu/cfc_kernels.cpp
-  csrc/cpu/ltc_kernels.cpp
-  csrc/cpu/masked_linear_kernels.cpp
   csrc/cpu/sigmoid_kernels.cpp
   csrc/cpu/stream_kernels.cpp)
+# What runs streams alone needs none of the operators'.
+set(operator_exports "")
+if((FASTLTC_BUILD_PYTHON AND FASTLTC_BUILD_TORCH) OR FASTLTC_BUILD_TESTS)
+  list(APPEND FASTLTC_KERNEL_SOURCES
+    csrc/cpu/cfc_kernels.cpp
+    csrc/cpu/ltc_kernels.cpp
+    csrc/cpu/masked_linear_kernels.cpp)
+  set(operator_exports csrc/cpu/operator_exports.cpp)
+endif()
 
 set(FASTLTC_ISAS baseline)
 set(FASTLTC_FLAGS_baseline "")
@@ -22,10 +28,10 @@ endif()
 add_library(fastltc_kernels STATIC
   csrc/core/synapse_check.cpp
   csrc/cpu/frame/isa.cpp
-  csrc/cpu/operator_exports.cpp
   csrc/cpu/runtime_exports.cpp
-  csrc/cpu/stream/lowering.cpp)
-target_link_libraries(fastltc_kernels PUBLIC fastltc_flags)
+  csrc/cpu/stream/lowering.cpp
+  ${operator_exports})
+target_link_libraries(fastltc_kernels PUBLIC fastltc_flags PRIVATE fastltc_guarded_flags)
 
 # Each kernel source is compiled once per instruction set, into a namespace of that name. -O3: GCC
 # hardly vectorises at -O2. Not -ffast-math: it folds away the rounding trick of the exponential.

@@ -1,4 +1,4 @@
-# The libraries inside the Python package: _C (operators for torch) and _runtime (pybind11, no torch).
+# The library inside the Python package that needs no torch: _runtime (pybind11).
 
 find_package(Python REQUIRED COMPONENTS Interpreter Development.Module)
 if(NOT pybind11_DIR)
@@ -7,54 +7,14 @@ if(NOT pybind11_DIR)
 endif()
 find_package(pybind11 3 CONFIG REQUIRED)
 
-# Only torch's headers and libtorch_cpu are needed, and importing torch is slow and in an isolated
-# build impossible: it is looked up on disk.
-set(FASTLTC_TORCH_DIR "" CACHE PATH "The torch package to build against; empty: found by itself")
-execute_process(
-  COMMAND ${Python_EXECUTABLE} ${PROJECT_SOURCE_DIR}/tools/build_backend/find_torch.py
-    "${FASTLTC_TORCH_DIR}"
-  OUTPUT_VARIABLE torch_found OUTPUT_STRIP_TRAILING_WHITESPACE COMMAND_ERROR_IS_FATAL ANY)
-list(GET torch_found 0 torch_dir)
-list(GET torch_found 1 torch_version)
-message(STATUS "fastltc: building against torch ${torch_version} in ${torch_dir}")
+if(FASTLTC_BUILD_TORCH)
+  include(cmake/torch.cmake)
+else()
+  set(torch_version "none")
+endif()
 
 configure_file(${PROJECT_SOURCE_DIR}/csrc/runtime/build_info.h.in
   ${PROJECT_BINARY_DIR}/generated/build_info.h @ONLY)
-
-add_library(_C MODULE
-  csrc/torch/cpu.cpp
-  csrc/torch/library.cpp)
-set_target_properties(_C PROPERTIES PREFIX "" SUFFIX ".so")
-# The stable ABI of torch 2.10: the library runs on that version and every later one.
-target_compile_definitions(_C PRIVATE TORCH_TARGET_VERSION=0x020a000000000000ULL)
-target_compile_options(_C PRIVATE -fmacro-prefix-map=${torch_dir}/include/=)
-target_include_directories(_C SYSTEM PRIVATE ${torch_dir}/include)
-# As NEEDED only, without an rpath: importing torch has loaded it by then.
-target_link_libraries(_C PRIVATE fastltc_kernels
-  ${torch_dir}/lib/${CMAKE_SHARED_LIBRARY_PREFIX}torch_cpu${CMAKE_SHARED_LIBRARY_SUFFIX})
-
-# In a library of its own, so that one package serves builds of torch with and without CUDA. No
-# symbol of torch's CUDA libraries is imported, and the CUDA runtime is linked statically.
-if(FASTLTC_CUDA_BUILT)
-  find_package(CUDAToolkit REQUIRED)
-  add_library(_C_cuda MODULE
-    ${FASTLTC_CUDA_KERNELS}
-    csrc/cuda/set_device.cpp
-    csrc/torch/cuda.cpp
-    csrc/torch/special_function_limit_cuda.cpp)
-  set_target_properties(_C_cuda PROPERTIES
-    PREFIX "" SUFFIX ".so" CUDA_RUNTIME_LIBRARY Static CUDA_VISIBILITY_PRESET hidden)
-  target_compile_definitions(_C_cuda PRIVATE TORCH_TARGET_VERSION=0x020a000000000000ULL)
-  target_compile_options(_C_cuda PRIVATE
-    $<$<COMPILE_LANGUAGE:CXX>:-fmacro-prefix-map=${torch_dir}/include/=>
-    $<$<COMPILE_LANGUAGE:CUDA>:--threads=2>)
-  target_include_directories(_C_cuda SYSTEM PRIVATE ${torch_dir}/include)
-  target_link_libraries(_C_cuda PRIVATE fastltc_kernels CUDA::cudart_static
-    ${torch_dir}/lib/${CMAKE_SHARED_LIBRARY_PREFIX}torch_cpu${CMAKE_SHARED_LIBRARY_SUFFIX})
-  # The CUDA runtime's symbols are not for other libraries, which may bring another version of it.
-  target_link_options(_C_cuda PRIVATE -Wl,--exclude-libs,ALL)
-  install(TARGETS _C_cuda LIBRARY DESTINATION fastltc)
-endif()
 
 pybind11_add_module(_runtime MODULE NO_EXTRAS
   csrc/runtime/arrays.cpp
@@ -63,6 +23,10 @@ pybind11_add_module(_runtime MODULE NO_EXTRAS
   csrc/runtime/session.cpp
   csrc/runtime/unchanged.cpp)
 target_include_directories(_runtime PRIVATE ${PROJECT_BINARY_DIR}/generated)
-target_link_libraries(_runtime PRIVATE fastltc_kernels)
+target_link_libraries(_runtime PRIVATE fastltc_model fastltc_kernels fastltc_guarded_flags)
 
-install(TARGETS _C _runtime LIBRARY DESTINATION fastltc)
+install(TARGETS _runtime LIBRARY DESTINATION ${FASTLTC_PACKAGE_DIR})
+if(NOT FASTLTC_BUILD_TORCH)
+  # Puts the folder of fastltc-runtime behind everything else on Python's path.
+  install(FILES runtime/fastltc_runtime.pth DESTINATION .)
+endif()

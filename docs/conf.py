@@ -30,7 +30,10 @@ nitpicky = True
 # Types of other packages, whose documentation is not here, and of what no user needs.
 nitpick_ignore_regex = [
     (r"py:.*", r"(torch|nn|np|npt|numpy|os|ncps|collections|pathlib|typing)\b.*"),
-    (r"py:class", r"(.*\.)?(CSource|Item|Matrix|Report|SequenceLayer|Wiring)"),
+    (
+        r"py:class",
+        r"(.*\.)?(CSource|IntegerError|IntegerSource|Item|Matrix|Report|SequenceLayer|Wiring)",
+    ),
 ]
 
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]

@@ -15,8 +15,12 @@ from PIL import Image
 from fastltc.jobs import TrainConfig, plots
 from fastltc.jobs.data import SPLITS, medmnist
 
-# Functions of fastltc.jobs.plots that training calls.
-PLOTS = ("training_curve", "confusion_matrix", "wiring_diagram", "wiring_graph", "montage")
+# Functions of fastltc.jobs.plots that training and evaluation call.
+PLOTS = (
+    *("training_curve", "training_curves", "wiring_diagram", "wiring_graph", "montage"),
+    *("confusion_matrix", "truth_over_time", "truth_and_answers", "residuals", "error_by_step"),
+    *("wrong_images", "wrong_series"),
+)
 
 # Small and quick, but a full run: every part of the training is passed through.
 QUICK = {"epochs": 1, "batch_size": 256, "units": 14, "threads": 1}

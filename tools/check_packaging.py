@@ -11,8 +11,8 @@ Cases:
     editable  pip install -e . --no-build-isolation
     dist      python -m build: an sdist with every source, and the wheel made from it
     setup     python setup.py bdist_wheel gives the same wheel
-    runtime   the wheel in an environment without torch: the torch-free part imports, and a session
-              of fastltc.runtime steps, with numpy and safetensors only
+    runtime   fastltc-runtime, below 2 MB, with numpy and safetensors only: a session steps, a model
+              file becomes C; and beside fastltc, whichever came first, and after one is removed
     repair    auditwheel repair --exclude libtorch_cpu.so gives a manylinux wheel, nothing bundled
     versions  that same wheel works on each torch of --run-on
 """
@@ -263,22 +263,55 @@ class Checks:
         return wheel
 
     def runtime(self) -> None:
-        """Use the torch-free part where no torch is installed."""
-        environment = self.environment("runtime")
-        environment.pip("--no-deps", self.wheel)
-        collected = environment.info()
-        expect(collected["torch"]["version"] is None, "this environment was to have no torch")
-        expect(collected["cpu"]["error"] is None, f"fastltc._runtime: {collected['cpu']['error']}")
-        program = "from fastltc import _extension; _extension.load_operators()"
+        """Build the distribution without torch, and install it alone and beside the whole."""
+        environment = self.environment("runtime", "build")
+        # Which are of the whole.
+        for name in ("SKBUILD_BUILD_DIR", "CMAKE_ARGS"):
+            environment.env.pop(name, None)
+        source = self.source("runtime")
+        environment.run("-m", "build", "runtime", cwd=source)
+        (wheel,) = (source / "runtime" / "dist").glob("*.whl")
+        size = wheel.stat().st_size
+        expect(size < 2_000_000, f"{wheel.name}: {size:,} bytes, expected less than 2,000,000")
+        if self.keep is not None:
+            self.keep.mkdir(parents=True, exist_ok=True)
+            for file in wheel.parent.iterdir():
+                shutil.copy2(file, self.keep)
+
+        alone = self.environment("runtime-alone")
+        alone.pip(wheel)
+        packages = {p["name"] for p in json.loads(alone.run("-m", "pip", "list", "--format=json"))}
+        surplus = packages - {"fastltc-runtime", "numpy", "safetensors", "pip", "setuptools"}
+        expect(not surplus, f"fastltc-runtime brings {surplus}")
+        model = self.work / "model.safetensors"
+        alone.run(SMOKE_RUNTIME, model)
+        command = alone.directory / "bin" / "fastltc"
+        run([command, "export", model, "--c", self.work / "firmware"], self.work, alone.env)
+        expect((self.work / "firmware" / "model.c").is_file(), "fastltc export wrote nothing")
         try:
-            environment.run("-c", program)
+            alone.run("-c", "import fastltc; fastltc.LTC")
         except CheckError as error:
-            expect("No module named 'torch'" in str(error), f"unclear error: {error}")
+            expect("pip install fastltc" in str(error), f"unclear error: {error}")
         else:
-            raise CheckError("the operators were loaded without torch")
-        # The dependencies of that part, and of no other.
-        environment.pip("numpy", "safetensors")
-        environment.run(SMOKE_RUNTIME)
+            raise CheckError("fastltc.LTC is there without torch")
+        bare, folder = self.environment("runtime-bare"), self.work / "runtime-target"
+        bare.pip("--no-deps", "--target", folder, wheel)
+        program = (
+            f"import sys; sys.path.insert(0, {str(folder)!r}); import fastltc_runtime, fastltc"
+        )
+        bare.run("-c", f"{program}; print(fastltc.__version__)")
+
+        # No dependencies: which files are imported does not depend on them.
+        for name, order in (("first", (wheel, self.wheel)), ("last", (self.wheel, wheel))):
+            beside = self.environment(f"runtime-{name}")
+            for each in order:
+                beside.pip("--no-deps", each)
+            program = "import fastltc; print(fastltc.__file__)"
+            expect("fastltc_runtime" not in beside.run("-c", program), f"{name}: not the whole")
+            expect(beside.info()["cpu"]["error"] is None, f"{name}: no runtime in the whole")
+            beside.run("-m", "pip", "uninstall", "--yes", "fastltc")
+            expect("fastltc_runtime" in beside.run("-c", program), f"{name}: nothing is left")
+            expect(beside.info()["cpu"]["error"] is None, f"{name}: what is left does not load")
 
     @functools.cached_property
     def repaired_wheel(self) -> Path:

@@ -1,4 +1,7 @@
-"""Smoke test of fastltc.runtime where no torch is installed: run by tools/check_packaging.py."""
+"""Smoke test of fastltc.runtime where no torch is installed: run by tools/check_packaging.py.
+
+With an argument, it leaves its model file there.
+"""
 
 from __future__ import annotations
 
@@ -85,7 +88,7 @@ def main() -> None:
     xs = random.standard_normal((50, INPUTS)).astype(np.float32)
     expected = expected_outputs(model, xs, 0.1)
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.safetensors"
+        path = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(folder) / "model.safetensors"
         runtime.write_model(model, path)
         network = runtime.load(path)
     one, many = network.session(), network.session(streams=20)

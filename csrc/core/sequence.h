@@ -107,6 +107,15 @@ inline constexpr float kLongestStep<float> = 0x1p64f;
 template <>
 inline constexpr double kLongestStep<double> = 0x1p512;
 
+// Mapped inputs of an LTC beyond these, infinite ones too, count as these: the sigmoids of synapses
+// are at their ends long before, and infinity times the slope 0 of a missing synapse would be NaN.
+template <typename T>
+inline constexpr T kLargestInput;
+template <>
+inline constexpr float kLargestInput<float> = 0x1p96f;
+template <>
+inline constexpr double kLargestInput<double> = 0x1p768;
+
 // Runs body(context, i) for i in [0, n), in any order and possibly at once on several threads.
 struct Parallel {
   int threads = 1;

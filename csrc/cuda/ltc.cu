@@ -6,7 +6,6 @@
 #include <cuda_runtime.h>
 
 #include <algorithm>
-#include <array>
 #include <mutex>
 
 #include "cuda/frame/launch.h"
@@ -53,7 +52,7 @@ struct ForwardPass : LtcPass<T> {
   void run(const LtcOutputs<T>& out) const {
     const LayerSizes& size = in.size;
     if (size.B == 0 || size.N == 0) return;
-    this->gather(false);
+    this->gather();
     this->sensory_sums();
     memory.prepare({});
     if (this->tiled()) {
@@ -154,7 +153,8 @@ struct BackwardPass : LtcPass<T> {
   T* direct = nullptr;  // [N][B]
   T* gt = nullptr;      // [T * U][N][B], of the plan with clusters
   // Of the plans by sample, with mixed memory.
-  T* grad_c = nullptr;  // [B][N]
+  T* grad_c = nullptr;          // [B][N]
+  T* spilled_shares = nullptr;  // [parts][synapses], of large blocks
   // With resets: the kept states, but where a step begins those with which it does; with mixed
   // memory, which keeps what its cell makes of them, of the beginnings alone, [N][rows].
   T* begun = nullptr;
@@ -182,6 +182,8 @@ struct BackwardPass : LtcPass<T> {
     }
     if (!this->tiled()) {
       grad_c = scratch.take<T>(memory.present() ? size.N * size.B : 0);
+      const bool is_warp = schedule.plan == LtcPlan::warp_per_sample;
+      spilled_shares = scratch.take<T>(is_warp ? 0 : parts * counts.synapses);
       return;
     }
     gn = scratch.take<T>(size.T * this->of_step() * size.N * size.B);
@@ -192,16 +194,13 @@ struct BackwardPass : LtcPass<T> {
   void run(const LtcGradients<T>& grad) const {
     const LayerSizes& size = in.size;
     if (size.N == 0) return;
-    // Entries that are no synapse.
-    // nvcc does not take lists in braces here.
-    for (T* const dense : std::array{grad.sigma, grad.mu, grad.w, grad.erev}) {
-      clear(dense, size.N);
+    // What is no synapse has a gradient of zero.
+    std::vector<std::pair<T*, int64_t>> dense;
+    for (T* const to : {grad.sigma, grad.mu, grad.w, grad.erev}) dense.emplace_back(to, size.N);
+    for (T* const to : {grad.sensory_sigma, grad.sensory_mu, grad.sensory_w, grad.sensory_erev}) {
+      dense.emplace_back(to, size.I);
     }
-    for (T* const dense :
-         std::array{grad.sensory_sigma, grad.sensory_mu, grad.sensory_w, grad.sensory_erev}) {
-      clear(dense, size.I);
-    }
-    this->gather(true);
+    this->gather(dense);
     this->sensory_sums();
     if (size.B > 0) {
       memory.prepare(grad.grad_hn);
@@ -214,8 +213,8 @@ struct BackwardPass : LtcPass<T> {
         run_persistent(grad);
       }
     }
-    sensory_gradients(grad);
-    sum_over_rows(grad);
+    row_sums(grad);
+    last_gradients(grad);
     memory.gradients(this->resets.present() ? SequenceView<const T>{begun, 1, in.size.B, rows.count}
                                             : states_before_steps(grad),
                      grad.memory, grad.x);
@@ -248,22 +247,17 @@ struct BackwardPass : LtcPass<T> {
     return ltc_state_strides(schedule, in.size, memory.present());
   }
 
-  void clear(T* dense, int64_t rows) const {
-    const size_t bytes = sizeof(T) * static_cast<size_t>(rows / in.nets * in.size.N);
-    if (bytes > 0) check(cudaMemsetAsync(dense, 0, bytes, stream), "memset");
-  }
-
   void run_persistent(const LtcGradients<T>& grad) const {
     PersistentBackward<T> call{common(grad)};
     call.grad_timespans = grad.timespans;
     call.states_before = states_before(grad);
     call.synapse_sums = sums;
+    call.spilled_shares = spilled_shares;
     call.most = static_cast<int>(ltc_layer_synapses(in.size, counts, in.nets));
     call.memory = memory.of_sample(grad.grad_hn);
     call.grad_c = grad_c;
     // What the layers have to say about a step that they share is added up at the end.
-    const bool shares_steps = in.nets > 1 && !in.timespans_per_neuron;
-    if (shares_steps && grad.timespans.data != nullptr) {
+    if (shares_steps() && grad.timespans.data != nullptr) {
       call.grad_timespans = {grad_dt, 1, in.size.B, rows.count};
     }
     this->with_instance([&](auto slots, auto threads, auto kind) {
@@ -274,15 +268,8 @@ struct BackwardPass : LtcPass<T> {
                                                                        call.most, schedule.threads),
              stream, call);
     });
-    if (shares_steps) add_timespans(static_cast<int>(in.nets), grad.timespans);
   }
-
-  // From [neurons or layers][rows].
-  void add_timespans(int channels, const SequenceView<T>& to) const {
-    if (to.data == nullptr) return;
-    launch_threads("ltc_timespans", ltc_timespans_kernel<T>, rows.count, stream, rows, channels,
-                   grad_dt, to);
-  }
+  bool shares_steps() const { return in.nets > 1 && !in.timespans_per_neuron; }
 
   void run_clusters(const LtcGradients<float>& grad) const {
     const LayerSizes& size = in.size;
@@ -302,7 +289,6 @@ struct BackwardPass : LtcPass<T> {
     if (!wants_timespans) return;
     launch_rows("ltc_cluster_timespans", ltc_cluster_timespans_kernel<float>, rows.count, size.N,
                 stream, net, rows, this->num, this->den, grad.states, gt, grad_dt);
-    add_timespans(static_cast<int>(size.N), grad.timespans);
   }
 
   void run_tiled(const LtcGradients<T>& grad) const {
@@ -340,61 +326,75 @@ struct BackwardPass : LtcPass<T> {
       }
     }
     if (grad.h0 != nullptr && !this->resets.present()) this->write_state(g, grad.h0);
-    add_timespans(static_cast<int>(size.N), grad.timespans);
-    SummedRows<T> summed;
-    summed.count = size.T * size.U * size.B;
-    summed.inner = summed.pitch = size.B;
-    summed.outer = count;
-    summed.groups = size.U;
-    summed.skipped = of_step - size.U;
-    summed.pre = states_before(grad) + summed.skipped * count;
-    summed.gn = gn;
-    summed.after = grad.states + (summed.skipped + 1) * count;
-    synapse_sums(net.recurrent, summed, parts, sums);
   }
 
-  void synapse_sums(const Synapses<T>& list, const SummedRows<T>& summed, int64_t in_parts,
-                    SynapseSums<T>* to) const {
-    const int64_t blocks = ceil_div(list.count, kSynapsesPerWarp * kBlockWarps);
-    launch("ltc_synapse_sums", ltc_synapse_sums_kernel<T>, grid(blocks, in_parts), kBlockThreads, 0,
-           stream, list, summed, to);
+  // What a recurrence leaves for all rows at once.
+  void row_sums(const LtcGradients<T>& grad) const {
+    const LayerSizes& size = in.size;
+    RowSums<T> call;
+    call.net = net;
+    call.given = in.parameters;
+    call.rows = rows;
+    BlockRanges ranges;
+    const auto synapses = [&](int64_t count, int64_t in_parts) {
+      return ranges.take(ceil_div(count, kSynapsesPerWarp * kBlockWarps), in_parts);
+    };
+    if (this->tiled() && size.B > 0) {
+      const int64_t count = size.N * size.B, skipped = this->of_step() - size.U;
+      SummedRows<T>& summed = call.recurrent;
+      summed.count = size.T * size.U * size.B;
+      summed.inner = summed.pitch = size.B;
+      summed.outer = count;
+      summed.groups = size.U;
+      summed.skipped = skipped;
+      summed.pre = states_before(grad) + skipped * count;
+      summed.gn = gn;
+      summed.after = grad.states + (skipped + 1) * count;
+      summed.parts = sums;
+      call.of_recurrent = synapses(counts.synapses, parts);
+    }
+    call.sensory.count = call.sensory.outer = call.sensory.pitch = rows.count;
+    call.sensory.inner = std::max<int64_t>(rows.count, 1);
+    call.sensory.pre = this->map.u;
+    call.sensory.gn = grad_num;
+    call.sensory.gd = grad_den;
+    call.sensory.parts = sensory_sums_;
+    call.of_sensory = synapses(counts.sensory_synapses, sensory_parts);
+    call.inputs = {this->map.u, grad_num, grad_den, grad_u};
+    call.of_inputs = ranges.take(ceil_div(rows.count, kWarp), ceil_div(size.I, kBlockWarps));
+    call.neurons = {grad_num, grad_den, grad_capacity, grad.gleak, grad.vleak, grad.cm};
+    call.of_neurons = ranges.take(size.N, 1);
+    call.outputs = {Wanted<T>::of(grad), state_strides(), this->of_step(), grad.output_w,
+                    grad.output_b};
+    call.of_outputs = ranges.take(size.M, 1);
+    const bool by_neuron = this->tiled() || this->clusters();
+    if (grad.timespans.data != nullptr && size.B > 0 && (by_neuron || shares_steps())) {
+      call.timespans = {static_cast<int>(by_neuron ? size.N : in.nets), grad_dt, grad.timespans};
+      call.of_timespans = ranges.take(ceil_div(rows.count, kBlockThreads), 1);
+    }
+    launch("ltc_row_sums", ltc_row_sums_kernel<T>, grid(ranges.blocks), kBlockThreads, 0, stream,
+           call);
   }
 
-  void sensory_gradients(const LtcGradients<T>& grad) const {
-    SummedRows<T> summed;
-    summed.count = summed.outer = summed.pitch = rows.count;
-    summed.inner = std::max<int64_t>(rows.count, 1);
-    summed.pre = this->map.u;
-    summed.gn = grad_num;
-    summed.gd = grad_den;
-    synapse_sums(net.sensory, summed, sensory_parts, sensory_sums_);
-    launch_rows("ltc_sensory_gradient", ltc_sensory_gradient_kernel<T>, rows.count, in.size.I,
-                stream, net.sensory, rows.count, this->map.u, grad_num, grad_den, grad_u);
-    const InputGradients<T> inputs{grad.x, grad.input_w, grad.input_b};
-    launch("ltc_input_gradient", ltc_input_gradient_kernel<T>, grid(in.size.I), kBlockThreads, 0,
-           stream, rows, this->map, grad_u, inputs);
-  }
-
-  void sum_over_rows(const LtcGradients<T>& grad) const {
-    const SynapseGradients<T> recurrent{static_cast<int>(in.size.B == 0 ? 0 : parts),
-                                        sums,
-                                        {grad.sigma, grad.mu, grad.w, grad.erev}};
-    const SynapseGradients<T> sensory{
-        static_cast<int>(sensory_parts),
-        sensory_sums_,
-        {grad.sensory_sigma, grad.sensory_mu, grad.sensory_w, grad.sensory_erev}};
-    const int64_t most = std::max(counts.synapses, counts.sensory_synapses);
-    launch("ltc_synapse_gradients", ltc_synapse_gradients_kernel<T>,
-           grid(ceil_div(most, kBlockWarps), 2), kBlockThreads, 0, stream, net, recurrent, sensory,
-           in.parameters.softplus);
-    const NeuronGradients<T> neurons{grad_num,   grad_den,   grad_capacity,
-                                     grad.gleak, grad.vleak, grad.cm};
-    launch("ltc_neuron_gradients", ltc_neuron_gradients_kernel<T>, grid(in.size.N), kBlockThreads,
-           0, stream, net, in.parameters, rows.count, neurons);
-    launch("ltc_output_gradients", ltc_output_gradients_kernel<T>, grid(in.size.M), kBlockThreads,
-           0, stream, net, rows,
-           OutputGradients<T>{Wanted<T>::of(grad), state_strides(), this->of_step(), grad.output_w,
-                              grad.output_b});
+  void last_gradients(const LtcGradients<T>& grad) const {
+    LastGradients<T> call;
+    call.net = net;
+    call.rows = rows;
+    call.map = this->map;
+    call.recurrent = {static_cast<int>(in.size.B == 0 ? 0 : parts),
+                      sums,
+                      {grad.sigma, grad.mu, grad.w, grad.erev}};
+    call.sensory = {static_cast<int>(sensory_parts),
+                    sensory_sums_,
+                    {grad.sensory_sigma, grad.sensory_mu, grad.sensory_w, grad.sensory_erev}};
+    call.inputs = {grad_u, grad.x, grad.input_w, grad.input_b};
+    call.softplus = in.parameters.softplus;
+    BlockRanges ranges;
+    call.of_inputs = ranges.take(in.size.I, 1);
+    call.of_recurrent = ranges.take(ceil_div(counts.synapses, kBlockWarps), 1);
+    call.of_sensory = ranges.take(ceil_div(counts.sensory_synapses, kBlockWarps), 1);
+    launch("ltc_last_gradients", ltc_last_gradients_kernel<T>, grid(ranges.blocks), kBlockThreads,
+           0, stream, call);
   }
 
   LtcBackward<T> common(const LtcGradients<T>& grad) const {
@@ -419,13 +419,15 @@ LtcDevice ask_device(int index) {
   check(cudaFuncGetAttributes(&code, kernel), "code of a cluster");
   if (code.ptxVersion < 90) return device;
   allow_shared("shared memory of a cluster", kernel, device.shared_bytes);
-  // A part of a device may have fewer multiprocessors together than a cluster has blocks.
-  for (int cluster = 8; cluster > 1 && device.cluster_blocks == 1; cluster /= 2) {
+  // A part of a device may have fewer multiprocessors together than a cluster has blocks, and a
+  // device more of them than make whole clusters.
+  for (int n = 1; n <= 3; ++n) {
+    const int cluster = 1 << n;
     const LaunchConfig config(grid(cluster), kClusterThreads, cluster, device.shared_bytes,
                               nullptr);
-    int resident = 0;
-    check(cudaOccupancyMaxActiveClusters(&resident, kernel, &config.call), "clusters of a device");
-    if (resident > 0) device.cluster_blocks = cluster;
+    check(cudaOccupancyMaxActiveClusters(&device.clusters[n], kernel, &config.call),
+          "clusters of a device");
+    if (device.clusters[n] > 0) device.cluster_blocks = cluster;
   }
   return device;
 }

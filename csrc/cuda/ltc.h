@@ -21,6 +21,8 @@ enum class LtcPlan {
 struct LtcDevice {
   int cluster_blocks = 1;   // most blocks of a cluster that it runs with that much shared memory
   size_t shared_bytes = 0;  // that a block may ask for
+  // Clusters of 1, 2, 4 and 8 blocks that it runs at once: what 132 multiprocessors have.
+  int clusters[4] = {128, 64, 32, 16};
 };
 // Of a CUDA device; asked once and kept. Throws std::runtime_error.
 LtcDevice ltc_device(int index);
@@ -42,8 +44,8 @@ struct LtcSchedule {
 //   thread (4 where less than half of the matrix is there, because neurons then differ in their
 //   number).
 // - A cluster of 4 or 8 blocks, if the device has it: what ltc_keeps_rates says, where 32 neurons
-//   for each block and the shared memory suffice. Tiles of as few samples as give work to 128
-//   blocks, at most 16.
+//   for each block and the shared memory suffice. Tiles of as few samples as give work to all
+//   clusters that the device runs at once, at most 16.
 // - Else tiled: the parameters do not fit into a block's registers.
 //
 // float64 takes the same plans with 4 slots (2 in a block): its values take two registers. It never

@@ -11,15 +11,14 @@
 // - Forward lanes are postsynaptic neurons and a warp takes an eighth of the presynaptic ones. A
 //   lane loads a synapse's parameters once for all samples of the tile, whose sums it has in
 //   registers; a presynaptic neuron's states are one load for all lanes. The warps' sums are added
-//   in shared memory in their order, and each new state is written into every block's shared
-//   memory, in turns of two buffers: one barrier of the cluster for each unfold.
+//   in shared memory in their order, and each new state is sent into every block's shared memory
+//   (ClusterExchange): one wait for each unfold.
 // - Backward a thread is a presynaptic neuron, has the four sums of its synapses onto the block's
 //   neurons in registers over all samples and steps, and adds up its own part of the gradient of
-//   its neuron's state for four samples at a time, which it writes to the block that owns the
-//   neuron: again one barrier of the cluster for each unfold. The owner adds the parts in their
-//   order.
+//   its neuron's state for four samples at a time, which it sends to the block that owns the
+//   neuron: again one wait for each unfold. The owner adds the parts in their order.
 // Nothing is added by two threads; a cluster leaves one part of the synapses' sums, which
-// ltc_synapse_gradients_kernel adds in order.
+// ltc_last_gradients_kernel adds in order.
 //
 // Bound by the special-function units, two operations for each sigmoid, one evaluation forward and
 // one backward. docs/kernels.md counts what else there is.
@@ -35,15 +34,16 @@ static_assert(sizeof(Synapse<float>) == kClusterSynapse);
 // A block's part of the network.
 struct ClusterShare {
   int rank;
-  int blocks;
   int posts_each;  // of each block but perhaps the last
+  int blocks;      // that have neurons; the others end at once
   int first;       // neuron
   int posts;
 
   __device__ explicit ClusterShare(int neurons)
       : rank(static_cast<int>(cluster_rank())),
-        blocks(static_cast<int>(cluster_size())),
-        posts_each((neurons + blocks - 1) / blocks),
+        posts_each((neurons + static_cast<int>(cluster_size()) - 1) /
+                   static_cast<int>(cluster_size())),
+        blocks((neurons + posts_each - 1) / posts_each),
         first(rank * posts_each),
         posts(neurons - first < 0            ? 0
               : neurons - first < posts_each ? neurons - first

@@ -64,7 +64,7 @@ FASTLTC_DEVICE void cluster_synapse(const Synapse<float>& p, float v, float gn, 
 template <int samples>
 __device__ void cluster_backward_tile(const ClusterBackward& call, const ClusterShare& share,
                                       const ClusterRole& role, const ClusterBackwardShared& shared,
-                                      int64_t tile, int& turn,
+                                      int64_t tile, ClusterExchange& exchange,
                                       SynapseSums<float> (&sums)[kClusterPosts]) {
   using Pair = ClusterPair<samples>;
   constexpr int group = kClusterSampleGroup;
@@ -148,8 +148,11 @@ __device__ void cluster_backward_tile(const ClusterBackward& call, const Cluster
         if (t < pair.length) g[n] = capacity[n] * gt;
       }
       __syncthreads();
+      if (threadIdx.x == 0) {
+        exchange.expect(parts * share.posts * groups * static_cast<int>(sizeof(float4)));
+      }
       load_own(unfold - 1);
-      float* const received = shared.received + turn * role.buffer;
+      float* const received = shared.received + exchange.place() * role.buffer;
       FASTLTC_NO_UNROLL
       for (int m = 0; m < groups; ++m) {
         const float now[group] = {v[0], v[1], v[2], v[3]};
@@ -176,11 +179,12 @@ __device__ void cluster_backward_tile(const ClusterBackward& call, const Cluster
             cluster_synapse(p, now[3], gn.w, gd.w, sums[n], share_of_g[3]);
           }
         }
-        store_remote(reinterpret_cast<float4*>(received + role.received + m * group),
-                     static_cast<unsigned>(role.owner),
-                     float4{share_of_g[0], share_of_g[1], share_of_g[2], share_of_g[3]});
+        exchange.send(reinterpret_cast<float4*>(received + role.received + m * group), role.owner,
+                      float4{share_of_g[0], share_of_g[1], share_of_g[2], share_of_g[3]});
       }
-      cluster_barrier();
+      // Nobody reads gn and gd any more: what a block waits for says nothing of its own threads.
+      __syncthreads();
+      exchange.wait();
       FASTLTC_UNROLL
       for (int n = 0; n < Pair::each; ++n) {
         const Pair pair(rows, n, tile);
@@ -191,15 +195,16 @@ __device__ void cluster_backward_tile(const ClusterBackward& call, const Cluster
         }
         g[n] += total * (-1.0f / kLog2E<float>);
       }
-      turn = 1 - turn;
     }
     FASTLTC_UNROLL
     for (int n = 0; n < Pair::each; ++n) {
       const Pair pair(rows, n, tile);
       if (pair.post >= share.posts || pair.b >= B) continue;
       const int64_t row = (share.first + pair.post) * rows.count + t * B + pair.b;
-      call.grad_num[row] = dt[n] * sum_g[n];
-      call.grad_den[row] = -dt[n] * sum_ga[n];
+      // Past the end of a sample not 0 times what may be infinite.
+      const bool runs = t < pair.length;
+      call.grad_num[row] = runs ? dt[n] * sum_g[n] : 0.0f;
+      call.grad_den[row] = runs ? -dt[n] * sum_ga[n] : 0.0f;
       call.grad_capacity[row] = sum_c[n];
     }
   }
@@ -221,7 +226,7 @@ __global__ void __launch_bounds__(kClusterThreads, 1)
   const ClusterRole role(call, share, samples);
   const int all_rows = role.posts * role.sets;
   ClusterBackwardShared shared;
-  shared.parameters = reinterpret_cast<Synapse<float>*>(dynamic_shared());
+  shared.parameters = reinterpret_cast<Synapse<float>*>(dynamic_shared() + kClusterExchange);
   shared.gn = reinterpret_cast<float*>(shared.parameters + all_rows * neurons);
   shared.gd = shared.gn + all_rows * samples;
   shared.received = shared.gd + all_rows * samples;
@@ -236,13 +241,14 @@ __global__ void __launch_bounds__(kClusterThreads, 1)
   // Rows of no neuron keep these zeros.
   for (int k = thread; k < 2 * all_rows * samples; k += kClusterThreads) shared.gn[k] = 0.0f;
   SynapseSums<float> sums[kClusterPosts];
-  int turn = 0;
+  ClusterExchange exchange(reinterpret_cast<uint64_t*>(dynamic_shared()));
   // From here on all blocks run.
   cluster_barrier();
-  const int64_t clusters = gridDim.x / static_cast<unsigned>(share.blocks);
-  const int64_t cluster = blockIdx.x / static_cast<unsigned>(share.blocks);
+  if (share.posts == 0) return;
+  const int64_t clusters = gridDim.x / cluster_size();
+  const int64_t cluster = blockIdx.x / cluster_size();
   for (int64_t tile = cluster; tile < call.tiles; tile += clusters) {
-    cluster_backward_tile<samples>(call, share, role, shared, tile, turn, sums);
+    cluster_backward_tile<samples>(call, share, role, shared, tile, exchange, sums);
   }
   if (role.pre < 0) return;
   FASTLTC_UNROLL

@@ -51,10 +51,14 @@ __device__ __forceinline__ void add_cluster_columns(const Synapse<float>* parame
       const float4 four = row[g];
       const float each[4] = {four.x, four.y, four.z, four.w};
       FASTLTC_UNROLL
-      for (int n = 0; n < 4; ++n) {
-        const float s = sigmoid_exp2(p.a * each[n] + p.b);
-        num[4 * g + n] += p.we * s;
-        den[4 * g + n] += p.w * s;
+      for (int n = 0; n < 4; n += 2) {
+        float s[2];
+        sigmoids_exp2(p.a * each[n] + p.b, p.a * each[n + 1] + p.b, s[0], s[1]);
+        FASTLTC_UNROLL
+        for (int k = 0; k < 2; ++k) {
+          num[4 * g + n + k] += p.we * s[k];
+          den[4 * g + n + k] += p.w * s[k];
+        }
       }
     }
   }
@@ -62,7 +66,8 @@ __device__ __forceinline__ void add_cluster_columns(const Synapse<float>* parame
 
 template <int samples>
 __device__ void cluster_forward_tile(const ClusterForward& call, const ClusterShare& share,
-                                     const ClusterForwardShared& shared, int64_t tile) {
+                                     const ClusterForwardShared& shared, int64_t tile,
+                                     ClusterExchange& exchange) {
   using Pair = ClusterPair<samples>;
   const SequenceRows<float>& rows = call.rows;
   const int thread = static_cast<int>(threadIdx.x);
@@ -78,8 +83,12 @@ __device__ void cluster_forward_tile(const ClusterForward& call, const ClusterSh
   const auto initial = [&](int64_t b, int j) {
     return b < B ? state_or_zero(call.h0, b, j) : 0.0f;
   };
-  for (int k = thread; k < neurons * samples; k += kClusterThreads) {
-    shared.v[k] = initial(tile * samples + k % samples, k / samples);
+  // Where nobody sends to: to the other place in the turn to come, and there only once the blocks
+  // that read here have gone on.
+  const int count_of_tile = neurons * samples;
+  float* const first = shared.v + (1 - exchange.place()) * count_of_tile;
+  for (int k = thread; k < count_of_tile; k += kClusterThreads) {
+    first[k] = initial(tile * samples + k % samples, k / samples);
   }
   float v[Pair::each] = {}, capacity[Pair::each] = {};
   each_pair<samples, true>(rows, share, tile, [&](int n, const Pair& pair, int j) {
@@ -88,8 +97,6 @@ __device__ void cluster_forward_tile(const ClusterForward& call, const ClusterSh
     if (call.out.states != nullptr && pair.b < B) call.out.states[j * B + pair.b] = v[n];
   });
   __syncthreads();
-  float* from = shared.v;
-  float* to = shared.v + neurons * samples;
   for (int64_t t = 0; t < longest; ++t) {
     float own_num[Pair::each] = {}, own_den[Pair::each] = {}, dt[Pair::each] = {};
     each_pair<samples, true>(rows, share, tile, [&](int n, const Pair& pair, int j) {
@@ -100,6 +107,9 @@ __device__ void cluster_forward_tile(const ClusterForward& call, const ClusterSh
       dt[n] = rows.step(pair.b, t, j);
     });
     for (int u = 0; u < unfolds; ++u) {
+      const float* const from = shared.v + (1 - exchange.place()) * count_of_tile;
+      float* const to = shared.v + exchange.place() * count_of_tile;
+      if (thread == 0) exchange.expect(count_of_tile * static_cast<int>(sizeof(float)));
       float num[samples] = {}, den[samples] = {};
       add_cluster_columns<samples>(shared.parameters, from, begin, end, num, den);
       FASTLTC_UNROLL
@@ -127,11 +137,9 @@ __device__ void cluster_forward_tile(const ClusterForward& call, const ClusterSh
         // Each block begins with another one.
         for (int k = 0; k < share.blocks; ++k) {
           const int rank = share.rank + k;
-          store_remote(at, static_cast<unsigned>(rank < share.blocks ? rank : rank - share.blocks),
-                       v[n]);
+          exchange.send(at, rank < share.blocks ? rank : rank - share.blocks, v[n]);
         }
       });
-      cluster_arrive();
       // In full: by each_pair it takes two registers more.
       FASTLTC_UNROLL
       for (int n = 0; n < Pair::each; ++n) {
@@ -147,8 +155,7 @@ __device__ void cluster_forward_tile(const ClusterForward& call, const ClusterSh
           call.write_output(pair.b, t, j, v[n], t < pair.length);
         }
       }
-      cluster_wait();
-      swap_buffers(from, to);
+      exchange.wait();
     }
   }
   each_pair<samples>(rows, share, tile, [&](int n, const Pair& pair, int j) {
@@ -171,17 +178,18 @@ __global__ void __launch_bounds__(kClusterThreads, 1)
   const int neurons = call.net.recurrent.neurons;
   const ClusterShare share(neurons);
   ClusterForwardShared shared;
-  shared.parameters = reinterpret_cast<Synapse<float>*>(dynamic_shared());
+  shared.parameters = reinterpret_cast<Synapse<float>*>(dynamic_shared() + kClusterExchange);
   shared.v = reinterpret_cast<float*>(shared.parameters + neurons * kClusterPosts);
   shared.sums = shared.v + 2 * neurons * samples;
   shared.broken = shared.sums + 2 * kClusterWarps * samples * kClusterPitch;
   load_cluster_columns(call.net.recurrent, share, shared);
-  // From here on all blocks run. After a tile's last barrier nobody reads its states.
+  ClusterExchange exchange(reinterpret_cast<uint64_t*>(dynamic_shared()));
+  // From here on all blocks run.
   cluster_barrier();
-  const int64_t clusters = gridDim.x / static_cast<unsigned>(share.blocks);
-  for (int64_t tile = blockIdx.x / static_cast<unsigned>(share.blocks); tile < call.tiles;
-       tile += clusters) {
-    cluster_forward_tile<samples>(call, share, shared, tile);
+  if (share.posts == 0) return;
+  const int64_t clusters = gridDim.x / cluster_size();
+  for (int64_t tile = blockIdx.x / cluster_size(); tile < call.tiles; tile += clusters) {
+    cluster_forward_tile<samples>(call, share, shared, tile, exchange);
   }
 }
 

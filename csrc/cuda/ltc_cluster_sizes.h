@@ -37,12 +37,15 @@ constexpr int cluster_rows(int64_t neurons, int blocks) {
   return cluster_set_posts(neurons, blocks) * cluster_sets(neurons);
 }
 
+inline constexpr size_t kClusterExchange = 16;  // bytes of the barriers, before all else
+
 // The parameters [N][32], the states twice [N][samples], the sums [warps][samples][2][33] and a
 // word for each neuron.
 constexpr size_t cluster_forward_shared(int64_t neurons, int samples) {
   const size_t floats = static_cast<size_t>(2 * neurons * samples) +
                         size_t{2} * kClusterWarps * samples * kClusterPitch + kClusterPosts;
-  return static_cast<size_t>(neurons) * kClusterPosts * kClusterSynapse + floats * sizeof(float);
+  return static_cast<size_t>(neurons) * kClusterPosts * kClusterSynapse + floats * sizeof(float) +
+         kClusterExchange;
 }
 // The parameters [rows][N], gn and gd [rows][samples] each, and twice what the blocks and sets of
 // threads have of the gradient [blocks][sets][posts][samples].
@@ -51,7 +54,7 @@ constexpr size_t cluster_backward_shared(int64_t neurons, int blocks, int sample
   const size_t received =
       size_t{2} * blocks * cluster_sets(neurons) * cluster_posts(neurons, blocks) * samples;
   return rows * static_cast<size_t>(neurons) * kClusterSynapse +
-         (2 * rows * samples + received) * sizeof(float);
+         (2 * rows * samples + received) * sizeof(float) + kClusterExchange;
 }
 
 }  // namespace fastltc::cuda

@@ -27,17 +27,23 @@ struct Synapses {
   int neurons_each = 0;
   // Gathered. Positions are those of the list.
   int32_t* column = nullptr;         // [neurons + 1]
-  int32_t* pre = nullptr;            // [count]; -1, as post, where a column leaves it out
+  int32_t* pre = nullptr;            // [count], as post and parameters where is_synapse
   int32_t* post = nullptr;           // [count]
   Synapse<T>* parameters = nullptr;  // [count]
   // For the backward pass, else null: the synapses from each presynaptic neuron.
-  int32_t* position = nullptr;   // [neurons][rows_each], -1 where there is no synapse
+  int32_t* position = nullptr;   // [neurons][rows_each], -1 where there is no synapse; of clusters
   int32_t* out_count = nullptr;  // [rows]
   int32_t* out = nullptr;        // [rows][neurons_each]: positions, out_count of them
 
   // Of the synapse from i onto j in the dense matrices.
   FASTLTC_DEVICE int64_t dense(int64_t i, int64_t j) const {
     return i * neurons_each + j % neurons_each;
+  }
+  // Columns that are not well formed leave out some positions of the list, where nothing is gathered:
+  // what stands there as `post` is then no column that has them.
+  FASTLTC_DEVICE bool is_synapse(int64_t k) const {
+    const int32_t j = post[k];
+    return j >= 0 && j < neurons && column[j] <= k && k < column[j + 1];
   }
   FASTLTC_DEVICE const int32_t* outgoing(int64_t i) const { return out + i * neurons_each; }
 };
@@ -54,6 +60,7 @@ struct Network {
   // Neurons with recurrent synapses, then those without: within a step, the latter need no sigmoid
   // and their denominator is constant. Of each layer by itself, counted from its first neuron.
   int32_t* order = nullptr;         // [N]
+  int32_t* place = nullptr;         // [N] in the order
   int32_t* driven_count = nullptr;  // [nets]
   int nets = 1;
   int outputs_each = 0;  // of one layer

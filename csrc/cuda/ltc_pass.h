@@ -3,6 +3,8 @@
 #pragma once
 
 #include <algorithm>
+#include <utility>
+#include <vector>
 
 #include "cuda/frame/launch.h"
 #include "cuda/frame/resets.cuh"
@@ -59,6 +61,7 @@ struct LtcPass {
     net.leak_denominator = scratch.take<T>(size.N);
     if (!tiled() && !clusters()) {
       net.order = scratch.take<int32_t>(size.N);
+      net.place = scratch.take<int32_t>(size.N);
       net.driven_count = scratch.take<int32_t>(in.nets);
     }
     map.x = in.x;
@@ -83,8 +86,8 @@ struct LtcPass {
     list.neurons_each = static_cast<int>(N / in.nets);
     list.column = scratch.take<int32_t>(N + 1);
     list.parameters = scratch.take<Synapse<T>>(count);
-    // What clear_positions clears, in one piece.
-    if (backward) list.position = scratch.take<int32_t>(N * list.rows_each);
+    const bool is_recurrent = &list == &net.recurrent;
+    if (backward && clusters() && is_recurrent) list.position = scratch.take<int32_t>(N * N);
     list.pre = scratch.take<int32_t>(count);
     list.post = scratch.take<int32_t>(count);
     if (!backward) return;
@@ -103,30 +106,45 @@ struct LtcPass {
     if (memory.present()) memory.steps.end(memory_half(view, in.size.N));
   }
 
-  void gather(bool backward) const {
-    const int64_t N = in.size.N;
-    if (backward) {
-      clear_positions(net.recurrent);
-      clear_positions(net.sensory);
+  // And maps the inputs; backward, clears these dense gradients [rows, N].
+  void gather(const std::vector<std::pair<T*, int64_t>>& to_clear = {}) const {
+    const bool backward = net.sensory.out != nullptr;
+    LtcGather<T> call{net, in.parameters, rows, map, {}, {}, {}, {}, {}, {}};
+    BlockRanges ranges;
+    const auto warps = [&](int64_t count) { return ranges.take(ceil_div(count, kBlockWarps), 1); };
+    for (int n = 0; n < 2; ++n) {
+      const Synapses<T>& list = n == 0 ? net.recurrent : net.sensory;
+      if (backward && list.position == nullptr) call.outgoing[n] = warps(list.rows);
+      call.columns[n] = warps(list.neurons);
     }
-    launch("ltc_gather", ltc_gather_kernel<T>, grid(ceil_div(N, 4), 3), 4 * kWarp, 0, stream, net,
-           in.parameters);
-    if (!backward) return;
-    const int64_t most = std::max(N, in.size.I);
-    launch("ltc_gather_out", ltc_gather_out_kernel<T>, grid(ceil_div(most, kBlockThreads), 2),
-           kBlockThreads, 0, stream, net);
-  }
-  // To -1. A list that is not well formed may leave out any of its synapses.
-  void clear_positions(const Synapses<T>& list) const {
-    const size_t bytes = reinterpret_cast<unsigned char*>(list.post + list.count) -
-                         reinterpret_cast<unsigned char*>(list.position);
-    if (bytes > 0) check(cudaMemsetAsync(list.position, 0xff, bytes, stream), "memset");
+    call.neurons = warps(in.nets * ceil_div(net.recurrent.neurons_each, kWarp));
+    call.inputs = ranges.take(ceil_div(rows.count, kBlockThreads), map.I);
+    int fills = 0;
+    int64_t most = 0;
+    const auto fill = [&](void* at, int64_t bytes, uint32_t value) {
+      if (bytes == 0) return;
+      call.fills[fills++] = {static_cast<uint32_t*>(at), bytes / 4, value};
+      most = std::max(most, bytes / 4);
+    };
+    for (const auto& [at, rows_of] : to_clear) {
+      fill(at, static_cast<int64_t>(sizeof(T)) * rows_of / in.nets * in.size.N, 0);
+    }
+    if (net.recurrent.position != nullptr) {
+      fill(net.recurrent.position, 4 * in.size.N * in.size.N, 0xffffffffu);
+    }
+    // A thread for each 16 words.
+    call.filling = ranges.take(std::min<int64_t>(ceil_div(most, 16 * kBlockThreads), 1024), fills);
+    launch("ltc_gather", ltc_gather_kernel<T>, grid(ranges.blocks), kBlockThreads, 0, stream, call);
   }
   void sensory_sums() const {
-    launch("ltc_input_map", ltc_input_map_kernel<T>,
-           grid(ceil_div(rows.count, kBlockThreads), map.I), kBlockThreads, 0, stream, rows, map);
-    launch_rows("ltc_sensory_sums", ltc_sensory_sums_kernel<T>, rows.count, in.size.N, stream, net,
-                rows.count, map.u, num, den);
+    SensorySums<T> call{net, rows.count, map.u, num, den, {}, {}};
+    BlockRanges ranges;
+    if (net.recurrent.position != nullptr) {
+      call.positions = ranges.take(ceil_div(counts.synapses, kBlockThreads), 1);
+    }
+    call.sums = ranges.take(ceil_div(rows.count, kWarp), ceil_div(in.size.N, kBlockWarps));
+    launch("ltc_sensory_sums", ltc_sensory_sums_kernel<T>, grid(ranges.blocks), kBlockThreads, 0,
+           stream, call);
   }
 
   LtcCall<T> call() const { return {net, rows, num, den, in.parameters.output_w}; }

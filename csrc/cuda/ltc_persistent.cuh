@@ -19,7 +19,7 @@
 // of AutoNCP(19, 2)) are another role of the threads: one multiply-add for each unfold.
 // Backward, each synapse's share of the gradient of its presynaptic neuron goes through shared
 // memory to the lanes that add up that neuron's, in the order of its list. No atomics; each block
-// leaves its own sums, which ltc_synapse_gradients_kernel adds in order.
+// leaves its own sums, which ltc_last_gradients_kernel adds in order.
 // Layers beside each other have blocks of their own: x of the grid is the layer, y shares out the
 // samples. With mixed memory (memory.cuh) a step begins with its product and gates, which take
 // one barrier more forward and two backward.

@@ -110,8 +110,9 @@ __device__ void persistent_forward_sample(const PersistentForward<T>& call,
         num += p.we * s;
         den += p.w * s;
       }
-      num = sum_lanes(num, role.lanes) + now.num;
-      den = sum_lanes(den, role.lanes) + now.den;
+      sum_groups(role.lanes, num, den);
+      num += now.num;
+      den += now.den;
       v[0] = (role.capacity[0] * v[0] + now.dt * num) * reciprocal(role.capacity[0] + now.dt * den);
       v[1] = leaky_den * v[1] + leaky_num;
       if (kept != nullptr) kept += neurons;

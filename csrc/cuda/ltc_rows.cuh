@@ -15,6 +15,7 @@
 // last kernel: no atomics.
 #pragma once
 
+#include "cuda/frame/block_range.h"
 #include "cuda/ltc.h"
 #include "cuda/ltc_network.h"
 
@@ -29,14 +30,16 @@ struct InputMap {
   T* u = nullptr;  // [I][rows]
 };
 
-// u is 0 in rows past the end of their sample, whose x is not read.
+// u is 0 in rows past the end of their sample, whose x is not read. A thread for each row, blocks in
+// y for inputs.
 template <typename T>
-__global__ void ltc_input_map_kernel(const SequenceRows<T> rows, const InputMap<T> map) {
-  const int64_t r = thread_index();
+__device__ void map_inputs(const SequenceRows<T>& rows, const InputMap<T>& map,
+                           const RangePlace& block) {
+  const int64_t r = block.x * kBlockThreads + threadIdx.x;
   if (r >= rows.count) return;
-  const int64_t t = r / rows.B, b = r % rows.B;
+  const auto [b, t] = rows.place(r);
   const bool active = t < rows.length(b);
-  for (int k = blockIdx.y; k < map.I; k += gridDim.y) {
+  for (int k = static_cast<int>(block.y); k < map.I; k += static_cast<int>(block.count_y)) {
     T u = 0;
     if (active) {
       u = element(map.x, b, t, k);
@@ -49,43 +52,72 @@ __global__ void ltc_input_map_kernel(const SequenceRows<T> rows, const InputMap<
 
 // num and den without the recurrent synapses, [N][rows].
 template <typename T>
-__global__ void ltc_sensory_sums_kernel(const Network<T> net, int64_t rows, const T* u, T* num,
-                                        T* den) {
-  each_row(rows, net.sensory.neurons, [&](int64_t r, int j) {
+struct SensorySums {
+  Network<T> net;
+  int64_t rows = 0;
+  const T* u = nullptr;
+  T* num = nullptr;
+  T* den = nullptr;
+  BlockRange sums, positions;
+};
+template <typename T>
+__global__ void __launch_bounds__(kBlockThreads)
+    ltc_sensory_sums_kernel(const __grid_constant__ SensorySums<T> call) {
+  const int64_t block = blockIdx.x, rows = call.rows;
+  const Network<T>& net = call.net;
+  if (call.positions.has(block)) {
+    // Where the synapses stand in the list, of which all else is -1.
+    const Synapses<T>& list = net.recurrent;
+    const int64_t k = call.positions.at(block).x * kBlockThreads + threadIdx.x;
+    if (k < list.count && list.is_synapse(k)) {
+      list.position[int64_t{list.post[k]} * list.neurons_each + list.pre[k]] =
+          static_cast<int32_t>(k);
+    }
+    return;
+  }
+  const RangePlace place = call.sums.at(block);
+  each_row(place.x, place.y, place.count_y, rows, net.sensory.neurons, [&](int64_t r, int j) {
     T n = net.leak_numerator[j], d = net.leak_denominator[j];
-    add_column(net.sensory, j, u + r, rows, n, d);
-    num[j * rows + r] = n;
-    den[j * rows + r] = d;
+    add_column(net.sensory, j, call.u + r, rows, n, d);
+    call.num[j * rows + r] = n;
+    call.den[j * rows + r] = d;
   });
 }
 
 // gu, the gradient of u, [I][rows].
 template <typename T>
-__global__ void ltc_sensory_gradient_kernel(const Synapses<T> list, int64_t rows, const T* u,
-                                            const T* gn, const T* gd, T* gu) {
-  each_row(rows, list.rows, [&](int64_t r, int k) {
-    gu[k * rows + r] = outgoing_gradient(list, k, u[k * rows + r], rows, gn + r,
-                                         [&](int64_t at) { return gd[at + r]; });
+struct SensoryGradient {
+  const T* u = nullptr;
+  const T* gn = nullptr;  // [N][rows]
+  const T* gd = nullptr;
+  T* gu = nullptr;
+};
+template <typename T>
+__device__ void sensory_gradient(const Synapses<T>& list, int64_t rows,
+                                 const SensoryGradient<T>& grad, const RangePlace& block) {
+  each_row(block.x, block.y, block.count_y, rows, list.rows, [&](int64_t r, int k) {
+    grad.gu[k * rows + r] = outgoing_gradient(list, k, grad.u[k * rows + r], rows, grad.gn + r,
+                                              [&](int64_t at) { return grad.gd[at + r]; });
   });
 }
 
 // The gradient of x, written in full, and of the input map. A block for each input.
 template <typename T>
 struct InputGradients {
+  const T* gu = nullptr;
   SequenceView<T> x;
   T* w = nullptr;  // [I]; null: not wanted
   T* b = nullptr;
 };
 template <typename T>
-__global__ void ltc_input_gradient_kernel(const SequenceRows<T> rows, const InputMap<T> map,
-                                          const T* gu, const InputGradients<T> grad) {
-  const int64_t k = blockIdx.x;
+__device__ void input_gradient(const SequenceRows<T>& rows, const InputMap<T>& map,
+                               const InputGradients<T>& grad, int64_t k) {
   T sums[2] = {};
   for (int64_t r = threadIdx.x; r < rows.count; r += kBlockThreads) {
-    const int64_t t = r / rows.B, b = r % rows.B;
+    const auto [b, t] = rows.place(r);
     T value = 0;
     if (t < rows.length(b)) {
-      value = gu[k * rows.count + r];
+      value = grad.gu[k * rows.count + r];
       sums[0] += value * element(map.x, b, t, k);
       sums[1] += value;
       if (map.w != nullptr) value *= map.w[k];
@@ -107,23 +139,22 @@ struct SummedRows {
   int64_t outer = 0;
   int64_t groups = 1;
   int64_t skipped = 0;
-  int64_t pitch = 0;         // between channels
-  const T* pre = nullptr;    // presynaptic values
-  const T* gn = nullptr;     // of the postsynaptic neuron
-  const T* gd = nullptr;     // null: -gn * after
-  const T* after = nullptr;  // the postsynaptic value after the unfold
+  int64_t pitch = 0;                // between channels
+  const T* pre = nullptr;           // presynaptic values
+  const T* gn = nullptr;            // of the postsynaptic neuron
+  const T* gd = nullptr;            // null: -gn * after
+  const T* after = nullptr;         // the postsynaptic value after the unfold
+  SynapseSums<T>* parts = nullptr;  // [parts][synapses], a part being a range of rows
 };
 
 inline constexpr int kSynapsesPerWarp = 4;
 
-// Parts of the sums of each synapse, [parts][count]; a part is a range of rows, in y.
+// Blocks in x for synapses, in y for parts.
 template <typename T>
-__global__ void __launch_bounds__(kBlockThreads, 1)
-    ltc_synapse_sums_kernel(const Synapses<T> list, const SummedRows<T> rows,
-                            SynapseSums<T>* parts) {
+__device__ void synapse_sums(const Synapses<T>& list, const SummedRows<T>& rows,
+                             const RangePlace& block) {
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
-  const int64_t first =
-      (static_cast<int64_t>(blockIdx.x) * kBlockWarps + threadIdx.x / kWarp) * kSynapsesPerWarp;
+  const int64_t first = (block.x * kBlockWarps + threadIdx.x / kWarp) * kSynapsesPerWarp;
   if (first >= list.count) return;
   Synapse<T> p[kSynapsesPerWarp];
   int64_t pre[kSynapsesPerWarp], post[kSynapsesPerWarp];
@@ -131,12 +162,13 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
   FASTLTC_UNROLL
   for (int n = 0; n < kSynapsesPerWarp; ++n) {
     const int64_t k = first + n < list.count ? first + n : first;
+    const bool is_synapse = list.is_synapse(k);
     p[n] = list.parameters[k];
-    pre[n] = (list.pre[k] < 0 ? 0 : list.pre[k]) * rows.pitch;
-    post[n] = (list.post[k] < 0 ? 0 : list.post[k]) * rows.pitch;
+    pre[n] = (is_synapse ? list.pre[k] : 0) * rows.pitch;
+    post[n] = (is_synapse ? list.post[k] : 0) * rows.pitch;
   }
-  const int64_t size = (rows.count + gridDim.y - 1) / gridDim.y;
-  const int64_t begin = blockIdx.y * size;
+  const int64_t size = (rows.count + block.count_y - 1) / block.count_y;
+  const int64_t begin = block.y * size;
   const int64_t end = begin + size < rows.count ? begin + size : rows.count;
   for (int64_t r = begin + lane; r < end; r += kWarp) {
     int64_t group = r / rows.inner;
@@ -154,7 +186,9 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
   FASTLTC_UNROLL
   for (int n = 0; n < kSynapsesPerWarp; ++n) {
     const SynapseSums<T> total = sum_lanes(sums[n]);
-    if (lane == 0 && first + n < list.count) parts[blockIdx.y * list.count + first + n] = total;
+    if (lane == 0 && first + n < list.count) {
+      rows.parts[block.y * list.count + first + n] = total;
+    }
   }
 }
 
@@ -167,33 +201,23 @@ struct SynapseGradients {
 
 // Adds up the parts and writes the gradients of a list's dense parameters. A warp for each synapse.
 template <typename T>
-__device__ void write_synapse_gradient(const Synapses<T>& list, const SynapseGradients<T>& grad,
-                                       int64_t k, int lane, bool softplus_weights) {
+__device__ void synapse_gradients(const Synapses<T>& list, const SynapseGradients<T>& grad,
+                                  int64_t block, bool softplus_weights) {
+  const int64_t k = block * kBlockWarps + threadIdx.x / kWarp;
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  if (k >= list.count) return;
   SynapseSums<T> sum;
   for (int part = lane; part < grad.parts; part += kWarp) {
     sum.add(grad.sums[part * list.count + k]);
   }
   sum = sum_lanes(sum);
-  if (lane != 0 || list.pre[k] < 0) return;
+  if (lane != 0 || !list.is_synapse(k)) return;
   const int64_t at = list.dense(list.pre[k], list.post[k]);
   const T slope = softplus_weights ? softplus_slope(list.given.w[at]) : T(1);
   grad.dense.w[at] = (list.given.erev[at] * sum.P + sum.Q) * slope;
   grad.dense.erev[at] = list.parameters[k].w * sum.P;
   grad.dense.mu[at] = -list.given.sigma[at] * sum.H;
   grad.dense.sigma[at] = sum.HV - list.given.mu[at] * sum.H;
-}
-
-// Blocks in y: the lists.
-template <typename T>
-__global__ void ltc_synapse_gradients_kernel(const Network<T> net,
-                                             const SynapseGradients<T> recurrent,
-                                             const SynapseGradients<T> sensory,
-                                             bool softplus_weights) {
-  const int64_t k = static_cast<int64_t>(blockIdx.x) * kBlockWarps + threadIdx.x / kWarp;
-  const int lane = static_cast<int>(threadIdx.x) % kWarp;
-  const Synapses<T>& list = blockIdx.y == 0 ? net.recurrent : net.sensory;
-  if (k >= list.count) return;
-  write_synapse_gradient(list, blockIdx.y == 0 ? recurrent : sensory, k, lane, softplus_weights);
 }
 
 template <typename T>
@@ -208,9 +232,8 @@ struct NeuronGradients {
 
 // A block for each neuron.
 template <typename T>
-__global__ void ltc_neuron_gradients_kernel(const Network<T> net, const LtcParameters<T> given,
-                                            int64_t rows, const NeuronGradients<T> grad) {
-  const int64_t j = blockIdx.x;
+__device__ void neuron_gradients(const Network<T>& net, const LtcParameters<T>& given, int64_t rows,
+                                 const NeuronGradients<T>& grad, int64_t j) {
   T sums[3] = {};
   for (int64_t r = threadIdx.x; r < rows; r += kBlockThreads) {
     sums[0] += grad.gn[j * rows + r];
@@ -237,9 +260,9 @@ struct OutputGradients {
 
 // A block for each output.
 template <typename T>
-__global__ void ltc_output_gradients_kernel(const Network<T> net, const SequenceRows<T> rows,
-                                            const OutputGradients<T> call) {
-  const int64_t m = blockIdx.x, j = net.motor(m);
+__device__ void output_gradients(const Network<T>& net, const SequenceRows<T>& rows,
+                                 const OutputGradients<T>& call, int64_t m) {
+  const int64_t j = net.motor(m);
   const Wanted<T>& grad = call.grad;
   const int64_t count = grad.of_steps() ? rows.count : grad.of_last() ? rows.B : 0;
   T sums[2] = {};
@@ -259,18 +282,83 @@ __global__ void ltc_output_gradients_kernel(const Network<T> net, const Sequence
 
 // The gradient of the time steps, from those of neurons or layers: added up where they share one.
 template <typename T>
-__global__ void ltc_timespans_kernel(const SequenceRows<T> rows, int channels, const T* grad_dt,
-                                     const SequenceView<T> grad) {
-  const int64_t r = thread_index();
+struct TimespansGradient {
+  int channels = 0;
+  const T* grad_dt = nullptr;  // [channels][rows]
+  SequenceView<T> to{};        // null: not wanted, or written already
+};
+template <typename T>
+__device__ void timespans_gradient(const SequenceRows<T>& rows, const TimespansGradient<T>& grad,
+                                   int64_t block) {
+  const int64_t r = block * kBlockThreads + threadIdx.x;
   if (r >= rows.count) return;
-  const int64_t b = r % rows.B, t = r / rows.B;
+  const auto [b, t] = rows.place(r);
   T total = 0;
-  for (int j = 0; j < channels; ++j) {
-    const T value = grad_dt[j * rows.count + r];
-    if (rows.timespans_per_neuron) element(grad, b, t, j) = value;
+  for (int j = 0; j < grad.channels; ++j) {
+    const T value = grad.grad_dt[j * rows.count + r];
+    if (rows.timespans_per_neuron) element(grad.to, b, t, j) = value;
     total += value;
   }
-  if (!rows.timespans_per_neuron) element(grad, b, t, 0) = total;
+  if (!rows.timespans_per_neuron) element(grad.to, b, t, 0) = total;
+}
+
+// What follows a backward recurrence, in two launches whose blocks share it out. First all that
+// needs its gradients alone.
+template <typename T>
+struct RowSums {
+  Network<T> net;
+  LtcParameters<T> given;
+  SequenceRows<T> rows;
+  SummedRows<T> recurrent, sensory;
+  SensoryGradient<T> inputs;
+  NeuronGradients<T> neurons;
+  OutputGradients<T> outputs;
+  TimespansGradient<T> timespans;
+  BlockRange of_recurrent, of_sensory, of_inputs, of_neurons, of_outputs, of_timespans;
+};
+template <typename T>
+__global__ void __launch_bounds__(kBlockThreads)
+    ltc_row_sums_kernel(const __grid_constant__ RowSums<T> call) {
+  const int64_t block = blockIdx.x;
+  if (call.of_recurrent.has(block)) {
+    synapse_sums(call.net.recurrent, call.recurrent, call.of_recurrent.at(block));
+  } else if (call.of_sensory.has(block)) {
+    synapse_sums(call.net.sensory, call.sensory, call.of_sensory.at(block));
+  } else if (call.of_inputs.has(block)) {
+    sensory_gradient(call.net.sensory, call.rows.count, call.inputs, call.of_inputs.at(block));
+  } else if (call.of_neurons.has(block)) {
+    neuron_gradients(call.net, call.given, call.rows.count, call.neurons,
+                     call.of_neurons.at(block).x);
+  } else if (call.of_outputs.has(block)) {
+    output_gradients(call.net, call.rows, call.outputs, call.of_outputs.at(block).x);
+  } else if (call.of_timespans.has(block)) {
+    timespans_gradient(call.rows, call.timespans, call.of_timespans.at(block).x);
+  }
+}
+
+// Then what needs those sums: the gradients of the synapses' parameters, and of x.
+template <typename T>
+struct LastGradients {
+  Network<T> net;
+  SequenceRows<T> rows;
+  InputMap<T> map;
+  SynapseGradients<T> recurrent, sensory;
+  InputGradients<T> inputs;
+  bool softplus = false;
+  BlockRange of_recurrent, of_sensory, of_inputs;
+};
+template <typename T>
+__global__ void __launch_bounds__(kBlockThreads)
+    ltc_last_gradients_kernel(const __grid_constant__ LastGradients<T> call) {
+  const int64_t block = blockIdx.x;
+  if (call.of_inputs.has(block)) {
+    input_gradient(call.rows, call.map, call.inputs, call.of_inputs.at(block).x);
+  } else if (call.of_recurrent.has(block)) {
+    synapse_gradients(call.net.recurrent, call.recurrent, call.of_recurrent.at(block).x,
+                      call.softplus);
+  } else if (call.of_sensory.has(block)) {
+    synapse_gradients(call.net.sensory, call.sensory, call.of_sensory.at(block).x, call.softplus);
+  }
 }
 
 }  // namespace fastltc::cuda

@@ -14,13 +14,12 @@ constexpr int64_t kMaxBlockSynapses = 4096;
 // synapses.
 constexpr int64_t kMaxWarps = 1024;
 constexpr int64_t kMaxBlocks = 256;
-// Blocks that a tile's size is chosen for: Hopper has 132 multiprocessors.
-constexpr int64_t kClusterDeviceBlocks = 128;
 
 bool set_clusters(LtcSchedule& schedule, const LayerSizes& size, const LtcDevice& device) {
-  for (int cluster = 2; cluster <= device.cluster_blocks && cluster <= 8; cluster *= 2) {
+  for (int n = 1; n <= 3 && 1 << n <= device.cluster_blocks; ++n) {
+    const int cluster = 1 << n;
     if (cluster_posts(size.N, cluster) > kClusterPosts) continue;
-    const int64_t clusters = kClusterDeviceBlocks / cluster;
+    const int64_t clusters = std::max(device.clusters[n], 1);
     int samples = 4;
     while (samples < 16 && (size.B + samples - 1) / samples > clusters) samples *= 2;
     if (std::max(cluster_forward_shared(size.N, samples),
@@ -31,7 +30,7 @@ bool set_clusters(LtcSchedule& schedule, const LayerSizes& size, const LtcDevice
     schedule.threads = kClusterThreads;
     schedule.cluster = cluster;
     schedule.samples = samples;
-    schedule.blocks = std::min((size.B + samples - 1) / samples, kMaxBlocks / cluster);
+    schedule.blocks = std::min((size.B + samples - 1) / samples, clusters);
     return true;
   }
   return false;

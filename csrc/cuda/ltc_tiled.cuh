@@ -10,7 +10,7 @@
 // lanes, its presynaptic states are one line; neurons of a block share lines of the first cache.
 // Backward an unfold is two kernels: the neurons' denominators, from which gt; then, by presynaptic
 // neuron, the gradient of the states. The synapses' sums come at the end, over all unfolds, steps
-// and samples at once (ltc_synapse_sums_kernel), because a warp that has samples in its lanes would
+// and samples at once (ltc_row_sums_kernel), because a warp that has samples in its lanes would
 // otherwise add up over lanes for each synapse and unfold. Nothing is added by two threads.
 //
 // Bound by the special-function units for wide networks and batches (backward three evaluations for

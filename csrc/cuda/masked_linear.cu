@@ -238,7 +238,7 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
     }
     FASTLTC_UNROLL
     for (int n = 0; n < kEntries; ++n) {
-      sum[n] = sum_lanes(sum[n], p.samples);
+      sum_groups(p.samples, sum[n]);
       if (own == 0 && column[n] >= 0) p.weight[o * p.list.columns + column[n]] = sum[n];
     }
   }

@@ -117,8 +117,8 @@ __device__ Gates<T> memory_recurrent(const Gates<T>* packed, const T* h, int neu
     z.f += w->f * value;
     z.o += w->o * value;
   }
-  return {sum_lanes(z.a, lanes), sum_lanes(z.i, lanes), sum_lanes(z.f, lanes),
-          sum_lanes(z.o, lanes)};
+  sum_groups(lanes, z.a, z.i, z.f, z.o);
+  return z;
 }
 
 // R^T gz for the thread's neuron, in all of its lanes. gz [N] is the same for the whole block, the
@@ -135,7 +135,8 @@ __device__ T memory_recurrent_transposed(const Gates<T>* packed, const Gates<T>*
     const Gates<T> g = gz[j];
     total += w->a * g.a + w->i * g.i + w->f * g.f + w->o * g.o;
   }
-  return sum_lanes(total, lanes);
+  sum_groups(lanes, total);
+  return total;
 }
 
 // What such a block needs of mixed memory.

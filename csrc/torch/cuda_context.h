@@ -5,6 +5,7 @@
 #include <torch/csrc/stable/accelerator.h>
 #include <torch/csrc/stable/tensor.h>
 
+#include <optional>
 #include <stdexcept>
 #include <string>
 
@@ -13,12 +14,13 @@
 namespace fastltc {
 
 // While it lives, the device of a tensor is the current one, for torch's copy of the CUDA runtime
-// and for ours, which is linked statically.
+// and for ours, which is linked statically; and a first use may fall into the capture of a graph.
 class CudaContext {
  public:
   explicit CudaContext(const torch::stable::Tensor& tensor)
       : index_(tensor.get_device_index()), guard_(index_) {
     cuda::set_device(index_);
+    relaxed_.emplace();
   }
 
   // Torch's current stream, a cudaStream_t.
@@ -50,6 +52,8 @@ class CudaContext {
 
   int32_t index_;
   torch::stable::accelerator::DeviceGuard guard_;
+  // After set_device, which says what is wrong with a driver.
+  std::optional<cuda::RelaxedCapture> relaxed_;
 };
 
 }  // namespace fastltc

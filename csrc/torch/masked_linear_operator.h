@@ -9,6 +9,7 @@
 #include <optional>
 #include <string>
 #include <tuple>
+#include <vector>
 
 #include "core/masked_linear_problem.h"
 #include "core/synapse_check.h"
@@ -30,6 +31,8 @@ struct MaskedLinearArguments {
   std::optional<Tensor> dense{};
   std::optional<Tensor> offset{};
   std::optional<Tensor> list{};
+  // Where they can be read: what was checked is what is used, whoever writes to the tensor meanwhile.
+  std::vector<int32_t> list_read{};
 
   void check(const ArgumentCheck& check) {
     check.first("x");
@@ -43,14 +46,21 @@ struct MaskedLinearArguments {
     check.value("bias", bias, "[O]", {O});
     check.indices("entries", entries, "fastltc.ops.mask_entries");
     list = as_contiguous(entries);
-    const auto* const values = list->const_data_ptr<int32_t>();
+    if (check.can_read_values()) {
+      const int32_t* const given = list->const_data_ptr<int32_t>();
+      list_read.assign(given, given + list->numel());
+    }
     // Kernels for other devices hold a list that is not well formed inside its bounds.
-    check_list(check, check.can_read_values() ? mask_entries_error(values, list->numel(), O, I)
+    check_list(check, check.can_read_values() ? mask_entries_error(values(), list->numel(), O, I)
                                               : mask_entries_count_error(list->numel(), O, I));
     count = (list->numel() - (O + 1) - (I + 1)) / 3;
     rows = inner_contiguous(x);
     dense = as_contiguous(weight);
     if (bias.has_value()) offset = as_contiguous(*bias);
+  }
+
+  const int32_t* values() const {
+    return list_read.empty() ? list->const_data_ptr<int32_t>() : list_read.data();
   }
 
   static void check_list(const ArgumentCheck& check, const std::string& problem) {
@@ -71,7 +81,7 @@ struct MaskedLinearArguments {
     in.stride_x = rows->stride(0);
     in.weight = dense->const_data_ptr<T>();
     if (offset.has_value()) in.bias = offset->const_data_ptr<T>();
-    in.entries.first = list->const_data_ptr<int32_t>();
+    in.entries.first = values();
     in.entries.input = in.entries.first + O + 1;
     in.entries.first_of_input = in.entries.input + count;
     in.entries.output = in.entries.first_of_input + I + 1;
@@ -102,10 +112,9 @@ std::tuple<Tensor, Tensor, Tensor> masked_linear_backward(const Tensor& grad_out
   const ArgumentCheck check("fastltc::masked_linear_backward", x);
   arguments.check(check);
   if (check.can_read_values()) {
-    const Tensor& list = *arguments.list;
     MaskedLinearArguments::check_list(
         check,
-        mask_places_error(list.const_data_ptr<int32_t>(), list.numel(), arguments.O, arguments.I));
+        mask_places_error(arguments.values(), arguments.list->numel(), arguments.O, arguments.I));
   }
   check.value("grad_output", grad_output, "[B, O]", {arguments.B, arguments.O});
   const Tensor grad_rows = MaskedLinearArguments::inner_contiguous(grad_output);

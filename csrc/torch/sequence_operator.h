@@ -163,10 +163,8 @@ struct SequenceArguments {
     const SequenceView<const T> view = sequence_view<T>(*timespans);
     // Calls use(dt, b, t, c) until it returns true. What stands behind the lengths does not count.
     const auto any = [&](int64_t samples, bool each_step, int64_t channels, auto use) {
-      const int64_t* const length =
-          lengths.has_value() ? lengths->const_data_ptr<int64_t>() : nullptr;
       for (int64_t b = 0; b < samples; ++b) {
-        int64_t steps = length == nullptr ? size.T : length[b * lengths->stride(0)];
+        int64_t steps = length_of.empty() ? size.T : length_of[b];
         if (!each_step && steps > 1) steps = 1;
         for (int64_t t = 0; t < steps; ++t) {
           for (int64_t c = 0; c < channels; ++c) {

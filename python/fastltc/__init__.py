@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from importlib.metadata import version as _version
 from typing import TYPE_CHECKING, Any
+
+from . import _lazy, _version
 
 if TYPE_CHECKING:
     from fastltc.dropin.accelerate import accelerate as accelerate
@@ -54,19 +54,12 @@ _SUBMODULES = (
 
 __all__ = ["__version__", *_EXPORTS, *_SUBMODULES]
 
+_get, _names = _lazy.lazy_names(__name__, globals(), _EXPORTS, _SUBMODULES)
+
 
 def __getattr__(name: str) -> Any:
-    if name == "__version__":
-        value: Any = _version("fastltc")
-    elif name in _EXPORTS:
-        value = getattr(importlib.import_module(_EXPORTS[name]), name)
-    elif name in _SUBMODULES:
-        value = importlib.import_module(f"{__name__}.{name}")
-    else:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    globals()[name] = value
-    return value
+    return _version.own_version() or "unknown" if name == "__version__" else _get(name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return ["__version__", *_names()]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
-import tempfile
+import uuid
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import BinaryIO
@@ -78,10 +79,16 @@ def write_all(contents: Mapping[Path, bytes], stale: Iterable[Path] = ()) -> Non
 
     ``stale`` are files of an earlier set, which would be taken for part of the new one. Those that
     are there, and are not written anew, are removed before the first new file takes its name. After
-    an OSError, which names the file that could not be written, as a rule nothing has changed
-    (renaming can hardly fail where writing did not).
+    an OSError, which names the file that could not be written, everything is as it was; a process
+    that is killed leaves each file as it was or new.
     """
+    # Takes as long to import as all else of the runtime.
+    import tempfile
+
     written: dict[Path, str] = {}
+    earlier: dict[Path, str] = {}
+    absent = [path for path in contents if not os.path.lexists(path)]
+    gone = [path for path in stale if path not in contents]
     path = Path()
     try:
         for path, content in contents.items():
@@ -92,18 +99,29 @@ def write_all(contents: Mapping[Path, bytes], stale: Iterable[Path] = ()) -> Non
                 os.fsync(file.fileno())
             # mkstemp makes files that only their owner can read.
             os.chmod(written[path], 0o666 & ~_umask())
-        for path in stale:
-            if path not in contents:
-                path.unlink(missing_ok=True)
+        if len(contents) + len(gone) > 1:
+            for path in (*gone, *contents):
+                # Some file systems have no second names: then nothing is put back.
+                with contextlib.suppress(OSError):
+                    name = str(path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}"))
+                    os.link(path, name)
+                    earlier[path] = name
+        for path in gone:
+            path.unlink(missing_ok=True)
         for path in contents:
             os.replace(written[path], path)
     except BaseException as error:
-        for temporary in written.values():
-            if os.path.exists(temporary):
-                os.unlink(temporary)
+        for changed, name in earlier.items():
+            os.replace(name, changed)
+        for changed in absent:
+            changed.unlink(missing_ok=True)
         if isinstance(error, OSError):
             raise OSError(error.errno, error.strerror, str(path)) from None
         raise
+    finally:
+        for name in (*written.values(), *earlier.values()):
+            with contextlib.suppress(OSError):
+                os.unlink(name)
 
 
 def _umask() -> int:

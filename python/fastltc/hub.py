@@ -6,13 +6,16 @@ Needs ``huggingface_hub``: ``pip install "fastltc[hub]"``; import it as ``fastlt
 from __future__ import annotations
 
 import inspect
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 from fastltc import nn as layers
+from fastltc._files import open_regular, read_bytes
 from fastltc.wirings import (
     NCP,
     AutoNCP,
@@ -25,7 +28,7 @@ from fastltc.wirings import (
 )
 
 try:
-    from huggingface_hub import PyTorchModelHubMixin
+    from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
 except ImportError:
     raise ImportError(
         'fastltc.hub: expected huggingface_hub, which is not installed; pip install "fastltc[hub]"'
@@ -86,8 +89,12 @@ _WIRINGS: dict[type[Wiring], dict[str, str]] = {
     ConnectomeLike: {**_DRAWN, "mean_degree": "_mean_degree"},
 }
 _NAMES = {kind.__name__: kind for kind in _WIRINGS}
+_HUB_ARGUMENTS = ("revision", "cache_dir", "force_download", "local_files_only", "token")
 _MATRICES = ("adjacency_matrix", "sensory_adjacency_matrix")
 _SIGNS = "-0+"
+_SIZES = ("units", "inter_neurons", "command_neurons", "motor_neurons")
+_CONFIG_BYTES = 64 * 2**20
+_CONFIG_NAME, _WEIGHTS_NAME = "config.json", "model.safetensors"
 
 _CARD = """---
 {{ card_data }}
@@ -159,6 +166,7 @@ def decode_wiring(data: dict[str, Any]) -> Wiring:
     kind = _NAMES.get(data["wiring"])
     if kind is None:
         raise ValueError(f"wiring: expected one of {', '.join(_NAMES)}, got {data['wiring']!r}")
+    _check_sizes(kind, data)
     wiring = kind(**{name: data[name] for name in _WIRINGS[kind]})
     if data["inputs"] is not None:
         wiring.build(data["inputs"])
@@ -166,12 +174,28 @@ def decode_wiring(data: dict[str, Any]) -> Wiring:
         made = getattr(wiring, name)
         if made is None:
             continue
-        rows, (count, width) = data[name], made.shape
-        if [len(row) for row in rows] != [width] * count or {*"".join(rows)} - {*_SIGNS}:
-            raise ValueError(f"{name}: expected {count} rows of {width} letters of {_SIGNS}")
+        rows = data[name]
+        if {*"".join(rows)} - {*_SIGNS}:
+            raise ValueError(f"{name}: expected letters of {_SIGNS}, got others")
         made[:] = [[_SIGNS.index(letter) - 1 for letter in row] for row in rows]
     wiring.output_dim = data["outputs"]
     return wiring
+
+
+def _check_sizes(kind: type[Wiring], data: dict[str, Any]) -> None:
+    """Compare the sizes that a wiring would be made of with the rows that are there."""
+    stated: list[int] = []
+    for name in _SIZES:
+        if name in _WIRINGS[kind]:
+            sizes = data[name] if isinstance(data[name], (list, tuple)) else [data[name]]
+            if not all(type(size) is int for size in sizes):
+                raise ValueError(f"{name}: expected numbers of neurons, got {data[name]!r:.40}")
+            stated += sizes
+    width = sum(stated)
+    for name, count in zip(_MATRICES, (width, data["inputs"] or 0), strict=True):
+        rows = data[name] or []
+        if [len(row) for row in rows] != [width] * len(rows) or len(rows) != count:
+            raise ValueError(f"{name}: expected {count} rows of {width} letters of {_SIGNS}")
 
 
 class HubMixin(
@@ -247,12 +271,45 @@ class HubMixin(
         return super().save_pretrained(save_directory, config=config, **kwargs)
 
     @classmethod
-    def _from_pretrained(cls, *, strict: bool = True, **kwargs: Any) -> Any:
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> Any:
+        """Make the model that a folder or the Hub has, as ``huggingface_hub`` does.
+
+        Raises:
+            ValueError: if an :class:`LTC` or :class:`CfC` of this configuration has more values
+                than its file, before it is made; or a wiring is not what its size says.
+            OSError: if a file is missing, no regular one, or a configuration of more than 64 MiB.
+        """
+        config = Path(pretrained_model_name_or_path) / _CONFIG_NAME
+        if config.exists():
+            read_bytes(config, _CONFIG_BYTES)
+        return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+
+    @classmethod
+    def _from_pretrained(cls, *, model_id: str, strict: bool = True, **kwargs: Any) -> Any:
+        hub = {name: kwargs[name] for name in _HUB_ARGUMENTS if name in kwargs}
+        if Path(model_id).is_dir():
+            weights = str(Path(model_id) / _WEIGHTS_NAME)
+        else:
+            weights = hf_hub_download(repo_id=model_id, filename=_WEIGHTS_NAME, **hub)
         arguments = {
             name: decode_wiring(value) if isinstance(value, dict) and "wiring" in value else value
             for name, value in kwargs.items()
         }
-        return super()._from_pretrained(strict=strict, **arguments)
+        open_regular(weights).close()
+        with safe_open(weights, framework="numpy") as file:
+            shapes = [file.get_slice(name).get_shape() for name in file.keys()]  # noqa: SIM118
+        held, least = sum(map(math.prod, shapes)), cls._least_values(arguments)
+        if least > held:
+            raise ValueError(
+                f"{_CONFIG_NAME}: expected the arguments of a model of at most {held:,} values, as "
+                f"many as {_WEIGHTS_NAME} has, got those of one of at least {least:,}"
+            )
+        return super()._from_pretrained(model_id=model_id, strict=strict, **arguments)
+
+    @classmethod
+    def _least_values(cls, arguments: dict[str, Any]) -> int:
+        """How many values a model of these arguments has at least, found without making it."""
+        return 0
 
     @classmethod
     def _load_as_safetensor(
@@ -261,7 +318,8 @@ class HubMixin(
         # Into the device asked for, and the dtype of the file, which else would be rounded.
         dtypes = {t.dtype for t in load_file(model_file).values() if t.is_floating_point()}
         model.to(device=map_location, dtype=dtypes.pop() if len(dtypes) == 1 else None)
-        return super()._load_as_safetensor(model, model_file, map_location, strict)
+        # Which huggingface_hub does from some version on.
+        return super()._load_as_safetensor(model, model_file, map_location, strict).eval()
 
     def generate_model_card(self, *args: Any, **kwargs: Any) -> Any:
         """Return the card that ``save_pretrained`` writes: sizes, and how to load the model."""
@@ -298,6 +356,11 @@ class LTC(HubMixin, layers.LTC):
         True
     """
 
+    @classmethod
+    def _least_values(cls, arguments: dict[str, Any]) -> int:
+        inputs, neurons = _positive(arguments, "input_size"), _neurons(arguments)
+        return neurons * (neurons + inputs)
+
 
 class CfC(HubMixin, layers.CfC):
     """A :class:`fastltc.CfC` with ``save_pretrained``, ``from_pretrained`` and ``push_to_hub``.
@@ -315,6 +378,29 @@ class CfC(HubMixin, layers.CfC):
         >>> loaded.fc
         Linear(in_features=24, out_features=2, bias=True)
     """
+
+    @classmethod
+    def _least_values(cls, arguments: dict[str, Any]) -> int:
+        inputs, neurons = _positive(arguments, "input_size"), _neurons(arguments)
+        least = neurons * _positive(arguments, "proj_size")
+        if isinstance(arguments.get("units"), Wiring):
+            return least
+        if arguments.get("backbone_layers") == 0:
+            return least + neurons * (inputs + neurons)
+        width = max(_positive(arguments, "backbone_units"), 1)
+        deeper = max(_positive(arguments, "backbone_layers") - 1, 0)
+        return least + width * (inputs + 2 * neurons) + deeper * width * (width + 1)
+
+
+def _positive(arguments: dict[str, Any], name: str) -> int:
+    """A size among the arguments, 0 if it is not there; what is no number is refused later."""
+    value = arguments.get(name)
+    return max(value, 0) if isinstance(value, int) else 0
+
+
+def _neurons(arguments: dict[str, Any]) -> int:
+    units = arguments.get("units")
+    return int(units.units) if isinstance(units, Wiring) else _positive(arguments, "units")
 
 
 def _argument(name: str, value: Any) -> Any:

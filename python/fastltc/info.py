@@ -8,6 +8,7 @@ import platform
 from typing import Any
 
 from fastltc import _extension
+from fastltc._version import own_version
 
 
 def _version(distribution: str) -> str | None:
@@ -78,7 +79,7 @@ def collect() -> dict[str, Any]:
     else:
         processors = os.cpu_count() or 1
     return {
-        "fastltc": _version("fastltc"),
+        "fastltc": own_version(),
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "platform": f"{platform.system()} {platform.machine()}",
         "torch": torch_info,

@@ -241,3 +241,43 @@ def test_bad_calls_write_nothing(
     assert text in result.stderr
     assert result.stdout == ""
     assert sorted(Path().iterdir()) == before
+
+
+def test_audit_of_a_time_series(tmp_path: Path) -> None:
+    path = tmp_path / "s.csv"
+    path.write_text("\n".join(["time,a,out", *(f"{row},{row},{row / 2}" for row in range(400))]))
+    given = ("--target", "out", "--window", 16)
+    result = invoke("audit", f"csv:{path}", *given, "--out", tmp_path / "report")
+    assert result.exit_code == 0, result.output
+    assert "looked for: shared rows, equal sequences\nno leak found" in result.stdout
+    assert sorted(one.name for one in (tmp_path / "report").iterdir()) == [
+        "audit.json",
+        "audit.txt",
+    ]
+    leaky = ("--stride", 4, "--split-by", "windows")
+    result = invoke("audit", path, *given, *leaky, "--json")
+    assert result.exit_code == 1, result.output
+    report = json.loads(result.stdout)
+    shared = {(one["split"], one["earlier"]): one for one in report["rows"]}
+    assert shared["test", "train"]["shared"] > 200
+    assert shared["test", "train"]["judged"] <= 400
+    assert not any(one["shared"] for one in report["sequences"])
+    result = invoke("audit", path, *given, "--fix", tmp_path)
+    assert result.exit_code == 1
+    assert "--fix: " in result.stderr
+    result = invoke("audit", "digits", "--window", 4)
+    assert result.exit_code == 1
+    assert "--window: digits is no time series" in result.stderr
+
+
+def test_audit_of_sequences_without_places(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    arrays = {f"x_{name}": rng.random((10, 4, 2)) for name in ("train", "val", "test")}
+    arrays |= {f"y_{name}": np.arange(10) % 2 for name in ("train", "val", "test")}
+    arrays |= {f"{name}_lengths": np.full(10, 4) for name in ("train", "val", "test")}
+    arrays["x_test"][:3] = arrays["x_train"][4:7]
+    np.savez(tmp_path / "s.npz", **arrays)
+    result = invoke("audit", f"npz:{tmp_path / 's.npz'}")
+    assert result.exit_code == 1, result.output
+    assert "looked for: equal sequences\n" in result.stdout
+    assert "LEAK test: 3 of 10 sequences are equal to one of train" in result.stdout

@@ -142,6 +142,39 @@ def test_sizes_say_where_they_are_from(state_dict: Path, tmp_path: Path) -> None
     assert re.search(r"of stack \(size of the object by gcc -Os [\d.]+ for ", result.stdout)
 
 
+@pytest.mark.parametrize("option", ["--int8", "--fixed"])
+def test_integers_from_a_model_file(option: str, tmp_path: Path) -> None:
+    source, data = tmp_path / "model.safetensors", tmp_path / "data.npz"
+    fastltc.export(fastltc.CfC(3, 4), source)
+    x = np.random.default_rng().standard_normal((2, 30, 3))
+    np.savez(data, x=x, timespans=np.full((2, 30), 0.1))
+    result = invoke(source, "--c", tmp_path, option, "--calibration", data)
+    assert result.exit_code == 0, result.output
+    assert f"ranges from {data}, 2 x 30 steps" in result.stdout
+    assert ("error against the float model" in result.stdout) == (shutil.which("cc") is not None)
+    assert "expf" not in (tmp_path / "model.c").read_text()
+    header = (tmp_path / "model.h").read_text()
+    assert re.search(r"weights of (8|16)", header)
+    assert option == "--int8" or "weights of 16 bits" in header
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (["--int8", "--fixed", "--c", "x"], "--int8, --fixed: give one of them"),
+        (["--fixed", "-o", "x"], "--fixed: needs --c"),
+        (["--c", "x", "--calibration", __file__], "--calibration: needs --int8 or --fixed"),
+        (["--c", "x", "--int8", "--calibration", __file__], "calibration: "),
+    ],
+)
+def test_mistakes_about_integers(options: list[str], text: str, tmp_path: Path) -> None:
+    source = tmp_path / "model.safetensors"
+    fastltc.export(fastltc.CfC(3, 4), source)
+    result = invoke(source, *options)
+    assert result.exit_code != 0
+    assert text in result.stderr
+
+
 def test_the_liquid_layer_of_a_run(run_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "model.safetensors"
     fails(

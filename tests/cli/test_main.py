@@ -161,7 +161,7 @@ def test_train_breastmnist_names_the_positive_class(
         (["breastmnist"], "breastmnist.npz not found. Looked for:"),
         (["breastmnist", "--data-root", "nowhere"], "nowhere does not exist"),
         (["--epochs", "0"], "epochs: expected at least 1, got 0"),
-        (["--units", "5"], "units: expected at least 13 for 10 classes"),
+        (["--units", "5"], "units: expected at least 13 for 10 outputs"),
         (["--positive", "ten"], "positive: no class 'ten'"),
         (["--select", "f2"], "select: expected one of loss, auc, accuracy"),
         (["--cell", "gru"], "cell: expected one of ltc, cfc, got 'gru'"),

@@ -26,16 +26,49 @@ TEST(lists_that_can_be_followed) {
 
 TEST(lists_that_cannot) {
   CHECK(says(error({0, 1}, 2, 2), "at least 3"));
-  CHECK(says(error({1, 1, 1, 0}, 2, 2), "first column pointer"));
+  CHECK(says(error({3, 1, 1, 0}, 2, 2), "first column pointer to be 0, got 3"));
   CHECK(says(error({0, 1, 3, 0, 1}, 2, 2), "number of synapses, 2, got 3"));
-  CHECK(says(error({0, 2, 1, 0}, 2, 2), "ascending column pointers"));
+  CHECK(says(error({0, 2, 1, 0}, 2, 2), "ascending column pointers, got 2 then 1 at neuron 1"));
   CHECK(says(error({0, -5, 1, 0}, 2, 2), "ascending column pointers"));
   CHECK(says(error({0, 9, 1, 0}, 2, 2), "ascending column pointers"));
   CHECK(says(error({0, 1, 2}, 1, 2), "number of synapses, 1, got 1") == false);
   CHECK(says(error({0, 1, 2}, 1, 2), "[0, 2), got 2"));
   CHECK(says(error({0, 1, -1}, 1, 2), "got -1"));
   CHECK(says(error({0, 2, 1, 1}, 1, 2), "ascending presynaptic"));
-  CHECK(says(error({0, 2, 1, 0}, 1, 2), "ascending presynaptic"));
+  CHECK(says(error({0, 2, 1, 0}, 1, 2), "for each neuron, got 1 then 0 at neuron 0"));
+  CHECK(says(error({0, 0, 1, 7}, 2, 2), "[0, 2), got 7 at neuron 1"));
+  CHECK(says(error({0, 2, 3, 0, 1, 2}, 2, 2), "[0, 2), got 2 at neuron 1"));
+}
+
+// Every list of up to four synapses of three neurons, of which two rows are possible.
+TEST(all_small_lists) {
+  constexpr int64_t neurons = 3, rows = 2;
+  int64_t accepted = 0, refused = 0;
+  for (int32_t a = 0; a <= 2; ++a) {
+    for (int32_t b = a; b <= 3; ++b) {
+      for (int32_t count = b; count <= 4; ++count) {
+        int64_t lists = 1;
+        for (int32_t k = 0; k < count; ++k) lists *= 4;
+        for (int64_t number = 0; number < lists; ++number) {
+          std::vector<int32_t> list{0, a, b, count};
+          for (int64_t k = 0, rest = number; k < count; ++k, rest /= 4) {
+            list.push_back(static_cast<int32_t>(rest % 4) - 1);
+          }
+          bool good = true;
+          for (int64_t j = 0; j < neurons; ++j) {
+            for (int64_t k = list[j]; k < list[j + 1]; ++k) {
+              const int32_t row = list[neurons + 1 + k];
+              good = good && row >= 0 && row < rows;
+              if (k > list[j]) good = good && row > list[neurons + k];
+            }
+          }
+          CHECK(error(list, neurons, rows).empty() == good);
+          (good ? accepted : refused) += 1;
+        }
+      }
+    }
+  }
+  CHECK(accepted > 20 && refused > 1000);
 }
 
 TEST(entries_of_a_mask) {

@@ -9,6 +9,8 @@
 #include <unordered_map>
 #include <vector>
 
+#include "emulator/counts.h"
+
 #if !defined(__x86_64__)
 #include <ucontext.h>
 #endif
@@ -138,6 +140,7 @@ struct Warp {
   std::vector<Thread*> ready;
   uint32_t arrived = 0;  // lanes waiting for their warp
   uint32_t epoch = 0;    // barriers passed
+  WarpCounter counter{};
 };
 
 struct SharedMemory {
@@ -174,6 +177,21 @@ struct Cluster {
   int arrived = 0;    // live threads, at the barrier of now
   int completed = 0;  // barriers
 };
+
+bool holds_shared(const Cluster& cluster, const void* address) {
+  return std::any_of(cluster.blocks.begin(), cluster.blocks.end(),
+                     [&](const auto& block) { return block->holds(address); });
+}
+
+// The stack of whoever launches, as far as its frames may reach.
+struct LaunchStack {
+  const char* end = nullptr;
+  bool holds(const void* address) const {
+    const char* const at = static_cast<const char*>(address);
+    return at >= end && at < end + (64 << 10);
+  }
+};
+LaunchStack launch_arguments;
 
 // Who accessed four bytes, and when, as barriers count it.
 struct Access {
@@ -372,9 +390,15 @@ void order_lanes(std::vector<Thread*>& lanes) {
   }
 }
 
+void count_barrier(Block& block) {
+  if (!is_counting()) return;
+  for (Warp& warp : block.warps) warp.counter.barrier();
+}
+
 void release_block(Block& block) {
   block.arrived = 0;
   ++block.epoch;
+  count_barrier(block);
   for (Thread& thread : block.threads) {
     if (thread.state != State::at_sync_threads) continue;
     thread.state = State::ready;
@@ -395,6 +419,7 @@ void release_cluster(Cluster& cluster) {
       block->warps[thread.index / kWarp].ready.push_back(&thread);
       any = true;
     }
+    if (any) count_barrier(*block);
     for (Warp& warp : block->warps) {
       if (any) order_lanes(warp.ready);
     }
@@ -529,6 +554,9 @@ Thread* next_ready(Block& block) {
 // barrier that they have passed. It stays in the emulator, to tell who comes too late.
 void end_block(Block& block) {
   Cluster& cluster = *block.cluster;
+  for (Warp& warp : block.warps) {
+    if (is_counting()) warp.counter.end();
+  }
   if (cluster.blocks.size() == 1) return;
   for (const SharedMemory& shared : block.shared) {
     if (!shadows.empty()) {
@@ -643,6 +671,13 @@ void arrive_at_warp(uint32_t mask, State state) {
     }
     order_lanes(warp.ready);
     warp.arrived &= ~wanted;
+    if (is_counting()) {
+      if (state == State::at_shuffle) {
+        warp.counter.shuffle();
+      } else {
+        warp.counter.barrier();
+      }
+    }
     // Only __syncwarp orders accesses to memory; a shuffle does not.
     if (state == State::at_sync_warp) ++warp.epoch;
   }
@@ -667,7 +702,7 @@ void set_schedule(const Schedule& wanted) {
   generator.seed(wanted.seed);
 }
 
-void launch(dim3 grid, dim3 block, unsigned cluster, std::size_t shared_bytes,
+void launch(const void* function, dim3 grid, dim3 block, unsigned cluster, std::size_t shared_bytes,
             const std::function<void()>& body) {
   const int64_t blocks = static_cast<int64_t>(grid.x) * grid.y * grid.z;
   const int64_t threads = static_cast<int64_t>(block.x) * block.y * block.z;
@@ -680,6 +715,8 @@ void launch(dim3 grid, dim3 block, unsigned cluster, std::size_t shared_bytes,
   if (cluster == 0 || cluster > 8) throw Error("clusters have 1 to 8 blocks");
   if (grid.x % cluster != 0) throw Error("a grid of no whole number of clusters");
   const Launched launched;
+  launch_arguments.end = static_cast<const char*>(__builtin_frame_address(0));
+  count_launch(function, blocks * ((threads + kWarp - 1) / kWarp));
   gridDim = grid;
   blockDim = block;
   cluster_blocks = cluster;
@@ -754,6 +791,19 @@ void* map_shared_rank(const void* address, unsigned rank) {
   fail(block, "an address is mapped that is not in the block's shared memory");
 }
 
+void begin_transfer(uint64_t* barrier) { *barrier = 0; }
+void expect_transfer(uint64_t* barrier, int bytes) { *barrier -= static_cast<uint64_t>(bytes); }
+void complete_transfer(uint64_t* barrier, unsigned rank, std::size_t bytes) {
+  *static_cast<uint64_t*>(map_shared_rank(barrier, rank)) += bytes;
+}
+void wait_for_transfer(uint64_t* barrier, unsigned) {
+  cluster_arrive();
+  cluster_wait();
+  if (*barrier == 0) return;
+  fail(*current->block, "a transfer is " + std::to_string(static_cast<int64_t>(*barrier)) +
+                            " bytes longer than was expected");
+}
+
 void* dynamic_shared() { return current->block->shared[0].memory.get(); }
 
 void* static_shared(const void* key, std::size_t bytes) {
@@ -791,11 +841,26 @@ int lane() { return current->index % kWarp; }
 
 int64_t recorded_accesses() { return accesses; }
 
-void record_access(const void* address, std::size_t bytes, bool is_write) {
+void count_special(int operations) {
+  if (!is_counting() || current == nullptr) return;
+  const OutOfKernel out;
+  current->block->warps[current->index / kWarp].counter.special(lane(), operations);
+}
+
+void record_access(const void* place, const void* address, std::size_t bytes, bool is_write) {
   if (!in_kernel || stacks.holds(address)) return;
   const OutOfKernel out;
   ++accesses;
-  const Block& block = *current->block;
+  Block& block = *current->block;
+  if (is_counting()) {
+    // Arguments of the launch, which a device has in its constant memory.
+    if (launch_arguments.holds(address)) return;
+    const Memory memory = block.holds(address)                    ? Memory::shared
+                          : holds_shared(*block.cluster, address) ? Memory::remote
+                                                                  : Memory::global;
+    block.warps[current->index / kWarp].counter.access(lane(), place, address, bytes, memory);
+    return;
+  }
   const Access access{block.cluster->index,
                       block.index,
                       current->index,

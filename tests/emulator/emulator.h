@@ -56,9 +56,9 @@ struct Schedule {
 };
 void set_schedule(const Schedule& schedule);
 
-// Runs body() once for every thread of the grid; `cluster` blocks of neighbouring x are a cluster.
-// Throws Error.
-void launch(dim3 grid, dim3 block, unsigned cluster, std::size_t shared_bytes,
+// Runs body(), which calls `function`, once for every thread of the grid; `cluster` blocks of
+// neighbouring x are a cluster. Throws Error.
+void launch(const void* function, dim3 grid, dim3 block, unsigned cluster, std::size_t shared_bytes,
             const std::function<void()>& body);
 
 // Of the current block.
@@ -76,13 +76,25 @@ unsigned cluster_rank();
 unsigned cluster_size();
 void cluster_arrive();
 void cluster_wait();
+// Transfers between the blocks of a cluster, for which a barrier in shared memory of the one that
+// gets them counts bytes. The wait is a barrier of the cluster, which a device has not: what it
+// orders besides the transfers is left to the reader. Throws Error where other bytes have come than
+// were expected.
+void begin_transfer(uint64_t* barrier);
+void expect_transfer(uint64_t* barrier, int bytes);
+void complete_transfer(uint64_t* barrier, unsigned rank, std::size_t bytes);
+void wait_for_transfer(uint64_t* barrier, unsigned parity);
 // Where `address`, in shared memory of the current block, is in that of another of its cluster.
 void* map_shared_rank(const void* address, unsigned rank);
 
-// An access of sources compiled with -fsanitize=thread. Throws Error where it races with another.
-void record_access(const void* address, std::size_t bytes, bool is_write);
+// An access, made at `place` in sources compiled with -fsanitize=thread. Throws Error where it races
+// with another.
+void record_access(const void* place, const void* address, std::size_t bytes, bool is_write);
 // Accesses recorded by kernels so far: 0 where the sources were not compiled for it.
 int64_t recorded_accesses();
+
+// Operations of the special-function units, for counts.h.
+void count_special(int operations);
 
 template <typename T>
 T exchange_value(uint32_t mask, T value, int source) {

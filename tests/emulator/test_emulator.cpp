@@ -6,6 +6,7 @@
 
 #include "cuda/frame/device.h"
 #include "cuda/frame/launch.h"
+#include "emulator/counts.h"
 #include "emulator/schedules.h"
 #include "support/check.h"
 
@@ -15,6 +16,14 @@ using fastltc::emulator::Error;
 using fastltc::emulator::every_schedule;
 
 namespace {
+
+using fastltc::emulator::cluster_arrive;
+using fastltc::emulator::cluster_wait;
+
+template <typename V>
+void store_remote(V* at, unsigned rank, const V& value) {
+  *static_cast<V*>(fastltc::emulator::map_shared_rank(at, rank)) = value;
+}
 
 // Sums of 64 values by shared memory; leaves out a barrier where it is told to.
 void tree_sum_kernel(const float* values, float* sums, bool with_barriers) {
@@ -45,6 +54,15 @@ void shuffles_kernel(int* results) {
   const int from = __shfl_sync(0xffffffffu, k % 32, 3, 8);
   const int total = fastltc::cuda::sum_block(1, warps, 3);
   results[k] = sum + 1000 * down + 100000 * from + 10000000 * total;
+}
+
+// Lane k writes at k * stride, all read one place, and each writes its own.
+void strided_kernel(float* results, int stride) {
+  float* const shared = reinterpret_cast<float*>(fastltc::cuda::dynamic_shared());
+  const int k = static_cast<int>(threadIdx.x);
+  shared[k * stride] = static_cast<float>(k);
+  __syncwarp();
+  results[k] = __shfl_xor_sync(0xffffffffu, shared[stride], 1) + fastltc::cuda::reciprocal(2.0f);
 }
 
 void grid_kernel(int* results) {
@@ -125,10 +143,10 @@ void one_warp_waits_kernel() {
   __syncthreads();
 }
 void arrive_twice_kernel() {
-  fastltc::cuda::cluster_arrive();
-  fastltc::cuda::cluster_arrive();
+  cluster_arrive();
+  cluster_arrive();
 }
-void wait_alone_kernel() { fastltc::cuda::cluster_wait(); }
+void wait_alone_kernel() { cluster_wait(); }
 void ended_early_kernel() {
   using namespace fastltc::cuda;
   int* const shared = reinterpret_cast<int*>(dynamic_shared());
@@ -138,9 +156,26 @@ void ended_early_kernel() {
   cluster_barrier();
   if (cluster_rank() == 0) store_remote(shared, 1, 1);
 }
-void outside_shared_kernel(int* result) { fastltc::cuda::store_remote(result, 1, 1); }
+void outside_shared_kernel(int* result) { store_remote(result, 1, 1); }
 void no_such_rank_kernel() {
-  fastltc::cuda::store_remote(reinterpret_cast<int*>(fastltc::cuda::dynamic_shared()), 8, 1);
+  store_remote(reinterpret_cast<int*>(fastltc::cuda::dynamic_shared()), 8, 1);
+}
+
+// Three turns in which each block sends its rank and the turn to the next one.
+void exchange_kernel(int* results, int expected) {
+  using namespace fastltc::cuda;
+  unsigned char* const shared = dynamic_shared();
+  int* const places = reinterpret_cast<int*>(shared + 16);
+  ClusterExchange exchange(reinterpret_cast<uint64_t*>(shared));
+  cluster_barrier();
+  const int rank = static_cast<int>(cluster_rank()), size = static_cast<int>(cluster_size());
+  for (int turn = 0; turn < 3; ++turn) {
+    if (threadIdx.x == 0) exchange.expect(expected);
+    int* const place = places + exchange.place();
+    if (threadIdx.x == 1) exchange.send(place, (rank + 1) % size, 10 * rank + turn);
+    exchange.wait();
+    if (threadIdx.x == 2) results[3 * rank + turn] = *place;
+  }
 }
 
 void uninitialised_kernel(float* result) {
@@ -204,6 +239,17 @@ TEST(a_correct_cluster_gives_the_same_bits_in_every_order) {
       const int block = k / 64, from = block / 8 * 8 + (block % 8 + 5) % 8;
       CHECK(results[k] == from * 64 + (k % 64 + 3) % 64);
     }
+  }
+}
+
+TEST(blocks_of_a_cluster_get_what_they_expect) {
+  for (const auto& schedule : every_schedule()) {
+    fastltc::emulator::set_schedule(schedule);
+    std::vector<int> results(12);
+    launch_clusters("", exchange_kernel, 4, 32, 4, 24, nullptr, results.data(), 4);
+    for (int k = 0; k < 12; ++k) CHECK(results[k] == 10 * ((k / 3 + 3) % 4) + k % 3);
+    CHECK_THROWS(launch_clusters("", exchange_kernel, 4, 32, 4, 24, nullptr, results.data(), 8),
+                 Error, "bytes longer than was expected");
   }
 }
 
@@ -332,3 +378,31 @@ TEST(accesses_are_recorded) {
   CHECK(fastltc::emulator::recorded_accesses() > before + 5 * 64 * 2);
 }
 #endif
+
+TEST(counts_what_a_kernel_asks_of_a_device) {
+  alignas(32) static float results[32];
+  const int strides[] = {1, 2, 32, 33};
+  const int64_t conflicts[] = {1, 2, 32, 1};
+  fastltc::emulator::set_schedule({});
+  fastltc::emulator::start_counting();
+  for (const int stride : strides) {
+    launch("strided", strided_kernel, 1, 32, 33 * 32 * sizeof(float), nullptr, &results[0], stride);
+  }
+  cudaMemsetAsync(results, 0, sizeof(results), nullptr);
+  const auto launches = fastltc::emulator::stop_counting();
+  CHECK(launches.size() == 5);
+  CHECK(launches[4].kernel == "memset");
+  for (int n = 0; n < 4; ++n) {
+    const auto& counts = launches[n].counts;
+    CHECK(launches[n].warps == 1);
+    CHECK(counts.barriers == 1);
+    CHECK(counts.shuffles == 1);
+    CHECK(counts.special == 1);
+    CHECK(counts.remote == 0);
+    // Accesses are seen where the sources are compiled for it.
+    if (fastltc::emulator::recorded_accesses() == 0) continue;
+    CHECK(counts.wavefronts == conflicts[n] + 1);
+    CHECK(counts.sectors == 4);
+  }
+  CHECK(fastltc::emulator::stop_counting().empty());
+}

@@ -21,7 +21,7 @@ import export_cases
 import fastltc
 from fastltc import runtime
 from fastltc.exporting import ExportError, describe
-from fastltc.exporting.describe import assemble
+from fastltc.exporting.descriptions import assemble
 from fastltc.jobs.models import build_model
 from fastltc.runtime import check_model, read_model
 from fastltc.runtime.model import _KEYS, ACTIVATIONS

@@ -17,7 +17,7 @@ from torch import nn
 import export_cases
 import fastltc
 from fastltc.exporting import ExportError, describe
-from fastltc.exporting.describe import assemble
+from fastltc.exporting.descriptions import assemble
 from fastltc.exporting.state_dict import describe_state_dict, find_layers, read_state_dict
 from fastltc.runtime import Model
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import pickle
 import subprocess
 import sys
@@ -208,11 +209,67 @@ def test_wirings_of_other_classes_are_refused() -> None:
         ("adjacency_matrix", ["+" * 12] * 11, "adjacency_matrix: expected 12 rows of 12"),
         ("sensory_adjacency_matrix", ["+" * 11] * 3, "expected 3 rows of 12"),
         ("adjacency_matrix", ["?" * 12] * 12, "letters of -0+"),
+        ("units", 10**9, "adjacency_matrix: expected 1000000000 rows"),
+        ("units", "12", "units: expected numbers of neurons, got '12'"),
+        ("inputs", 10**9, "sensory_adjacency_matrix: expected 1000000000 rows of 12"),
+        ("adjacency_matrix", [""] * 12, "adjacency_matrix: expected 12 rows of 12"),
     ],
 )
 def test_damaged_wirings_are_refused(key: str, value: Any, words: str) -> None:
     with pytest.raises(ValueError, match=words.replace("+", r"\+")):
         hub.decode_wiring(hub.encode_wiring(changed()) | {key: value})
+
+
+@pytest.mark.parametrize(
+    ("kind", "arguments", "forged"),
+    [
+        ("LTC", {"units": 5}, {"units": 10**6}),
+        ("LTC", {"units": AutoNCP(12, 2)}, {"input_size": 10**9}),
+        ("CfC", {"units": 5}, {"units": 10**9}),
+        ("CfC", {"units": 5}, {"backbone_units": 10**9}),
+        ("CfC", {"units": 5}, {"backbone_layers": 10**9}),
+        ("CfC", {"units": 5, "backbone_layers": 0}, {"input_size": 10**9}),
+        ("CfC", {"units": 5, "proj_size": 2}, {"proj_size": 10**9}),
+        ("CfC", {"units": AutoNCP(12, 2), "proj_size": 2}, {"proj_size": 10**9}),
+    ],
+)
+def test_a_forged_size_costs_no_memory(
+    kind: str, arguments: Any, forged: dict[str, Any], tmp_path: Path
+) -> None:
+    getattr(hub, kind)(3, **arguments).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | forged))
+    code = (
+        "import resource, sys, fastltc.hub as hub\n"
+        "used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        f"try: hub.{kind}.from_pretrained(sys.argv[1])\n"
+        "except ValueError as error: print(error)\n"
+        "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - used) >> 10)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True)
+    *_, error, megabytes = done.stdout.splitlines()
+    assert "config.json: expected the arguments of a model of at most" in error
+    assert int(megabytes) < 64
+
+
+def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
+    for name, limit in (
+        ("config.json", False),
+        ("model.safetensors", False),
+        ("config.json", True),
+    ):
+        folder = tmp_path / f"{name}-{limit}"
+        hub.LTC(3, 4).save_pretrained(folder)
+        if limit:
+            with (folder / name).open("r+b") as file:
+                file.truncate(64 * 2**20 + 1)
+        else:
+            (folder / name).unlink()
+            os.mkfifo(folder / name)
+        with pytest.raises(
+            OSError, match="at most 67,108,864 bytes" if limit else "a regular file"
+        ):
+            hub.LTC.from_pretrained(folder)
 
 
 def test_says_what_to_install() -> None:

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 import torch
+from ncps.wirings import AutoNCP
 from torch import Tensor
 
+import fastltc
 from fastltc.ops import cfc, ltc
 from fastltc.ops.errors import check_has_kernels
 from layers import CELLS, Case, CfcCase, Draw, LtcCase, plainly, run_operator, run_raw
@@ -211,32 +213,54 @@ import threading
 import torch
 import fastltc
 torch.set_num_threads(1)
-layers = [fastltc.LTC(4, fastltc.wirings.AutoNCP(19, 2)), fastltc.CfC(4, 19)]
-x, lengths, going = torch.randn(512, 8, 4), torch.full((512,), 8), True
+{setup}
+going = True
 def write():
     while going:
-        lengths.fill_(1 << 40)
-        lengths.fill_(8)
+        bad()
+        good()
 thread = threading.Thread(target=write)
 thread.start()
 ran = refused = 0
 try:
-    # Until both have happened often: read again after the check, such lengths end the process.
+    # Until both have happened often: read again after the check, such values end the process.
     while min(ran, refused) < 200:
-        for layer in layers:
+        for call in calls:
             try:
-                layer(x, lengths=lengths)
+                call()
                 ran += 1
-            except ValueError:
+            except (RuntimeError, ValueError):
                 refused += 1
 finally:
     going = False
     thread.join()
 """
 
+LENGTHS = """
+layers = [fastltc.LTC(4, fastltc.wirings.AutoNCP(19, 2)), fastltc.CfC(4, 19)]
+x, lengths, dt = torch.randn(512, 8, 4), torch.full((512,), 8), torch.ones(512, 8)
+calls = [lambda layer=layer: layer(x, timespans=dt, lengths=lengths) for layer in layers]
+def bad(): lengths.fill_(1 << 40)
+def good(): lengths.fill_(8)
+"""
 
-def test_lengths_that_another_thread_writes() -> None:
-    done = subprocess.run([sys.executable, "-c", RACE], timeout=300, check=False)
+ENTRIES = """
+mask = (torch.rand(200, 300) < 0.5).float()
+entries = fastltc.ops.mask_entries(mask)
+x, list = torch.randn(8, 300), entries.clone()
+calls = [
+    lambda: torch.ops.fastltc.masked_linear(x, mask, None, list),
+    lambda: torch.ops.fastltc.masked_linear_backward(x[:, :200], x, mask, list, True),
+]
+def bad(): list.fill_(1 << 30)
+def good(): list.copy_(entries)
+"""
+
+
+@pytest.mark.parametrize("setup", [LENGTHS, ENTRIES], ids=["lengths", "entries"])
+def test_arguments_that_another_thread_writes(setup: str) -> None:
+    script = RACE.format(setup=setup)
+    done = subprocess.run([sys.executable, "-c", script], timeout=300, check=False)
     assert done.returncode == 0
 
 
@@ -272,3 +296,9 @@ def test_tensors_on_another_device_say_what_to_do(draw: Draw) -> None:
         run_operator(meta_x)
     with pytest.raises(NotImplementedError, match=r"no meta kernels.*FASTLTC_CUDA"):
         check_has_kernels(f"{case.operator}_forward", meta_x.data["x"])
+
+
+@pytest.mark.parametrize("layer", [fastltc.LTC, fastltc.CfC])
+def test_one_output_is_enough(layer: Any) -> None:
+    output, _ = layer(3, AutoNCP(9, 1))(torch.zeros(2, 1, 3))
+    assert output.shape == (2, 1, 1)

@@ -34,7 +34,7 @@ ptxas info    : Used 107 registers, used 1 barriers, 64 bytes smem
 
 
 def test_the_output_of_ptxas_is_read(tool: ModuleType) -> None:
-    expected = {"registers": 107, "spill_bytes": 12}
+    expected = {"registers": 107, "spill_bytes": 12, "stack_bytes": 16}
     assert tool.parse(LOG) == {"ltc_persistent_backward_kernel<float, 4, 32>": expected}
 
 
@@ -44,8 +44,15 @@ def test_spills_of_a_hot_kernel_are_a_problem_even_when_listed(tool: ModuleType)
     assert "spills 12 bytes, limit 0" in tool.problems(figures, figures)[0]
 
 
+def test_a_larger_stack_is_a_problem(tool: ModuleType) -> None:
+    listed = {"90": {"other_kernel": {"registers": 9, "spill_bytes": 0, "stack_bytes": 16}}}
+    measured = {"90": {"other_kernel": {"registers": 9, "spill_bytes": 0, "stack_bytes": 400}}}
+    assert tool.problems(listed, listed) == []
+    assert "stack of 400 bytes, listed 16" in tool.problems(measured, listed)[0]
+
+
 def test_what_is_not_listed_is_a_problem(tool: ModuleType) -> None:
-    figures = {"90": {"other_kernel<float>": {"registers": 9, "spill_bytes": 0}}}
+    figures = {"90": {"other_kernel<float>": {"registers": 9, "spill_bytes": 0, "stack_bytes": 0}}}
     assert tool.problems(figures, figures) == []
     assert "not in registers.json" in tool.problems(figures, {})[0]
     assert "no kernel found" in tool.problems({"90": {}}, figures)[0]

@@ -7,6 +7,7 @@ import importlib.machinery
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -130,3 +131,18 @@ def test_type_checkers_see_every_exported_name() -> None:
         for alias in node.names
     }
     assert declared == fastltc._EXPORTS
+
+
+@pytest.mark.skipif(shutil.which("readelf") is None, reason="no readelf")
+@pytest.mark.parametrize("load", [_extension.load_operators, _extension.load_runtime])
+def test_libraries_are_hardened(load: Any) -> None:
+    load()
+    loaded = {line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines()}
+    name = "_C.so" if load is _extension.load_operators else "_runtime."
+    (library,) = {path for path in loaded if f"/{name}" in path}
+    dynamic, symbols = (
+        subprocess.run(["readelf", "-W", how, library], capture_output=True, text=True).stdout
+        for how in ("--dynamic", "--dyn-syms")
+    )
+    assert "BIND_NOW" in dynamic
+    assert "__stack_chk_fail" in symbols

@@ -16,22 +16,24 @@ CXX_SUFFIXES = {".h", ".hpp", ".cpp", ".cu", ".cuh", ".in"}
 CXX_LAYERS = {
     "core": {"core"},
     "cpu": {"core", "cpu"},
+    "model": {"core", "model"},
     "cuda": {"core", "cuda"},
-    "runtime": {"core", "cpu", "cuda", "runtime"},
+    "library": {"core", "cpu", "model", "library"},
+    "runtime": {"core", "cpu", "cuda", "model", "runtime"},
     "torch": {"core", "cpu", "cuda", "torch"},
 }
 # The modules of a package in levels, lowest first: each imports of lower levels only.
 PYTHON_LAYERS = {
     "fastltc": [
-        {"_C", "_extension", "_files", "_parameters", "_runtime", "__version__"}
-        | {"reference", "wirings"},
+        {"_C", "_extension", "_files", "_lazy", "_parameters", "_runtime", "_version"}
+        | {"__version__", "reference", "wirings"},
         {"info", "ops", "runtime"},
         {"nn"},
         {"dropin"},
         {"inspect"},
         {"exporting", "hub", "rl"},
         {"jobs"},
-        {"cli"},
+        {"cli", "command", "sklearn"},
         {"__init__", "__main__"},
     ],
     "fastltc.dropin": [
@@ -58,7 +60,7 @@ PYTHON_LAYERS = {
         {"recipes", "run"},
         {"evaluation"},
         {"training"},
-        {"export"},
+        {"export", "tuning"},
         {"__init__"},
     ],
     "fastltc.cli": [
@@ -66,6 +68,7 @@ PYTHON_LAYERS = {
         {"options"},
         {"data", "evaluate", "export"},
         {"train"},
+        {"tune"},
         {"main"},
         {"__init__", "__main__"},
     ],
@@ -157,7 +160,7 @@ def test_torch_headers_are_recognised() -> None:
     assert not is_torch_header("vector")
 
 
-@pytest.mark.parametrize("folder", ["core", "cpu", "cuda", "runtime"])
+@pytest.mark.parametrize("folder", ["core", "cpu", "cuda", "library", "model", "runtime"])
 def test_no_torch_header_below_the_bindings(folder: str) -> None:
     found = {
         f"{path.relative_to(ROOT)}: {header}"
@@ -263,10 +266,12 @@ def test_an_import_against_the_layers_of_a_folder_is_found(tmp_path: Path) -> No
 
 def test_the_runtime_needs_no_torch() -> None:
     """Nor anything else of the package but what finds its libraries and writes its files."""
-    own_files = (PACKAGE / f"{name}.py" for name in ("_extension", "_files", "_parameters"))
+    own_files = (
+        PACKAGE / f"{name}.py" for name in ("_extension", "_files", "_parameters", "_version")
+    )
     for path in (*(PACKAGE / "runtime").rglob("*.py"), *own_files):
         names = imported(path)
         if path.name != "_extension.py":  # which loads the operators too, when asked to
             assert not {name.split(".")[0] for name in names} & {"torch", "ncps"}, path
-        own = {python_layer(name) for name in names} - {None, "_parameters"}
+        own = {python_layer(name) for name in names} - {None, "_parameters", "_version"}
         assert own <= {"_extension", "_files", "_runtime", "runtime"}, f"{path} imports {own}"

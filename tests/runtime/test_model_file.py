@@ -37,6 +37,13 @@ def test_what_is_written_is_read(path: Path) -> None:
     assert is_model_file(path)
 
 
+def test_numbers_of_another_endianness_are_named(path: Path) -> None:
+    model = small_model()
+    swapped = {name: tensor.byteswap() for name, tensor in model.tensors.items()}
+    forge(path, model, tensors=swapped, sha256=model_digest(model))
+    refused(path, "its numbers are big-endian, expected little-endian ones")
+
+
 def test_the_unit_of_time_and_names_are_read(path: Path) -> None:
     model = dataclasses.replace(small_model(), **FACTS)
     write_model(model, path, {"outputs": "an entry of one's own"})

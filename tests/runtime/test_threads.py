@@ -135,13 +135,13 @@ def test_a_busy_session_raises_and_nothing_is_lost(network: Network) -> None:
 def test_ctrl_c_ends_a_long_run(slow_network: Network) -> None:
     session = slow_network.session()
     xs = np.zeros((50_000, 4), np.float32)
+    out = np.full((len(xs), slow_network.output_size), np.nan, np.float32)
     timer = threading.Timer(0.3, signal.raise_signal, [signal.SIGINT])
     timer.start()
-    begin = time.perf_counter()
     with pytest.raises(KeyboardInterrupt):
-        session.run(xs)
-    assert time.perf_counter() - begin < 3
+        session.run(xs, out=out)
     timer.join()
+    assert np.isnan(out[-1]).all()  # far from the end
     # It ended between two steps, and goes on from there.
     assert np.isfinite(session.get_state()).all()
     session.step(xs[0])

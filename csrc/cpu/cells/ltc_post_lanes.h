@@ -435,6 +435,9 @@ struct PostLanesForward {
       if (p.input_b != nullptr) value += p.input_b[i];
       step.u[i] = value;
     }
+    for (int64_t k = 0; k < in.size.I; k += L) {
+      Simd<T>::store(step.u + k, bounded_input<T>(Simd<T>::load(step.u + k)));
+    }
     if (in.timespans.data == nullptr) return;
     const T* const dt = in.timespans.data + b * in.timespans.stride_b + t * in.timespans.stride_t;
     if (!in.timespans_per_neuron) {

@@ -34,6 +34,11 @@ struct History {
   int64_t size() const { return memory(steps); }
 };
 
+template <typename T>
+FASTLTC_INLINE typename Simd<T>::vec bounded_input(typename Simd<T>::vec u) {
+  return Simd<T>::at_least(Simd<T>::at_most(u, kLargestInput<T>), -kLargestInput<T>);
+}
+
 // A layer's parameters, packed once per call, begin with what the frame asks of them.
 template <typename T, Lanes kind = Lanes::samples>
 struct PackedLayer {
@@ -54,7 +59,7 @@ struct PackedLayer {
   bool maps_outputs() const { return output_w != nullptr || output_b != nullptr; }
   FASTLTC_INLINE vec map_input(vec value, int64_t i) const {
     if (input_w != nullptr) value *= P::at(input_w, i);
-    return input_b != nullptr ? value + P::at(input_b, i) : value;
+    return bounded_input<T>(input_b != nullptr ? value + P::at(input_b, i) : value);
   }
   FASTLTC_INLINE vec map_output(vec value, int64_t m) const {
     if (output_w != nullptr) value *= P::at(output_w, m);

@@ -349,7 +349,8 @@ class PostLanesNetwork : public StreamLayout<PostStage> {
     step.take(arena);
     for (int64_t k = 0; k < stage.inputs; k += L) {
       const vec x = S::load(memory + stage.from.at + k);
-      S::store(step.u + k, x * S::load(ltc.input_w + k) + S::load(ltc.input_b + k));
+      const vec u = x * S::load(ltc.input_w + k) + S::load(ltc.input_b + k);
+      S::store(step.u + k, bounded_input<float>(u));
     }
     const bool mixed = ltc.state >= 0;
     float* const state = memory + (mixed ? ltc.state : stage.kept.at);

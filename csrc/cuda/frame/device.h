@@ -32,6 +32,13 @@
       static_cast<type*>(fastltc::emulator::static_shared(&name##_key, sizeof(type) * (count)))
 #endif
 
+// Operations of the special-function units, of which the emulator sees nothing.
+#if defined(__CUDACC__)
+#define FASTLTC_COUNT_SPECIAL(operations)
+#else
+#define FASTLTC_COUNT_SPECIAL(operations) fastltc::emulator::count_special(operations)
+#endif
+
 namespace fastltc::cuda {
 
 inline constexpr int kWarp = 32;
@@ -51,8 +58,7 @@ inline unsigned char* dynamic_shared() {
 }
 #endif
 
-// Thread-block clusters, of compute capability 9.0 and later. Everything that a thread does before
-// it arrives is seen by the others of the cluster after their wait.
+// Thread-block clusters, of compute capability 9.0 and later.
 #if defined(__CUDACC__)
 // What is written where kernels for clusters are compiled, but never run, is left out.
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
@@ -70,42 +76,126 @@ __device__ __forceinline__ unsigned cluster_size() {
   FASTLTC_CLUSTER_ASM("mov.u32 %0, %%cluster_nctarank;" : "=r"(size));
   return size;
 }
-__device__ __forceinline__ void cluster_arrive() {
+// Everything that a thread does before is seen by the others of the cluster after it.
+__device__ __forceinline__ void cluster_barrier() {
   FASTLTC_CLUSTER_ASM("barrier.cluster.arrive.release.aligned;" :: : "memory");
-}
-__device__ __forceinline__ void cluster_wait() {
   FASTLTC_CLUSTER_ASM("barrier.cluster.wait.acquire.aligned;" :: : "memory");
+}
+__device__ __forceinline__ uint32_t shared_address(const void* at) {
+  return static_cast<uint32_t>(__cvta_generic_to_shared(at));
 }
 // The address of what stands at `at` in this block's shared memory, in that of another block.
 __device__ __forceinline__ uint32_t remote_address(const void* at, [[maybe_unused]] unsigned rank) {
-  uint32_t address = static_cast<uint32_t>(__cvta_generic_to_shared(at));
+  uint32_t address = shared_address(at);
   FASTLTC_CLUSTER_ASM("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(address) : "r"(address),
                       "r"(rank));
   return address;
 }
-__device__ __forceinline__ void store_remote(float* at, unsigned rank, float value) {
-  FASTLTC_CLUSTER_ASM("st.shared::cluster.f32 [%0], %1;" ::"r"(remote_address(at, rank)),
-                      "f"(value) : "memory");
-}
-__device__ __forceinline__ void store_remote(float4* at, unsigned rank, const float4& value) {
+__device__ __forceinline__ void begin_transfer([[maybe_unused]] uint64_t* barrier) {
   FASTLTC_CLUSTER_ASM(
-      "st.shared::cluster.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(remote_address(at, rank)),
-      "f"(value.x), "f"(value.y), "f"(value.z), "f"(value.w) : "memory");
+      "mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(shared_address(barrier)) : "memory");
+  FASTLTC_CLUSTER_ASM("fence.mbarrier_init.release.cluster;" :: : "memory");
+}
+__device__ __forceinline__ void expect_transfer([[maybe_unused]] uint64_t* barrier,
+                                                [[maybe_unused]] int bytes) {
+  FASTLTC_CLUSTER_ASM(
+      "mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(barrier)),
+      "r"(bytes) : "memory");
+}
+__device__ __forceinline__ void transfer([[maybe_unused]] float* at, [[maybe_unused]] unsigned rank,
+                                         [[maybe_unused]] float value,
+                                         [[maybe_unused]] uint64_t* barrier) {
+  FASTLTC_CLUSTER_ASM(
+      "st.async.shared::cluster.mbarrier::complete_tx::bytes.f32 [%0], %1, [%2];" ::"r"(
+          remote_address(at, rank)),
+      "f"(value), "r"(remote_address(barrier, rank)) : "memory");
+}
+__device__ __forceinline__ void transfer([[maybe_unused]] float4* at,
+                                         [[maybe_unused]] unsigned rank,
+                                         [[maybe_unused]] const float4& value,
+                                         [[maybe_unused]] uint64_t* barrier) {
+  FASTLTC_CLUSTER_ASM(
+      "st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%1, %2, %3, %4}, "
+      "[%5];" ::"r"(remote_address(at, rank)),
+      "f"(value.x), "f"(value.y), "f"(value.z), "f"(value.w),
+      "r"(remote_address(barrier, rank)) : "memory");
+}
+__device__ __forceinline__ void wait_for_transfer([[maybe_unused]] uint64_t* barrier,
+                                                  [[maybe_unused]] unsigned parity) {
+  uint32_t done = 1;
+  do {
+    FASTLTC_CLUSTER_ASM(
+        "{ .reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2; "
+        "selp.u32 %0, 1, 0, p; }" : "=r"(done) : "r"(shared_address(barrier)),
+        "r"(parity) : "memory");
+  } while (done == 0);
 }
 #undef FASTLTC_CLUSTER_ASM
 #else
-using fastltc::emulator::cluster_arrive;
+using fastltc::emulator::begin_transfer;
 using fastltc::emulator::cluster_rank;
 using fastltc::emulator::cluster_size;
-using fastltc::emulator::cluster_wait;
+using fastltc::emulator::expect_transfer;
+using fastltc::emulator::wait_for_transfer;
+__device__ __forceinline__ void cluster_barrier() {
+  fastltc::emulator::cluster_arrive();
+  fastltc::emulator::cluster_wait();
+}
 template <typename V>
-void store_remote(V* at, unsigned rank, const V& value) {
+void transfer(V* at, unsigned rank, const V& value, uint64_t* barrier) {
   *static_cast<V*>(fastltc::emulator::map_shared_rank(at, rank)) = value;
+  fastltc::emulator::complete_transfer(barrier, rank, sizeof(V));
 }
 #endif
-__device__ __forceinline__ void cluster_barrier() {
-  cluster_arrive();
-  cluster_wait();
+
+// What the blocks of a cluster write into each other's shared memory, turn by turn: each block says
+// how many bytes come to it in a turn, and waits for so many. In turns of two places, because a
+// block may be a turn ahead: once it has got all of a turn, all others have sent it, and so done
+// with what they got in the turn before. Every block has to get something from every one that it
+// sends to. No memory but what is sent is ordered by this, which spares the caches.
+class ClusterExchange {
+ public:
+  // `barriers` [2] in shared memory; by all threads, before a barrier of the cluster.
+  __device__ explicit ClusterExchange(uint64_t* barriers) : barriers_(barriers) {
+    if (threadIdx.x < 2) begin_transfer(barriers + threadIdx.x);
+  }
+  // 0 or 1: the place of this turn.
+  __device__ int place() const { return static_cast<int>(turn_ & 1u); }
+  // By one thread, before it waits.
+  __device__ void expect(int bytes) const { expect_transfer(barriers_ + place(), bytes); }
+  template <typename V>
+  __device__ void send(V* at, int rank, const V& value) const {
+    transfer(at, static_cast<unsigned>(rank), value, barriers_ + place());
+  }
+  // Until all has come; then it is the next turn.
+  __device__ void wait() {
+    wait_for_transfer(barriers_ + place(), turn_ >> 1 & 1u);
+    ++turn_;
+  }
+
+ private:
+  uint64_t* barriers_;
+  unsigned turn_ = 0;
+};
+
+// Copies a value from global to shared memory while the thread goes on; it is there for the thread
+// after wait_for_copies, for others after a barrier besides. Before compute capability 8.0 the
+// thread waits at once.
+template <typename T>
+__device__ __forceinline__ void copy_async(T* to, const T* from) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+  asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(
+                   static_cast<uint32_t>(__cvta_generic_to_shared(to))),
+               "l"(__cvta_generic_to_global(from)), "n"(sizeof(T))
+               : "memory");
+#else
+  *to = *from;
+#endif
+}
+__device__ __forceinline__ void wait_for_copies() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+  asm volatile("cp.async.wait_all;" ::: "memory");
+#endif
 }
 
 // 1 / (1 + 2^t). float: two special-function operations, error under 3 ULP; 0 where 2^t overflows.
@@ -116,7 +206,28 @@ FASTLTC_DEVICE float sigmoid_exp2(float t) {
   asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(power + 1.0f));
   return result;
 #else
+  FASTLTC_COUNT_SPECIAL(2);
   return 1.0f / (1.0f + std::exp2(t));
+#endif
+}
+// Of two at once, by one reciprocal of both denominators; error under 5 ULP, or 2^-62 where that is
+// more: powers are held where their product overflows.
+FASTLTC_DEVICE void sigmoids_exp2(float t, float u, float& of_t, float& of_u) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+  float left, right, both;
+  asm("min.NaN.f32 %0, %1, %2;" : "=f"(left) : "f"(t), "f"(62.0f));
+  asm("min.NaN.f32 %0, %1, %2;" : "=f"(right) : "f"(u), "f"(62.0f));
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(left) : "f"(left));
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(right) : "f"(right));
+  left += 1.0f;
+  right += 1.0f;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(both) : "f"(left * right));
+  of_t = both * right;
+  of_u = both * left;
+#else
+  of_t = sigmoid_exp2(t);
+  of_u = sigmoid_exp2(u);
+  FASTLTC_COUNT_SPECIAL(-1);
 #endif
 }
 FASTLTC_DEVICE double sigmoid_exp2(double t) { return 1.0 / (1.0 + ::exp2(t)); }
@@ -128,6 +239,7 @@ FASTLTC_DEVICE float reciprocal(float x) {
   asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
   return result;
 #else
+  FASTLTC_COUNT_SPECIAL(1);
   return 1.0f / x;
 #endif
 }
@@ -158,18 +270,23 @@ __device__ __forceinline__ int64_t thread_index() {
 }
 
 // Calls body(row, channel) with lanes for rows (lane_row), in x, and warps for channels, in y, of
-// which a block takes further ones where the grid ends.
+// which a block takes further ones where there are no more.
 __device__ __forceinline__ int64_t lane_row() {
   return static_cast<int64_t>(blockIdx.x) * kWarp + threadIdx.x % kWarp;
 }
 template <typename Body>
-__device__ __forceinline__ void each_row(int64_t rows, int channels, const Body& body) {
-  const int64_t r = lane_row();
+__device__ __forceinline__ void each_row(int64_t x, int64_t y, int64_t count_y, int64_t rows,
+                                         int channels, const Body& body) {
+  const int64_t r = x * kWarp + threadIdx.x % kWarp;
   if (r >= rows) return;
-  for (int j = blockIdx.y * kBlockWarps + threadIdx.x / kWarp; j < channels;
-       j += gridDim.y * kBlockWarps) {
+  for (int j = static_cast<int>(y) * kBlockWarps + threadIdx.x / kWarp; j < channels;
+       j += static_cast<int>(count_y) * kBlockWarps) {
     body(r, j);
   }
+}
+template <typename Body>
+__device__ __forceinline__ void each_row(int64_t rows, int channels, const Body& body) {
+  each_row(blockIdx.x, blockIdx.y, gridDim.y, rows, channels, body);
 }
 
 // The largest power of two up to threads / parts, and no more than a warp.
@@ -186,13 +303,37 @@ FASTLTC_DEVICE void swap_buffers(T*& from, T*& to) {
   to = other;
 }
 
-// The sum over groups of `width` lanes, a power of two, in every lane of the group.
+// The sum over the lanes of a warp, in every lane.
 template <typename T>
-__device__ __forceinline__ T sum_lanes(T value, int width = kWarp) {
-  for (int bits = width / 2; bits > 0; bits /= 2) {
+__device__ __forceinline__ T sum_lanes(T value) {
+  FASTLTC_UNROLL
+  for (int bits = kWarp / 2; bits > 0; bits /= 2) {
     value += __shfl_xor_sync(kFullMask, value, bits);
   }
   return value;
+}
+
+// The sums of several values over groups of a width that is known at run time only, of a bit of the
+// thread's number after the other from the highest. Unrolled, with the shuffles of all values under
+// way together: a loop takes longer to turn than a shuffle does.
+template <typename T, typename... Others>
+__device__ __forceinline__ void sum_groups(int width, T& value, Others&... others) {
+  const auto add_other_half = [&](int bits) {
+    const T got[] = {__shfl_xor_sync(kFullMask, value, bits),
+                     __shfl_xor_sync(kFullMask, others, bits)...};
+    const T* next = got;
+    value += *next;
+    ((others += *++next), ...);
+  };
+  // The few widest have a jump of their own.
+  if (width > 8) {
+    if (width > 16) add_other_half(16);
+    add_other_half(8);
+  }
+  FASTLTC_UNROLL
+  for (int bits = 4; bits > 0; bits /= 2) {
+    if (width > bits) add_other_half(bits);
+  }
 }
 
 // The sum over a block of `warps` whole warps, in every thread. `shared` has a place for each warp,

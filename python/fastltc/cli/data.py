@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..jobs.defaults import NEAR_BITS, SHARES
+from ..jobs.options import options_of
+from ..jobs.reading import ReadingOptions
 from . import completion
 from .options import JSON, echo, field_option, options, path_option, print_json
 
 if TYPE_CHECKING:
-    from ..jobs.data import DataOptions
+    from ..jobs.data import DataOptions, DataSet
     from ..jobs.data.audit_report import Item, Report
+    from ..jobs.data.overlap import SeriesReport
 
 # What both commands take: how items are found, and which of them are near.
 _SEARCH = (
@@ -46,6 +49,13 @@ _SEARCH = (
     click.option("--no-near", is_flag=True, help="Do not look for near duplicates."),
     JSON,
 )
+# How time series are read, which is what an audit of them is about.
+_SERIES = tuple(
+    name
+    for name in options_of(ReadingOptions)
+    if name
+    not in ("file_column", "label_column", "group_column", "split_column", "image_size", "channels")
+)
 
 
 @click.command()
@@ -57,7 +67,7 @@ _SEARCH = (
     "--out", "DIR", "Folder for audit.txt, audit.json and audit.png, the pairs side by side."
 )
 @path_option("--fix", "DIR", "Folder for train.csv, val.csv and test.csv without the leaks.")
-@options(*_SEARCH)
+@options(*_SEARCH, *(field_option(name) for name in _SERIES))
 def audit(
     sources: Sequence[str],
     split_column: str | None,
@@ -70,11 +80,29 @@ def audit(
 
     DATA is a folder with train, val and test in it, a CSV file with a column split, the files
     train.csv val.csv test.csv, or anything that `fastltc train` takes. Looked for are equal
-    bytes, equal decoded pixels, near duplicates, and one group (a patient) in two splits.
+    bytes, equal decoded pixels, near duplicates, and one group (a patient) in two splits; of time
+    series rows that are in two splits, and equal sequences.
     """
     from ..jobs.data import DataError
     from ..jobs.data import audit as auditing
+    from ..jobs.data.overlap import audit_series
 
+    given = {name: search.pop(name) for name in _SERIES}
+    reading = {name: value for name, value in given.items() if value is not None}
+    series = _series(sources, split_column, search, reading)
+    if series is not None:
+        if fix is not None:
+            raise DataError(
+                f"--fix: {sources[0]} is a time series; split it otherwise (--split-by)"
+            )
+        found = audit_series(series)
+        if out is not None:
+            _write(out, _texts(found), _REPORT)
+        _show(found, as_json)
+        raise click.exceptions.Exit(int(found.leaks))
+    if reading:
+        option = next(iter(reading)).replace("_", "-")
+        raise DataError(f"--{option}: {sources[0]} is no time series")
     items = _splits(sources, split_column, search)
     if fix is not None and any(item.path is None for item in items):
         raise DataError(
@@ -219,6 +247,23 @@ def _splits(sources: Sequence[str], split_column: str | None, search: dict[str, 
     return listed
 
 
+def _series(
+    sources: Sequence[str], split_column: str | None, search: dict[str, Any], given: dict[str, Any]
+) -> DataSet | None:
+    """The data set, where it is a time series."""
+    from dataclasses import replace
+
+    from ..jobs.data import load_data
+    from ..jobs.data.registry import series_source
+
+    if len(sources) > 1:
+        return None
+    reading = replace(_reading(search, split_column), **given)
+    source = series_source(sources[0], reading)
+    data = None if source is None else load_data(source, options=reading)
+    return data if data is not None and data.kind == "series" else None
+
+
 def _loaded(source: str, split_column: str | None, search: dict[str, Any]) -> list[Item]:
     from ..jobs.data import DataError, find_source, load_data
     from ..jobs.data.audit import items_of
@@ -231,7 +276,7 @@ def _loaded(source: str, split_column: str | None, search: dict[str, Any]) -> li
     return items_of(load_data(source, options=_reading(search, split_column)))
 
 
-def _show(report: Report, as_json: bool) -> None:
+def _show(report: Report | SeriesReport, as_json: bool) -> None:
     if as_json:
         print_json(report.to_dict())
     else:
@@ -256,10 +301,14 @@ def _report_files(report: Report) -> dict[str, bytes]:
     from ..jobs import plots
 
     pairs = plots.leak_pairs(report)
+    pictures = {"audit.png": plots.contact_sheet(pairs)} if pairs else {}
+    return {**_texts(report, examples=50), **pictures}
+
+
+def _texts(report: Report | SeriesReport, **how: int) -> dict[str, bytes]:
     return {
-        "audit.txt": (report.to_text(examples=50) + "\n").encode(),
+        "audit.txt": (report.to_text(**how) + "\n").encode(),
         "audit.json": (json.dumps(report.to_dict(), indent=2) + "\n").encode(),
-        **({"audit.png": plots.contact_sheet(pairs)} if pairs else {}),
     }
 
 

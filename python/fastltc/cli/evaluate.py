@@ -31,11 +31,14 @@ from .options import (
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from ..jobs import Checkpoint
+    from ..jobs import Checkpoint, RowPrediction
 
 
 def print_metrics(console: Console, split: str, metrics: dict[str, Any]) -> None:
     """Prints the metrics of one split, with intervals where there are any."""
+    if "r2" in metrics:
+        _print_values(console, split, metrics)
+        return
     auc = "undefined (a class is missing)" if metrics["auc"] is None else f"{metrics['auc']:.4f}"
     between = {
         name: f"  [{low:.4f}, {high:.4f}]"
@@ -48,6 +51,8 @@ def print_metrics(console: Console, split: str, metrics: dict[str, Any]) -> None
         f"  AUC       {auc}{between.get('auc', '')}",
         f"  F1 macro  {metrics['f1_macro']:.4f}",
     ]
+    if metrics.get("kappa") is not None:
+        lines.append(f"  kappa     {metrics['kappa']:.4f}  (quadratic weights)")
     positive = metrics["positive_class"]
     if positive is not None:
         lines.append(
@@ -66,6 +71,42 @@ def print_metrics(console: Console, split: str, metrics: dict[str, Any]) -> None
         ]
         lines.append(f"  calibration error  {metrics['calibration']['ece']:.4f}")
     console.print("\n".join(lines))
+
+
+def _print_values(console: Console, split: str, metrics: dict[str, Any]) -> None:
+    from rich.table import Table
+
+    between = metrics.get("intervals", {})
+    heading = f"{split}: {metrics['n']} values"
+    if between:
+        heading += "; in brackets, 95 % intervals of the bootstrap over sequences"
+    console.print(heading)
+    for name, called in _VALUE_METRICS.items():
+        if metrics[name] is not None:
+            low, high = between.get(name, (None, None))
+            brackets = "" if low is None else f"  [{low:.5g}, {high:.5g}]"
+            console.print(f"  {called:9s} {metrics[name]:.5g}{brackets}")
+    if metrics["coverage"] is not None:
+        console.print(f"  between the outer quantiles: {metrics['coverage']:.1%}")
+    parts = [("target", metrics["per_target"], "name"), ("step", metrics.get("per_step"), "step")]
+    for head, found, named in parts:
+        if found is not None and len(found) > 1:
+            shown = [name for name in _VALUE_METRICS if found[0].get(name) is not None]
+            table = Table(head, *(_VALUE_METRICS[name] for name in shown), box=None)
+            for entry in found:
+                cells = ("-" if entry[name] is None else f"{entry[name]:.5g}" for name in shown)
+                table.add_row(str(entry[named]), *cells)
+            console.print(table)
+
+
+_VALUE_METRICS = {
+    "mae": "MAE",
+    "rmse": "RMSE",
+    "mse": "MSE",
+    "r2": "R2",
+    "mase": "MASE",
+    "pinball": "pinball",
+}
 
 
 @click.command()
@@ -119,11 +160,10 @@ def evaluate(
 ) -> None:
     """Evaluate a RUN: AUC, accuracy, F1, precision at a recall, calibration, with intervals.
 
-    Writes evaluation-SPLIT.json, predictions-SPLIT.csv and pictures: confusion, roc,
-    precision-recall and calibration.
+    Of values: MAE, RMSE, R2, MASE and pinball loss. Writes evaluation-SPLIT.json,
+    predictions-SPLIT.csv and pictures: confusion, roc, precision-recall, calibration and the
+    examples that are most wrong; of values truth, residuals and the error by step.
     """
-    from rich.table import Table
-
     from ..jobs import Run
     from ..jobs import evaluate as evaluate_run
 
@@ -143,6 +183,15 @@ def evaluate(
         for remark in result["remarks"]:
             console.print(f"note: {remark}")
     print_metrics(console, f"{result['data']} {split}", result)
+    if "per_class" in result:
+        _print_classes(console, result)
+    folder = run if out is None else out
+    console.print(f"written to {folder}: {', '.join(result['files'])}")
+
+
+def _print_classes(console: Console, result: dict[str, Any]) -> None:
+    from rich.table import Table
+
     names = [entry["name"] for entry in result["per_class"]]
     counts = result["confusion_matrix"]
     if counts is None:
@@ -152,8 +201,6 @@ def evaluate(
         scores = [f"{entry[name]:.3f}" for name in ("recall", "precision", "f1")]
         table.add_row(entry["name"], *(str(count) for count in row), *scores)
     console.print(table)
-    folder = run if out is None else out
-    console.print(f"written to {folder}: {', '.join(result['files'])}")
 
 
 @click.command()
@@ -186,8 +233,8 @@ def predict(
 ) -> None:
     """Classify IMAGE files (PNG, JPEG, ...), or all in a folder, with the model of a RUN.
 
-    With a model of time series, classify the rows of a CSV file, which needs no class; the
-    answer is a CSV table.
+    With a model of time series, answer for the rows of a CSV file, for all of them or for the
+    steps to come, as it was trained; the file needs no class or target, the answer is a CSV table.
 
     Each image is converted to the size and the channels of the training images: the whole picture
     is resized, nothing is cropped, so another aspect ratio is squeezed; transparency becomes
@@ -231,23 +278,36 @@ def _predict_rows(loaded: Checkpoint, files: tuple[Path, ...], as_json: bool) ->
     from ..jobs import predict_series
     from ..jobs.data.tables import format_table
 
-    header = ["file", "time", "class", "probabilities"]
-    table = [
-        (str(path), row.time, row.name, row.probabilities)
-        for path in files
-        for row in predict_series(loaded, path)
+    answers = [
+        (row.recording or str(path), row) for path in files for row in predict_series(loaded, path)
     ]
     if as_json:
-        print_json([dict(zip(header, row, strict=True)) for row in table])
+        print_json(
+            [
+                {"file": file, "time": row.time}
+                | ({"values": row.values} if loaded.targets else {"class": row.name})
+                | ({} if loaded.targets else {"probabilities": row.probabilities})
+                for file, row in answers
+            ]
+        )
         return
     lines = [
         # All digits that the time has, without an exponent.
-        [file, np.format_float_positional(time, trim="-"), name, *(f"{p:.4f}" for p in of.values())]
-        for file, time, name, of in table
+        [file, np.format_float_positional(row.time, trim="-"), *_cells(row)]
+        for file, row in answers
     ]
-    text = format_table([*header[:3], *loaded.classes], lines).decode()
+    names = ["class", *loaded.classes]
+    if loaded.targets and answers:
+        names = list(answers[0][1].values)
+    text = format_table(["file", "time", *names], lines).decode()
     # In a file names are what they are.
     (echo if sys.stdout.isatty() else click.echo)(text, nl=False)
+
+
+def _cells(row: RowPrediction) -> list[str]:
+    if row.values:
+        return [f"{value:.9g}" for value in row.values.values()]
+    return [row.name, *(f"{p:.4f}" for p in row.probabilities.values())]
 
 
 @click.command()
@@ -273,7 +333,8 @@ def compare(runs: tuple[Path, ...], out: Path | None, as_json: bool) -> None:
         return
     # F1 and average precision are those of a class, and of another class another metric.
     positives = list(dict.fromkeys(row["positive"] for row in rows if row["positive"] is not None))
-    columns = [("auc", None), ("accuracy", None)]
+    columns: list[tuple[str, str | None]] = [("auc", None), ("accuracy", None), ("kappa", None)]
+    columns += [(name, None) for name in _VALUE_METRICS]
     columns += [(name, positive) for name in ("f1", "average_precision") for positive in positives]
     shown = [column for column in columns if any(_cell(row, *column) is not None for row in rows)]
     heads = [name if positive is None else f"{name} ({positive})" for name, positive in shown]

@@ -46,6 +46,14 @@ def _names(
     metavar="DIR",
     help="Write C99 for microcontrollers: NAME.h and NAME.c.",
 )
+@click.option("--int8", is_flag=True, help="C of integers alone, with weights of 8 bits.")
+@click.option("--fixed", is_flag=True, help="The same with weights of 16 bits.")
+@click.option(
+    "--calibration",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    metavar="FILE",
+    help="Observations as the device sees them, for --int8 and --fixed (.npy, .npz, .csv).",
+)
 @click.option("--onnx", "onnx_file", type=_FILE, metavar="FILE", help="Write an ONNX file.")
 @click.option("--layer", metavar="NAME", help="Export this liquid layer of SOURCE only.")
 @click.option(
@@ -98,6 +106,9 @@ def export(
     source: Path,
     out: Path | None,
     c_folder: Path | None,
+    int8: bool,
+    fixed: bool,
+    calibration: Path | None,
     onnx_file: Path | None,
     layer: str | None,
     name: str,
@@ -114,27 +125,28 @@ def export(
     """
     if out is None and c_folder is None and onnx_file is None:
         raise click.UsageError("nothing to write: give --out, --c or --onnx, or several of them")
+    if int8 and fixed:
+        raise click.UsageError("--int8, --fixed: give one of them")
+    if (int8 or fixed) and c_folder is None:
+        raise click.UsageError(f"{'--int8' if int8 else '--fixed'}: needs --c")
+    if calibration is not None and not (int8 or fixed):
+        raise click.UsageError("--calibration: needs --int8 or --fixed")
     given = {key: value for key, value in options.items() if value is not None}
     assert set(options) == {*_LAYER_OPTIONS, *_FACTS}
     model, metadata = _load(source, layer, checkpoint, given)
-    from ..exporting.c_source import in_words
-    from ..runtime.model import unit_in_words
+    from ..exporting.c_command import describe_in_lines, export_c
 
-    for index, described in enumerate(model.layers):
-        echo(f"layer {index}: {in_words(described)}")
-    echo(f"time steps in {unit_in_words(model.time_unit)}")
+    for line in describe_in_lines(model):
+        echo(line)
     if out is not None:
         from ..runtime import write_model
 
         write_model(model, out, metadata)
         echo(f"{out}: {out.stat().st_size:,} bytes")
     if c_folder is not None:
-        from ..exporting.c_sizes import find_compiler, measure
-        from ..exporting.c_source import write_c
-
-        compiler = find_compiler(cc)
-        code = write_c(model, c_folder, name)
-        echo(f"{c_folder / name}.h, {c_folder / name}.c: {measure(code, compiler)}")
+        integers = "int8" if int8 else "fixed" if fixed else None
+        for line in export_c(model, c_folder, name, cc, integers, calibration):
+            echo(line)
     if onnx_file is not None:
         from ..exporting.onnx_graph import OPSET, write_onnx
 
@@ -148,7 +160,7 @@ def export(
 def _load(
     source: Path, layer: str | None, checkpoint: str, given: dict[str, Any]
 ) -> tuple[Model, dict[str, str]]:
-    from ..exporting.describe import assemble
+    from ..exporting.descriptions import assemble
     from ..runtime.model_file import is_model_file, read_model
 
     flags = ", ".join(f"--{key.replace('_', '-')}" for key in given)

@@ -20,6 +20,7 @@ from .evaluate import compare, evaluate, predict
 from .export import export
 from .options import JSON, print_json, visible
 from .train import recipes, train
+from .tune import tune
 
 # Errors whose text says all that a user needs, by the module that defines them.
 _USER_ERRORS = {
@@ -99,7 +100,7 @@ def _let_threads_wait() -> None:
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
 
-for command in (train, recipes, evaluate, predict, compare, split, audit, export):
+for command in (train, tune, recipes, evaluate, predict, compare, split, audit, export):
     main.add_command(command)
 
 

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from ..jobs.data import DataSet
 
 # As shells report a program ended by Ctrl-C.
-_INTERRUPTED = 130
+INTERRUPTED = 130
 
 
 @click.command()
@@ -91,7 +91,7 @@ def train(
     seeds: int | None,
     **options: Any,
 ) -> None:
-    """Train a classifier on DATA into a run folder.
+    """Train a model on DATA into a run folder: of classes, or of values of a time series.
 
     DATA is digits (which needs no download), mnist, occupancy, a MedMNIST set (breastmnist, ...),
     folder:PATH (a folder per class), csv:FILE (images and classes, or a time series) or npz:FILE.
@@ -103,10 +103,7 @@ def train(
     from ..jobs import Run
     from ..jobs import train as train_run
 
-    for name in ("data_root", "weights"):
-        if options[name] is not None:
-            # So that `evaluate` finds it from another folder.
-            options[name] = str(Path(options[name]).expanduser().resolve())
+    absolute_options(options)
     console = make_console()
     if resume is not None:
         new = {"DATA": data, "--out": out, "--recipe": recipe, "--config": config_file}
@@ -118,7 +115,7 @@ def train(
         config = replace(run.config, **given)
         out = resume
     else:
-        config = _config(data, recipe, config_file, options)
+        config = configuration(data, recipe, config_file, options)
     if out is None:
         out = _next_free(Path("runs") / _short_name(config.data))
     how = {"overwrite": overwrite, "resume": resume is not None, "offline": offline}
@@ -132,7 +129,7 @@ def train(
         return  # another process writes
     _print_run(console, run)
     if run.metrics["status"] == "interrupted":
-        raise click.exceptions.Exit(_INTERRUPTED)
+        raise click.exceptions.Exit(INTERRUPTED)
 
 
 def _is_first() -> bool:
@@ -170,7 +167,14 @@ def _only_for_new(new: dict[str, Any], options: dict[str, Any]) -> None:
         raise click.UsageError(f"{given} cannot be changed in a run that is resumed")
 
 
-def _config(
+def absolute_options(options: dict[str, Any]) -> None:
+    """Makes paths among the options absolute, so that `evaluate` finds them from another folder."""
+    for name in ("data_root", "weights"):
+        if options[name] is not None:
+            options[name] = str(Path(options[name]).expanduser().resolve())
+
+
+def configuration(
     data: str | None, recipe: str | None, config_file: Path | None, options: dict[str, Any]
 ) -> TrainConfig:
     """The configuration: of a recipe, then a file, then the command line; the last one wins."""
@@ -228,7 +232,7 @@ def _train_seeds(
                 f"interrupted: finished seeds are in {out}. Go on with: "
                 f"fastltc train --resume {out} --seeds {count}"
             )
-        raise click.exceptions.Exit(_INTERRUPTED) from None
+        raise click.exceptions.Exit(INTERRUPTED) from None
     finally:
         for view in views:
             view.bar.stop()
@@ -243,7 +247,7 @@ def _train_seeds(
                 f"  {part:4s} {name:17s} {found['mean']:.4f} +- {found['std']:.4f}  "
                 f"({low:.4f} to {high:.4f})"
             )
-    echo(f"written to {out}: seeds.json and a run for each seed")
+    echo(f"written to {out}: seeds.json, training.png and a run for each seed")
 
 
 @click.command()
@@ -354,7 +358,11 @@ class _TrainView:
         sizes = " / ".join(f"{len(split)} {name}" for name, split in data.splits.items())
         if data.kind == "series":
             sizes += " sequences"
-        self.say(f"{data.name} ({data.source}): {sizes}, {len(data.classes)} classes")
+        told = f"{len(data.classes)} classes"
+        if data.targets:
+            ahead = f"{data.horizon} steps of " if data.horizon else ""
+            told = f"{data.task} of {ahead}{', '.join(data.targets)}"
+        self.say(f"{data.name} ({data.source}): {sizes}, {told}")
         for remark in data.remarks:
             self.say(f"note: {remark}")
         name = self.config.model or default_model(data.kind)
@@ -379,14 +387,18 @@ class _TrainView:
 
     def epoch(self, record: dict[str, Any]) -> None:
         epoch, epochs = record["epoch"], self.epochs
-        auc = "-" if record["val_auc"] is None else f"{record['val_auc']:.4f}"
-        note = f"val acc {record['val_accuracy']:.3f} auc {auc[:5]}"
+        if "val_r2" in record:
+            r2 = "-" if record["val_r2"] is None else f"{record['val_r2']:.4f}"
+            note, scores = f"val R2 {r2[:6]}", f"MAE {record['val_mae']:.5g}, R2 {r2}"
+        else:
+            auc = "-" if record["val_auc"] is None else f"{record['val_auc']:.4f}"
+            note = f"val acc {record['val_accuracy']:.3f} auc {auc[:5]}"
+            scores = f"accuracy {record['val_accuracy']:.4f}, AUC {auc}"
         self.bar.update(self.task, epoch=f"{min(epoch + 1, epochs)}/{epochs}", note=note)
         if not self.console.is_terminal:
             self.say(
                 f"epoch {epoch}/{epochs}: training loss {record['train_loss']:.4f}, "
-                f"validation loss {record['val_loss']:.4f}, "
-                f"accuracy {record['val_accuracy']:.4f}, AUC {auc}"
+                f"validation loss {record['val_loss']:.4f}, {scores}"
             )
 
     def download(self, received: int, total: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from string import Template
 
 # Types and functions that layers share, a blank line between two. Each needs earlier ones only.
@@ -130,7 +131,7 @@ static void ${name}_of(const float *x, float *y, size_t size)
 }""")
 
 _ACTIVATIONS = {
-    "relu": "x[i] > 0.0f ? x[i] : 0.0f",
+    "relu": "x[i] <= 0.0f ? 0.0f : x[i]",
     "tanh": "hyptan(x[i])",
     "sigmoid": "sigmoid(x[i])",
     "silu": "x[i] * sigmoid(x[i])",
@@ -144,8 +145,16 @@ def helpers_of(code: str) -> str:
     """Return the shared types and functions that code uses, with those that they use."""
     *texts, softmax = _SHARED.rstrip().split("\n\n")
     texts += [_EACH.substitute(name=n, expression=e) for n, e in _ACTIVATIONS.items()]
+    return used_by(code, [*texts, softmax])
+
+
+def used_by(code: str, texts: Sequence[str]) -> str:
+    """Return those of some types and functions that code uses, with those that they use.
+
+    Each may use earlier ones only.
+    """
     found: list[str] = []
-    for text in reversed([*texts, softmax]):
+    for text in reversed(texts):
         defined = re.search(r"^static \w+ (\w+)\(|^} (\w+);", text, re.MULTILINE)
         assert defined is not None
         if re.search(rf"\b{defined[1] or defined[2]}\b", re.sub(r"/\*.*?\*/", "", code)):

@@ -102,6 +102,10 @@ class Cells:
         ]
         return self.add("Add", current, sums[0]), self.add("Add", conductance, sums[1])
 
+    def bounded_input(self, u: Any) -> Any:
+        """Keep mapped inputs of an LTC finite: times the slope 0 of no synapse, infinity is NaN."""
+        return self.add("Clip", u, self.constant(-1e28), self.constant(1e28))
+
     def ltc(
         self,
         capacitance: Any,

@@ -217,7 +217,7 @@ class _Body(Cells):
         current = self.constant(leak_currents, "leak_current")
         conductance = self.constant(leaks, "leak")
         capacitance = self.constant(capacitances, "capacitance")
-        x = self.mapped(p, "input", x)
+        x = self.bounded_input(self.mapped(p, "input", x))
         sensory = self.synapses(layer, p, "sensory_")
         current, conductance = self.through(sensory, x, current, conductance)
         recurrent = self.synapses(layer, p, "")

@@ -289,7 +289,7 @@ class _LTC:
         return value
 
     def step(self, x: Any, v: Any, dt: Any, per_neuron: bool) -> Any:
-        x = self._mapped("input", x)
+        x = self.nodes.bounded_input(self._mapped("input", x))
         flow = self.nodes.through(self._sensory, x, self._leak_current, self._leak)
         return self.nodes.ltc(self._capacitance, *flow, self._recurrent, self._unfolds, v, dt)
 

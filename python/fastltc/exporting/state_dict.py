@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from fastltc._files import open_regular
-from fastltc.exporting.describe import Part, clear_unused, to_array
+from fastltc.exporting.descriptions import Part, clear_unused, to_array
 from fastltc.exporting.errors import ExportError
 from fastltc.runtime.model import tensor_shapes
 

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from .training.loop import Progress as Progress
     from .training.loop import train as train
     from .training.seeds import train_seeds as train_seeds
+    from .tuning.space import Choice as Choice
+    from .tuning.space import read_space as read_space
+    from .tuning.study import tune as tune
 
 # Imported at first use, so that a command that only prints a recipe or a table of metrics waits for
 # neither torch nor matplotlib. No module is called as one of these: importing it would hide them.
@@ -42,6 +45,8 @@ _MODULES = {
     "run": ("Checkpoint", "Run"),
     "training.loop": ("Progress", "train"),
     "training.seeds": ("train_seeds",),
+    "tuning.space": ("Choice", "read_space"),
+    "tuning.study": ("tune",),
 }
 _EXPORTS = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -82,6 +82,10 @@ def _check_fields(content: Any, size: int) -> None:
         if name in content and not holds(content[name]):
             raise TypeError(f"{name}: expected {words}, got {_shown(content[name])}")
     shape, classes = content["image_shape"], content["classes"]
+    if bool(classes) == bool(content.get("targets", ())):
+        raise ValueError("classes: expected names of either classes or targets")
+    if not content.get("targets", ()) and content.get("horizon", 0):
+        raise ValueError("horizon: expected targets to forecast")
     if math.prod(shape) > 3 * MAX_PIXELS:
         raise ValueError(f"image_shape: expected at most {3 * MAX_PIXELS:,} values, got {shape}")
     if content["positive"] is not None and not 0 <= content["positive"] < len(classes):
@@ -148,7 +152,7 @@ def _is_shape(value: Any) -> bool:
 # What a field is, in words and as a condition.
 _FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "config": ("a dictionary", lambda value: isinstance(value, dict)),
-    "classes": ("names", lambda value: _is_strings(value) and len(value) > 1),
+    "classes": ("names", lambda value: _is_strings(value) and len(value) != 1),
     "positive": ("a number or None", lambda value: value is None or _is_int(value)),
     "image_shape": ("one to three sizes", _is_shape),
     "epoch": ("a number from 0", lambda value: _is_int(value) and value >= 0),
@@ -156,7 +160,13 @@ _FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "model": ("a dictionary", lambda value: isinstance(value, dict)),
     "features": ("names", _is_strings),
     "time_unit": ("seconds from 0", lambda value: _is_number(value) and value >= 0),
-    "multilabel": ("True or False", lambda value: type(value) is bool),
+    "targets": ("names", _is_strings),
+    "horizon": ("a number from 0", lambda value: _is_int(value) and value >= 0),
+    "known": ("names", _is_strings),
+    **dict.fromkeys(
+        ("multilabel", "per_step", "measured"),
+        ("True or False", lambda value: type(value) is bool),
+    ),
     "splits": ("sizes and digests", _is_digests),
     "training": ("a dictionary or None", lambda value: value is None or isinstance(value, dict)),
 }

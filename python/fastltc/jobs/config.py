@@ -5,7 +5,9 @@ Only the standard library is imported here, so that the command line has its opt
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -30,10 +32,38 @@ from .reading import ReadingOptions
 if TYPE_CHECKING:
     from .data import DataOptions
 
+
+def quantiles_in(text: str) -> tuple[float, ...]:
+    """The numbers of a text with commas; what is no number is NaN."""
+
+    def number(part: str) -> float:
+        try:
+            return float(part)
+        except ValueError:
+            return math.nan
+
+    return tuple(map(number, text.split(",")))
+
+
+def is_rising(quantiles: Sequence[float]) -> bool:
+    """Whether numbers are between 0 and 1, each larger than the one before."""
+    return all(low < high for low, high in itertools.pairwise((0.0, *quantiles, 1.0)))
+
+
 # The power of the inverse frequency that each is.
 CLASS_WEIGHTS = {"none": 0.0, "sqrt": 0.5, "balanced": 1.0}
-_SELECT = ("loss", "auc", "accuracy", "f1", "f1_macro", "average_precision", "last")
+# Of either kind of task, and of which of its metrics less is better.
+SELECT_CLASSES = ("auc", "accuracy", "f1", "f1_macro", "average_precision", "kappa")
+SELECT_VALUES = ("mse", "mae", "r2", "mase", "pinball")
+LESS_IS_BETTER = ("loss", "mse", "mae", "mase", "pinball")
+_SELECT = ("loss", *SELECT_CLASSES, *SELECT_VALUES, "last")
+TASKS = ("classification", "regression", "forecasting")
+LOSSES = ("cross_entropy", "mse", "mae", "huber", "pinball")
 _SHEAR = Range("a number from 0 below 90", lambda value: 0 <= value < 90)
+_QUANTILES = Range(
+    "rising numbers between 0 and 1 with commas, as 0.1,0.5,0.9",
+    lambda value: is_rising(quantiles_in(value)),
+)
 _BETWEEN_0_AND_1 = Range("a number between 0 and 1", lambda value: 0 < value < 1)
 
 # Options that may differ when a run is resumed.
@@ -63,9 +93,21 @@ class ModelOptions:
     wiring: str | None = option(None, "Of rows-* and series-*: ncp, random or full.")
     sparsity: float | None = option(None, "Share of the synapses that a random wiring lacks.")
     timestep: float | None = option(None, "Of rows-*: time from one row to the next.")
-    encoder: int | None = option(None, "Of rows-*: features that a row is mapped to; 0 for pixels.")
+    encoder: int | None = option(
+        None, "Of rows-* and series-*: features that a row is mapped to; 0 for the row itself."
+    )
     wiring_seed: int | None = option(None, "Seed of the wiring.", SEED)
     mixed_memory: bool | None = option(None, "An LSTM cell before the liquid one.")
+    dropout: float | None = option(None, "Of series-*: share left out before the readout.", SHARE)
+    impute: str | None = option(
+        None, "Of series-*: what is not measured: forward, mean or decay.", usual="forward"
+    )
+    forecast: str | None = option(
+        None, "Of series-*: direct or recursive.", one_of(("direct", "recursive")), usual="direct"
+    )
+    difference: bool | None = option(
+        None, "Of series-*: tell values as the difference to the last one."
+    )
     spectral_radius: float | None = option(None, "Of the reservoir.")
     leak: float | None = option(None, "Leak rate of the reservoir.")
     input_scale: float | None = option(None, "Deviation of the reservoir's input weights.")
@@ -94,6 +136,10 @@ class TrainConfig(ModelOptions, ReadingOptions):
         None, "Folder to look for the data file in first (or the file itself).", metavar="DIR"
     )
     """None for the cache."""
+    task: str | None = option(
+        None, "What the data has to be for: classification, regression, forecasting.", one_of(TASKS)
+    )
+    """Which of them it is the data says; another is an error."""
     epochs: int = _gradients(20, "Passes over the training split.", COUNT)
     batch_size: int = _gradients(64, "Examples per step.", COUNT)
     """Of the optimizer, over all processes."""
@@ -117,6 +163,23 @@ class TrainConfig(ModelOptions, ReadingOptions):
     )
     """Better by the ``select`` metric; None for never."""
     clip_norm: float | None = _gradients(None, "Largest norm of the gradient.", ABOVE_0)
+    lr_erev: float = _gradients(1.0, "Times lr: the rate of reversal potentials of LTC.", FROM_0)
+    lr_sigma: float = _gradients(1.0, "Times lr: the rate of the slopes of LTC.", FROM_0)
+    lr_mu: float = _gradients(1.0, "Times lr: the rate of the centres of LTC.", FROM_0)
+    loss: str | None = _gradients(
+        None,
+        "cross_entropy; of values mse, mae, huber or pinball.",
+        one_of(LOSSES),
+        usual="cross_entropy or mse",
+    )
+    """Errors of values are in deviations of their target. ``pinball`` is that of the
+    ``quantiles``."""
+    huber_delta: float = _gradients(
+        1.0, "Of huber: deviations from which on it is linear.", ABOVE_0
+    )
+    quantiles: str | None = _gradients(
+        None, "Quantiles to answer, as 0.1,0.5,0.9.", _QUANTILES, usual="0.1,0.5,0.9 with pinball"
+    )
     class_weights: str = _gradients("none", "none, sqrt or balanced.", one_of(CLASS_WEIGHTS))
     """``balanced`` weighs the loss by the inverse frequency of the classes, ``sqrt`` by its square
     root."""
@@ -150,6 +213,7 @@ class TrainConfig(ModelOptions, ReadingOptions):
     )
     """Of the validation split; ``last`` for the last epoch, whatever it is like, which is better
     with few validation images and a schedule that ends at a rate of 0."""
+    ordered: bool = option(False, "The classes are in order: judge by quadratic kappa, too.")
     positive: str | None = option(
         None, "Class that F1 is about: its name or number.", metavar="CLASS"
     )
@@ -168,6 +232,12 @@ class TrainConfig(ModelOptions, ReadingOptions):
                 "patience: select = last takes the last epoch, so that none is better; leave one "
                 "of the two out"
             )
+        if self.quantiles is not None and self.loss not in (None, "pinball"):
+            raise ConfigError(f"quantiles: are learned by the loss pinball, got {self.loss}")
+        if self.select == "pinball" and not self.levels:
+            raise ConfigError("select: pinball is of quantiles; give --quantiles 0.1,0.5,0.9")
+        if self.select == "kappa" and not self.ordered:
+            raise ConfigError("select: kappa is of classes that are in order; add --ordered")
         if self.model is not None:
             # Late: models need torch, and a recipe that is printed does not.
             from .models import find_model
@@ -196,6 +266,13 @@ class TrainConfig(ModelOptions, ReadingOptions):
         read: dict[str, Any] = {name: getattr(self, name) for name in options_of(ReadingOptions)}
         root = self.data_root if data_root is None else data_root
         return DataOptions(**read, data_root=root, offline=offline, progress=progress)
+
+    @property
+    def levels(self) -> tuple[float, ...]:
+        """The quantiles to answer; empty for one value."""
+        if self.quantiles is None and self.loss != "pinball":
+            return ()
+        return quantiles_in(self.quantiles or "0.1,0.5,0.9")
 
     def model_options(self) -> dict[str, Any]:
         """The options of the model, for `fastltc.jobs.models.build_model`."""

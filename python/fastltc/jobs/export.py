@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from fastltc.exporting.describe import Part, assemble, describe_parts, wiring_metadata
+from fastltc.exporting.descriptions import Part, assemble, describe_parts, wiring_metadata
 from fastltc.exporting.errors import ExportError
+from fastltc.jobs.evaluation.answers import column_names
 from fastltc.jobs.models import ConvNCP
 from fastltc.jobs.models.backbones import Backbone
 from fastltc.jobs.models.parts import diagonal
 from fastltc.jobs.options import one_of
-from fastltc.jobs.run import Run
+from fastltc.jobs.run import Checkpoint, Run
 from fastltc.nn import LTC, CfC
 from fastltc.runtime.model import Model
 
@@ -36,8 +38,10 @@ def describe_run(
 
     Returns:
         The model, with what the run knows of it: the unit of its time steps, and the names of
-        features and classes where its inputs and outputs are these; and metadata for a model file:
-        the wirings, and which checkpoint it is of.
+        features and of classes or targets where its inputs and outputs are these; and metadata for
+        a model file: the wirings, which checkpoint it is of, and of a model of rows that were
+        measured in part ``impute``, as JSON what `fastltc.runtime.Impute` takes, whose output are
+        then the inputs.
 
     Raises:
         ExportError: (a ValueError) if the model, or the layer, cannot be exported.
@@ -49,14 +53,38 @@ def describe_run(
     # The inputs of a layer are not those of the model, and its outputs only of some, whatever their
     # number.
     first, last = layer is None, layer is None or isinstance(loaded.model, _ENDS_LIQUID)
+    inputs, outputs = input_names(loaded), output_names(loaded)
     model = assemble(
         parts,
         # 0 where the data had no time steps, and each step is one unit.
         loaded.time_unit or 1.0,
-        loaded.features if first and len(loaded.features) == sizes.input_size else (),
-        loaded.classes if last and len(loaded.classes) == sizes.output_size else (),
+        inputs if first and len(inputs) == sizes.input_size else (),
+        outputs if last and len(outputs) == sizes.output_size else (),
     )
-    return model, {**wiring_metadata(parts), "checkpoint": loaded.origin}
+    metadata = {**wiring_metadata(parts), "checkpoint": loaded.origin}
+    fill = getattr(loaded.model, "fill", None)
+    if fill is not None and layer is None:
+        # What fastltc.runtime.Impute takes, which makes the inputs.
+        metadata["impute"] = json.dumps(fill.settings())
+    return model, metadata
+
+
+def input_names(loaded: Checkpoint) -> tuple[str, ...]:
+    """What a model reads in a step: features, and of those measured in part what is added."""
+    if not loaded.measured:
+        return loaded.features
+    beside = ("measured", "time since measured")
+    return (*loaded.features, *(f"{name} {what}" for what in beside for name in loaded.features))
+
+
+def output_names(loaded: Checkpoint) -> tuple[str, ...]:
+    """What a model answers in a step: classes or targets, of steps ahead and of quantiles each."""
+    if not loaded.targets:
+        return loaded.classes
+    names = column_names(loaded.targets, loaded.config.levels)
+    if not loaded.horizon or loaded.config.forecast == "recursive":
+        return tuple(names)
+    return tuple(f"{name} +{step + 1}" for step in range(loaded.horizon) for name in names)
 
 
 def _parts(path: Path, model: Any, layer: str | None) -> list[Part]:

@@ -53,7 +53,13 @@ EVALUATION = (
     "roc-{}.png",
     "precision-recall-{}.png",
     "calibration-{}.png",
+    "truth-{}.png",
+    "residuals-{}.png",
+    "horizon-{}.png",
+    "wrong-{}.png",
 )
+# Those that training draws of the test.
+TEST_PICTURES = (CONFUSION, "truth-test.png", "residuals-test.png", "horizon-test.png")
 # The only files that overwriting a run removes.
 _WRITTEN = (CONFIG, METRICS, LOG, BEST, LAST, CURVE, WIRING, GRAPH, EXAMPLES)
 _WRITTEN_PATTERNS = (
@@ -79,6 +85,11 @@ class Checkpoint:
         features: names of the inputs of a time series.
         time_unit: seconds that are one unit of its timespans.
         multilabel: each example may have several of the classes.
+        targets: names of the values that are predicted; empty for classes.
+        horizon: steps that are forecast; 0 for none.
+        known: names of the features that are known of these steps.
+        per_step: of a time series every row is answered.
+        measured: rows come with what of them was measured.
         splits: size and digest of the data's splits, see `fastltc.jobs.unchanged`; empty in
             checkpoints of older versions.
         training: what resuming needs besides the weights; None in ``best.pt``.
@@ -96,10 +107,27 @@ class Checkpoint:
     features: tuple[str, ...] = ()
     time_unit: float = 0.0
     multilabel: bool = False
+    targets: tuple[str, ...] = ()
+    horizon: int = 0
+    known: tuple[str, ...] = ()
+    per_step: bool = True
+    measured: bool = False
     splits: dict[str, dict[str, Any]] = field(default_factory=dict)
     training: dict[str, Any] | None = None
     name: str = ""
     digest: str = ""
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the classes, or of the targets."""
+        return self.targets or self.classes
+
+    @property
+    def task(self) -> str:
+        """As of `fastltc.jobs.data.DataSet`."""
+        if self.horizon:
+            return "forecasting"
+        return "regression" if self.targets else "classification"
 
     @property
     def origin(self) -> str:
@@ -109,6 +137,9 @@ class Checkpoint:
 
 # What is in its file; it gets its name and its digest there.
 _KEPT = tuple(one.name for one in fields(Checkpoint) if one.name not in ("name", "digest"))
+_NAMES = ("classes", "features", "targets", "known")
+# What of it says what the model answers.
+_GOAL = (*_NAMES, "horizon", "per_step", "measured")
 
 
 def digest_of(content: bytes) -> str:
@@ -214,13 +245,13 @@ class Run:
         return free
 
     def _seeds_summary(self) -> list[Path]:
-        """``seeds.json`` in the folder above, where it tells of this run."""
+        """``seeds.json`` and its picture in the folder above, where they tell of this run."""
         own = self.path.resolve()
         path = own.parent / SEEDS
         with contextlib.suppress(RunError):
             seeds = read_json(path).get("seeds")
             if isinstance(seeds, list) and own.name in {f"seed-{seed}" for seed in seeds}:
-                return [path]
+                return [path, own.parent / CURVE]
         return []
 
     def _stale(self, digests: Sequence[str]) -> list[Path]:
@@ -236,7 +267,7 @@ class Run:
                 if of not in digests:
                     found += files
             elif split == "test":
-                found.append(self.path / CONFUSION)
+                found += [self.path / name for name in TEST_PICTURES]
         return found
 
     @classmethod
@@ -287,6 +318,21 @@ class Run:
             # Older versions did not say whether the last picture was drawn.
             return finished and metrics.get("complete") is not False
         return False
+
+    @property
+    def log(self) -> list[dict[str, Any]]:
+        """The records of ``log.jsonl``, one for each epoch.
+
+        Raises:
+            RunError: it is missing or damaged.
+        """
+        path = self.path / LOG
+        try:
+            return [json.loads(line) for line in read_bytes(path, MOST_JSON).splitlines()]
+        except OSError as error:
+            raise RunError(f"{path}: cannot be read: {error.strerror}") from None
+        except (ValueError, RecursionError) as error:
+            raise RunError(f"{path}: damaged: {error}") from None
 
     def append_log(self, record: Mapping[str, Any]) -> None:
         """Adds one line to ``log.jsonl``."""
@@ -342,7 +388,7 @@ class Run:
             DeviceError: there is no such device here.
         """
         from .device import find_device
-        from .models import MissingTorchvisionError, build_model, default_model
+        from .models import Goal, MissingTorchvisionError, build_model, default_model
         from .models.registry import least_values
 
         path = self.path / name
@@ -359,16 +405,19 @@ class Run:
             # The weights come from the checkpoint, not from their publisher.
             options = {**config.model_options(), "pretrained": None}
             kind = config.model or default_model(KINDS[len(shape)])
-            classes = tuple(content["classes"])
-            sizes = (kind, config.model_shape(shape), len(classes))
+            held = {key: content[key] for key in _KEPT if key in content}
+            held |= {name: tuple(held.get(name, ())) for name in _NAMES}
+            goal = Goal.make(
+                **{name: held[name] for name in _GOAL if name in held}, quantiles=config.levels
+            )
+            sizes = (kind, config.model_shape(shape), goal.outputs)
             # Before it is made: to draw a large wiring takes minutes.
             check_size(content, least_values(*sizes, **options))
-            model = build_model(*sizes, **options)
+            model = build_model(*sizes, goal=goal, **options)
             model.load_state_dict(content["model"])
             target = find_device(config.device if device is None else device)
-            held = {key: content[key] for key in _KEPT if key in content}
-            held |= {"config": config, "classes": classes, "image_shape": shape, "name": name}
-            held |= {"features": tuple(held.get("features", ())), "digest": digest_of(packed)}
+            held |= {"config": config, "image_shape": shape, "name": name}
+            held["digest"] = digest_of(packed)
             return Checkpoint(**{**held, "model": model.to(target).eval()})
         except DeviceError:
             raise
@@ -413,7 +462,7 @@ def _pack(checkpoint: Checkpoint) -> bytes:
     content = {
         "format": CHECKPOINT_FORMAT,
         **kept,
-        **{name: list(kept[name]) for name in ("classes", "image_shape", "features")},
+        **{name: list(kept[name]) for name in ("image_shape", *_NAMES)},
         "config": checkpoint.config.to_dict(),
         "model": checkpoint.model.state_dict(),
     }

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from .data import SPLITS, DataSet, Split
+from .data.windows import chunks
 from .errors import RunError
 
 
@@ -22,11 +23,13 @@ def fingerprints(data: DataSet) -> dict[str, dict[str, Any]]:
 
 def _digest(split: Split) -> str:
     hashed = hashlib.blake2b(digest_size=16)
-    for array in (split.inputs, split.labels, split.timespans):
+    of_series = (split.timespans, split.lengths, split.measured, split.future)
+    for array in (split.inputs, split.labels, *of_series):
         if array is None:
             continue
         hashed.update(f"{array.dtype.str} {array.shape} ".encode())
-        hashed.update(np.ascontiguousarray(array).data)
+        for _, part in chunks(array):
+            hashed.update(np.ascontiguousarray(part).data)
     return hashed.hexdigest()
 
 

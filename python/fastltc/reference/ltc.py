@@ -135,6 +135,8 @@ def ltc(
     w = on_synapses(positive(on_synapses(w, mask)), mask)
     sensory_w = on_synapses(positive(on_synapses(sensory_w, sensory_mask)), sensory_mask)
     leak, capacitance = positive(gleak), positive(cm) * ode_unfolds
+    # Sigmoids are at their ends long before; infinity times a slope of 0 would be NaN.
+    largest_input = torch.finfo(x.dtype).max ** 0.75
 
     def read_out(v: Tensor) -> Tensor:
         y = v[:, :motors]
@@ -144,6 +146,7 @@ def ltc(
     def step(t: int, u: Tensor, v: Tensor, dt: Tensor) -> Tensor:
         u = u if input_w is None else u * input_w
         u = u if input_b is None else u + input_b
+        u = u.clamp(-largest_input, largest_input)
         s = torch.sigmoid(sensory_sigma * (u.unsqueeze(-1) - sensory_mu))
         sensory_current = (sensory_w * sensory_erev * s).sum(1)
         sensory_conductance = (sensory_w * s).sum(1)

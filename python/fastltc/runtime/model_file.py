@@ -12,12 +12,9 @@ is read, so that no forged size makes anything allocate more than the file is lo
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError
-from importlib.metadata import version as _distribution_version
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from .._files import NotRegularError, open_regular, write_bytes
+from .._version import own_version
 from .model import (
     Model,
     ModelFileError,
@@ -115,7 +113,7 @@ def write_model(
         **(metadata or {}),
         "format": FORMAT,
         "format_version": str(FORMAT_VERSION if newer else 1),
-        "fastltc": _own_version(),
+        "fastltc": own_version() or "unknown",
         "model": description,
         "sha256": _digest(description, model.tensors),
     }
@@ -136,13 +134,6 @@ def _facts(model: Model) -> dict[str, Any]:
     """Return what there is to say of a model besides its layers."""
     values = ((key, getattr(model, key), default) for key, default in _FACTS.items())
     return {key: value for key, value, default in values if value != default}
-
-
-def _own_version() -> str:
-    try:
-        return _distribution_version("fastltc")
-    except PackageNotFoundError:
-        return "unknown"
 
 
 def _check_file(path: Path) -> None:
@@ -178,7 +169,8 @@ def _read(file: Any) -> Model:
     if int(version) > FORMAT_VERSION:
         raise ModelFileError(
             f"format_version {version} is newer than {FORMAT_VERSION}, the newest that fastltc "
-            f"{_own_version()} reads; written by fastltc {shown(metadata.get('fastltc'))}"
+            f"{own_version() or 'unknown'} reads; written by fastltc "
+            f"{shown(metadata.get('fastltc'))}"
         )
     for key in ("model", "sha256"):
         if key not in metadata:
@@ -201,6 +193,11 @@ def _read(file: Any) -> Model:
         check_shape(name, tuple(kept.get_shape()), shape)
     tensors = {name: np.ascontiguousarray(file.get_tensor(name)) for name in shapes}
     if _digest(metadata["model"], tensors) != metadata["sha256"]:
+        swapped = {name: tensor.byteswap() for name, tensor in tensors.items()}
+        if _digest(metadata["model"], swapped) == metadata["sha256"]:
+            raise ModelFileError(
+                "its numbers are big-endian, expected little-endian ones, as safetensors has them"
+            )
         raise ModelFileError("the content does not match its sha256: damaged or tampered with")
     model = Model(**description, tensors=tensors, **facts)
     check_model(model)
@@ -258,6 +255,9 @@ def _parse(text: str, name: str) -> Any:
 
 
 def _digest(description: str, tensors: Mapping[str, np.ndarray]) -> str:
+    # With OpenSSL behind it, some milliseconds to import.
+    import hashlib
+
     digest = hashlib.sha256(description.encode())
     for name in sorted(tensors):
         digest.update(np.ascontiguousarray(tensors[name], dtype="<f4").data)

@@ -7,6 +7,7 @@
 #include <functional>
 #include <map>
 
+#include "emulator/counts.h"
 #include "emulator/emulator.h"
 
 #define __global__
@@ -80,15 +81,17 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
   if (limit != emulated_shared_limits.end() && config->dynamicSmemBytes > limit->second) {
     throw fastltc::emulator::Error("more shared memory than the kernel has asked for");
   }
-  if (cluster == 1 && config->dynamicSmemBytes > kEmulatedShared) {
+  if (cluster == 1 && config->dynamicSmemBytes > kEmulatedShared &&
+      !fastltc::emulator::is_counting()) {
     throw fastltc::emulator::Error("more shared memory than every device has");
   }
-  fastltc::emulator::launch(config->gridDim, config->blockDim, cluster, config->dynamicSmemBytes,
-                            body);
+  fastltc::emulator::launch(reinterpret_cast<const void*>(kernel), config->gridDim,
+                            config->blockDim, cluster, config->dynamicSmemBytes, body);
   return cudaSuccess;
 }
 
 inline cudaError_t cudaMemsetAsync(void* to, int value, std::size_t bytes, cudaStream_t) {
+  fastltc::emulator::count_copy("memset");
   std::memset(to, value, bytes);
   return cudaSuccess;
 }
@@ -96,6 +99,7 @@ inline cudaError_t cudaMemsetAsync(void* to, int value, std::size_t bytes, cudaS
 enum cudaMemcpyKind { cudaMemcpyDeviceToDevice };
 inline cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind,
                                    cudaStream_t) {
+  fastltc::emulator::count_copy("memcpy");
   std::memcpy(to, from, bytes);
   return cudaSuccess;
 }
@@ -123,3 +127,10 @@ T __shfl_down_sync(unsigned mask, T value, unsigned distance, int width = 32) {
   const bool inside = source < (lane & ~(width - 1)) + width;
   return fastltc::emulator::exchange_value(mask, value, inside ? source : lane);
 }
+// By exchanging what each half has.
+inline unsigned __ballot_sync(unsigned mask, bool is) {
+  unsigned all = is ? 1u << fastltc::emulator::lane() : 0u;
+  for (int bits = 16; bits > 0; bits /= 2) all |= __shfl_xor_sync(mask, all, bits);
+  return all;
+}
+inline int __popc(unsigned bits) { return __builtin_popcount(bits); }

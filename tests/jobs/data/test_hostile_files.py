@@ -18,7 +18,7 @@ from PIL import Image
 
 from cli_support import fails, invoke
 from fastltc.jobs.data import DataError, load_data, read_image
-from fastltc.jobs.data.arrays import open_npz
+from fastltc.jobs.data.array_files import open_npz
 from fastltc.jobs.data.images import FORMATS, MAX_PIXELS, eight_bits
 from fastltc.jobs.data.tables import read_table
 from job_support import write_images

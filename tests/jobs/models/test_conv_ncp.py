@@ -100,7 +100,7 @@ def test_the_seed_decides_the_parameters() -> None:
     [
         ({"name": "conv-lstm"}, "model: expected one of conv-ncp, .*, got 'conv-lstm'"),
         ({"cell": "gru"}, "cell: expected one of ltc, cfc, got 'gru'"),
-        ({"units": 12, "classes": 10}, "units: expected at least 13 for 10 classes.*got 12"),
+        ({"units": 12, "classes": 10}, "units: expected at least 13 for 10 outputs.*got 12"),
         ({"classes": 1}, "classes: expected at least 2, got 1"),
         ({"input_shape": (1, 6, 28)}, "expected at least 8x8 pixels, got 6x28"),
     ],

@@ -22,6 +22,7 @@ from fastltc.jobs import (
 )
 from fastltc.jobs.models import build_model
 from fastltc.jobs.training import loop
+from fastltc.jobs.training.epochs import Epochs
 from job_support import DENSE, dense, write_images
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
@@ -113,18 +114,11 @@ def test_an_interrupt_at_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: TrainConfig, place: str
 ) -> None:
     whole = train(config, tmp_path / "whole")
-    real = loop._Session._metrics
-
-    def metrics(session: Any, name: str) -> dict[str, Any]:
-        if name == "test":
-            raise KeyboardInterrupt
-        return real(session, name)
-
     with monkeypatch.context() as patch:
         if place == "a picture":
             patch.setattr(plots, "montage", interrupt)
         else:
-            patch.setattr(loop._Session, "_metrics", metrics)
+            patch.setattr(loop._Session, "_test", interrupt)
         run = train(config, tmp_path / "run")
     assert run.metrics["status"] == "interrupted"
     resumed = train(config, run.path, resume=True)
@@ -137,7 +131,7 @@ def test_an_interrupt_at_the_end(
 def test_a_run_that_patience_ended_stays_as_long(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop._Session, "_is_best", lambda session, val: session.log.best is None)
+    monkeypatch.setattr(Epochs, "is_best", lambda epochs, val: epochs.best is None)
     config = dense(epochs=9, patience=2)
     run = train(config, tmp_path / "run")
     before = run.metrics

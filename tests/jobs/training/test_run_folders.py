@@ -167,7 +167,7 @@ def test_a_run_whose_configuration_was_edited_is_not_resumed(
     assert train(replace(finished.config, epochs=3), finished.path, resume=True).complete
 
 
-@pytest.mark.parametrize("place", ["draw_confusion", "draw", "write_card", "draw_examples"])
+@pytest.mark.parametrize("place", ["draw_test", "draw", "write_card", "draw_examples"])
 def test_a_kill_in_the_last_pictures_is_repaired(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:

@@ -19,7 +19,7 @@ from PIL import Image
 from fastltc.cli.main import main
 from fastltc.jobs import Progress, Run, TrainConfig, compare, evaluate, train, train_seeds
 from fastltc.jobs.run import LOCK
-from fastltc.jobs.training import loop
+from fastltc.jobs.training.epochs import Epochs
 from job_support import dense
 
 # The only files that are of no checkpoint.
@@ -86,7 +86,7 @@ def test_every_file_names_its_checkpoint_and_a_longer_training_leaves_none_of_an
 def test_what_is_of_a_checkpoint_that_stays_stays(
     tmp_path: Path, no_pictures: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop._Session, "_is_best", lambda session, val: session.log.best is None)
+    monkeypatch.setattr(Epochs, "is_best", lambda epochs, val: epochs.best is None)
     run = train(dense(epochs=1), tmp_path / "run")
     evaluate_all(run)
     train(dense(epochs=2), run.path, resume=True)
@@ -238,7 +238,8 @@ def test_only_what_was_written_is_listed(tmp_path: Path, no_pictures: None) -> N
     (run / "notes-test.txt").write_text("mine")
     (run / "roc-val.png").write_bytes(b"mine")
     listed = printed("evaluate", run, "--resamples", 0)
-    assert listed == ["confusion-test.png", "evaluation-test.json", "predictions-test.csv"]
+    pictures = ["confusion-test.png", "wrong-test.png"]
+    assert sorted(listed) == sorted([*pictures, "evaluation-test.json", "predictions-test.csv"])
     again = printed("train", "--resume", run, "--epochs", 2)
     assert "notes-test.txt" not in again
     assert "evaluation-test.json" not in again

@@ -253,7 +253,7 @@ def test_a_device_without_kernels_makes_no_folder(
     [
         ({"device": "meta"}, ConfigError, "device: 'meta' cannot be used here"),
         ({"positive": "ten"}, ConfigError, "positive: no class 'ten'; the classes are: 0 = 0"),
-        ({"units": 12}, ConfigError, "units: expected at least 13 for 10 classes"),
+        ({"units": 12}, ConfigError, "units: expected at least 13 for 10 outputs"),
         ({"model": "resnet"}, ConfigError, "model: expected one of conv-ncp, .*, got 'resnet'"),
         ({"cell": "gru"}, ConfigError, "cell: expected one of ltc, cfc, got 'gru'"),
         ({"device": "tpu"}, ConfigError, "device: 'tpu' cannot be used here"),

@@ -1,4 +1,4 @@
-"""Data sets for the classifier jobs, and image files for prediction."""
+"""Data sets for the jobs, and image files for prediction."""
 
 from __future__ import annotations
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import os
 import shutil
+import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
-from ..files import read_bytes
+from ..files import open_regular, read_bytes, write_all
 from ..lock import locked
 from .options import DataOptions, Progress
 
@@ -184,3 +187,53 @@ def verify(path: Path, checksum: str, url: str, content: bytes | None = None) ->
             f"{path}: damaged or another version: expected {kind} {expected}, got {found} "
             f"({len(content):,} bytes). Remove it and get it again from {url}"
         )
+
+
+def unpacked(
+    published: Published, files: Mapping[str, str], folder: str, options: DataOptions
+) -> dict[str, Path]:
+    """The paths of files that are published in a zip archive, each with its known content.
+
+    They are looked for in the data root, in its folder ``folder`` and in that of the cache; else
+    the archive is obtained and they are unpacked into the cache. (UCI packs its archives anew, so
+    it is the files in them that have checksums.)
+
+    Args:
+        published: the archive; a file in it has at most as many bytes as it.
+        files: the SHA-256 of each, by its name in the archive, where it may be packed by gzip.
+        folder: of the files.
+        options: where to look.
+
+    Raises:
+        DataError: a file is missing or another one.
+    """
+    folders = [cache_folder() / folder]
+    if options.data_root is not None:
+        root = Path(options.data_root).expanduser()
+        if not root.is_dir():
+            raise DataError(f"data root {root}: expected a folder that holds {', '.join(files)}")
+        folders = [root, root / folder, *folders]
+    for place in folders:
+        found = {name: place / name for name in files}
+        if all(path.is_file() for path in found.values()):
+            for name, path in found.items():
+                verify(path, f"sha256:{files[name]}", published.url)
+            return found
+    archive = obtain(published, options)
+    contents = {}
+    try:
+        with open_regular(archive) as file, zipfile.ZipFile(file) as packed:
+            for name in files:
+                inner = f"{name}.gz" if f"{name}.gz" in packed.namelist() else name
+                with packed.open(inner) as member:
+                    plain = member if inner == name else gzip.GzipFile(fileobj=member)
+                    # No more than there can be: the check sum refuses what is cut off.
+                    contents[folders[-1] / name] = plain.read(published.most)
+    # Damaged archives raise KeyError, BadZipFile, zlib.error, RuntimeError and others.
+    except Exception as error:
+        raise DataError(f"{archive}: not the archive of {published.url}: {error}") from None
+    for path, content in contents.items():
+        verify(archive, f"sha256:{files[path.name]}", published.url, content)
+    folders[-1].mkdir(parents=True, exist_ok=True)
+    write_all(contents)
+    return {path.name: path for path in contents}

@@ -321,9 +321,14 @@ def load_folder(root: Path, options: DataOptions) -> DataSet:
 
 
 def is_series(path: Path, options: DataOptions) -> bool:
-    """Whether a CSV file is a time series: it has a time column and names no files."""
+    """Whether a CSV file is a time series.
+
+    It is where an option of time series says so, and where it has a time column and names no files.
+    """
     if path.is_dir():
         return False
+    if options.target or options.horizon or options.recording_column:
+        return True
     table = read_table(path)
     names_files = table.find(options.file_column, FILE_NAMES, "--file-column") is not None
     timed = table.find(options.time_column, TIME_NAMES, "--time-column") is not None

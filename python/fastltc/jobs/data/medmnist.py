@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ..errors import DataError
 from ..files import parse_toml
-from .arrays import array_of, open_npz
+from .array_files import array_of, open_npz
 from .fetch import Published, obtain, verify
 from .options import DataOptions
 from .sets import SPLITS, DataSet, Split

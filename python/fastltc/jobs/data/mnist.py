@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..errors import DataError
 from ..files import open_regular
-from .arrays import array_of, open_npz
+from .array_files import array_of, open_npz
 from .fetch import Published, obtain, verify
 from .options import DataOptions
 from .sets import DataSet, Split

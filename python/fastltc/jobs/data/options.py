@@ -28,6 +28,7 @@ class DataOptions(ReadingOptions):
         whole: make no split where the data has none; each of its splits is then all of it.
         image_shape: ``(C, H, W)`` that images from files are converted to, as those of a trained
             model; it wins over ``image_size`` and ``channels``.
+        features: the inputs of a trained model, which of a time series are found by these names.
     """
 
     data_root: Path | str | None = None
@@ -35,6 +36,7 @@ class DataOptions(ReadingOptions):
     progress: Progress | None = None
     whole: bool = False
     image_shape: tuple[int, int, int] | None = None
+    features: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         check_options(self, DataError)

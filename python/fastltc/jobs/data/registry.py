@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
-from . import arrays, digits, image_files, medmnist, mnist, series
+from . import arrays, arrow, digits, image_files, medmnist, mnist, series, uea
 from .options import DataOptions
+from .published import ett, events, occupancy, physionet, rollouts, weather
 from .sets import DataSet
 
 
@@ -31,6 +32,13 @@ class Source:
 
 
 _SEQUENCES = ("window", "stride", "time_unit")
+# What the columns of a table of time series are, and what becomes of its rows.
+_COLUMNS = (
+    "label_column", "time_column", "recording_column", "inputs", "target", "label_per", "horizon",
+    "known", "categorical", "encoding", "missing", "split_by", "split_seed",
+)  # fmt: skip
+# Of sequences with one class each.
+_OF_SEQUENCES = ("missing", "window", "stride", "split_seed")
 _IMAGES = ("image_size", "channels", "split_seed")
 
 
@@ -43,14 +51,20 @@ def _csv_takes(place: str, options: DataOptions) -> tuple[str, ...]:
     # Of a folder the files are the splits.
     split = () if Path(place).expanduser().is_dir() else ("split_column",)
     if _is_series(place, options):
-        return ("label_column", *split, "time_column", *_SEQUENCES)
+        group = () if options.recording_column is None else ("group_column",)
+        return (*_COLUMNS, *split, *group, *_SEQUENCES)
     return ("file_column", "label_column", *split, "group_column", *_IMAGES)
+
+
+def _parquet_takes(place: str, options: DataOptions) -> tuple[str, ...]:
+    group = () if options.recording_column is None else ("group_column",)
+    return (*_COLUMNS, "split_column", *group, *_SEQUENCES)
 
 
 def _csv(place: str, options: DataOptions) -> DataSet:
     path = Path(place).expanduser()
     if _is_series(place, options):
-        return series.load_series(path, options)
+        return series.load_series(series.tables_of(path), f"csv:{path}", options)
     listed = image_files.list_table(path, options)
     return image_files.load_listed(listed, options, f"csv:{path}")
 
@@ -71,8 +85,57 @@ SOURCES = {
         Source(
             "occupancy",
             "an office with five sensors, as a time series (UCI)",
-            lambda name, options: series.load_occupancy(options),
+            lambda name, options: occupancy.load_occupancy(options),
             lambda name, options: _SEQUENCES,
+        ),
+        Source(
+            "walker2d",
+            "400 rollouts of a walking robot, a tenth of the frames left out",
+            lambda name, options: rollouts.load_walker2d(options),
+        ),
+        Source(
+            "cheetah",
+            "25 traces of a running robot",
+            lambda name, options: rollouts.load_cheetah(options),
+        ),
+        Source(
+            "traffic",
+            "cars on an interstate and the weather, each hour (UCI)",
+            lambda name, options: weather.load_traffic(options),
+            lambda name, options: ("split_by",),
+        ),
+        Source(
+            "ozone",
+            "days with much ozone, by 72 measurements (UCI)",
+            lambda name, options: weather.load_ozone(options),
+            lambda name, options: ("split_by",),
+        ),
+        Source(
+            "xor",
+            "the parity of random strings, by the bits that change",
+            lambda name, options: events.load_xor(options),
+            lambda name, options: ("split_seed",),
+        ),
+        Source(
+            "event-mnist",
+            "MNIST, by the pixels that change",
+            lambda name, options: events.load_event_mnist(options),
+        ),
+        Source(
+            "physionet2012",
+            "patients in intensive care, 41 measurements at irregular times",
+            lambda name, options: physionet.load_physionet2012(options),
+            lambda name, options: ("split_seed",),
+        ),
+        Source(
+            "etth1",
+            "the temperature of a transformer, to forecast, each hour",
+            lambda name, options: ett.load_etth1(options),
+            lambda name, options: ("window", "stride", "horizon"),
+        ),
+        *(
+            Source(name, "UEA archive, by aeon", uea.load_shipped, lambda *given: _OF_SEQUENCES)
+            for name in uea.SHIPPED
         ),
         *(Source(name, "MedMNIST v2", medmnist.load_medmnist) for name in medmnist.NAMES),
         Source(
@@ -83,13 +146,40 @@ SOURCES = {
         ),
         Source("csv:FILE", "a list of images and classes, or a time series", _csv, _csv_takes),
         Source(
+            "parquet:PATH",
+            "time series in Parquet or Arrow files",
+            lambda place, options: arrow.load_parquet(Path(place).expanduser(), options),
+            _parquet_takes,
+        ),
+        Source(
+            "ts:FILE",
+            "sequences of the UEA and UCR archives, by aeon",
+            lambda place, options: uea.load_ts(Path(place).expanduser(), options),
+            lambda place, options: _OF_SEQUENCES,
+        ),
+        Source(
             "npz:FILE",
             "arrays of images, vectors or sequences",
             lambda place, options: arrays.load_npz(Path(place).expanduser(), options),
-            lambda place, options: ("split_seed",),
+            lambda place, options: ("split_seed", "target", "horizon"),
         ),
     )
 }
+
+
+# Named data sets of time series.
+SERIES = (
+    "occupancy",
+    "walker2d",
+    "cheetah",
+    "traffic",
+    "ozone",
+    "xor",
+    "event-mnist",
+    "physionet2012",
+    "etth1",
+    *uea.SHIPPED,
+)
 
 
 def data_sets() -> tuple[str, ...]:
@@ -115,6 +205,22 @@ def find_source(name: str) -> tuple[Source, str]:
     if name in medmnist.RECORDS:
         return SOURCES[name.partition("_")[0]], name
     raise DataError(f"unknown data set {name!r}; known: {', '.join(data_sets())}")
+
+
+def series_source(name: str, options: DataOptions) -> str | None:
+    """The name of a data set, where it is a time series: of a file by what is in it."""
+    path = Path(name).expanduser()
+    if path.suffix in arrow.ENDINGS and path.exists():
+        return f"parquet:{name}"
+    kind, colon, place = name.partition(":")
+    if colon and kind in ("parquet", "npz", "ts"):
+        return name
+    if (colon and kind == "csv") or path.exists():
+        place = place if colon and kind == "csv" else name
+        file = Path(place).expanduser()
+        table = file.is_file() or (file / "train.csv").is_file()
+        return f"csv:{place}" if table and _is_series(place, options) else None
+    return name if name in SERIES else None
 
 
 def load_data(

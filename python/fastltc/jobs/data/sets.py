@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError
+from .windows import Windows, chunks
 
 SPLITS = ("train", "val", "test")
 
@@ -43,6 +44,9 @@ class Split:
         measured: ``[n, T, I]``, bool, which inputs were measured; what was not holds the last
             value that was, or 0. None where all were.
         future: ``[n, H, F]``, float32, what is known of the steps to forecast. None for nothing.
+
+    Arrays of a time series that would be large are `fastltc.jobs.data.windows.Windows`, which are
+    indexed as arrays are and draw what is asked for.
     """
 
     inputs: NDArray[np.generic]
@@ -61,8 +65,18 @@ class Split:
         names = tuple(np.array(self.names)[chosen].tolist()) if self.names else ()
         of_examples = ("inputs", "labels", "timespans", "lengths", "measured", "future")
         held = {name: getattr(self, name) for name in of_examples}
-        taken = {name: held[name] if held[name] is None else held[name][chosen] for name in held}
+        taken: dict[str, Any] = {
+            name: array.take(chosen) if isinstance(array, Windows) else array[chosen]
+            for name, array in held.items()
+            if array is not None
+        }
         return Split(**taken, names=names)
+
+    def drawn(self) -> Split:
+        """The same, with windows that are small as arrays."""
+        held = {one.name: getattr(self, one.name) for one in fields(self)}
+        drawn = {name: array.drawn() for name, array in held.items() if isinstance(array, Windows)}
+        return replace(self, **drawn)
 
 
 @dataclass(frozen=True)
@@ -132,8 +146,9 @@ def check_splits(data: DataSet) -> DataSet:
     """The same data set, once it is sure that it can be learned from and judged by.
 
     Raises:
-        DataError: a split is empty or has one class only, or a class has no training example;
-            the text names it.
+        DataError: a split is empty or has one class only, a class has no training example, or a
+            value to predict is not known in a split or the same in all training rows; the text
+            names it.
     """
     for name in SPLITS:
         split = data.splits[name]
@@ -142,20 +157,40 @@ def check_splits(data: DataSet) -> DataSet:
         # What is only judged may be of one class.
         if data.multilabel or data.whole:
             continue
-        labels = split.labels[split.labels != IGNORED]
-        found = np.unique(labels)
+        if data.targets:
+            _check_values(data, name)
+            continue
+        found = sorted(set().union(*(np.unique(part).tolist() for _, part in chunks(split.labels))))
+        found = [label for label in found if label != IGNORED]
         if len(found) < 2:
-            held = data.classes[int(found[0])] if len(found) else "none"
+            held = data.classes[found[0]] if found else "none"
             raise DataError(
                 f"{data.source}: the {name} split has one class only ({held}); "
                 "nothing can be judged by it"
             )
         if name == "train":
-            missing = sorted({*range(len(data.classes))} - {*found.tolist()})
+            missing = sorted({*range(len(data.classes))} - {*found})
             if missing:
                 listed = ", ".join(data.classes[place] for place in missing)
                 raise DataError(f"{data.source}: no training example of class {listed}")
     return data
+
+
+def _check_values(data: DataSet, name: str) -> None:
+    least = np.full(len(data.targets), np.inf)
+    most = -least
+    for _, part in chunks(data.splits[name].labels):
+        rows = part.reshape(-1, len(data.targets))
+        least = np.fmin(least, np.fmin.reduce(rows, axis=0))
+        most = np.fmax(most, np.fmax.reduce(rows, axis=0))
+    for target, low, high in zip(data.targets, least, most, strict=True):
+        if not low <= high:
+            raise DataError(f"{data.source}: the {name} split has no value of {target!r}")
+        if name == "train" and low == high:
+            raise DataError(
+                f"{data.source}: {target!r} is {low:g} in all training rows; nothing can be "
+                "learned of it"
+            )
 
 
 def class_names(found: set[str]) -> tuple[str, ...]:

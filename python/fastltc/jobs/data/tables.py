@@ -5,8 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,9 @@ SPLIT_NAMES = ("split", "set", "subset", "partition")
 GROUP_NAMES = ("group",)
 TIME_NAMES = ("date", "time", "timestamp", "datetime", "t")
 
+# What stands where nothing was measured.
+_GAPS = frozenset(("", "nan", "na", "n/a", "null", "none", "?", "-"))
+
 _SPLIT_WORDS = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
@@ -35,6 +39,30 @@ def split_word(text: str) -> str | None:
     return _SPLIT_WORDS.get(text.strip().lower())
 
 
+def is_gap(text: str) -> bool:
+    """Whether a cell says that nothing was measured."""
+    return text.lower() in _GAPS
+
+
+def _no_number(text: str) -> str:
+    if is_gap(text):
+        return f"expected a number, got {text!r}; gaps are read with --missing hold, mask or skip"
+    return f"expected a number, got {text!r}; names are inputs by --categorical"
+
+
+def _seconds(text: str) -> tuple[float, str]:
+    """Seconds, and what kind of time it is."""
+    try:
+        return float(text), "seconds"
+    except ValueError:
+        # Python 3.10 does not know the Z.
+        moment = datetime.fromisoformat(text[:-1] + "+00:00" if text[-1:] in "Zz" else text)
+    if moment.tzinfo is not None:
+        return moment.timestamp(), "a time with an offset from UTC"
+    # Counted on a clock that never jumps.
+    return moment.replace(tzinfo=timezone.utc).timestamp(), "a time without an offset from UTC"
+
+
 @dataclass(frozen=True)
 class Table:
     """The rows of a CSV file, all as long as its header.
@@ -44,12 +72,30 @@ class Table:
         columns: names in the header.
         rows: cells as text, without surrounding blanks.
         lines: the line of the file that each row ends on.
+        split: the split that all rows are in, where the file is one.
+        unit: what ``lines`` count.
+        first: rows of the file before these, where they are a part of it.
     """
 
     path: Path
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
-    lines: tuple[int, ...]
+    lines: Sequence[int]
+    split: str = ""
+    unit: str = "line"
+    first: int = 0
+
+    @property
+    def series(self) -> str:
+        """What the rows are a series of, where no column tells recordings apart."""
+        return str(self.path)
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+    def where(self, row: int) -> str:
+        """The file and the place of a row in it, for errors."""
+        return f"{self.path}, {self.unit} {self.lines[row]}"
 
     def find(self, asked: str | None, usual: Sequence[str], option: str) -> int | None:
         """The place of a column: the one asked for, else the first with a usual name.
@@ -87,34 +133,60 @@ class Table:
 
     def error(self, row: int, place: int, text: str) -> DataError:
         """What is wrong with a cell, with its line and its column."""
-        return DataError(
-            f"{self.path}, line {self.lines[row]}: column {self.columns[place]!r}: {text}"
-        )
+        return DataError(f"{self.where(row)}: column {self.columns[place]!r}: {text}")
 
     def column(self, place: int) -> list[str]:
-        """All cells of a column."""
+        """All cells of a column; empty where nothing is."""
         return [row[place] for row in self.rows]
 
     def numbers(
-        self,
-        place: int,
-        dtype: type[np.floating[Any]],
-        parse: Callable[[str], float] = float,
-        expected: str = "a number",
+        self, place: int, dtype: type[np.floating[Any]] = np.float32, *, gaps: bool = False
     ) -> NDArray[Any]:
         """All cells of a column as finite numbers.
+
+        With ``gaps`` those that are empty, or say that nothing was measured, are NaN.
 
         Raises:
             DataError: a cell is none; the text names the line.
         """
-        found = np.empty(len(self.rows), dtype)
+        found = np.empty(len(self), dtype)
         for row, text in enumerate(self.column(place)):
             try:
-                found[row] = parse(text)
+                found[row] = float(text)
             except ValueError:
+                if not (gaps and is_gap(text)):
+                    raise self.error(row, place, _no_number(text)) from None
+                found[row] = np.nan
+        self._check_finite(place, found, gaps=gaps)
+        return found
+
+    def _check_finite(self, place: int, found: NDArray[Any], *, gaps: bool) -> None:
+        wrong = np.isinf(found) if gaps else ~np.isfinite(found)
+        if wrong.any():
+            row = int(wrong.argmax())
+            hint = "; gaps are read with --missing hold, mask or skip" * bool(np.isnan(found[row]))
+            raise self.error(row, place, f"expected a finite number, got {found[row]}{hint}")
+
+    def times(self, place: int) -> NDArray[np.float64]:
+        """All cells of a column as seconds; dates and times are counted from 1970.
+
+        Raises:
+            DataError: a cell is no time, or not of the same kind as the first: a number, a date
+                and time with an offset from UTC, or one without.
+        """
+        found, kinds = np.empty(len(self)), []
+        for row, text in enumerate(self.column(place)):
+            try:
+                found[row], kind = _seconds(text)
+            except (ValueError, OverflowError):
+                expected = "seconds or a date and time (2015-02-04 17:51:00)"
                 raise self.error(row, place, f"expected {expected}, got {text!r}") from None
-            if not np.isfinite(found[row]):
-                raise self.error(row, place, f"expected a finite number, got {found[row]}")
+            if kind not in kinds:
+                kinds.append(kind)
+                if len(kinds) > 1:
+                    text = f"expected {kinds[0]} as in the rows above, got {kind}: {text!r}"
+                    raise self.error(row, place, text)
+        self._check_finite(place, found, gaps=False)
         return found
 
     def classes(self, place: int) -> list[str]:
@@ -167,12 +239,12 @@ def check_classes_are_none_of_a_regression(
     if shown:
         raise DataError(
             f"{where}: expected classes, got numbers such as {', '.join(shown)}: that is a "
-            f"regression, which is not supported. If they are classes, {remedy}"
+            f"regression, of a time series by --target NAME. If they are classes, {remedy}"
         )
 
 
-def read_table(path: Path) -> Table:
-    """Reads a CSV file with a header; commas, semicolons or tabs.
+def read_table(path: Path, split: str = "") -> Table:
+    """Reads a CSV file with a header; commas, semicolons or tabs. ``split`` is that of all rows.
 
     Where every row has one cell more than the header, the first is a row id, as R writes it, and
     is left out. The apostrophe of `format_table` before a formula is taken away.
@@ -206,7 +278,7 @@ def read_table(path: Path) -> Table:
                 f"got {len(cells)}"
             )
         rows.append(cells)
-    return Table(path, columns, tuple(rows), tuple(line for line, _ in read[1:]))
+    return Table(path, columns, tuple(rows), tuple(line for line, _ in read[1:]), split)
 
 
 def format_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:

@@ -10,8 +10,15 @@ from ..errors import RunError
 from ..run import CONFIG, Run, read_json
 
 # Options of the data that decide which examples are tested, and those that decide in what form.
-_WHICH = ("split_seed", *(f"{of}_column" for of in ("split", "group", "file", "label", "time")))
-_FORM = ("image_size", "channels", "window", "time_unit")
+_COLUMNS = ("split", "group", "file", "label", "time", "recording")
+_WHICH = (
+    *("split_seed", "split_by", "target", "horizon", "known", "label_per"),
+    *(f"{of}_column" for of in _COLUMNS),
+)
+_FORM = (
+    *("image_size", "channels", "window", "time_unit"),
+    *("inputs", "categorical", "encoding", "missing"),
+)
 
 
 def check_same_test(runs: Sequence[Run]) -> tuple[str, ...]:

@@ -14,7 +14,11 @@ from ..files import format_json, write_all
 from ..run import SEEDS, Run, evaluation_files, read_json
 from .comparable import check_same_test, positive_class
 
-METRICS = ("auc", "accuracy", "f1", "f1_macro", "average_precision", "loss")
+METRICS = (
+    *("auc", "accuracy", "f1", "f1_macro", "average_precision", "kappa"),
+    *("r2", "mae", "rmse", "mse", "mase", "pinball"),
+    "loss",
+)
 
 
 def summarise(runs: Sequence[Run]) -> dict[str, Any]:

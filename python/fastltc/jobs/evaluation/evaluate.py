@@ -19,9 +19,13 @@ from ..files import format_json, interrupts_held_back, write_all
 from ..options import ABOVE_0_TO_1, FROM_0, one_of
 from ..run import BEST, Checkpoint, Run, evaluation_files
 from ..unchanged import check_unchanged, fingerprints
+from .answers import value_pictures, value_table
 from .curves import bootstrap, curves_of, truth_of
-from .metrics import classification_metrics, find_class, quick_metrics
-from .probabilities import judged, named, scores_of
+from .judge import Judge, ValueJudge, judge_of
+from .metrics import find_class, quick_metrics
+from .probabilities import feed_of, judged, named
+from .values import value_intervals
+from .wrong import wrong_picture
 
 
 def evaluate(
@@ -57,15 +61,18 @@ def evaluate(
         device: None for the device of the run.
         recalls: at which the precision is reported.
         resamples: for the 95 % intervals; 0 for none.
-        out: folder for ``evaluation-SPLIT.json``, ``predictions-SPLIT.csv``,
-            ``confusion-SPLIT.png`` and, with a positive class, ``roc-SPLIT.png``,
-            ``precision-recall-SPLIT.png`` and ``calibration-SPLIT.png``; None for the run's.
+        out: folder for ``evaluation-SPLIT.json``, ``predictions-SPLIT.csv``, of classes
+            ``confusion-SPLIT.png``, ``wrong-SPLIT.png`` and, with a positive class,
+            ``roc-SPLIT.png``, ``precision-recall-SPLIT.png`` and ``calibration-SPLIT.png``, of
+            values ``truth-SPLIT.png``, ``residuals-SPLIT.png`` and, of a forecast,
+            ``horizon-SPLIT.png``; None for the run's.
             Those of an earlier evaluation of that split go, also where they have no successor.
 
     Returns:
-        The metrics of `classification_metrics`, preceded by what was evaluated (``checkpoint``, its
-        ``epoch`` and ``digest``, the data and its ``remarks``), ``intervals``, and ``files``, the
-        names of what was written. All of these files say which checkpoint they are of.
+        The metrics of `classification_metrics`, or of `value_metrics`, preceded by what was
+        evaluated (``checkpoint``, its ``epoch`` and ``digest``, the data and its ``remarks``),
+        ``intervals``, and ``files``, the names of what was written. All of these files say which
+        checkpoint they are of.
 
     Raises:
         RunError: there is no usable checkpoint, its classes are not those of the data, or the
@@ -107,12 +114,12 @@ def evaluate(
             "their own: --data"
         )
         check_unchanged(found, loaded.splits, run.path / checkpoint, advice, [taken])
-    part = _each_row_once(_in_the_classes_of(found, loaded, taken))
+    part = _each_row_once(_in_the_classes_of(found, loaded, taken), per_step=loaded.per_step)
     split = "all" if found.whole else taken
-    scores = scores_of(loaded, part)
-    labels, rows = judged(part.labels, scores)
     chosen = loaded.positive if asked is None else asked
-    metrics = classification_metrics(labels, rows, loaded.classes, chosen, recalls)
+    judge = judge_of(loaded, loaded.config, chosen, loaded.model)
+    scores = judge.scores(loaded.model, feed_of(loaded, part))
+    metrics = judge.metrics(part.labels, scores, recalls)
     result = {
         "run": str(run.path),
         "checkpoint": checkpoint,
@@ -124,13 +131,19 @@ def evaluate(
         **metrics,
     }
     if resamples:
-        result["intervals"] = bootstrap(
-            labels, rows, lambda drawn, of: quick_metrics(drawn, of, chosen), resamples=resamples
-        )
+        result["intervals"] = _intervals(judge, part, scores, chosen, resamples)
     folder = run.path if out is None else out
     title = f"{found.name}, {split}"
-    pictures = _pictures(loaded, labels, rows, chosen, metrics, resamples, title)
-    contents = {f"predictions-{split}.csv": _predictions(part, scores, loaded)}
+    if loaded.targets:
+        pictures = value_pictures(loaded, part, scores, metrics, title)
+        table = value_table(part, scores, loaded)
+    else:
+        labels, rows = judged(part.labels, scores)
+        pictures = _pictures(loaded, labels, rows, chosen, metrics, resamples, title)
+        wrong = wrong_picture(loaded, part, scores, title)
+        pictures |= {} if wrong is None else {"wrong": wrong}
+        table = _predictions(part, scores, loaded)
+    contents = {f"predictions-{split}.csv": table}
     contents |= {f"{kind}-{split}.png": picture for kind, picture in pictures.items()}
     whole = evaluation_files(folder, split)
     result["files"] = sorted([*contents, whole[0].name])
@@ -141,6 +154,20 @@ def evaluate(
     with interrupts_held_back():
         write_all({folder / name: content for name, content in contents.items()}, earlier)
     return result
+
+
+def _intervals(
+    judge: Judge, part: Split, scores: NDArray[np.float64], positive: int | None, resamples: int
+) -> dict[str, list[float]]:
+    if isinstance(judge, ValueJudge):
+        levels, naive = judge.config.levels, judge.naive
+        return value_intervals(
+            part.labels, scores, quantiles=levels, naive=naive, resamples=resamples
+        )
+    labels, rows = judged(part.labels, scores)
+    return bootstrap(
+        labels, rows, lambda drawn, of: quick_metrics(drawn, of, positive), resamples=resamples
+    )
 
 
 def _own_or_whole(data: DataSet, name: str, options: DataOptions, loaded: Checkpoint) -> DataSet:
@@ -178,6 +205,11 @@ def _in_the_order_of(data: DataSet, loaded: Checkpoint, path: Path) -> DataSet:
 
 
 def _check_fits(data: DataSet, loaded: Checkpoint, path: Path) -> None:
+    for name in ("task", "targets", "horizon", "known", "per_step"):
+        ours, theirs = getattr(loaded, name), getattr(data, name)
+        # Of images, and in older checkpoints, there are no steps.
+        if ours != theirs and (name != "per_step" or data.kind == "series"):
+            raise RunError(f"{path}: trained for {name} = {ours!r}; {data.name} has {theirs!r}")
     strange = [name for name in data.classes if name not in loaded.classes]
     if strange:
         raise RunError(
@@ -196,6 +228,7 @@ def _check_fits(data: DataSet, loaded: Checkpoint, path: Path) -> None:
 def _in_the_classes_of(data: DataSet, loaded: Checkpoint, split: str) -> Split:
     """A split with the labels that the model uses."""
     part = data.splits[split]
+    part = replace(part, labels=np.asarray(part.labels))
     if data.classes == loaded.classes:
         return part
     # One more for -1, which stays what it is.
@@ -203,17 +236,20 @@ def _in_the_classes_of(data: DataSet, loaded: Checkpoint, split: str) -> Split:
     return replace(part, labels=place[part.labels])
 
 
-def _each_row_once(part: Split) -> Split:
+def _each_row_once(part: Split, *, per_step: bool) -> Split:
     """Sequences that overlap in training, cut down to those that bring rows of their own.
 
     These are then, as in the other splits, the fewest that have every row, and a row that two of
     them have is judged in the first.
     """
-    if part.timespans is None or not part.names:
+    if part.timespans is None or not part.names or not per_step:
         return part
+    nothing = np.nan if part.labels.dtype.kind == "f" else IGNORED
     length = part.labels.shape[1]
     labels = part.labels.copy()
-    split = (name.rpartition(":") for name in part.names)
+    split = [name.rpartition(":") for name in part.names]
+    if not all(first.isdecimal() for _, _, first in split):
+        return part  # of data that is made elsewhere
     places = [(file, int(first)) for file, _, first in split]
     kept = []
     # Of each file, the row that is the next to be judged.
@@ -223,7 +259,7 @@ def _each_row_once(part: Split) -> Split:
         next_file, next_start = places[index + 1] if index + 1 < len(places) else ("", 0)
         if next_file == file and next_start <= done:
             continue
-        labels[index, : max(done - start, 0)] = IGNORED
+        labels[index, : max(done - start, 0)] = nothing
         judged_to[file] = start + length
         kept.append(index)
     return replace(part, labels=labels).take(np.array(kept, dtype=np.int64))

@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from ..data import Split
+from ..data import Split, windows
 
 # Rows or images that are evaluated at once.
 CHUNK = 512
@@ -35,20 +34,40 @@ class Feed:
         self, split: Split, device: torch.device, crop: int | None = None, *, mirror: bool = False
     ) -> None:
 
-        def tensor(array: NDArray[Any]) -> Tensor:
+        def tensor(array: Any) -> Any:
+            if isinstance(array, windows.Windows) and array.nbytes > windows.IN_MEMORY:
+                return _Drawn(array, device)
             # Writable and in this byte order, whatever it was read from.
             return torch.from_numpy(np.array(array)).to(device)
 
+        self.split, self.device = split, device
         self.inputs, self.labels = tensor(split.inputs), tensor(split.labels)
         self.timespans = None if split.timespans is None else tensor(split.timespans)
+        self.lengths = None if split.lengths is None else tensor(split.lengths)
+        self.measured = None if split.measured is None else tensor(split.measured)
+        self.future = None if split.future is None else tensor(split.future)
         self.crop = crop
         self.mirror = mirror
 
     def __len__(self) -> int:
         return len(self.inputs)
 
-    def take(self, index: Tensor | slice, augment: Augment | None = None) -> tuple[Tensor, ...]:
-        """What the model is called with: the inputs, and the timespans where there are any.
+    def sample(self) -> Feed:
+        """All of it or, where it is drawn as it is asked for, as much as fits into the memory.
+
+        Of the whole length, evenly spaced.
+        """
+        if not any(isinstance(one, _Drawn) for one in (self.inputs, self.labels)):
+            return self
+        size = max(self.split.inputs.nbytes, self.split.labels.nbytes)
+        most = max(len(self) * windows.IN_MEMORY // size, 1)
+        places = np.linspace(0, len(self) - 1, most).astype(np.int64)
+        return Feed(self.split.take(places), self.device, self.crop, mirror=self.mirror)
+
+    def take(self, index: Tensor | slice, augment: Augment | None = None) -> tuple[Any, ...]:
+        """What the model is called with: the inputs, and what a time series has besides.
+
+        Timespans, lengths, what was measured and the future, up to the last that there is.
 
         ``augment`` gets images in ``[0, 1]``, in place of the crop of the middle.
         """
@@ -60,13 +79,30 @@ class Feed:
             elif self.crop is not None:
                 images = _middle(images, self.crop)
             inputs = (images - 0.5) / 0.5
-        return (inputs,) if self.timespans is None else (inputs, self.timespans[index])
+        beside = [self.timespans, self.lengths, self.measured, self.future]
+        while beside and beside[-1] is None:
+            beside.pop()
+        return (inputs, *(None if one is None else one[index] for one in beside))
 
-    def chunks(self, size: int = CHUNK) -> Iterator[tuple[tuple[Tensor, ...], Tensor]]:
+    def chunks(self, size: int = CHUNK) -> Iterator[tuple[tuple[Any, ...], Tensor]]:
         """All examples in order, and their labels."""
         for start in range(0, len(self), size):
             part = slice(start, start + size)
             yield self.take(part), self.labels[part]
+
+
+class _Drawn:
+    """Windows of rows as a tensor of those that are asked for."""
+
+    def __init__(self, drawn: windows.Windows, device: torch.device) -> None:
+        self.windows, self.device = drawn, device
+
+    def __len__(self) -> int:
+        return len(self.windows)
+
+    def __getitem__(self, index: Tensor | slice) -> Tensor:
+        places = index.cpu().numpy() if isinstance(index, Tensor) else index
+        return torch.from_numpy(self.windows[places]).to(self.device)
 
 
 def _middle(images: Tensor, side: int) -> Tensor:

@@ -51,6 +51,8 @@ def classification_metrics(
     classes: Sequence[str],
     positive: int | None = None,
     recalls: Sequence[float] = RECALLS,
+    *,
+    ordered: bool = False,
 ) -> dict[str, Any]:
     """Metrics of predicted probabilities, by scikit-learn.
 
@@ -68,13 +70,15 @@ def classification_metrics(
         classes: class names.
         positive: the class that ``f1`` is about, None where none stands out.
         recalls: of the positive class, at which its precision is reported.
+        ordered: the classes are in order, so that a mistake is the worse the further it is off.
 
     Returns:
         Plain values, ready for JSON: ``n``, ``loss`` (cross-entropy), ``accuracy``, ``auc`` (None
         where a class does not occur), ``f1_macro``, ``positive_class``, ``f1`` (of the positive
         class; both None without one), the values of
-        `fastltc.jobs.evaluation.curves.score_metrics` for it, ``per_class`` and
-        ``confusion_matrix`` (rows are true; None for several labels).
+        `fastltc.jobs.evaluation.curves.score_metrics` for it, ``kappa`` of ordered classes
+        (Cohen's, with quadratic weights), ``per_class`` and ``confusion_matrix`` (rows are true;
+        None for several labels).
 
     Example:
         >>> scores = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]])
@@ -82,7 +86,12 @@ def classification_metrics(
         >>> metrics["auc"], round(metrics["f1"], 3)
         (1.0, 0.667)
     """
-    from sklearn.metrics import confusion_matrix, log_loss, precision_recall_fscore_support
+    from sklearn.metrics import (
+        cohen_kappa_score,
+        confusion_matrix,
+        log_loss,
+        precision_recall_fscore_support,
+    )
 
     several = labels.ndim == 2
     indices = list(range(len(classes)))
@@ -98,6 +107,9 @@ def classification_metrics(
             "f1": float(f1[positive]),
             **score_metrics(truth, probabilities[:, positive], recalls),
         }
+    if ordered:
+        kappa = cohen_kappa_score(labels, predicted, labels=indices, weights="quadratic")
+        named["kappa"] = float(kappa) if np.isfinite(kappa) else None
     return {
         "n": len(labels),
         "loss": (

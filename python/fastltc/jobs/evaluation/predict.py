@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ..data import DataError, ImageFile, Split, read_image
+from ..data import IGNORED, DataError, ImageFile, Split, read_image
+from ..data.cutting import time_steps
 from ..data.image_files import images_in
+from ..data.rows import Recording, Rows
 from ..data.series import read_unlabelled, sequences
 from ..errors import ConfigError
 from ..run import Checkpoint
-from .probabilities import judged, named, scores_of
+from .answers import column_names
+from .judge import answers_of
+from .probabilities import named, scores_of
 
 
 @dataclass(frozen=True)
@@ -111,48 +116,96 @@ def predict(
 
 @dataclass(frozen=True)
 class RowPrediction:
-    """The class of one row of a time series.
+    """The answer to one row of a time series, to all of it, or for a step to come.
 
     Args:
         time: seconds since the first row.
-        name: the most probable class.
-        probabilities: by class name.
+        name: the most probable class; empty for values.
+        probabilities: by class name; empty for values.
+        values: by the names of the targets (of quantiles, ``quantile 0.1 of TARGET``).
+        recording: what the recording is called, where a column tells them apart.
     """
 
     time: float
     name: str
     probabilities: dict[str, float]
+    values: dict[str, float] = field(default_factory=dict)
+    recording: str = ""
 
 
 def predict_series(checkpoint: Checkpoint, path: Path | str) -> list[RowPrediction]:
-    """Classifies every row of a CSV file with a time column, from it and the rows before it.
+    """Answers for a file of a time series: its rows, each recording, or what comes after it.
 
-    The file is cut into sequences as in evaluation; scales and the unit of time are those of the
-    checkpoint. Of a file shorter than a sequence all rows are one.
+    Where every row is answered, from it and the rows before it, the file is cut into sequences as
+    in evaluation (of a file shorter than a sequence all rows are one). Where a sequence has one
+    answer, that is of the last window of each recording, or of all of it where the model was
+    trained so; a forecast begins behind the last row, its steps one unit of time apart. Scales and
+    the unit of time are those of the checkpoint.
 
     Args:
         checkpoint: from `Run.load_checkpoint`, of a model for time series.
-        path: the file; it needs the columns of the training file but for the class.
+        path: the file; it needs the columns of the training file but for class and targets.
 
     Raises:
         fastltc.jobs.data.DataError: a column is missing or a cell is no number; the text names it.
-        ConfigError: the model does not classify time series.
+        ConfigError: the model is not one of time series, or forecasts with what is known in
+            advance.
     """
     if len(checkpoint.image_shape) != 2 or not checkpoint.features:
         raise ConfigError(f"{checkpoint.config.model} does not classify the rows of CSV files")
-    path = Path(path)
-    recording = read_unlabelled(path, checkpoint.features, checkpoint.config.data_options())
-    rows = len(recording.times)
-    window = min(checkpoint.image_shape[0], rows)
-    # The class of a row is unknown: one that the sequences keep where a row is judged.
-    split = sequences([recording], [""], window, window, checkpoint.time_unit, split="test")
-    _, scores = judged(split.labels, scores_of(checkpoint, split))
-    return [
-        RowPrediction(
-            # Differences of decimal numbers have digits that nobody wrote.
-            time=round(float(time - recording.times[0]), 6),
-            name=named(row, checkpoint.classes, multilabel=False),
-            probabilities=dict(zip(checkpoint.classes, row.tolist(), strict=True)),
+    if checkpoint.known:
+        raise ConfigError(
+            f"{path}: the model is given {', '.join(checkpoint.known)} of the steps to come, which "
+            "a file of the past does not have; ask it by: fastltc evaluate RUN --data csv:FILE"
         )
-        for time, row in zip(recording.times, scores, strict=True)
+    path = Path(path)
+    rows = read_unlabelled(path, checkpoint.features, checkpoint.config.data_options())
+    if not checkpoint.per_step:
+        return [one for part in rows.recordings for one in _of_recording(checkpoint, rows, part)]
+    window = min(checkpoint.image_shape[0], len(rows.times))
+    split = sequences(rows, window, checkpoint.time_unit)
+    # The class of a row is unknown: one that the sequences keep where a row is judged.
+    scores = answers_of(checkpoint, split)[np.asarray(split.labels) != IGNORED]
+    places = ((part, row) for part in rows.recordings for row in range(part.start, part.stop))
+    return [
+        _answer(checkpoint, rows, part, rows.times[row], scores[place])
+        for place, (part, row) in enumerate(places)
     ]
+
+
+def _of_recording(checkpoint: Checkpoint, rows: Rows, part: Recording) -> list[RowPrediction]:
+    """What is answered to one recording: one row, or one for each step ahead."""
+    count = part.stop - part.start
+    if checkpoint.config.label_per != "recording" or checkpoint.config.window is not None:
+        count = min(count, checkpoint.image_shape[0])
+    taken = slice(part.stop - count, part.stop)
+    unit = checkpoint.time_unit or 1.0
+    spans = None
+    if rows.roles.time:
+        spans = time_steps(rows.times, rows.recordings, unit)[None, taken]
+    measured = None if rows.measured is None else rows.measured[None, taken]
+    inputs = np.asarray(rows.values[None, taken])
+    found = answers_of(checkpoint, Split(inputs, np.zeros(1, np.int64), spans, measured=measured))[
+        0
+    ]
+    last = rows.times[part.stop - 1]
+    if not checkpoint.horizon:
+        return [_answer(checkpoint, rows, part, last, found)]
+    return [
+        _answer(checkpoint, rows, part, last + unit * (step + 1), answer)
+        for step, answer in enumerate(found)
+    ]
+
+
+def _answer(
+    checkpoint: Checkpoint, rows: Rows, part: Recording, time: float, row: NDArray[np.float64]
+) -> RowPrediction:
+    # Differences of decimal numbers have digits that nobody wrote.
+    since = round(float(time - rows.times[part.start]), 6)
+    called = part.name if rows.roles.recording else ""
+    answers, classes = row.reshape(-1).tolist(), checkpoint.classes
+    if checkpoint.targets:
+        names = column_names(checkpoint.targets, checkpoint.config.levels)
+        return RowPrediction(since, "", {}, dict(zip(names, answers, strict=True)), called)
+    name = named(row, classes, multilabel=checkpoint.multilabel)
+    return RowPrediction(since, name, dict(zip(classes, answers, strict=True)), recording=called)

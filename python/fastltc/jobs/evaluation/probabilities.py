@@ -1,4 +1,4 @@
-"""Class probabilities of a trained model."""
+"""Outputs of a trained model, and the probabilities of classes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from ..data import IGNORED, Split
 from ..errors import DeviceError, DivergedError
@@ -18,19 +18,14 @@ from .feed import Feed
 
 
 @torch.no_grad()
-def probabilities(model: nn.Module, feed: Feed, *, multilabel: bool = False) -> NDArray[np.float64]:
-    """The softmax of the model's logits (of labels: the sigmoid of each), in eval mode.
+def outputs(model: nn.Module, feed: Feed) -> Tensor:
+    """The model's logits, or values, in eval mode: float64, on the CPU.
 
     Where the feed asks for it, logits are the mean over an image and its mirror image.
 
     Args:
-        model: maps inputs to logits.
+        model: maps inputs to logits or values.
         feed: the examples, on the device of the model.
-        multilabel: each example may have several labels.
-
-    Returns:
-        ``[n, classes]``, or for time series ``[n, T, classes]``, float64; the last axis sums to 1
-        but for several labels.
 
     Raises:
         DivergedError: an output is infinite or NaN.
@@ -46,7 +41,7 @@ def probabilities(model: nn.Module, feed: Feed, *, multilabel: bool = False) -> 
             chunks.append(logits.double().cpu())
     # A liquid layer without kernels for that device says so and what to do.
     except NotImplementedError as error:
-        device = str(feed.inputs.device)
+        device = str(feed.device)
         raise DeviceError(f"device: {device!r} cannot be used here: {error}") from None
     logits = torch.cat(chunks)
     if not logits.isfinite().all():
@@ -54,6 +49,22 @@ def probabilities(model: nn.Module, feed: Feed, *, multilabel: bool = False) -> 
             "the model's output is infinite or NaN: training has diverged; train with a smaller "
             "learning rate"
         )
+    return logits
+
+
+def probabilities(model: nn.Module, feed: Feed, *, multilabel: bool = False) -> NDArray[np.float64]:
+    """The softmax of the model's logits (of labels: the sigmoid of each); see `outputs`.
+
+    Args:
+        model: maps inputs to logits.
+        feed: the examples, on the device of the model.
+        multilabel: each example may have several labels.
+
+    Returns:
+        ``[n, classes]``, or for every row of time series ``[n, T, classes]``, float64; the last
+        axis sums to 1 but for several labels.
+    """
+    logits = outputs(model, feed)
     scores = logits.sigmoid() if multilabel else logits.softmax(dim=-1)
     return cast("NDArray[np.float64]", scores.numpy())
 
@@ -74,12 +85,17 @@ def judged(
     return flat[kept], scores.reshape(len(flat), -1)[kept]
 
 
-def scores_of(checkpoint: Checkpoint, split: Split) -> NDArray[np.float64]:
-    """`probabilities` of the model of a checkpoint on examples."""
+def feed_of(checkpoint: Checkpoint, split: Split) -> Feed:
+    """Examples as the model of a checkpoint takes them, where it is."""
     model, config = checkpoint.model, checkpoint.config
     device = next(itertools.chain(model.parameters(), model.buffers())).device
-    feed = Feed(split, device, config.augment_crop, mirror=config.mirror)
-    return probabilities(model, feed, multilabel=checkpoint.multilabel)
+    return Feed(split, device, config.augment_crop, mirror=config.mirror)
+
+
+def scores_of(checkpoint: Checkpoint, split: Split) -> NDArray[np.float64]:
+    """`probabilities` of the model of a checkpoint on examples."""
+    feed = feed_of(checkpoint, split)
+    return probabilities(checkpoint.model, feed, multilabel=checkpoint.multilabel)
 
 
 def named(row: NDArray[Any], classes: Sequence[str], *, multilabel: bool = True) -> str:

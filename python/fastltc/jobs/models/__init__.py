@@ -1,4 +1,4 @@
-"""Classifiers by name: liquid networks and what they are compared with."""
+"""Models by name: liquid networks and what they are compared with."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from .backbones import Backbone, MissingTorchvisionError
 from .conv_ncp import ConvNCP
 from .dense import Dense
 from .ensemble import Ensemble
+from .goal import Goal
 from .parts import CELLS
 from .probe import Probe
 from .registry import (
@@ -17,7 +18,8 @@ from .registry import (
     trainable_parameters,
 )
 from .reservoir import Reservoir
-from .sequence import Rows, Series
+from .sequence import Rows
+from .series import Series
 
 __all__ = [
     "CELLS",
@@ -26,6 +28,7 @@ __all__ = [
     "ConvNCP",
     "Dense",
     "Ensemble",
+    "Goal",
     "MissingTorchvisionError",
     "Probe",
     "Reservoir",

@@ -12,7 +12,7 @@ from ..options import AT_LEAST_2
 
 
 class Ensemble(nn.Module):
-    """The mean of the logits of several models, which are trained side by side.
+    """The mean of the logits, or values, of several models, which are trained side by side.
 
     ``logits = mean of member(x) over the members``, so the probabilities are the normalised
     geometric mean of theirs. Each member is trained on a loss of its own (`each`), as if it were
@@ -42,12 +42,23 @@ class Ensemble(nn.Module):
         """The wiring of the first member; None where it has none."""
         return getattr(self.members[0], "wiring", None)
 
-    def fit_scales(self, inputs: Tensor) -> None:
+    @property
+    def answers(self) -> Any:
+        """The scales of the targets; None for classes."""
+        return getattr(self.members[0], "answers", None)
+
+    def fit_scales(self, inputs: Tensor, **beside: Tensor) -> None:
         """Passes the training inputs on to members that take scales from them."""
         for member in self.members:
             fit: Any = getattr(member, "fit_scales", None)
             if fit is not None:
-                fit(inputs)
+                fit(inputs, **beside)
+
+    def fit_answers(self, *training: Any) -> None:
+        """Passes the training targets on, of which the members take the scales."""
+        for member in self.members:
+            fit: Any = member.fit_answers
+            fit(*training)
 
     def each(self, *inputs: Tensor) -> list[Tensor]:
         """The logits of each member."""

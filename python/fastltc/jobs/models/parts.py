@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from ncps.wirings import AutoNCP, FullyConnected, Random, Wiring
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from ...nn import LTC, CfC
 from ..options import AT_LEAST_2, SHARE, Range, between, one_of
@@ -32,7 +33,7 @@ def make_wiring(kind: str, units: int, outputs: int, sparsity: float, seed: int)
     if kind == "ncp":
         if units < outputs + 3:
             raise ValueError(
-                f"units: expected at least {outputs + 3} for {outputs} classes "
+                f"units: expected at least {outputs + 3} for {outputs} outputs "
                 f"(one motor neuron each, and inter and command neurons), got {units}"
             )
         return AutoNCP(units, outputs, seed=seed)
@@ -70,8 +71,16 @@ class Standardise(nn.Module):
         self.register_buffer("mean", torch.zeros(features))
         self.register_buffer("deviation", torch.ones(features))
 
-    def fit(self, x: Tensor) -> None:
-        """Takes the values of ``x`` ``[..., features]``; a constant feature is only shifted."""
+    def fit(self, x: Tensor, valid: Tensor | None = None) -> None:
+        """Takes the values of ``x`` ``[..., features]``; a constant feature is only shifted.
+
+        ``valid``, of the same shape, says which values count; None for all.
+        """
+        if valid is not None:
+            mean, deviation = mean_and_deviation(torch.where(valid, x, torch.nan))
+            self.mean.copy_(mean)
+            self.deviation.copy_(deviation)
+            return
         flat = x.reshape(-1, x.shape[-1]).double()
         deviation = flat.std(dim=0, correction=0)
         self.mean.copy_(flat.mean(dim=0))
@@ -85,6 +94,53 @@ class Standardise(nn.Module):
         """The same as a linear layer, see `fastltc.exporting.describe`."""
         factor = 1 / self.deviation.double()
         return [diagonal(factor, -self.mean.double() * factor)]
+
+
+def mean_and_deviation(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Of each feature ``[..., features]``, NaN left out; the deviation of a constant one is 1."""
+    flat = values.reshape(-1, values.shape[-1]).double()
+    mean = flat.nanmean(dim=0).nan_to_num()
+    deviation = (flat - mean).square().nanmean(dim=0).sqrt()
+    return mean, torch.where(deviation > 0, deviation, 1.0)
+
+
+class TimedLSTM(nn.Module):
+    """``torch.nn.LSTM`` with the call of a liquid layer; the time step is one more input.
+
+    What liquid layers are compared with: the same loop, the same readout.
+    """
+
+    def __init__(self, inputs: int, units: int, *, return_sequences: bool) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(inputs + 1, units, batch_first=True)
+        self.return_sequences = return_sequences
+
+    def forward(
+        self,
+        x: Tensor,
+        hx: tuple[Tensor, Tensor] | None = None,
+        timespans: Tensor | None = None,
+        lengths: Tensor | None = None,
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """Return the states ``[B, T, units]`` or the last one, and state and memory after it."""
+        spans = x.new_ones(x.shape[:2]) if timespans is None else timespans
+        read = torch.cat([x, spans.unsqueeze(-1)], dim=-1)
+        if lengths is None:
+            states, hx = self.lstm(read, hx)
+        else:
+            packed = pack_padded_sequence(
+                read, lengths.cpu(), batch_first=True, enforce_sorted=False
+            )
+            states, hx = self.lstm(packed, hx)
+            states, _ = pad_packed_sequence(states, batch_first=True, total_length=x.shape[1])
+        return (states if self.return_sequences else hx[0][0]), hx
+
+
+def check_lstm(wiring: str, mixed_memory: bool) -> None:
+    """Raises ValueError for an option of liquid layers that an LSTM does not have."""
+    one_of(("full",)).check("wiring", wiring)
+    if mixed_memory:
+        raise ValueError("mixed_memory: an LSTM is a memory itself; leave the option out")
 
 
 def diagonal(factor: Tensor, offset: Tensor | None = None) -> nn.Linear:

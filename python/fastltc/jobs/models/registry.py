@@ -1,4 +1,4 @@
-"""Classifiers by name."""
+"""Models by name."""
 
 from __future__ import annotations
 
@@ -20,9 +20,11 @@ from .backbones import Backbone
 from .conv_ncp import ConvNCP
 from .dense import Dense
 from .ensemble import Ensemble
+from .goal import Goal
 from .probe import Probe
 from .reservoir import Reservoir
-from .sequence import Rows, Series
+from .sequence import Rows
+from .series import Series
 
 
 class _Entry:
@@ -31,9 +33,11 @@ class _Entry:
     def __init__(self, model: Any, **fixed: Any) -> None:
         self.make: Callable[..., nn.Module] = partial(model, **fixed)
         # What a user may set.
-        given = {"input_shape", "image_shape", "classes", *fixed}
+        given = {"input_shape", "image_shape", "classes", "goal", *fixed}
         self.options = inspect.signature(model).parameters.keys() - given
         self.kinds: tuple[str, ...] = model.KINDS
+        # Whether it answers more than the class of an input.
+        self.takes_goal = "goal" in inspect.signature(model).parameters
         # Fitted at once, by a method of that name, and not by gradients.
         self.closed_form = hasattr(model, "fit")
 
@@ -45,6 +49,7 @@ MODELS = {
     "rows-cfc": _Entry(Rows, cell="cfc"),
     "series-ltc": _Entry(Series, cell="ltc"),
     "series-cfc": _Entry(Series, cell="cfc"),
+    "series-lstm": _Entry(Series, cell="lstm"),
     "reservoir": _Entry(Reservoir),
     "probe": _Entry(Probe),
     **{name: _Entry(Backbone, name=name) for name in BACKBONES},
@@ -77,20 +82,22 @@ def build_model(
     units: int | None = None,
     *,
     members: int | None = None,
+    goal: Goal | None = None,
     **options: Any,
 ) -> nn.Module:
-    """Builds a classifier by its name, with parameters drawn from torch's global generator.
+    """Builds a model by its name, with parameters drawn from torch's global generator.
 
     Args:
         name: one of `MODELS`.
         input_shape: ``(C, H, W)`` of images, ``(T, I)`` of sequences, ``(I,)`` of vectors.
-        classes: number of classes.
+        classes: number of classes, or of targets.
         units: neurons; None for the model's default.
         members: how many such models to ask together (`Ensemble`); None or 1 for a single one.
+        goal: what is to be answered; None for a class, of a time series for every row.
         options: of that model; None stands for its default.
 
     Returns:
-        A module that maps inputs (and for sequences timespans) to logits.
+        A module that maps inputs (of sequences see `Series`) to logits or values.
 
     Raises:
         ValueError: an unknown name or option, data of another kind, or sizes that do not fit.
@@ -112,6 +119,11 @@ def build_model(
     if unknown:
         known = ", ".join(sorted(entry.options)) or "none"
         raise ValueError(f"{unknown[0]}: no option of the model {name}, whose options are: {known}")
+    if goal is not None and entry.takes_goal:
+        given["goal"] = goal
+    elif goal is not None and goal.of_values:
+        able = ", ".join(known for known, other in MODELS.items() if other.takes_goal)
+        raise ValueError(f"model: {name} tells classes apart; for values of time series: {able}")
     count = 1 if members is None else members
     COUNT.check("members", count)
     made = [entry.make(input_shape, classes, **given) for _ in range(count)]

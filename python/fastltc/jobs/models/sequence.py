@@ -1,4 +1,4 @@
-"""Liquid layers that read images row by row, or time series with their time steps."""
+"""A liquid layer with a readout, and images that it reads row by row."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from . import parts
 from .parts import CELLS, WIRING_SEED
 
 
-class _Layer(NamedTuple):
+class Layer(NamedTuple):
     """What a liquid layer is; see `Rows`."""
 
     cell: str
@@ -24,21 +24,54 @@ class _Layer(NamedTuple):
     mixed_memory: bool
 
 
-class _Sequence(nn.Module):
-    """A liquid layer and a readout: linear on all neurons, or the motor neurons of an NCP."""
+class LiquidReadout(nn.Module):
+    """A liquid layer and a readout: linear on all neurons, or the motor neurons of an NCP.
 
-    def __init__(self, inputs: int, classes: int, layer: _Layer, reads: int = 1) -> None:
+    Args:
+        inputs: of the layer, at a time step.
+        outputs: of the readout.
+        layer: the layer.
+        reads: states that the readout sees at once.
+        known: what it sees besides.
+        classes: whether the outputs are classes.
+        return_sequences: read every time step, else the state after the last.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        layer: Layer,
+        *,
+        reads: int = 1,
+        known: int = 0,
+        classes: bool = True,
+        return_sequences: bool = True,
+    ) -> None:
         super().__init__()
-        parts.check_classes(classes)
+        if classes:
+            parts.check_classes(outputs)
         cell, units, wiring, sparsity, wiring_seed, gain, mixed_memory = layer
-        outputs = classes if wiring == "ncp" else units
-        self.wiring = parts.make_wiring(wiring, units, outputs, sparsity, wiring_seed)
-        self.rnn = parts.liquid_layer(
-            cell, inputs, self.wiring, return_sequences=True, mixed_memory=mixed_memory
-        )
+        self.rnn: nn.Module
+        if cell == "lstm":
+            parts.check_lstm(wiring, mixed_memory)
+            self.rnn = parts.TimedLSTM(inputs, units, return_sequences=return_sequences)
+            self.about = f"torch.nn.LSTM with {units} units"
+        else:
+            motor = outputs if wiring == "ncp" else units
+            self.wiring = parts.make_wiring(wiring, units, motor, sparsity, wiring_seed)
+            self.rnn = parts.liquid_layer(
+                cell,
+                inputs,
+                self.wiring,
+                return_sequences=return_sequences,
+                mixed_memory=mixed_memory,
+            )
+            self.about = f"{CELLS[cell].__name__} with {units} neurons, {wiring} wiring"
         self.gain = float(gain)
-        self.readout = nn.Identity() if wiring == "ncp" else nn.Linear(units * reads, classes)
-        self.about = f"{CELLS[cell].__name__} with {units} neurons, {wiring} wiring"
+        self.readout = (
+            nn.Identity() if wiring == "ncp" else nn.Linear(units * reads + known, outputs)
+        )
 
     def logits(self, output: Tensor) -> Tensor:
         """The readout of the layer's output; a trained one needs no gain."""
@@ -48,12 +81,15 @@ class _Sequence(nn.Module):
 
     def export_layers(self) -> list[nn.Module]:
         """What runs at every time step, see `fastltc.exporting.describe`."""
+        if isinstance(self.rnn, parts.TimedLSTM):
+            raise ValueError("model: a torch.nn.LSTM is here to compare with and is not exported")
         if isinstance(self.readout, nn.Linear):
             return [self.rnn, self.readout]
-        return [self.rnn, parts.diagonal(torch.full((self.rnn.output_size,), self.gain))]
+        motor = torch.full((cast(int, self.rnn.output_size),), self.gain)
+        return [self.rnn, parts.diagonal(motor)]
 
 
-class Rows(_Sequence):
+class Rows(LiquidReadout):
     """Classifies images that a liquid layer reads as a sequence of rows, from the top.
 
     ``logits = readout(liquid(tanh(A rows + b))[some rows])``; a row of a colour image has the
@@ -111,8 +147,8 @@ class Rows(_Sequence):
             raise ValueError(f"reads: expected 1 with an ncp wiring, got {reads}")
         FROM_0.check("encoder", encoder)
         ABOVE_0.check("timestep", timestep)
-        layer = _Layer(cell, units, wiring, sparsity, wiring_seed, gain, mixed_memory)
-        super().__init__(encoder or channels * width, classes, layer, reads)
+        layer = Layer(cell, units, wiring, sparsity, wiring_seed, gain, mixed_memory)
+        super().__init__(encoder or channels * width, classes, layer, reads=reads)
         self.timestep = float(timestep)
         self.rows_read = chosen
         self.encoder = nn.Sequential()
@@ -136,54 +172,3 @@ class Rows(_Sequence):
                 "which a model that goes step by step cannot; train with --reads 1"
             )
         return [self.encoder, *super().export_layers()]
-
-
-class Series(_Sequence):
-    """Classifies every row of a time series by a liquid layer that is given the time steps.
-
-    ``logits[t] = readout(liquid(standardised rows, timespans)[t])``. The scales are those of the
-    training rows (`fit_scales`) and part of the state dict.
-
-    Args:
-        input_shape: ``(T, I)``; any T works later.
-        classes: number of classes.
-        units: neurons.
-        cell, wiring, sparsity, wiring_seed, gain, mixed_memory: see `Rows`.
-
-    Returns:
-        ``forward(rows, timespans)``: rows ``[B, T, I]``, timespans ``[B, T]`` in the unit of the
-        data set (None for 1); logits ``[B, T, classes]``.
-    """
-
-    KINDS = ("series",)
-
-    def __init__(
-        self,
-        input_shape: tuple[int, ...],
-        classes: int,
-        units: int = 32,
-        *,
-        cell: str = "ltc",
-        wiring: str = "full",
-        sparsity: float = 0.5,
-        wiring_seed: int = WIRING_SEED,
-        gain: float = 5.0,
-        mixed_memory: bool = False,
-    ) -> None:
-        features = input_shape[-1]
-        layer = _Layer(cell, units, wiring, sparsity, wiring_seed, gain, mixed_memory)
-        super().__init__(features, classes, layer)
-        self.scale = parts.Standardise(features)
-
-    def fit_scales(self, inputs: Tensor) -> None:
-        """Takes mean and deviation of training rows ``[..., I]``."""
-        self.scale.fit(inputs)
-
-    def forward(self, rows: Tensor, timespans: Tensor | None = None) -> Tensor:
-        """Return the logits ``[B, T, classes]`` of rows ``[B, T, features]``."""
-        output, _ = self.rnn(self.scale(rows), timespans=timespans)
-        return self.logits(output)
-
-    def export_layers(self) -> list[nn.Module]:
-        """What runs at every time step, see `fastltc.exporting.describe`."""
-        return [self.scale, *super().export_layers()]

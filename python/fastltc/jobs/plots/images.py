@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from ...inspect.figure import shortened, to_png, wrapped
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
     from ..data.audit_report import Item, Report
 
 
@@ -49,14 +51,47 @@ def montage(
             axes.set_yticks([])
             axes.spines[:].set_visible(False)
             if column < len(chosen):
-                pixels = np.moveaxis(images[chosen[column]], 0, -1)
-                limit = 255 if images.dtype == np.uint8 else 1
-                shown = pixels[..., 0] if pixels.shape[-1] == 1 else pixels
-                axes.imshow(shown, cmap="gray", vmin=0, vmax=limit, interpolation="nearest")
+                _show(axes, images[chosen[column]])
         grid[row][0].set_ylabel(wrapped(classes[row]), rotation=0, ha="right", va="center")
     if title:
         figure.suptitle(textwrap.fill(title, 80), fontsize=11)
     return to_png(figure)
+
+
+def wrong_images(
+    images: NDArray[np.generic], captions: Sequence[str], *, title: str = "", of: str = ""
+) -> bytes:
+    """The images that a classifier was most wrong about.
+
+    Args:
+        images: ``[n, C, H, W]``, uint8, or float32 in ``[0, 1]``; C of 1 or 3.
+        captions: written above each.
+        title: written above.
+        of: the checkpoint, written below and into the file.
+
+    Returns:
+        A PNG file.
+    """
+    columns = min(4, len(images))
+    rows = -(-len(images) // columns)
+    figure = Figure(figsize=(2.6 * columns, 2.7 * rows + 0.6), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for place, axes in enumerate(grid):
+        axes.set_axis_off()
+        if place < len(images):
+            _show(axes, images[place])
+            axes.set_title(captions[place], fontsize=7)
+    if title:
+        figure.suptitle(textwrap.fill(title, 28 * columns), fontsize=10)
+    return to_png(figure, of)
+
+
+def _show(axes: Axes, image: NDArray[np.generic]) -> None:
+    """An image ``[C, H, W]``."""
+    pixels = np.moveaxis(image, 0, -1)
+    limit = 255 if image.dtype == np.uint8 else 1
+    shown = pixels[..., 0] if pixels.shape[-1] == 1 else pixels
+    axes.imshow(shown, cmap="gray", vmin=0, vmax=limit, interpolation="nearest")
 
 
 class Picture(NamedTuple):

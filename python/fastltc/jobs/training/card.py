@@ -18,9 +18,17 @@ _METRICS = (
     ("f1_macro", "F1, mean over the classes", None),
     ("f1", "F1 of {}", "f1"),
     ("average_precision", "average precision of {}", None),
+    ("kappa", "quadratic kappa", None),
+    ("r2", "R2", "r_squared"),
+    ("mae", "mean absolute error", "mae"),
+    ("rmse", "root mean square error", "rmse"),
+    ("mse", "mean square error", "mse"),
+    ("mase", "mean absolute scaled error", "mase"),
+    ("pinball", "pinball loss", None),
     ("loss", "loss", None),
 )
 _TASKS = {3: "image-classification", 2: "tabular-classification", 1: "tabular-classification"}
+_VALUE_TASKS = {"regression": "tabular-regression", "forecasting": "time-series-forecasting"}
 _USE = {
     3: (
         "from fastltc.jobs import Run, predict",
@@ -42,6 +50,10 @@ _USE = {
 _LEFT_OUT = ("data_root", "weights", "data")
 
 
+_CALIBRATED = """ Probabilities
+are those of the model; `fastltc evaluate` measures how well they are calibrated."""
+
+
 def model_card(metrics: Mapping[str, Any], best: Checkpoint) -> str:
     """The text of the card, in Markdown.
 
@@ -58,6 +70,7 @@ def model_card(metrics: Mapping[str, Any], best: Checkpoint) -> str:
     kind = len(best.image_shape)
     positive = None if best.positive is None else best.classes[best.positive]
     first, then, last = (line.format(*best.image_shape) for line in _USE[kind])
+    calibrated = "" if best.targets else _CALIBRATED
     counted = ", ".join(f"{count:,} {split}" for split, count in sizes.items())
     remarks = "".join(f"- {remark}\n" for remark in metrics["remarks"])
     tested = (
@@ -65,6 +78,11 @@ def model_card(metrics: Mapping[str, Any], best: Checkpoint) -> str:
         if metrics["test"] is not None
         else "Training was interrupted: the test split was not judged."
     )
+    answers = f"tells these\nclasses apart: {', '.join(best.classes)}"
+    if best.targets:
+        ahead = f"the next {best.horizon} steps of " if best.horizon else ""
+        answers = f"predicts\n{ahead}{', '.join(best.targets)}"
+        last = last.replace("probabilities", "values")
     several = " An example may have several of them, or none." if best.multilabel else ""
     return f"""\
 ---
@@ -74,8 +92,8 @@ def model_card(metrics: Mapping[str, Any], best: Checkpoint) -> str:
 
 # {model} on {data}
 
-A model of fastltc with {metrics["trainable_parameters"]:,} trainable parameters, which tells these
-classes apart: {", ".join(best.classes)}.{several}
+A model of fastltc with {metrics["trainable_parameters"]:,} trainable parameters, which \
+{answers}.{several}
 
 ## Results
 
@@ -110,8 +128,7 @@ print({last})
 ## Intended use and limits
 
 For research and teaching. The results hold for the data above: what comes from other devices,
-places or people has not been measured. Every input gets an answer, whatever it shows. Probabilities
-are those of the model; `fastltc evaluate` measures how well they are calibrated.
+places or people has not been measured. Every input gets an answer, whatever it shows.{calibrated}
 
 This is not a medical device. Where the data is medical, no diagnosis and no treatment may rest on
 the model.
@@ -124,14 +141,15 @@ def _public_name(data: str) -> str:
 
 
 def _metadata(metrics: Mapping[str, Any], data: str, best: Checkpoint) -> str:
-    model, task = best.config.model, _TASKS[len(best.image_shape)]
+    model = best.config.model
+    task = _VALUE_TASKS.get(best.task, _TASKS[len(best.image_shape)])
     modules = list(best.model.modules())
     cells = [name for name, cell in CELLS.items() if any(isinstance(one, cell) for one in modules)]
     split = "val" if metrics["test"] is None else "test"
     measured = [
         {"type": hub, "value": round(metrics[split][name], 4)}
         for name, _, hub in _METRICS
-        if hub is not None and metrics[split][name] is not None
+        if hub is not None and metrics[split].get(name) is not None
     ]
     described = {"name": data, "type": data, "split": split}
     results = {"task": {"type": task}, "dataset": described, "metrics": measured}
@@ -152,7 +170,7 @@ def _results(metrics: Mapping[str, Any], positive: str | None) -> str:
     parts = [metrics[split] for split in ("val", "test") if metrics[split] is not None]
     lines = ["| | validation | test |", "|---|---|---|"]
     for name, called, _ in _METRICS:
-        values = [part[name] for part in parts]
+        values = [part.get(name) for part in parts]
         if any(value is not None for value in values):
             cells = ["" if value is None else f"{value:.4f}" for value in values]
             # A bar would end the cell.

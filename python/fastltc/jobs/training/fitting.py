@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from ..config import CLASS_WEIGHTS
 from ..errors import ConfigError, DivergedError
+from ..evaluation.value_objective import ValueObjective
 from ..models import Ensemble
 from .objective import Objective
-from .schedule import Schedule
+from .schedule import Schedule, parameter_groups
 from .task import Task
 
 _OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "nadam": torch.optim.NAdam}
@@ -25,7 +26,7 @@ Seen = Callable[[int], None]
 
 
 class Gradients:
-    """Cross-entropy by an optimizer, in batches of an order that is drawn anew each epoch."""
+    """The loss by an optimizer, in batches of an order that is drawn anew each epoch."""
 
     fitted: dict[str, float] | None = None
 
@@ -35,24 +36,30 @@ class Gradients:
         self.path = path
         config = task.config
         self.epochs = config.epochs
-        # Frozen parameters, such as a wiring's mask, have nothing to learn.
-        trained = [p for p in task.model.parameters() if p.requires_grad]
         # One pass over all parameters; the models are small, and a call for each takes longer than
         # its arithmetic. NAdam has none.
         fused = {} if config.optimizer == "nadam" else {"fused": True}
         self.optimizer: torch.optim.Optimizer = _OPTIMIZERS[config.optimizer](
-            trained, lr=config.lr, weight_decay=config.weight_decay, **fused
+            parameter_groups(task.model, config),
+            lr=config.lr,
+            weight_decay=config.weight_decay,
+            **fused,
         )
         feed = task.feeds["train"]
         self.schedule = Schedule(config, self.optimizer, -(-len(feed) // config.batch_size))
         self.scaler = torch.amp.GradScaler(task.device.type, enabled=config.amp == "fp16")
-        self.objective = Objective(
-            feed.labels,
-            len(task.data.classes),
-            multilabel=task.data.multilabel,
-            balance=CLASS_WEIGHTS[config.class_weights],
-            smoothing=config.label_smoothing,
-        )
+        self.objective: Objective | ValueObjective
+        if task.data.targets:
+            answers: Any = task.model.answers
+            self.objective = ValueObjective.of(config, answers.unit)
+        else:
+            self.objective = Objective(
+                feed.sample().labels if config.class_weights != "none" else feed.labels,
+                len(task.data.classes),
+                multilabel=task.data.multilabel,
+                balance=CLASS_WEIGHTS[config.class_weights],
+                smoothing=config.label_smoothing,
+            )
 
     @property
     def rate(self) -> float:
@@ -101,7 +108,7 @@ class Gradients:
             correct += right
             count += rows
             seen(len(batch))
-        return loss_sum / count, correct / count
+        return loss_sum / max(count, 1), correct / max(count, 1)
 
     def _step(self, batch: Tensor) -> tuple[float, float, int]:
         """One step of the optimizer: the batch's mean loss, right answers and judged rows."""

@@ -8,37 +8,35 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from ...inspect.liquid_layer import network_of
 from .. import plots
 from .. import run as files
 from ..errors import ConfigError
+from ..evaluation.answers import value_pictures
 from ..files import write_all
 from ..models import trainable_parameters
 from ..run import Checkpoint, Run
 from ..unchanged import fingerprints
 from .card import model_card
-from .task import Task
-
-# What log.jsonl and the best checkpoint keep of the validation metrics.
-LOGGED = ("loss", "accuracy", "auc", "f1_macro", "f1", "average_precision")
+from .epochs import Epochs
 
 
 class RunLog:
     """The epochs of a run so far. Of several processes, only the first writes them."""
 
-    def __init__(self, task: Task, path: Path) -> None:
-        self.task = task
+    def __init__(self, epochs: Epochs, path: Path) -> None:
+        self.epochs = epochs
+        self.task = task = epochs.task
         self.run = Run(path)
         self.fingerprints = fingerprints(task.data)
         self.status = "running"
         self.complete = False
-        self.history: list[dict[str, Any]] = []
-        self.best: dict[str, Any] | None = None
         self.best_digest: str | None = None
         self.test: dict[str, Any] | None = None
-        self.fitted: dict[str, float] | None = None
         # Names of the files that this call has written.
         self.written: set[str] = set()
         self.seconds_before = 0.0
@@ -62,15 +60,12 @@ class RunLog:
         Raises:
             KeyError, TypeError, ValueError: it is not such a state.
         """
-        self.history, self.best = state["history"], state["best"]
-        _check_history(self.history, self.best)
         self.best_digest = self.run.digest(files.BEST)
-        self.fitted = state.get("fitted")
         self.seconds_before = float(state["seconds"])
         if self.task.group.first:
             self.run.remove_unfinished()
             self.run.write_config(self.task.config)
-            self.run.write_log(self.history)
+            self.run.write_log(self.epochs.history)
             self.written |= {files.CONFIG, files.LOG}
 
     def open_board(self, writer: Any) -> None:
@@ -78,25 +73,29 @@ class RunLog:
         self.written.add(f"{files.TENSORBOARD}/")
         self.board = writer(str(self.run.path / files.TENSORBOARD))
 
-    def add(
-        self, record: dict[str, Any], logged: dict[str, Any], training: dict[str, Any], kept: bool
-    ) -> None:
+    def add(self, record: dict[str, Any], val: dict[str, Any], *, kept: bool) -> None:
         """Writes the files of an epoch; ``kept`` where the best checkpoint is an earlier one."""
         if not self.task.group.first:
             return
         data = self.task.data
+        training = {**self.epochs.state(), "seconds": self.seconds}
         checkpoint = Checkpoint(
             config=self.task.config,
             classes=data.classes,
             positive=self.task.positive,
             image_shape=data.input_shape,
             epoch=record["epoch"],
-            val=logged,
+            val={name: val[name] for name in self.epochs.judge.logged},
             model=self.task.model,
             features=data.features,
             time_unit=data.time_unit,
             multilabel=data.multilabel,
             splits=self.fingerprints,
+            targets=data.targets,
+            horizon=data.horizon,
+            known=data.known,
+            per_step=data.per_step,
+            measured=data.splits["train"].measured is not None,
         )
         made = {} if kept else {files.BEST: checkpoint}
         made[files.LAST] = replace(checkpoint, training=training)
@@ -116,31 +115,36 @@ class RunLog:
     def draw(self, best: Checkpoint) -> None:
         """Draws the training and the network of the best checkpoint."""
         title, of = self.task.data.name, best.origin
-        curve = plots.training_curve(self.history, best_epoch=best.epoch, title=title, of=of)
+        curve = plots.training_curve(self.epochs.history, best_epoch=best.epoch, title=title, of=of)
         self._write_picture(files.CURVE, curve)
-        network = network_of(best.model, best.classes, best.features)
+        network = network_of(best.model, best.outputs, best.features)
         if network is not None:
             self._write_picture(files.WIRING, plots.wiring_diagram(network, of=of))
         if network is not None and network.drawable:
             graph = plots.wiring_graph(network, title=network.title, of=of)
             self._write_picture(files.GRAPH, graph)
 
-    def draw_confusion(self, best: Checkpoint) -> None:
-        """Draws the confusion matrix of the test, where there is one."""
+    def draw_test(self, best: Checkpoint, scores: NDArray[np.float64]) -> None:
+        """Draws what came of the test: the confusion matrix, where there is one, or the values."""
         assert self.test is not None
-        matrix, data = self.test["confusion_matrix"], self.task.data
-        if matrix is not None:
-            title = f"{data.name}, test"
+        data, title = self.task.data, f"{self.task.data.name}, test"
+        made = {}
+        if data.targets:
+            made = value_pictures(best, data.splits["test"], scores, self.test, title)
+        elif self.test["confusion_matrix"] is not None:
+            matrix = self.test["confusion_matrix"]
             picture = plots.confusion_matrix(matrix, data.classes, title=title, of=best.origin)
-            # One that `evaluate` has left may be of other data or of the last checkpoint.
-            self._write_picture(
-                files.CONFUSION, picture, files.evaluation_files(self.run.path, "test")
-            )
+            made = {"confusion": picture}
+        # Those that `evaluate` has left may be of other data or of the last checkpoint.
+        stale = files.evaluation_files(self.run.path, "test")
+        for kind, picture in made.items():
+            self._write_picture(f"{kind}-test.png", picture, stale)
+            stale = []
 
     def draw_examples(self) -> None:
         """Draws images of every class, where there are any."""
         data = self.task.data
-        if data.kind == "images" and not data.multilabel:
+        if data.kind == "images" and data.classes and not data.multilabel:
             train = data.splits["train"]
             picture = plots.montage(train.inputs, train.labels, data.classes, title=data.name)
             self._write_picture(files.EXAMPLES, picture)
@@ -159,7 +163,7 @@ class RunLog:
         """What ``metrics.json`` holds."""
         from ... import __version__
 
-        config, data = self.task.config, self.task.data
+        config, data, best = self.task.config, self.task.data, self.epochs.best
         return {
             "status": self.status,
             "complete": self.complete,
@@ -174,14 +178,14 @@ class RunLog:
             "threads": torch.get_num_threads(),
             "processes": self.task.group.size,
             "device": str(self.task.device),
-            "epochs": len(self.history),
+            "epochs": len(self.epochs.history),
             "selected_by": (
                 "being the last" if config.select == "last" else f"validation {config.select}"
             ),
-            "best_epoch": None if self.best is None else self.best["epoch"],
+            "best_epoch": None if best is None else best["epoch"],
             "best_digest": self.best_digest,
-            "fitted": self.fitted,
-            "val": self.best,
+            "fitted": self.epochs.fitting.fitted,
+            "val": best,
             "test": self.test,
             "seconds": self.seconds,
             "files": sorted(self.written),
@@ -193,22 +197,6 @@ class RunLog:
         if self.task.group.first:
             self.written.add(files.METRICS)
             self.run.write_metrics(self.metrics)
-
-
-def _check_history(history: Any, best: Any) -> None:
-    """Makes sure that what a checkpoint says of its epochs can be logged, drawn and compared."""
-    records = [(record["epoch"], record) for record in history]
-    if [epoch for epoch, _ in records] != list(range(1, len(records) + 1)):
-        raise ValueError("history: expected the epochs from 1 on")
-    names = ("train_loss", "train_accuracy", "lr", "seconds", *(f"val_{n}" for n in LOGGED))
-    of_best = [] if best is None else [(best["epoch"], best)]
-    for known, checked in ((names, records), (LOGGED, of_best)):
-        for epoch, record in checked:
-            if type(epoch) is not int or not 1 <= epoch <= len(records):
-                raise ValueError(f"epoch: expected one of {len(records)}, got {epoch!r}")
-            for name in known:
-                if not isinstance(record[name], float | int | None):
-                    raise TypeError(f"{name}: expected a number, got {record[name]!r:.60}")
 
 
 def summary_writer() -> Any:

@@ -1,9 +1,8 @@
-"""Trains a classifier into a run folder."""
+"""Trains a model into a run folder."""
 
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from ..config import TrainConfig
@@ -19,14 +19,14 @@ from ..data import DataSet
 from ..device import find_device
 from ..errors import RunError
 from ..evaluation.feed import Feed
-from ..evaluation.metrics import classification_metrics
-from ..evaluation.probabilities import judged, probabilities
+from ..evaluation.judge import judge_of
 from ..files import interrupts_held_back
-from ..run import CONFIG, LAST, Run
+from ..run import CONFIG, LAST, Checkpoint, Run
 from ..unchanged import check_unchanged
 from . import parallel
-from .fitting import ClosedForm, Gradients
-from .log import LOGGED, RunLog, summary_writer
+from .epochs import Epochs
+from .fitting import ClosedForm
+from .log import RunLog, summary_writer
 from .task import Task, make_model, read_data
 
 
@@ -58,8 +58,9 @@ def train(
 ) -> Run:
     """Trains a model, keeps the best checkpoint by a validation metric and tests that one.
 
-    Cross-entropy, batches in an order drawn anew each epoch. After each epoch the validation split
-    is evaluated and ``last.pt`` written; ``best.pt`` whenever the ``select`` metric improves. The
+    Cross-entropy of classes, or errors of values, in batches of an order drawn anew each epoch.
+    After each epoch the validation split is evaluated and ``last.pt`` written; ``best.pt`` whenever
+    the ``select`` metric improves. The
     test split is evaluated once, at the end, with ``best.pt``. The same configuration and number
     of threads give the same metrics on the same machine. Models with a closed form (a reservoir's
     readout, a probe) are fitted once, which counts as one epoch.
@@ -114,7 +115,8 @@ def train(
         session = _Session(task, Path(out))
         # Whether the model runs on the device is known before anything is written.
         one = data.splits["val"].take(np.arange(1))
-        probabilities(model, Feed(one, device, config.augment_crop, mirror=config.mirror))
+        one_of = Feed(one, device, config.augment_crop, mirror=config.mirror)
+        session.epochs.judge.scores(model, one_of)
         if group.first:
             stack.enter_context(session.folder(overwrite=overwrite, resume=resume))
         session.open(overwrite=overwrite, resume=resume)
@@ -129,18 +131,12 @@ def train(
 
 
 class _Session:
-    """One call of `train`: what is trained, how, and what is known about the epochs so far."""
+    """One call of `train`: the epochs, and the folder that tells of them."""
 
     def __init__(self, task: Task, out: Path) -> None:
         self.task = task
-        self.model = task.model
-        self.order = torch.Generator().manual_seed(task.config.seed)
-        self.fitting: ClosedForm | Gradients = (
-            ClosedForm(task, self._metrics)
-            if hasattr(task.model, "fit")
-            else Gradients(task, self.order, out)
-        )
-        self.log = RunLog(task, out)
+        self.epochs = Epochs(task, out)
+        self.log = RunLog(self.epochs, out)
 
     def folder(self, *, overwrite: bool, resume: bool) -> AbstractContextManager[None]:
         """The folder for this process alone; it is made where there is none."""
@@ -173,10 +169,10 @@ class _Session:
                 f"{run.path / LAST}: trained with {'; '.join(changes)}; restore {CONFIG} to "
                 "resume, or train anew"
             )
-        more = self.fitting.epochs - checkpoint.epoch
+        more = self.epochs.fitting.epochs - checkpoint.epoch
         # One that was interrupted after its last epoch still has its end to come.
         if more < 0 or (more == 0 and run.complete):
-            if isinstance(self.fitting, ClosedForm):
+            if isinstance(self.epochs.fitting, ClosedForm):
                 name = self.task.config.model
                 raise RunError(f"{run.path}: a {name} is fitted at once, not resumed")
             raise RunError(
@@ -188,25 +184,11 @@ class _Session:
         advice = "Restore the data to resume, or train anew"
         check_unchanged(self.task.data, checkpoint.splits, run.path / LAST, advice)
         try:
-            self.model.load_state_dict(checkpoint.model.state_dict())
-            self.fitting.load(state)
-            self.order.set_state(state["order"])
-            torch.set_rng_state(state["random"])
+            self.task.model.load_state_dict(checkpoint.model.state_dict())
+            self.epochs.load(state)
             self.log.take_up(state)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise RunError(f"{run.path / LAST}: damaged checkpoint: {error}") from None
-
-    def _state(self) -> dict[str, Any]:
-        """All that decides how training goes on, but for the weights."""
-        return {
-            "order": self.order.get_state(),
-            "random": torch.get_rng_state(),
-            "history": self.log.history,
-            "best": self.log.best,
-            "fitted": self.fitting.fitted,
-            "seconds": self.log.seconds,
-            **self.fitting.state(),
-        }
 
     def train(self, progress: Progress) -> Run:
         """Trains the epochs that are left, and tests."""
@@ -216,12 +198,15 @@ class _Session:
         log.write_metrics()
         try:
             if progress.start:
-                progress.start(self.task.data, self.model)
-            for epoch in range(len(log.history) + 1, self.fitting.epochs + 1):
+                progress.start(self.task.data, self.task.model)
+            for epoch in self.epochs.left:
                 # First, so that a run that this ended is not made longer by resuming it.
-                if self._is_stale():
+                if self.epochs.is_stale:
                     break
-                record = self._epoch(epoch, progress.batch or (lambda count: None))
+                record, val = self.epochs.run(epoch, progress.batch or (lambda count: None))
+                # All files of an epoch or none.
+                with interrupts_held_back():
+                    log.add(record, val, kept=not self.epochs.add(record, val))
                 if progress.epoch:
                     progress.epoch(record)
             log.status = "finished"
@@ -238,69 +223,28 @@ class _Session:
             self.task.group.wait()
         return log.run
 
-    def _is_stale(self) -> bool:
-        """Whether the best epoch is too long ago."""
-        patience, best = self.task.config.patience, self.log.best
-        if patience is None or best is None:
-            return False
-        return len(self.log.history) - int(best["epoch"]) >= patience
-
-    def _epoch(self, epoch: int, seen: Callable[[int], None]) -> dict[str, Any]:
-        started = time.perf_counter()
-        loss, accuracy = self.fitting.epoch(epoch, seen)
-        val = self._metrics("val")
-        logged = {name: val[name] for name in LOGGED}
-        record = {
-            "epoch": epoch,
-            "train_loss": loss,
-            "train_accuracy": accuracy,
-            **{f"val_{name}": value for name, value in logged.items()},
-            "lr": self.fitting.rate,
-            "seconds": time.perf_counter() - started,
-        }
-        self.fitting.after_epoch(val["loss"])
-        # All files of an epoch or none.
-        with interrupts_held_back():
-            self.log.history.append(record)
-            self.log.fitted = self.fitting.fitted
-            improved = self._is_best(val)
-            if improved:
-                self.log.best = {"epoch": epoch, **logged}
-            self.log.add(record, logged, self._state(), kept=not improved)
-        return record
-
-    def _metrics(self, name: str) -> dict[str, Any]:
-        """The metrics of the model on a split."""
-        data = self.task.data
-        scores = probabilities(self.model, self.task.feeds[name], multilabel=data.multilabel)
-        labels, scores = judged(data.splits[name].labels, scores)
-        return classification_metrics(labels, scores, data.classes, self.task.positive)
-
-    def _is_best(self, val: dict[str, Any]) -> bool:
-        """Whether ``select`` improved; on an equal score the smaller loss decides."""
-        name, best = self.task.config.select, self.log.best
-        if best is None or name == "last":
-            return True
-        if name == "loss":
-            return bool(val["loss"] < best["loss"])
-        return bool((val[name], -val["loss"]) > (best[name], -best["loss"]))
-
     def _finish(self) -> None:
         log = self.log
         # The status first: whatever happens to the pictures, it is right.
         log.write_metrics()
         if log.board is not None:
             log.board.close()
-        if log.best is not None:
+        if self.epochs.best is not None:
             best = log.run.load_checkpoint(device=str(self.task.device))
-            self.model = best.model
             if log.status == "finished":
-                log.test = self._metrics("test")
+                scores = self._test(best)
                 log.write_metrics()
-                log.draw_confusion(best)
+                log.draw_test(best, scores)
             log.draw(best)
             log.write_card(best)
         log.draw_examples()
         # Now with all files that were written, and as the sign that they are.
         log.complete = True
         log.write_metrics()
+
+    def _test(self, best: Checkpoint) -> NDArray[np.float64]:
+        """Judges the test split by the best checkpoint; its scores."""
+        judge = judge_of(best, best.config, self.task.positive, best.model)
+        scores = judge.scores(best.model, self.task.feeds["test"])
+        self.log.test = judge.metrics(np.asarray(self.task.data.splits["test"].labels), scores)
+        return scores

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from ..config import TrainConfig
+from ..errors import ConfigError
+
+# Parameters of LTC with a learning rate of their own, see `TrainConfig`.
+_FACTORS = ("erev", "sigma", "mu")
 
 
 class Schedule:
@@ -38,7 +44,7 @@ class Schedule:
     def before_step(self) -> None:
         """Sets the rate of the step that comes."""
         for group in self.optimizer.param_groups:
-            group["lr"] = self.rate(self.step_count)
+            group["lr"] = self.rate(self.step_count) * group.get("factor", 1.0)
         self.step_count += 1
 
     def after_epoch(self, loss: float) -> None:
@@ -61,3 +67,30 @@ class Schedule:
         """Goes on from a `state`."""
         for name in self.state():
             setattr(self, name, state[name])
+
+
+def parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict[str, Any]]:
+    """The parameters that are trained, in groups with a factor on the learning rate.
+
+    Frozen parameters, such as a wiring's mask, have nothing to learn.
+
+    Raises:
+        ConfigError: a factor is given for parameters that the model does not have.
+    """
+    factors = {name: getattr(config, f"lr_{name}") for name in _FACTORS}
+    factors = {name: factor for name, factor in factors.items() if factor != 1}
+    groups: dict[str, list[Tensor]] = {"": [], **{name: [] for name in factors}}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            last = name.rpartition(".")[2].removeprefix("sensory_")
+            groups[last if last in factors else ""].append(parameter)
+    for name in factors:
+        if not groups[name]:
+            raise ConfigError(
+                f"lr_{name}: the model {config.model} has no parameters {name}, which LTC "
+                "has; leave the option out"
+            )
+    return [
+        {"params": parameters, "factor": factors.get(name, 1.0)}
+        for name, parameters in groups.items()
+    ]

@@ -10,15 +10,16 @@ from typing import Any
 
 from torch import nn
 
+from .. import plots
 from ..config import TrainConfig
 from ..data import DataSet
 from ..device import find_device
 from ..errors import ConfigError, RunError
 from ..evaluation.comparison import summarise
-from ..files import write_json
+from ..files import format_json, write_all
 from ..lock import locked
 from ..options import AT_LEAST_2
-from ..run import CONFIG, LAST, LOCK, SEEDS, Run, remove_unfinished
+from ..run import CONFIG, CURVE, LAST, LOCK, SEEDS, Run, remove_unfinished
 from . import parallel
 from .loop import Progress, train
 
@@ -49,7 +50,8 @@ def train_seeds(
 
     Returns:
         What ``seeds.json`` holds: the mean and the standard deviation (of a sample, n - 1) of each
-        metric on validation and test split, and the values of the seeds.
+        metric on validation and test split, and the values of the seeds. ``training.png`` beside it
+        has the epochs of all.
 
     Raises:
         ConfigError: fewer than two seeds.
@@ -73,7 +75,8 @@ def train_seeds(
 
         def start(data: DataSet, model: nn.Module) -> None:
             # What would not belong to the new runs.
-            (out / SEEDS).unlink(missing_ok=True)
+            for name in (SEEDS, CURVE):
+                (out / name).unlink(missing_ok=True)
             while others:
                 Run(others.pop()).remove()
             if given.start is not None:
@@ -88,7 +91,7 @@ def train_seeds(
             # Where nothing came of it.
             stack.callback(_remove_empty, out)
             stack.enter_context(locked(out / LOCK))
-            remove_unfinished(out, [SEEDS])
+            remove_unfinished(out, [SEEDS, CURVE])
         for own, run, step in zip(seeds, runs, steps, strict=True):
             if step == _KEEP:
                 continue
@@ -104,7 +107,10 @@ def train_seeds(
                 raise KeyboardInterrupt
         summary = summarise(runs)
         if group.first:
-            write_json(out / SEEDS, summary)
+            histories = {f"seed {own.seed}": run.log for own, run in zip(seeds, runs, strict=True)}
+            title = f"{summary['model']} on {summary['data']}"
+            picture = plots.training_curves(histories, title=title)
+            write_all({out / SEEDS: format_json(summary), out / CURVE: picture})
         group.wait()
     return summary
 

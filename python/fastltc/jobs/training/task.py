@@ -17,15 +17,18 @@ from ..errors import ConfigError
 from ..evaluation.feed import Feed
 from ..evaluation.metrics import classification_metrics, find_class
 from ..evaluation.probabilities import judged
-from ..models import MissingTorchvisionError, build_model, default_model, load_weights
+from ..models import Goal, MissingTorchvisionError, build_model, default_model, load_weights
 from .augment import make_augment
+from .checks import check_task, check_values
 from .parallel import Group
+from .schedule import parameter_groups
 
 
 class Task:
     """Everything that is settled before the first step; model and data go to the device.
 
-    Scales of the model, where it has any, become those of the training split.
+    Scales of the model, of inputs and of targets, where it has any, become those of the training
+    split.
 
     Raises:
         ConfigError: augmentation or mirror images are asked for, and there are no images.
@@ -52,8 +55,15 @@ class Task:
         if config.mirror and data.kind != "images":
             raise ConfigError("mirror: only images can be mirrored")
         fit_scales: Any = getattr(model, "fit_scales", None)
+        train = self.feeds["train"].sample() if fit_scales is not None else self.feeds["train"]
         if fit_scales is not None:
-            fit_scales(self.feeds["train"].inputs)
+            beside = {name: getattr(train, name) for name in ("lengths", "measured", "future")}
+            fit_scales(
+                train.inputs, **{name: one for name, one in beside.items() if one is not None}
+            )
+        if data.targets:
+            answers: Any = model
+            answers.fit_answers(train.labels, train.inputs, train.lengths, train.measured)
 
 
 def read_data(
@@ -69,6 +79,9 @@ def read_data(
     data = replace(data, remarks=(*data.remarks, *leak_warnings(data)))
     if config.model is None:
         config = replace(config, model=default_model(data.kind))
+    check_task(config, data)
+    if data.targets:
+        check_values(data)
     asked = find_class(config.positive, data.classes)
     positive = data.positive if asked is None else asked
     if config.select in ("f1", "average_precision") and positive is None:
@@ -93,7 +106,8 @@ def make_model(
     options = config.model_options() | ({"pretrained": None} if resume else {})
     shape = config.model_shape(data.input_shape)
     try:
-        model = build_model(config.model, shape, len(data.classes), **options)
+        goal = Goal.of(data, config.levels)
+        model = build_model(config.model, shape, goal.outputs, goal=goal, **options)
         if config.weights is not None and not resume:
             load_weights(model, config.weights)
     except (ValueError, MissingTorchvisionError) as error:
@@ -102,15 +116,19 @@ def make_model(
         if data.multilabel:
             raise ConfigError(f"model: {config.model} knows no several labels, as {data.name} has")
         config.check_closed_form()
+    else:
+        parameter_groups(model, config)
     _check_select(config.select, data, positive)
     return model
 
 
 def _check_select(select: str, data: DataSet, positive: int | None) -> None:
     """Makes sure that the validation split has what the metric to select by is made of."""
-    if select not in ("auc", "f1", "average_precision"):
+    if data.targets or select not in ("auc", "f1", "average_precision"):
         return  # there whatever the classes are
-    split = data.splits["val"]
+    split = data.splits.get("val")
+    if split is None:
+        return
     shape = split.labels.shape if data.multilabel else (*split.labels.shape, len(data.classes))
     labels, scores = judged(split.labels, np.full(shape, 1 / len(data.classes)))
     if classification_metrics(labels, scores, data.classes, positive)[select] is None:

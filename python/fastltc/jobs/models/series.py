@@ -1,0 +1,345 @@
+"""Liquid layers that read time series: classes or values, of every row, of all, or ahead."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from ..._parameters import IMPUTE_METHODS
+from ...nn import Impute
+from ..options import FROM_0, SHARE, one_of
+from . import parts
+from .answers import Answers, mean_step
+from .goal import Goal
+from .parts import WIRING_SEED
+from .sequence import Layer, LiquidReadout
+
+FORECASTS = ("direct", "recursive")
+
+
+class Series(LiquidReadout):
+    """Answers for time series by a liquid layer that is given the time steps.
+
+    ``answer[t] = readout(liquid(encoder(standardised rows), timespans)[t])``: of every row, or of
+    the last one of a sequence. Rows that were measured in part are filled in by `fastltc.Impute`,
+    and the layer reads what was measured and how long ago beside them. Values are standardised
+    within the model and come out in their own units (`Answers`).
+
+    A forecast is ``direct``, all its steps at once from the state after the last row and what is
+    known of these steps, or ``recursive``: a step from the state and what is known of it, which the
+    layer then reads as the next row, one unit of time later; it is trained as it answers.
+
+    The scales are those of the training rows (`fit_scales`, `fit_answers`) and part of the state
+    dict.
+
+    Args:
+        input_shape: ``(T, I)``; any T works later.
+        classes: number of classes, or of targets.
+        units: neurons.
+        cell: ``"ltc"``, ``"cfc"``, or ``"lstm"`` for ``torch.nn.LSTM``, which reads the time steps
+            as one more input.
+        wiring, sparsity, wiring_seed, gain, mixed_memory: see `Rows`.
+        encoder: features that a row is mapped to first, with tanh; 0 for the row itself.
+        dropout: share of what the readout sees that is left out in training.
+        impute: ``"forward"``, ``"mean"`` or ``"decay"``, see `fastltc.Impute`.
+        forecast: ``"direct"`` or ``"recursive"``.
+        difference: values are told as the difference to the last one of their target.
+        goal: what is to be answered; None for the class of every row.
+
+    Returns:
+        ``forward(rows, timespans, lengths, measured, future)``: rows ``[B, T, I]``, timespans
+        ``[B, T]`` in the unit of the data set (None for 1), lengths ``[B]``, measured
+        ``[B, T, I]``, future ``[B, H, F]``; logits ``[B, classes]`` or values ``[B, K]``, for every
+        row ``[B, T, .]``, of a forecast ``[B, H, K]``; of quantiles with one more axis.
+
+    Raises:
+        ValueError: sizes that do not fit, or an option that the goal has no use for.
+    """
+
+    KINDS = ("series",)
+
+    def __init__(
+        self,
+        input_shape: tuple[int, ...],
+        classes: int,
+        units: int = 32,
+        *,
+        cell: str = "ltc",
+        wiring: str = "full",
+        sparsity: float = 0.5,
+        wiring_seed: int = WIRING_SEED,
+        gain: float = 5.0,
+        mixed_memory: bool = False,
+        encoder: int = 0,
+        dropout: float = 0.0,
+        impute: str | None = None,
+        forecast: str | None = None,
+        difference: bool = False,
+        goal: Goal | None = None,
+    ) -> None:
+        goal = Goal(outputs=classes) if goal is None else goal
+        FROM_0.check("encoder", encoder)
+        SHARE.check("dropout", dropout)
+        features = input_shape[-1]
+        _check_goal(goal, features, wiring, dropout, impute, forecast, difference)
+        self.recursive = forecast == "recursive"
+        read = features * (3 if goal.masked else 1)
+        steps = 1 if self.recursive else max(goal.horizon, 1)
+        given = steps * goal.known
+        outputs = classes * (steps * max(len(goal.quantiles), 1) if goal.of_values else 1)
+        layer = Layer(cell, units, wiring, sparsity, wiring_seed, gain, mixed_memory)
+        super().__init__(
+            encoder or read,
+            outputs,
+            layer,
+            known=given,
+            classes=not goal.of_values,
+            return_sequences=goal.per_step,
+        )
+        self.goal = goal
+        self.steps = steps
+        self.scale = parts.Standardise(features)
+        self.encoder = nn.Sequential()
+        if encoder:
+            self.encoder.extend([nn.Linear(read, encoder), nn.Tanh()])
+        self.dropout = nn.Dropout(dropout)
+        self.fill: Impute | None = None
+        if goal.masked:
+            self.fill = Impute(features, impute or "forward", add_mask=True, add_elapsed=True)
+        self.answers: Answers | None = None
+        if goal.of_values:
+            self.answers = Answers(classes, difference=difference)
+        if goal.known:
+            self.known_scale = parts.Standardise(goal.known)
+
+    def fit_scales(
+        self,
+        inputs: Tensor,
+        lengths: Tensor | None = None,
+        measured: Tensor | None = None,
+        future: Tensor | None = None,
+    ) -> None:
+        """Takes mean and deviation of training rows ``[..., I]``: of those that were measured."""
+        valid = _valid(inputs, lengths, measured)
+        self.scale.fit(inputs, valid)
+        if self.fill is not None:
+            self.fill.mean.copy_(self.scale.mean)
+        if future is not None:
+            self.known_scale.fit(future)
+
+    def fit_answers(
+        self,
+        labels: Tensor,
+        inputs: Tensor,
+        lengths: Tensor | None = None,
+        measured: Tensor | None = None,
+    ) -> None:
+        """Takes the scales of training targets; the arguments are those of `forward`."""
+        assert self.answers is not None
+        base = self._base(inputs, lengths)
+        if base is not None and self.goal.horizon:
+            before = base.unsqueeze(1)
+            base = (
+                torch.cat([before, labels[:, :-1]], dim=1)
+                if self.recursive
+                else before.expand(labels.shape)
+            )
+        self.answers.fit(labels, base)
+        own = list(self.goal.own)
+        if -1 not in own:
+            valid = _valid(inputs, lengths, measured)
+            rows = inputs[..., own]
+            self.answers.naive[:] = mean_step(rows, None if valid is None else valid[..., own])
+        elif labels.ndim == 3:
+            self.answers.naive[:] = mean_step(labels)
+
+    def forward(
+        self,
+        rows: Tensor,
+        timespans: Tensor | None = None,
+        lengths: Tensor | None = None,
+        measured: Tensor | None = None,
+        future: Tensor | None = None,
+    ) -> Tensor:
+        """Return logits or values; see the class."""
+        x = self.encoder(self._scaled(rows, timespans, lengths, measured))
+        output, state = self.rnn(x, timespans=timespans, lengths=lengths)
+        known = None if future is None else self.known_scale(future)
+        if self.answers is None:
+            return self.logits(self.dropout(output))
+        base = self._base(rows, lengths)
+        if self.recursive:
+            return self._roll_out(output, state, base, rows, future, known)
+        readout = self._readout(output, None if known is None else known.flatten(1))
+        if self.goal.horizon:
+            readout = readout.unflatten(-2, (self.goal.horizon, -1))
+            base = None if base is None else base.unsqueeze(1)
+        return self._shaped(self.answers(readout, base))
+
+    def _scaled(
+        self,
+        rows: Tensor,
+        timespans: Tensor | None,
+        lengths: Tensor | None,
+        measured: Tensor | None,
+    ) -> Tensor:
+        if self.fill is None:
+            return cast(Tensor, self.scale(rows))
+        if measured is None:
+            measured = torch.ones_like(rows, dtype=torch.bool)
+        filled = self.fill(rows, measured, timespans, lengths)
+        features = rows.shape[-1]
+        return torch.cat([self.scale(filled[..., :features]), filled[..., features:]], dim=-1)
+
+    def _readout(self, output: Tensor, known: Tensor | None) -> Tensor:
+        """What the readout gives: ``[..., steps K, Q]``."""
+        seen = self.dropout(output)
+        seen = seen if known is None else torch.cat([seen, known], dim=-1)
+        return self.logits(seen).unflatten(-1, (-1, max(len(self.goal.quantiles), 1)))
+
+    def _shaped(self, values: Tensor) -> Tensor:
+        return values if self.goal.quantiles else values.squeeze(-1)
+
+    def _base(self, rows: Tensor, lengths: Tensor | None) -> Tensor | None:
+        """What differences are to: the targets in the row, or in the last one."""
+        assert self.answers is not None
+        if not self.answers.difference:
+            return None
+        own = rows[..., list(self.goal.own)]
+        if self.goal.per_step:
+            return own
+        if lengths is None:
+            return own[:, -1]
+        last = (lengths - 1).clamp(min=0)
+        return own[torch.arange(len(own), device=own.device), last]
+
+    def _roll_out(
+        self,
+        output: Tensor,
+        state: Any,
+        base: Tensor | None,
+        rows: Tensor,
+        future: Tensor | None,
+        known: Tensor | None,
+    ) -> Tensor:
+        """Forecasts step by step; each is the row that is read next."""
+        assert self.answers is not None
+        made = []
+        for step in range(self.goal.horizon):
+            values = self.answers(
+                self._readout(output, None if known is None else known[:, step]), base
+            )
+            made.append(values)
+            if step == self.goal.horizon - 1:
+                break
+            # Of quantiles the one that is nearest to the median.
+            value = values[..., self.middle]
+            base = None if base is None else value
+            row = rows.new_empty(len(rows), rows.shape[-1])
+            row[:, list(self.goal.own)] = value
+            if future is not None:
+                row[:, list(self.goal.given)] = future[:, step]
+            x = self.scale(row)
+            if self.fill is not None:
+                # All of it is there, one unit of time after the row before.
+                x = torch.cat([x, torch.ones_like(x), torch.ones_like(x)], dim=-1)
+            output, state = self.rnn(self.encoder(x).unsqueeze(1), state)
+        return self._shaped(torch.stack(made, dim=1))
+
+    @property
+    def middle(self) -> int:
+        """The place of the quantile that is nearest to the median."""
+        return middle_of(self.goal.quantiles)
+
+    def export_layers(self) -> list[nn.Module]:
+        """What runs at every time step, see `fastltc.exporting.describe`.
+
+        Rows that were measured in part are filled in before: the inputs are then the outputs of
+        ``fastltc.runtime.Impute(**model.fill.settings())``.
+        """
+        if self.answers is not None and self.answers.difference:
+            raise ValueError(
+                "difference: an answer is the last value and a difference, and a chain of layers "
+                "cannot add the two; train with --no-difference"
+            )
+        if self.goal.known:
+            raise ValueError(
+                "known: the readout sees features of the steps to come, which a model that goes "
+                "row by row is not given"
+            )
+        layers: list[nn.Module] = [self.scale]
+        if self.fill is not None:
+            beside = 2 * len(self.scale.mean)
+            factor = 1 / self.scale.deviation
+            ones, zeros = torch.ones(beside), torch.zeros(beside)
+            offset = torch.cat([-self.scale.mean * factor, zeros])
+            layers = [parts.diagonal(torch.cat([factor, ones]), offset)]
+        layers += [*self.encoder, *super().export_layers()]
+        if self.answers is not None:
+            each = self.steps, max(len(self.goal.quantiles), 1)
+            scales = (
+                one.view(1, -1, 1).expand(each[0], -1, each[1]).reshape(-1)
+                for one in (self.answers.deviation, self.answers.mean)
+            )
+            layers.append(parts.diagonal(*scales))
+        return layers
+
+
+def middle_of(quantiles: tuple[float, ...]) -> int:
+    """The place of the quantile that is nearest to the median; 0 without any."""
+    return min(range(len(quantiles)), key=lambda place: abs(quantiles[place] - 0.5), default=0)
+
+
+def _valid(inputs: Tensor, lengths: Tensor | None, measured: Tensor | None) -> Tensor | None:
+    """Which values of rows ``[n, T, I]`` count; None for all."""
+    valid = measured
+    if lengths is not None:
+        steps = torch.arange(inputs.shape[1], device=inputs.device)
+        inside = (steps < lengths.unsqueeze(1)).unsqueeze(-1)
+        valid = inside.expand(inputs.shape) if valid is None else valid & inside
+    return valid
+
+
+def _check_goal(
+    goal: Goal,
+    features: int,
+    wiring: str,
+    dropout: float,
+    impute: str | None,
+    forecast: str | None,
+    difference: bool,
+) -> None:
+    """Makes sure that no option is given that the goal has no use for."""
+    if impute is not None:
+        one_of(IMPUTE_METHODS).check("impute", impute)
+        if not goal.masked:
+            raise ValueError("impute: all of the data was measured; leave the option out")
+    if wiring == "ncp" and dropout:
+        raise ValueError("dropout: the motor neurons of an ncp wiring are the answer; expected 0")
+    if wiring == "ncp" and goal.known:
+        raise ValueError(
+            "wiring: the motor neurons of an ncp wiring cannot see what is known in advance; "
+            "expected random or full"
+        )
+    if difference and (not goal.of_values or -1 in goal.own):
+        raise ValueError(
+            "difference: needs targets whose last value is among the inputs; "
+            + ("the data has classes" if not goal.of_values else "a target is not")
+        )
+    if forecast is None:
+        return
+    one_of(FORECASTS).check("forecast", forecast)
+    if not goal.horizon:
+        raise ValueError(f"forecast: no option of {goal.in_words}; leave it out")
+    if forecast == "recursive" and {*range(features)} - {*goal.own, *goal.given}:
+        raise ValueError(
+            "forecast: recursive needs every input to be a target or known in advance, to make the "
+            "next row of; expected direct"
+        )
+    if forecast == "recursive" and -1 in (*goal.own, *goal.given):
+        raise ValueError(
+            "forecast: recursive needs targets, and what is known in advance, among the inputs; "
+            "expected direct"
+        )
