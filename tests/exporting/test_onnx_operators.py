@@ -72,7 +72,9 @@ class Model(nn.Module):
             u, times, anew = x, spans if kind in ("LTC", "wired CfC") else dt, resets
             if not layer.batch_first:
                 u, times, anew = (each.transpose(0, 1) for each in (u, times, anew))
-            output, hn = layer(u, (h, h * 2) if layer.use_mixed else h, times, lengths, anew)
+            state = (h, h * 2) if layer.use_mixed else h
+            to_zero = kind in ("LTC with memory", "wired CfC")
+            output, hn = layer(u, state, times, lengths, anew, reset_to_zero=to_zero)
             found += [self.heads[kind](output), hn]
         if self.others:
             stacked = torch.stack([x, 2 * x])
