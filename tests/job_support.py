@@ -15,10 +15,11 @@ from PIL import Image
 from fastltc.jobs import TrainConfig, plots
 from fastltc.jobs.data import SPLITS, medmnist
 
-# Functions of fastltc.jobs.plots that training calls.
+# Functions of fastltc.jobs.plots that training and evaluation call.
 PLOTS = (
     *("training_curve", "training_curves", "wiring_diagram", "wiring_graph", "montage"),
     *("confusion_matrix", "truth_over_time", "truth_and_answers", "residuals", "error_by_step"),
+    *("wrong_images", "wrong_series"),
 )
 
 # Small and quick, but a full run: every part of the training is passed through.

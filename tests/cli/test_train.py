@@ -141,16 +141,16 @@ def test_resume_of_seeds_by_command(monkeypatch: pytest.MonkeyPatch) -> None:
     from fastltc.jobs.training import loop
 
     fails(invoke("train", "--resume", "absent", "--seeds", 2), "absent: has no runs of seeds")
-    real = loop._Session._metrics
+    real = loop._Session._test
 
-    def metrics(session: Any, name: str) -> dict[str, Any]:
-        if name == "test" and session.task.config.seed == 1:
+    def test(session: Any, best: Any) -> Any:
+        if session.task.config.seed == 1:
             raise KeyboardInterrupt
-        return real(session, name)
+        return real(session, best)
 
     leave_out_pictures(monkeypatch)
     with monkeypatch.context() as patch:
-        patch.setattr(loop._Session, "_metrics", metrics)
+        patch.setattr(loop._Session, "_test", test)
         result = invoke("train", *DENSE, "--seeds", 2, "--out", "cut")
     assert result.exit_code == 130, result.output
     assert "Go on with: fastltc train --resume cut --seeds 2" in result.stdout
@@ -258,6 +258,7 @@ def test_evaluate_writes_everything(trained: Path) -> None:
         "precision-recall-test.png",
         "predictions-test.csv",
         "roc-test.png",
+        "wrong-test.png",
     ]
     written = json.loads(Path("result/evaluation-test.json").read_text())
     assert set(written["intervals"]) == {"auc", "accuracy", "f1", "average_precision"}

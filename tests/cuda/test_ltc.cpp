@@ -151,7 +151,12 @@ TEST(schedules_with_clusters) {
   CHECK(full.cluster == 8 && full.samples == 16 && full.blocks == 16 && full.threads == 256);
   CHECK(schedule(64, 256, 65536, hopper).samples == 4);
   CHECK(schedule(65, 256, 65536, hopper).samples == 8);
-  CHECK(schedule(5000, 256, 65536, hopper).blocks == 32);
+  CHECK(schedule(5000, 256, 65536, hopper).blocks == 16);
+  // Fewer clusters at once, as cards with fewer multiprocessors have: larger tiles, fewer blocks.
+  fastltc::cuda::LtcDevice card = hopper;
+  card.clusters[3] = 14;
+  CHECK(schedule(64, 256, 65536, card).samples == 8);
+  CHECK(schedule(5000, 256, 65536, card).blocks == 14);
   CHECK(schedule(0, 256, 65536, hopper).blocks == 0);
   CHECK(schedule(64, 65, 4225, hopper).cluster == 4);
   CHECK(schedule(64, 128, 128 * 128, part).cluster == 4);

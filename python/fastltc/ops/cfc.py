@@ -46,9 +46,9 @@ def _reference(arguments: Sequence[Any]) -> tuple[Tensor, Tensor]:
     x, h0, timespans, *others, parameters, memory, masks, dropout = arguments[:-7]
     sizes, layers, mode, activation, output_size, to_zero, whole = arguments[-7:]
 
-    def run(x: Tensor, h0: Any, spans: Any, parameters: Any, dropout: Any) -> Any:
+    def run(data: Sequence[Any], parameters: Any, dropout: Any) -> Any:
         return reference.cfc(
-            *(x, h0, spans, *others),
+            *(*data, *others),
             reset_to_zero=to_zero,
             parameters=parameters,
             masks=masks,
@@ -63,11 +63,11 @@ def _reference(arguments: Sequence[Any]) -> tuple[Tensor, Tensor]:
         )
 
     if parameters[0].dim() == 2:
-        return run(x, h0, timespans, parameters, dropout)
+        return run((x, h0, timespans), parameters, dropout)
 
     def run_layer(k: int, *data: Any) -> Any:
         factors = None if dropout is None else dropout.chunk(len(parameters[0]), -1)[k]
-        return run(*data, [parameter[k] for parameter in parameters], factors)
+        return run(data, [parameter[k] for parameter in parameters], factors)
 
     return run_beside(len(parameters[0]), run_layer, x, h0, timespans)
 

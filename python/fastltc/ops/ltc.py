@@ -77,9 +77,9 @@ def _reference(arguments: Sequence[Any]) -> tuple[Tensor, Tensor]:
         synapse_mask(sensory_synapses, x.shape[2], count * neurons),
     )
 
-    def run(x: Tensor, h0: Any, spans: Any, named: dict[str, Tensor], *masks: Tensor) -> Any:
+    def run(data: Sequence[Any], named: dict[str, Tensor], *masks: Tensor) -> Any:
         return reference.ltc(
-            *(x, h0, spans, *others),
+            *(*data, *others),
             reset_to_zero=to_zero,
             **named,
             mask=masks[0],
@@ -93,11 +93,11 @@ def _reference(arguments: Sequence[Any]) -> tuple[Tensor, Tensor]:
         )
 
     if cm.dim() == 1:
-        return run(x, h0, timespans, named, *masks)
+        return run((x, h0, timespans), named, *masks)
 
     def run_layer(k: int, *data: Any) -> Any:
         own = {name: tensor[k] for name, tensor in named.items()}
-        return run(*data, own, *(mask.chunk(count, 0)[k].chunk(count, 1)[k] for mask in masks))
+        return run(data, own, *(mask.chunk(count, 0)[k].chunk(count, 1)[k] for mask in masks))
 
     return run_beside(count, run_layer, x, h0, timespans)
 

@@ -395,6 +395,10 @@ def test_windows_at_random_are_called_a_leak(tmp_path: Path) -> None:
         ({"target": "power", "inputs": "power"}, r"--inputs power: .*would be given the answer"),
         ({"target": "power", "label_column": "label"}, r"--label-column label: classes are pred"),
         ({"known": "speed"}, r"--known speed: known in advance of what"),
+        (
+            {"horizon": 3, "known": "power", "target": "power"},
+            r"--known power: .*would be given the answer",
+        ),
         ({"horizon": 3, "label_per": "window"}, r"--label-per window: a forecast of --horizon 3"),
         ({"label_per": "recording"}, r"--label-per recording: name the column of the recordings"),
         ({"recording_column": "nobody"}, r"no column 'nobody' \(--recording-column\)"),

@@ -51,7 +51,8 @@ def test_another_folder_for_the_results(run: Run, tmp_path: Path) -> None:
     evaluate(run, "train", out=tmp_path / "elsewhere" / "deep")
     assert sorted(run.path.iterdir()) == before
     names = sorted(path.name for path in (tmp_path / "elsewhere" / "deep").iterdir())
-    assert names == ["confusion-train.png", "evaluation-train.json", "predictions-train.csv"]
+    pictures = ["confusion-train.png", "wrong-train.png"]
+    assert names == sorted([*pictures, "evaluation-train.json", "predictions-train.csv"])
 
 
 @pytest.mark.parametrize(

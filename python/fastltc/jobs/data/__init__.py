@@ -7,7 +7,6 @@ from .images import ImageFile, normalise, read_image
 from .options import DataOptions
 from .registry import data_sets, find_source, load_data
 from .sets import IGNORED, SPLITS, DataSet, Split
-from .windows import Windows
 
 __all__ = [
     "IGNORED",
@@ -17,7 +16,6 @@ __all__ = [
     "DataSet",
     "ImageFile",
     "Split",
-    "Windows",
     "data_sets",
     "find_source",
     "load_data",

@@ -173,6 +173,12 @@ def find_roles(tables: Tables, options: DataOptions, *, labelled: bool = True) -
             f"--inputs {both}: it is what is to be predicted (--target); without "
             "--horizon the model would be given the answer"
         )
+    both = next((name for name in known if name in targets), None)
+    if both is not None:
+        raise DataError(
+            f"--known {both}: it is what is to be forecast (--target); the model would be given "
+            "the answer"
+        )
     if not features:
         raise DataError(f"{table.path}: no column left to learn from but the time and the class")
     if forecast and not targets:

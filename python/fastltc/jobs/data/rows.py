@@ -165,7 +165,11 @@ def read_rows(tables: Tables, roles: Roles, options: DataOptions) -> Rows:
     if order is not None:
         held = {name: array[order] for name, array in held.items()}
         splits, places.order = splits[order], order
-    bounds = [0, *(np.flatnonzero(np.diff(held["of"])) + 1).tolist(), rows]
+    bounds = [0, *_changes(held["of"]).tolist(), rows]
+    changed = np.setdiff1d(_changes(held["groups"]), bounds)
+    if len(changed):
+        text = f"column {roles.group!r}: expected one group in a recording, got another"
+        raise DataError(f"{places.locate(int(changed[0]))}: {text} than in the rows before")
     keys, kinds = list(recordings), list(groups)
     parts = []
     for start, stop in itertools.pairwise(bounds):
@@ -173,11 +177,6 @@ def read_rows(tables: Tables, roles: Roles, options: DataOptions) -> Rows:
         name, origin = str(table.path), start - table.first - place
         if roles.recording:
             name, origin = f"{name}#{keys[int(held['of'][start])][-1]}", start
-        other = np.flatnonzero(held["groups"][start:stop] != held["groups"][start])
-        if len(other):
-            where = places.locate(start + int(other[0]))
-            text = f"column {roles.group!r}: expected one group in a recording, got another"
-            raise DataError(f"{where}: {text} than in the rows before")
         group = kinds[int(held["groups"][start])] if roles.group else ""
         parts.append(Recording(name, start, stop, origin, group))
     if roles.time:
@@ -243,9 +242,18 @@ def _cells(table: Table, column: str) -> list[str]:
     return cells
 
 
+def _changes(array: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The places whose value is not that of the place before."""
+    found = [np.empty(0, np.int64)]
+    for start, part in chunks(array):
+        begin = max(start - 1, 0)
+        found.append(np.flatnonzero(np.diff(array[begin : start + len(part)])) + begin + 1)
+    return np.concatenate(found)
+
+
 def _order(of: NDArray[np.int64], source: str) -> NDArray[np.int64] | None:
     """The rows with those of each recording together; None where they are."""
-    starts = np.concatenate([[0], np.flatnonzero(np.diff(of)) + 1])
+    starts = np.concatenate([[0], _changes(of)])
     if len(np.unique(of[starts])) == len(starts):
         return None
     if of.nbytes > IN_MEMORY:

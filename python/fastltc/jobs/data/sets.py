@@ -45,7 +45,7 @@ class Split:
             value that was, or 0. None where all were.
         future: ``[n, H, F]``, float32, what is known of the steps to forecast. None for nothing.
 
-    Arrays of a time series that would be large are `Windows`, which are
+    Arrays of a time series that would be large are `fastltc.jobs.data.windows.Windows`, which are
     indexed as arrays are and draw what is asked for.
     """
 
