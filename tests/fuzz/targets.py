@@ -196,6 +196,7 @@ def npz(data: bytes) -> None:
             warnings.simplefilter("ignore")  # of names that stand twice
             for member in data.split(b"\n\n\n")[:16]:
                 name, _, content = member.partition(b"\n")
+                name = name.partition(b"\0")[0] or b"nameless.npy"  # as zip archives end names
                 archive.writestr(name.decode("latin-1"), content)
     _may_refuse(lambda: open_npz(path))
     _may_refuse(lambda: load_data(f"npz:{path}", offline=True))
