@@ -78,6 +78,7 @@ def test_overwriting_leaves_no_old_seeds(tmp_path: Path) -> None:
         "seed-1",
         "seed-2",
         "seeds.json",
+        "training.png",
     ]
     assert [path.name for path in (out / "seed-2").iterdir()] == ["notes.txt"]
     (row,) = compare([out])
