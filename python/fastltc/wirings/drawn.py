@@ -116,9 +116,9 @@ class ConnectomeLike(_Drawn):
     It is no connectome: no neuron stands for one of the worm's. By default it has as many neurons
     as its chemical synapses connect (279), and as many connections as these make (2194). In- and
     out-degrees are drawn from distributions whose tails are power laws, as theirs are, and pairs
-    with probabilities in proportion to both. One connection in five is inhibitory. The exponents of
-    the tails, 3.17 and 4.22, have not been checked against the paper, and the numbers of neurons and
-    synapses only against a text that quotes it.
+    with probabilities in proportion to both. One connection in five is inhibitory. The exponents
+    of the tails, 3.17 and 4.22, have not been checked against the paper, and the numbers of neurons
+    and synapses only against a text that quotes it.
 
     Args:
         units: number of neurons, N.
