@@ -43,18 +43,9 @@ HOT = re.compile(
 # layer, some positions are written before and read after all loops, and nothing within; several
 # layers (kernels of kind 1), mixed memory (2) and resets (3) may read one to three values in each
 # unfold or step: bytes spilled at most, by architecture.
-_BLACKWELL = ("100", "120")
 ALLOWED = {
-    **{("ltc_persistent_backward_kernel<float, 8, 512, 0>", arch): 24 for arch in _BLACKWELL},
-    **{("ltc_persistent_backward_kernel<float, 8, 512, 1>", arch): 36 for arch in ARCHITECTURES},
-    **{("ltc_persistent_backward_kernel<float, 8, 512, 2>", arch): 24 for arch in _BLACKWELL},
-    **{("ltc_persistent_backward_kernel<float, 8, 512, 3>", arch): 24 for arch in _BLACKWELL},
-    **{("ltc_persistent_backward_kernel<float, 8, 512, 3>", arch): 8 for arch in ("75", "80")},
-    **{("ltc_persistent_backward_kernel<float, 12, 32, 1>", arch): 12 for arch in _BLACKWELL},
-    **{("ltc_persistent_backward_kernel<float, 12, 32, 2>", arch): 12 for arch in _BLACKWELL},
-    **{("ltc_persistent_backward_kernel<double, 2, 512, 1>", arch): 24 for arch in ARCHITECTURES},
-    **{("ltc_persistent_backward_kernel<double, 2, 512, 2>", arch): 24 for arch in ARCHITECTURES},
-    ("ltc_persistent_forward_kernel<double, 2, 512, 2>", "90"): 8,
+    ("ltc_row_sums_kernel<float>", "100"): 24,
+    ("ltc_row_sums_kernel<float>", "120"): 32,
 }
 
 Figures = dict[str, dict[str, dict[str, int]]]

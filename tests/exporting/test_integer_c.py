@@ -278,12 +278,14 @@ def test_rows_are_near_their_numbers() -> None:
     weight, bias = random.standard_normal((5, 7)), random.standard_normal(5)
     x = random.uniform(-1, 1, (100, 7))
     bits = np.full(7, 14)
-    for width, allowed in ((8, 0.03), (16, 1e-3)):
+    for width in (8, 16):
         made = quantised_rows("a matrix", weight, bias, bits, 12, width, x)
         sums = np.rint(x * 2**14).astype(int) @ made.weight.T
         factor = np.array([m * 2.0**-s for _, m, s in made.rows])
         found = (sums + [b for b, _, _ in made.rows]) * factor / 2**12
-        assert np.abs(found - (x @ weight.T + bias)).max() < allowed
+        # Each weight is within a step of its row; the rest is what inputs and bias are rounded to.
+        allowed = 7 * np.abs(weight).max(1) / (2 ** (width - 1) - 1) + 1e-3
+        assert (np.abs(found - (x @ weight.T + bias)).max(0) < allowed).all()
 
 
 def test_multipliers() -> None:

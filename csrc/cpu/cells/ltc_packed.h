@@ -204,9 +204,9 @@ struct LtcSums : SequenceSums<T> {
 // One list's gradients, of one network; add_sums(k, total) adds the four sums of a synapse.
 // `scratch`: twice as many values as it has synapses.
 template <typename T, typename Add>
-void write_synapse_gradients(const LtcInputs<T>& in, const PackedLtc<T>& layer, int64_t net,
-                             const Synapses<T>& list, const int32_t* rows, const Add& add_sums,
-                             T* scratch, const SynapseMatrices<const T*>& given,
+void write_synapse_gradients(const LtcInputs<T>& in, int64_t net, const Synapses<T>& list,
+                             const int32_t* rows, const Add& add_sums, T* scratch,
+                             const SynapseMatrices<const T*>& given,
                              const SynapseMatrices<T*>& grad) {
   const int64_t columns = in.size.N / in.nets;
   const int32_t* const column = list.column + net * columns;
@@ -246,11 +246,11 @@ void write_ltc_gradients(const LtcInputs<T>& in, const LtcGradients<T>& grad,
                          T* scratch) {
   const LtcParameters<T>& p = in.parameters;
   write_synapse_gradients(
-      in, layer, net, layer.recurrent, in.synapses.row,
+      in, net, layer.recurrent, in.synapses.row,
       [&](int64_t k, T(&total)[4]) { totals.add_fours(sums.recurrent, place(k), total); }, scratch,
       {p.sigma, p.mu, p.w, p.erev}, {grad.sigma, grad.mu, grad.w, grad.erev});
   write_synapse_gradients(
-      in, layer, net, layer.sensory, in.sensory_synapses.row,
+      in, net, layer.sensory, in.sensory_synapses.row,
       [&](int64_t k, T(&total)[4]) { totals.add_fours(sums.sensory, sensory_place(k), total); },
       scratch, {p.sensory_sigma, p.sensory_mu, p.sensory_w, p.sensory_erev},
       {grad.sensory_sigma, grad.sensory_mu, grad.sensory_w, grad.sensory_erev});

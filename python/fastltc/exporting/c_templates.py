@@ -158,7 +158,7 @@ def used_by(code: str, texts: Sequence[str]) -> str:
         defined = re.search(r"^static \w+ (\w+)\(|^} (\w+);", text, re.MULTILINE)
         assert defined is not None
         if re.search(rf"\b{defined[1] or defined[2]}\b", re.sub(r"/\*.*?\*/", "", code)):
-            code += text
+            code += f"\n{text}"
             found.insert(0, f"{text}\n")
     return "\n".join(found)
 
