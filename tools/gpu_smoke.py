@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from ncps.wirings import AutoNCP, FullyConnected
@@ -31,11 +32,11 @@ class Case:
     steps: int
 
 
-def _ltc(neurons: int, **options: bool) -> Callable[[int], nn.Module]:
+def _ltc(neurons: int, **options: Any) -> Callable[[int], nn.Module]:
     return lambda inputs: fastltc.LTC(inputs, FullyConnected(neurons), **options)
 
 
-def _ncp(layer: type[nn.Module], **options: bool) -> Callable[[int], nn.Module]:
+def _ncp(layer: type[nn.Module], **options: Any) -> Callable[[int], nn.Module]:
     return lambda inputs: layer(inputs, AutoNCP(19, 2), **options)
 
 
@@ -143,7 +144,7 @@ def main() -> None:
     wrong = []
     for name in given.cases:
         trial = Trial(CASES[name])
-        learnt = {"error": trial.error()} if given.once else trial.learn(name)
+        learnt: dict[str, Any] = {"error": trial.error()} if given.once else trial.learn(name)
         print(json.dumps(learnt) if not given.once else f"{name}: {learnt}", flush=True)
         # Sums of thousands of terms in float32, with another exponential.
         if not learnt["error"] < 2e-3 or learnt.get("bits") == "OTHER BITS":
