@@ -196,8 +196,11 @@ struct BackwardPass : LtcPass<T> {
     if (size.N == 0) return;
     // What is no synapse has a gradient of zero.
     std::vector<std::pair<T*, int64_t>> dense;
-    for (T* const to : {grad.sigma, grad.mu, grad.w, grad.erev}) dense.emplace_back(to, size.N);
-    for (T* const to : {grad.sensory_sigma, grad.sensory_mu, grad.sensory_w, grad.sensory_erev}) {
+    // Arrays, because nvcc loses the names that a loop over a list in braces looks up.
+    T* const of_neurons[] = {grad.sigma, grad.mu, grad.w, grad.erev};
+    T* const of_inputs[] = {grad.sensory_sigma, grad.sensory_mu, grad.sensory_w, grad.sensory_erev};
+    for (T* const to : of_neurons) dense.emplace_back(to, size.N);
+    for (T* const to : of_inputs) {
       dense.emplace_back(to, size.I);
     }
     this->gather(dense);
