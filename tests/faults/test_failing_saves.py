@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import importlib.util
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -13,11 +12,9 @@ from typing import Any
 
 import pytest
 
-SPEC = importlib.util.spec_from_file_location("saves", Path(__file__).with_name("saves.py"))
-assert SPEC is not None
-assert SPEC.loader is not None
-saves = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(saves)
+from loose_modules import load_module
+
+saves = load_module(Path(__file__).with_name("saves.py"))
 
 OPERATIONS = ("mkstemp", "write", "fsync", "chmod", "link", "unlink", "replace")
 

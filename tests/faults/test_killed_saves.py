@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import shutil
@@ -13,11 +12,9 @@ from pathlib import Path
 
 import pytest
 
-SPEC = importlib.util.spec_from_file_location("saves", Path(__file__).with_name("saves.py"))
-assert SPEC is not None
-assert SPEC.loader is not None
-saves = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(saves)
+from loose_modules import load_module
+
+saves = load_module(Path(__file__).with_name("saves.py"))
 STRACE = shutil.which("strace")
 # In short only what changes files.
 CALLS = ("openat", "write", "fsync", "chmod", "link", "unlink", "rename")

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import resource
 import sys
 from pathlib import Path
 
 import pytest
 
+from loose_modules import load_module
+
 HERE = Path(__file__).parent
-SPEC = importlib.util.spec_from_file_location("fuzz_targets", HERE / "targets.py")
-assert SPEC is not None
-assert SPEC.loader is not None
-targets = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(targets)
+targets = load_module(HERE / "targets.py")
 
 
 @pytest.mark.parametrize("name", targets.TARGETS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -11,19 +10,14 @@ from types import ModuleType
 
 import pytest
 
+from loose_modules import load_module
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
 def model() -> ModuleType:
-    path = ROOT / "tools" / "cuda_model.py"
-    spec = importlib.util.spec_from_file_location("cuda_model", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["cuda_model"] = module
-    spec.loader.exec_module(module)
-    return module
+    return load_module(ROOT / "tools" / "cuda_model.py")
 
 
 def test_what_bounds_a_kernel_makes_its_time(model: ModuleType) -> None:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
+
+from loose_modules import load_module
 
 ROOT = Path(__file__).resolve().parents[2]
 MODEL = ROOT / "tests" / "golden" / "models" / "ltc.safetensors"
@@ -25,11 +25,7 @@ except ImportError:  # before Python 3.11
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The assembled sources, with the library of this installation."""
     path = ROOT / "runtime" / "fastltc_runtime_build.py"
-    spec = importlib.util.spec_from_file_location("fastltc_runtime_build", path)
-    assert spec is not None
-    assert spec.loader is not None
-    backend: Any = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(backend)
+    backend = load_module(path)
     folder = backend.assemble(tmp_path_factory.mktemp("runtime"))
     from fastltc import _extension
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from .checkpoint import CHECKPOINT_FORMAT, check_size, unpack
 from .config import TrainConfig
 from .data import SPLITS
-from .data.sets import KINDS
+from .data.sets import KINDS, task_of
 from .errors import ConfigError, DeviceError, RunError
 from .files import MOST_JSON, MOST_TEXT, read_bytes, write_all, write_bytes, write_json
 from .lock import locked
@@ -125,9 +125,7 @@ class Checkpoint:
     @property
     def task(self) -> str:
         """As of `fastltc.jobs.data.DataSet`."""
-        if self.horizon:
-            return "forecasting"
-        return "regression" if self.targets else "classification"
+        return task_of(self.targets, self.horizon)
 
     @property
     def origin(self) -> str:

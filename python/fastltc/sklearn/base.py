@@ -135,28 +135,23 @@ class Liquid(BaseEstimator):
         timespans: ArrayLike | None,
         lengths: ArrayLike | None,
         future: Array | None = None,
+        *,
+        reset: bool,
     ) -> Split:
-        """Examples as the jobs know them."""
+        """Examples as the jobs know them; with ``reset`` they say whether there may be gaps."""
         spans = None
         if timespans is not None:
             spans = check_array(timespans, dtype=np.float32, input_name="timespans")
             expect("timespans", spans.shape, rows.shape[:2])
             if (spans < 0).any():
                 raise ValueError("timespans: expected times from 0, got negative ones")
-        counts = None
-        if lengths is not None:
-            counts = np.asarray(lengths)
-            expect("lengths", counts.shape, rows.shape[:1])
-            fits = counts.dtype.kind in "iu" and ((counts > 0) & (counts <= rows.shape[1])).all()
-            if not fits:
-                raise ValueError(f"lengths: expected integers from 1 to T = {rows.shape[1]}")
-            counts = counts.astype(np.int64)
+        counts = check_lengths(rows, lengths)
         inside = np.ones(rows.shape[:2], bool)
         if counts is not None:
             inside = np.arange(rows.shape[1]) < counts[:, None]
         measured = ~np.isnan(rows)
         gaps = bool((~measured & inside[..., None]).any())
-        masked = getattr(self, "_masked", gaps)
+        masked = gaps if reset else self._masked
         if gaps and not masked:
             raise ValueError(
                 f"X contains NaN, which {type(self).__name__} was fitted without; expected none"
@@ -194,7 +189,30 @@ class Liquid(BaseEstimator):
     def _asked(self, X: ArrayLike, timespans: Any, lengths: Any) -> Split:
         check_is_fitted(self)
         rows = self._sequences(X, reset=False)
-        return self._split(rows, np.zeros(len(rows)), timespans, lengths)
+        return self._split(rows, np.zeros(len(rows)), timespans, lengths, reset=False)
+
+    def _targets(self, y: ArrayLike) -> ArrayLike:
+        """What is to be learned, which the interface of scikit-learn allows to be missing."""
+        if y is None:
+            raise ValueError(
+                f"{type(self).__name__} requires y to be passed, but the target y is None"
+            )
+        return y
+
+
+def check_lengths(rows: Array, lengths: ArrayLike | None) -> Array | None:
+    """The steps of each of ``[n, T, I]``, int64, or None for all.
+
+    Raises:
+        ValueError: they are not n integers from 1 to T.
+    """
+    if lengths is None:
+        return None
+    counts = np.asarray(lengths)
+    expect("lengths", counts.shape, rows.shape[:1])
+    if counts.dtype.kind not in "iu" or not ((counts > 0) & (counts <= rows.shape[1])).all():
+        raise ValueError(f"lengths: expected integers from 1 to T = {rows.shape[1]}")
+    return counts.astype(np.int64)
 
 
 def expect(name: str, shape: tuple[int, ...], expected: tuple[int, ...]) -> None:

@@ -64,18 +64,13 @@ class LiquidClassifier(ClassifierMixin, Liquid):
             lengths: ``[n]``, steps of each sequence; what comes after is padding.
         """
         rows = self._sequences(X, reset=True)
-        if y is None:
-            raise ValueError(
-                f"{type(self).__name__} requires y to be passed, but the target y is None"
-            )
-        y = column_or_1d(y, warn=True)
+        y = column_or_1d(self._targets(y), warn=True)
         check_consistent_length(rows, y)
         check_classification_targets(y)
         self.classes_, labels = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError(f"y: expected at least 2 classes, got 1 class ({self.classes_[0]!r})")
-        self.__dict__.pop("_masked", None)
-        train = self._split(rows, labels.astype(np.int64), timespans, lengths)
+        train = self._split(rows, labels.astype(np.int64), timespans, lengths, reset=True)
         names = tuple(map(str, self.classes_))
         self._fit(self._config(), train, labels, classes=names)
         return self
@@ -125,16 +120,11 @@ class LiquidRegressor(RegressorMixin, Liquid):
             lengths: ``[n]``, steps of each sequence; what comes after is padding.
         """
         rows = self._sequences(X, reset=True)
-        if y is None:
-            raise ValueError(
-                f"{type(self).__name__} requires y to be passed, but the target y is None"
-            )
-        values = check_array(y, dtype="numeric", ensure_2d=False, input_name="y")
+        values = check_array(self._targets(y), dtype="numeric", ensure_2d=False, input_name="y")
         check_consistent_length(rows, values)
         self._flat = values.ndim == 1
         values = values.reshape(len(values), -1).astype(np.float32)
-        self.__dict__.pop("_masked", None)
-        train = self._split(rows, values, timespans, lengths)
+        train = self._split(rows, values, timespans, lengths, reset=True)
         targets = tuple(f"y{place}" for place in range(values.shape[1]))
         self._fit(self._config(), train, targets=targets)
         return self

@@ -11,7 +11,7 @@ from sklearn.metrics import r2_score
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from ..jobs.evaluation.values import middle_answers
-from .base import Array, Liquid, expect
+from .base import Array, Liquid, check_lengths, expect
 
 
 class LiquidForecaster(Liquid):
@@ -93,11 +93,10 @@ class LiquidForecaster(Liquid):
         """
         rows = self._series(X, reset=True)
         train = self._windows(rows, lengths)
-        self.__dict__.pop("_masked", None)
         targets, known = self._roles(rows.shape[2])
         options = {"forecast": self.forecast, "difference": self.difference}
         config = self._config(quantiles=self.quantiles, **options)
-        split = self._split(train[0], train[1], None, None, train[2])
+        split = self._split(*train[:2], None, None, train[2], reset=True)
         self._fit(
             config,
             split,
@@ -138,7 +137,7 @@ class LiquidForecaster(Liquid):
         if short < self.window:
             raise ValueError(f"X: expected at least window = {self.window} steps, got {short}")
         at = np.arange(len(rows))[:, None], ends[:, None] - self.window + np.arange(self.window)
-        split = self._split(rows[at], np.zeros(len(rows)), None, None, ahead)
+        split = self._split(rows[at], np.zeros(len(rows)), None, None, ahead, reset=False)
         found = self._outputs(split)
         found = np.sort(found, axis=-1) if self.quantiles else found
         if self._axes == 3:
@@ -149,7 +148,7 @@ class LiquidForecaster(Liquid):
         """R2 of the forecasts of all windows in a series, the mean over the targets."""
         check_is_fitted(self)
         rows, labels, future = self._windows(self._series(X, reset=False), lengths)
-        found = self._outputs(self._split(rows, labels, None, None, future))
+        found = self._outputs(self._split(rows, labels, None, None, future, reset=False))
         levels = tuple(map(float, self.quantiles.split(","))) if self.quantiles else ()
         middle = middle_answers(np.sort(found, axis=-1) if levels else found, levels)
         there = ~np.isnan(labels)
@@ -191,11 +190,8 @@ class LiquidForecaster(Liquid):
         return rows.astype(np.float32)
 
     def _ends(self, rows: Array, lengths: ArrayLike | None) -> Array:
-        if lengths is None:
-            return np.full(len(rows), rows.shape[1])
-        ends = np.asarray(lengths)
-        expect("lengths", ends.shape, rows.shape[:1])
-        return ends.astype(np.int64)
+        ends = check_lengths(rows, lengths)
+        return np.full(len(rows), rows.shape[1]) if ends is None else ends
 
     def _windows(self, rows: Array, lengths: ArrayLike | None) -> tuple[Array, Array, Array | None]:
         """Every window, what follows it, and what of that is known in advance."""

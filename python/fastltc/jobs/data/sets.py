@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -117,9 +117,7 @@ class DataSet:
     @property
     def task(self) -> str:
         """``"classification"``, ``"regression"`` or ``"forecasting"``."""
-        if self.horizon:
-            return "forecasting"
-        return "regression" if self.targets else "classification"
+        return task_of(self.targets, self.horizon)
 
     @property
     def per_step(self) -> bool:
@@ -140,6 +138,11 @@ class DataSet:
     def input_shape(self) -> tuple[int, ...]:
         """``(C, H, W)`` of every image, ``(T, I)`` of every sequence or ``(I,)`` of a vector."""
         return tuple(int(size) for size in self.splits["train"].inputs.shape[1:])
+
+
+def task_of(targets: Sequence[str], horizon: int) -> str:
+    """``"classification"``, ``"regression"`` or ``"forecasting"``."""
+    return "forecasting" if horizon else "regression" if targets else "classification"
 
 
 def check_splits(data: DataSet) -> DataSet:

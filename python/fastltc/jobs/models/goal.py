@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..data import DataSet
+from ..data.sets import task_of
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Goal:
         """The goal by the names that a data set or a checkpoint has."""
         places = {name: place for place, name in enumerate(features)}
         return cls(
-            "forecasting" if horizon else "regression" if targets else "classification",
+            task_of(targets, horizon),
             len(targets) or len(classes),
             per_step,
             horizon,
