@@ -30,7 +30,10 @@ EXPECTED = {
 @pytest.mark.slow
 @parametrize_with_checks(
     [LiquidClassifier(**LEARNS), LiquidRegressor(**LEARNS)],
-    expected_failed_checks=lambda estimator: EXPECTED,
+    # Probabilities are close enough.
+    expected_failed_checks=lambda estimator: (
+        EXPECTED if isinstance(estimator, LiquidRegressor) else {}
+    ),
 )
 def test_checks_of_scikit_learn(estimator: Any, check: Any) -> None:
     check(estimator)
