@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from safetensors import safe_open
 from safetensors.torch import load_file
+from typing_extensions import Self
 
 from fastltc import nn as layers
 from fastltc._files import open_regular, read_bytes
@@ -271,7 +272,7 @@ class HubMixin(
         return super().save_pretrained(save_directory, config=config, **kwargs)
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> Any:
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> Self:
         """Make the model that a folder or the Hub has, as ``huggingface_hub`` does.
 
         Raises:
@@ -282,7 +283,8 @@ class HubMixin(
         config = Path(pretrained_model_name_or_path) / _CONFIG_NAME
         if config.exists():
             read_bytes(config, _CONFIG_BYTES)
-        return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+        made: Self = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+        return made
 
     @classmethod
     def _from_pretrained(cls, *, model_id: str, strict: bool = True, **kwargs: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor, nn, strided
@@ -154,6 +154,32 @@ class ParallelLTC(LTCWeights):
                 getattr(self, name)[index] = value
         self._wirings[index] = copy.deepcopy(layer._wiring)
         self.refresh_synapses()
+
+    @overload
+    def forward(
+        self,
+        input: Tensor,
+        hx: Tensor | None = None,
+        timespans: Tensor | float | None = None,
+        lengths: Tensor | list[int] | None = None,
+        resets: Tensor | None = None,
+        *,
+        reset_to_zero: bool = False,
+        return_states: Literal[False] = False,
+    ) -> tuple[Tensor, Tensor]: ...
+
+    @overload
+    def forward(
+        self,
+        input: Tensor,
+        hx: Tensor | None = None,
+        timespans: Tensor | float | None = None,
+        lengths: Tensor | list[int] | None = None,
+        resets: Tensor | None = None,
+        *,
+        reset_to_zero: bool = False,
+        return_states: bool,
+    ) -> tuple[Tensor, ...]: ...
 
     def forward(
         self,
