@@ -370,6 +370,20 @@ MODEL_OPTIONS = tuple(name for name in options_of(ModelOptions) if name not in (
 GRADIENT_OPTIONS = tuple(name for name, one in OPTIONS.items() if one.by_gradient)
 
 
+def load_toml(path: Any) -> dict[str, Any]:
+    """The table in a TOML file.
+
+    Raises:
+        ConfigError: the file is missing or damaged.
+    """
+    try:
+        return parse_toml(read_bytes(path, MOST_TEXT).decode())
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise ConfigError(f"{path}: not a TOML file: {error}") from None
+
+
 def read_toml(path: Any) -> dict[str, Any]:
     """The options in a TOML file, for `TrainConfig.for_data` or `TrainConfig.from_dict`.
 
@@ -377,12 +391,7 @@ def read_toml(path: Any) -> dict[str, Any]:
         ConfigError: the file is missing or damaged, or has a name that is no option or a value
             that the option cannot have.
     """
-    try:
-        values = parse_toml(read_bytes(path, MOST_TEXT).decode())
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
-    except ValueError as error:
-        raise ConfigError(f"{path}: not a TOML file: {error}") from None
+    values = load_toml(path)
     # "about" describes a recipe.
     unknown = sorted(set(values) - OPTIONS.keys() - {"about"})
     if unknown:

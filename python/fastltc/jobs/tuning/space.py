@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..config import OPTIONS, TrainConfig
+from ..config import OPTIONS, TrainConfig, load_toml
 from ..errors import ConfigError
-from ..files import MOST_TEXT, parse_toml, read_bytes
 from ..models import find_model
 from ..options import options_of
 from ..reading import ReadingOptions
@@ -85,12 +84,7 @@ def read_space(path: Path) -> dict[str, Choice]:
         ConfigError: the file is missing or damaged, or a line is not such a range or list of values
             that the option can have; the text names it.
     """
-    try:
-        values = parse_toml(read_bytes(path, MOST_TEXT).decode())
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
-    except ValueError as error:
-        raise ConfigError(f"{path}: not a TOML file: {error}") from None
+    values = load_toml(path)
     if not values:
         raise ConfigError(f"{path}: expected options to search, as units = [16, 32], got none")
     return {name: _choice(path, name, value) for name, value in values.items()}
