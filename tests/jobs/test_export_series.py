@@ -34,12 +34,22 @@ def fitted(monkeypatch: pytest.MonkeyPatch, out: Path, data: dict[str, Any], **h
         ),
         ({"per_step": False, "masked": True}, {"encoder": 5, "impute": "decay"}, ("level",)),
         (
+            {"per_step": False},
+            {"time_input": True, "encoder": 5, "decoder": 7, "unfolds": 3, "dropout": 0.1},
+            ("level",),
+        ),
+        (
+            {},
+            {"model": "series-cfc", "wiring": "none", "backbone_units": 9, "mixed_memory": True},
+            ("level",),
+        ),
+        (
             {"task": "forecasting", "horizon": 2},
             {"quantiles": "0.1,0.9", "dropout": 0.2},
             tuple(f"quantile {share} of level +{step}" for step in (1, 2) for share in (0.1, 0.9)),
         ),
     ],
-    ids=["steps", "masked", "forecast"],
+    ids=["steps", "masked", "time", "backbone", "forecast"],
 )
 def test_a_session_answers_as_the_run(
     data: dict[str, Any],
@@ -55,6 +65,7 @@ def test_a_session_answers_as_the_run(
     session = Session.load(tmp_path / "model.safetensors")
     assert session.time_unit == 60.0
     checkpoint = run.load_checkpoint()
+    timed = options.get("time_input")
     split = made(**data).splits["test"]
     expected = answers_of(checkpoint, split)[0].reshape(-1, len(names))
     impute = Impute(**json.loads(metadata["impute"])) if "impute" in metadata else None
@@ -64,6 +75,7 @@ def test_a_session_answers_as_the_run(
         read = row
         if impute is not None and split.measured is not None:
             read = impute(np.where(split.measured[0, step], row, np.nan)[None], span)[0]
+        read = np.append(read, span).astype(np.float32) if timed else read
         found.append(session.step(read, float(span)).copy())
     told = np.sort(found, axis=-1) if "quantiles" in options and len(names) == 2 else found
     last = len(expected)

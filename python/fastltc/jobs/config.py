@@ -90,15 +90,40 @@ class ModelOptions:
     cell: str | None = option(None, "Recurrent cell of conv-ncp: ltc or cfc.", usual="ltc")
     units: int | None = option(None, "Neurons.", COUNT)
     gain: float | None = option(None, "Factor on the motor neurons' outputs.", ABOVE_0)
-    wiring: str | None = option(None, "Of rows-* and series-*: ncp, random or full.")
+    wiring: str | None = option(
+        None, "Of rows-* and series-*: ncp, random or full; none of series-cfc."
+    )
     sparsity: float | None = option(None, "Share of the synapses that a random wiring lacks.")
-    timestep: float | None = option(None, "Of rows-*: time from one row to the next.")
+    unfolds: int | None = option(
+        None, "Of series-ltc: solver steps in a time step.", COUNT, usual="6"
+    )
+    conductances: str | None = option(
+        None, "Of series-ltc: first values, as-ncps or fan-in.", usual="as-ncps"
+    )
+    backbone_units: int | None = option(
+        None,
+        "Of series-cfc without wiring: neurons of a layer of its backbone.",
+        COUNT,
+        usual="128",
+    )
+    backbone_layers: int | None = option(
+        None, "Of series-cfc without wiring: layers of its backbone.", FROM_0, usual="1"
+    )
+    timestep: float | None = option(
+        None, "Of rows-* and series-*: time from one row to the next, for the layer."
+    )
+    time_input: bool | None = option(None, "Of series-*: read the time step as an input, too.")
     encoder: int | None = option(
         None, "Of rows-* and series-*: features that a row is mapped to; 0 for the row itself."
     )
+    decoder: int | None = option(
+        None, "Of series-*: neurons between the liquid layer and the answer; 0 for none."
+    )
     wiring_seed: int | None = option(None, "Seed of the wiring.", SEED)
     mixed_memory: bool | None = option(None, "An LSTM cell before the liquid one.")
-    dropout: float | None = option(None, "Of series-*: share left out before the readout.", SHARE)
+    dropout: float | None = option(
+        None, "Of series-*: share left out of the encoder's features and before the readout.", SHARE
+    )
     impute: str | None = option(
         None, "Of series-*: what is not measured: forward, mean or decay.", usual="forward"
     )
@@ -156,6 +181,10 @@ class TrainConfig(ModelOptions, ReadingOptions):
     after ``plateau_patience`` epochs without a smaller validation loss."""
     warmup: float = _gradients(0.0, "Epochs in which the rate rises.", FROM_0, metavar="EPOCHS")
     """Linearly, per step."""
+    rising: float = _gradients(
+        0.0, "Epochs in which longer and longer sequences come in.", FROM_0, metavar="EPOCHS"
+    )
+    """By elapsed time: at first those of up to a quarter of the longest."""
     plateau_factor: float = _gradients(0.1, "Of the plateau schedule.", _BETWEEN_0_AND_1)
     plateau_patience: int = _gradients(5, "Of the plateau schedule.", COUNT, metavar="EPOCHS")
     patience: int | None = _gradients(

@@ -3,6 +3,7 @@
 from fastltc.nn.bidirectional import Bidirectional
 from fastltc.nn.cfc import CfC
 from fastltc.nn.cfc_cell import CfCCell
+from fastltc.nn.fan_in import init_by_fan_in
 from fastltc.nn.impute import Impute
 from fastltc.nn.lstm_cell import LSTMCell
 from fastltc.nn.ltc import LTC
@@ -26,6 +27,7 @@ __all__ = [
     "ParallelLTC",
     "Sequential",
     "WiredCfCCell",
+    "init_by_fan_in",
     "prune_synapses",
     "regrow_synapses",
     "synapse_list",

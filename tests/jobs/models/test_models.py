@@ -20,6 +20,8 @@ from fastltc.jobs.models import (
     load_weights,
     trainable_parameters,
 )
+from fastltc.jobs.models.goal import Goal
+from fastltc.jobs.models.series import Series
 
 
 class PublicNet(nn.Module):
@@ -232,6 +234,29 @@ def test_a_probe_is_that_of_scikit_learn(probe: str, classes: int) -> None:
             {"sparsity": 1.0},
             "sparsity: expected a number from 0 below 1",
         ),
+        (
+            "series-ltc",
+            (8, 2),
+            {"wiring": "none"},
+            "wiring: expected one of ncp, random, full, got",
+        ),
+        ("series-cfc", (8, 2), {"unfolds": 3}, "unfolds: an option of LTC"),
+        ("series-cfc", (8, 2), {"conductances": "fan-in"}, "conductances: an option of LTC"),
+        ("series-ltc", (8, 2), {"conductances": "wide"}, "conductances: expected one of as-ncps"),
+        ("series-ltc", (8, 2), {"unfolds": 0}, "ode_unfolds: expected 1 or more, got 0"),
+        (
+            "series-cfc",
+            (8, 2),
+            {"backbone_units": 9},
+            "backbone_units: only a CfC without a wiring",
+        ),
+        ("series-cfc", (8, 2), {"backbone_layers": 2}, "backbone_layers: only a CfC without a"),
+        ("series-ltc", (8, 2), {"timestep": 0.0}, "timestep: expected a finite number above 0"),
+        ("series-ltc", (8, 2), {"decoder": -1}, "decoder: expected a finite number from 0"),
+        ("series-ltc", (8, 2), {"wiring": "ncp", "decoder": 4}, "decoder: the motor neurons of an"),
+        ("series-lstm", (8, 2), {"timestep": 0.3}, "timestep: an LSTM reads the time steps"),
+        ("series-lstm", (8, 2), {"time_input": True}, "time_input: an LSTM reads the time steps"),
+        ("series-lstm", (8, 2), {"wiring": "none"}, "wiring: expected one of full, got 'none'"),
         ("reservoir", (1, 8, 8), {"leak": 0.0}, "leak: expected above 0 up to 1, got 0.0"),
         ("reservoir", (1, 8, 8), {"reads": 9}, "reads: expected 1 to 8, got 9"),
         ("reservoir", (1, 8, 8), {"spectral_radius": -1.0}, "spectral_radius: expected a finite"),
@@ -246,6 +271,81 @@ def test_what_does_not_fit(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         build_model(name, shape, 3, **options)
+
+
+def series(cell: str, **options: Any) -> Series:
+    model = build_model(f"series-{cell}", (8, 2), 3, 12, **options)
+    assert isinstance(model, Series)
+    return model.eval()
+
+
+@pytest.mark.parametrize("cell", ["ltc", "cfc"])
+def test_a_time_step_of_its_own_takes_the_place_of_the_datas(cell: str) -> None:
+    model = series(cell, timestep=0.3)
+    rows, spans = torch.randn(4, 8, 2), torch.rand(4, 8)
+    output, _ = model.rnn(rows, timespans=0.3)
+    expected = model.logits(output)
+    assert torch.equal(model(rows, spans), expected)
+    assert torch.equal(model(rows), expected)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_the_time_step_as_an_input(masked: bool) -> None:
+    goal = Goal(outputs=3, masked=masked)
+    model = series("ltc", time_input=True, timestep=1.0, encoder=5, goal=goal)
+    rows, spans = torch.randn(6, 8, 2) * 3 + 1, torch.rand(6, 8) * 9
+    lengths = torch.tensor([8, 3, 8, 8, 5, 8])
+    measured = torch.rand(6, 8, 2) > 0.3 if masked else None
+    model.fit_scales(rows, lengths, measured, timespans=spans)
+    inside = torch.arange(8) < lengths.unsqueeze(1)
+    mean, deviation = spans[inside].mean(), spans[inside].std(correction=0)
+    torch.testing.assert_close(model.scale.mean[2], mean)
+    torch.testing.assert_close(model.scale.deviation[2], deviation)
+    filled = rows if model.fill is None else model.fill(rows, measured, spans, lengths)
+    read = torch.cat(
+        [
+            (filled[..., :2] - model.scale.mean[:2]) / model.scale.deviation[:2],
+            ((spans - mean) / deviation).unsqueeze(-1),
+            filled[..., 2:],
+        ][: 3 if masked else 2],
+        dim=-1,
+    )
+    output, _ = model.rnn(model.encoder(read), lengths=lengths)
+    torch.testing.assert_close(model(rows, spans, lengths, measured), model.logits(output))
+    # Nothing said is a step of 1.
+    assert torch.equal(model(rows), model(rows, torch.ones(6, 8)))
+
+
+def test_options_reach_the_cell() -> None:
+    assert series("ltc", unfolds=2).rnn.rnn_cell._ode_unfolds == 2
+    shape = series("cfc", wiring="none", backbone_units=7, backbone_layers=2, mixed_memory=True)
+    assert [one.out_features for one in shape.rnn.rnn_cell.backbone if hasattr(one, "weight")] == [
+        7,
+        7,
+    ]
+    assert shape.rnn.use_mixed
+    torch.manual_seed(3)
+    usual = series("ltc").rnn.rnn_cell.w
+    torch.manual_seed(3)
+    assert torch.equal(series("ltc", conductances="as-ncps").rnn.rnn_cell.w, usual)
+    few: Any = series("ltc", conductances="fan-in").rnn.rnn_cell
+    assert few.make_positive_fn(few.w).max() < 4 * 1.81 / 14
+
+
+def test_a_decoder_is_between_layer_and_answer() -> None:
+    model = series("cfc", decoder=9, dropout=0.5)
+    rows = torch.randn(4, 8, 2)
+    output, _ = model.rnn(rows)
+    first, _, last = model.readout
+    expected = last(nn.functional.silu(first(output)))
+    torch.testing.assert_close(model(rows), expected)
+    assert first.out_features == 9
+
+
+def test_dropout_is_of_the_encoder_too() -> None:
+    model = series("cfc", encoder=400, dropout=0.25).train()
+    dropped = (model.encoder(torch.randn(50, 2)) == 0).float().mean()
+    assert float(dropped) == pytest.approx(0.25, abs=0.03)
 
 
 def test_every_model_names_its_kind_of_data() -> None:

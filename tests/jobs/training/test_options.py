@@ -140,6 +140,14 @@ def test_warm_up_and_cosine_go_step_by_step() -> None:
     assert all(np.diff(rates[20:]) < 0)
 
 
+def test_a_short_epoch_takes_the_rate_as_far_as_a_long_one() -> None:
+    cosine = schedule(schedule="cosine", epochs=10)
+    for steps in (3, 4, 10):
+        for _ in range(steps):
+            cosine.before_step(steps)
+    assert cosine.step_count == pytest.approx(30)
+
+
 def test_the_plateau_lowers_the_rate_after_patience() -> None:
     plateau = schedule(schedule="plateau", plateau_factor=0.3, plateau_patience=2)
     found = []

@@ -9,10 +9,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from fastltc.jobs import ConfigError, Run, RunError, TrainConfig, compare, evaluate, train
+from fastltc.jobs import (
+    ConfigError,
+    Progress,
+    Run,
+    RunError,
+    TrainConfig,
+    compare,
+    evaluate,
+    train,
+)
 from fastltc.jobs.data import DataError, DataSet
 from fastltc.jobs.evaluation.judge import answers_of
+from fastltc.jobs.training.fitting import Gradients
 from series_data import QUICK, known_as, made, with_labels
 
 TASKS: dict[str, dict[str, Any]] = {
@@ -241,3 +252,67 @@ def test_classes_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert "val_kappa" in run.log[0]
     resumed = train(replace(run.config, epochs=3), run.path, resume=True)
     assert resumed.metrics["epochs"] == 3
+
+
+def test_longer_and_longer_sequences(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An epoch of `rising` has the sequences up to a share of the longest time, and those only."""
+    data = made("classification", per_step=False, ragged=True)
+    train_split = data.splits["train"]
+    assert train_split.lengths is not None
+    assert train_split.timespans is not None
+    inside = np.arange(12) < train_split.lengths[:, None]
+    durations = np.where(inside, train_split.timespans, 0).sum(axis=1)
+    seen: list[set[int]] = []
+    batches: list[int] = []
+    original = Gradients._step
+
+    def step(self: Gradients, batch: torch.Tensor) -> tuple[float, float, int]:
+        seen[-1] |= set(batch.tolist())
+        return original(self, batch)
+
+    def epoch(self: Gradients, number: int, told: Any) -> tuple[float, float]:
+        seen.append(set())
+        return whole(self, number, told)
+
+    whole = Gradients.epoch
+    monkeypatch.setattr(Gradients, "_step", step)
+    monkeypatch.setattr(Gradients, "epoch", epoch)
+    config = TrainConfig.for_data(
+        known_as(monkeypatch, data), **{**QUICK, "epochs": 5, "rising": 3}
+    )
+    run = train(config, tmp_path / "run", progress=Progress(batch=batches.append))
+    assert run.metrics["status"] == "finished"
+    for place, share in enumerate((0.25, 0.5, 0.75, 1.0, 1.0)):
+        longest = max(share * durations.max(), durations.min())
+        assert seen[place] == set(np.flatnonzero(durations <= longest)), place
+    assert len(seen[0]) < len(seen[1]) < len(seen[2]) < 24
+    # A bar that counts examples comes to its end in every epoch.
+    assert sum(batches) == 5 * 24
+
+
+@pytest.mark.parametrize(
+    ("data", "found"),
+    [({"per_step": False}, None), ("digits", "got no sequences"), ("equal", "all as long")],
+)
+def test_what_cannot_rise(
+    data: Any, found: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {**QUICK, "rising": 2}
+    if data == "digits":
+        config = TrainConfig.for_data("digits", model="rows-cfc", **options)
+    else:
+        whole = made(**(data if isinstance(data, dict) else {}))
+        if data == "equal":
+            splits = {
+                name: replace(one, timespans=None, lengths=None)
+                for name, one in whole.splits.items()
+            }
+            whole = replace(whole, splits=splits, time_unit=0.0)
+        config = TrainConfig.for_data(known_as(monkeypatch, whole), **options)
+    if found is None:
+        # Of the same number of rows, but not of the same time.
+        assert train(config, tmp_path / "run").metrics["status"] == "finished"
+        return
+    with pytest.raises(ConfigError, match=f"rising: expected sequences of different .*{found}"):
+        train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()

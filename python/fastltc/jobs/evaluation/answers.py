@@ -52,7 +52,7 @@ def _curves(part: Split, answers: NDArray[np.float64], loaded: Checkpoint) -> li
     chosen: list[tuple[str, NDArray[np.float64], Any]]
     if loaded.horizon:
         places = np.unique(np.linspace(0, len(part) - 1, min(most, len(part))).astype(int))
-        ahead = np.arange(1.0, loaded.horizon + 1)
+        ahead = np.arange(1.0, loaded.horizon + 1, dtype=np.float64)
         chosen = [(_name(part, place), ahead, place) for place in places]
     else:
         chosen = _recordings(part, loaded.time_unit or 1.0)[:most]

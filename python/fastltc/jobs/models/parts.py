@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from ncps.wirings import AutoNCP, FullyConnected, Random, Wiring
 from torch import Tensor, nn
@@ -12,6 +14,7 @@ from ..options import AT_LEAST_2, SHARE, Range, between, one_of
 
 CELLS: dict[str, type[LTC] | type[CfC]] = {"ltc": LTC, "cfc": CfC}
 WIRING_SEED = 22222  # that of ncps
+WIRINGS = ("ncp", "random", "full")
 
 
 def make_wiring(kind: str, units: int, outputs: int, sparsity: float, seed: int) -> Wiring:
@@ -29,7 +32,7 @@ def make_wiring(kind: str, units: int, outputs: int, sparsity: float, seed: int)
     Raises:
         ValueError: an unknown kind, or numbers that do not fit.
     """
-    one_of(("ncp", "random", "full")).check("wiring", kind)
+    one_of(WIRINGS).check("wiring", kind)
     if kind == "ncp":
         if units < outputs + 3:
             raise ValueError(
@@ -45,15 +48,15 @@ def make_wiring(kind: str, units: int, outputs: int, sparsity: float, seed: int)
 
 
 def liquid_layer(
-    cell: str, inputs: int, wiring: Wiring, *, return_sequences: bool, mixed_memory: bool = False
+    cell: str, inputs: int, wiring: Wiring | int, *, return_sequences: bool, **options: Any
 ) -> LTC | CfC:
-    """An LTC or CfC layer on a wiring.
+    """An LTC or CfC layer on a wiring, or a CfC of so many neurons; ``options`` are its own.
 
     Raises:
-        ValueError: an unknown cell.
+        ValueError: an unknown cell, or an impossible value of an option.
     """
     one_of(CELLS).check("cell", cell)
-    return CELLS[cell](inputs, wiring, return_sequences=return_sequences, mixed_memory=mixed_memory)
+    return CELLS[cell](inputs, wiring, return_sequences=return_sequences, **options)
 
 
 class Standardise(nn.Module):
@@ -134,13 +137,6 @@ class TimedLSTM(nn.Module):
             states, hx = self.lstm(packed, hx)
             states, _ = pad_packed_sequence(states, batch_first=True, total_length=x.shape[1])
         return (states if self.return_sequences else hx[0][0]), hx
-
-
-def check_lstm(wiring: str, mixed_memory: bool) -> None:
-    """Raises ValueError for an option of liquid layers that an LSTM does not have."""
-    one_of(("full",)).check("wiring", wiring)
-    if mixed_memory:
-        raise ValueError("mixed_memory: an LSTM is a memory itself; leave the option out")
 
 
 def diagonal(factor: Tensor, offset: Tensor | None = None) -> nn.Linear:

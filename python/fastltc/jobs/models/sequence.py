@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
-from ..options import ABOVE_0, FROM_0
+from ...nn import init_by_fan_in
+from ..options import ABOVE_0, FROM_0, one_of
 from . import parts
 from .parts import CELLS, WIRING_SEED
 
+# How the first conductances of an LTC are drawn.
+CONDUCTANCES = ("as-ncps", "fan-in")
+
 
 class Layer(NamedTuple):
-    """What a liquid layer is; see `Rows`."""
+    """What a liquid layer is; see `Rows` and `Series`. None for the default of the cell."""
 
     cell: str
     units: int
@@ -22,6 +26,35 @@ class Layer(NamedTuple):
     wiring_seed: int
     gain: float
     mixed_memory: bool
+    unfolds: int | None = None
+    conductances: str | None = None
+    backbone_units: int | None = None
+    backbone_layers: int | None = None
+
+    def check(self) -> None:
+        """Raises ValueError for a wiring or an option that the cell does not have."""
+        wirings = {"lstm": ("full",), "cfc": (*parts.WIRINGS, "none")}
+        one_of(wirings.get(self.cell, parts.WIRINGS)).check("wiring", self.wiring)
+        if self.cell == "lstm" and self.mixed_memory:
+            raise ValueError("mixed_memory: an LSTM is a memory itself; leave the option out")
+        if self.cell != "ltc":
+            for name in ("unfolds", "conductances"):
+                if getattr(self, name) is not None:
+                    raise ValueError(f"{name}: an option of LTC; leave it out")
+        if self.wiring != "none":
+            for name in ("backbone_units", "backbone_layers"):
+                if getattr(self, name) is not None:
+                    raise ValueError(
+                        f"{name}: only a CfC without a wiring has a backbone; leave the option out"
+                    )
+        if self.conductances is not None:
+            one_of(CONDUCTANCES).check("conductances", self.conductances)
+
+    def options(self) -> dict[str, Any]:
+        """Those of LTC or CfC."""
+        if self.cell == "ltc":
+            return {} if self.unfolds is None else {"ode_unfolds": self.unfolds}
+        return {"backbone_units": self.backbone_units, "backbone_layers": self.backbone_layers}
 
 
 class LiquidReadout(nn.Module):
@@ -33,6 +66,7 @@ class LiquidReadout(nn.Module):
         layer: the layer.
         reads: states that the readout sees at once.
         known: what it sees besides.
+        decoder: neurons between what it sees and the outputs; 0 for none.
         classes: whether the outputs are classes.
         return_sequences: read every time step, else the state after the last.
     """
@@ -45,45 +79,55 @@ class LiquidReadout(nn.Module):
         *,
         reads: int = 1,
         known: int = 0,
+        decoder: int = 0,
         classes: bool = True,
         return_sequences: bool = True,
     ) -> None:
         super().__init__()
         if classes:
             parts.check_classes(outputs)
-        cell, units, wiring, sparsity, wiring_seed, gain, mixed_memory = layer
+        layer.check()
+        cell, units, wiring = layer.cell, layer.units, layer.wiring
         self.rnn: nn.Module
         if cell == "lstm":
-            parts.check_lstm(wiring, mixed_memory)
             self.rnn = parts.TimedLSTM(inputs, units, return_sequences=return_sequences)
             self.about = f"torch.nn.LSTM with {units} units"
         else:
             motor = outputs if wiring == "ncp" else units
-            self.wiring = parts.make_wiring(wiring, units, motor, sparsity, wiring_seed)
+            if wiring != "none":
+                self.wiring = parts.make_wiring(
+                    wiring, units, motor, layer.sparsity, layer.wiring_seed
+                )
             self.rnn = parts.liquid_layer(
                 cell,
                 inputs,
-                self.wiring,
+                units if wiring == "none" else self.wiring,
                 return_sequences=return_sequences,
-                mixed_memory=mixed_memory,
+                mixed_memory=layer.mixed_memory,
+                **layer.options(),
             )
+            if layer.conductances == "fan-in":
+                init_by_fan_in(self.rnn)
             self.about = f"{CELLS[cell].__name__} with {units} neurons, {wiring} wiring"
-        self.gain = float(gain)
-        self.readout = (
-            nn.Identity() if wiring == "ncp" else nn.Linear(units * reads + known, outputs)
-        )
+        self.gain = float(layer.gain)
+        seen = units * reads + known
+        self.readout: nn.Module = nn.Identity()
+        if wiring != "ncp":
+            self.readout = nn.Linear(decoder or seen, outputs)
+        if decoder:
+            self.readout = nn.Sequential(nn.Linear(seen, decoder), nn.SiLU(), self.readout)
 
     def logits(self, output: Tensor) -> Tensor:
         """The readout of the layer's output; a trained one needs no gain."""
-        if isinstance(self.readout, nn.Linear):
-            return cast(Tensor, self.readout(output))
-        return self.gain * output
+        if isinstance(self.readout, nn.Identity):
+            return self.gain * output
+        return cast(Tensor, self.readout(output))
 
     def export_layers(self) -> list[nn.Module]:
         """What runs at every time step, see `fastltc.exporting.describe`."""
         if isinstance(self.rnn, parts.TimedLSTM):
             raise ValueError("model: a torch.nn.LSTM is here to compare with and is not exported")
-        if isinstance(self.readout, nn.Linear):
+        if not isinstance(self.readout, nn.Identity):
             return [self.rnn, self.readout]
         motor = torch.full((cast(int, self.rnn.output_size),), self.gain)
         return [self.rnn, parts.diagonal(motor)]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..._parameters import IMPUTE_METHODS
 from ...nn import Impute
-from ..options import FROM_0, SHARE, one_of
+from ..options import ABOVE_0, FROM_0, SHARE, one_of
 from . import parts
 from .answers import Answers, mean_step
 from .goal import Goal
@@ -40,9 +40,17 @@ class Series(LiquidReadout):
         units: neurons.
         cell: ``"ltc"``, ``"cfc"``, or ``"lstm"`` for ``torch.nn.LSTM``, which reads the time steps
             as one more input.
-        wiring, sparsity, wiring_seed, gain, mixed_memory: see `Rows`.
+        wiring: as of `Rows`, or ``"none"``: a CfC without one, which has a backbone.
+        sparsity, wiring_seed, gain, mixed_memory: see `Rows`.
+        unfolds: solver steps of an LTC in a time step; 6 by default.
+        conductances: ``"as-ncps"``, or ``"fan-in"`` for `fastltc.nn.init_by_fan_in`; of an LTC.
+        backbone_units, backbone_layers: of a CfC without wiring.
+        timestep: time from one row to the next for the layer, whatever the data says.
+        time_input: the layer reads the time step, standardised, as the last feature of a row.
         encoder: features that a row is mapped to first, with tanh; 0 for the row itself.
-        dropout: share of what the readout sees that is left out in training.
+        decoder: neurons (silu) between what the readout sees and its answer; 0 for none.
+        dropout: share of the encoder's features, and of what the readout sees, that is left out in
+            training.
         impute: ``"forward"``, ``"mean"`` or ``"decay"``, see `fastltc.Impute`.
         forecast: ``"direct"`` or ``"recursive"``.
         difference: values are told as the difference to the last one of their target.
@@ -72,7 +80,14 @@ class Series(LiquidReadout):
         wiring_seed: int = WIRING_SEED,
         gain: float = 5.0,
         mixed_memory: bool = False,
+        unfolds: int | None = None,
+        conductances: str | None = None,
+        backbone_units: int | None = None,
+        backbone_layers: int | None = None,
+        timestep: float | None = None,
+        time_input: bool = False,
         encoder: int = 0,
+        decoder: int = 0,
         dropout: float = 0.0,
         impute: str | None = None,
         forecast: str | None = None,
@@ -81,29 +96,46 @@ class Series(LiquidReadout):
     ) -> None:
         goal = Goal(outputs=classes) if goal is None else goal
         FROM_0.check("encoder", encoder)
+        FROM_0.check("decoder", decoder)
         SHARE.check("dropout", dropout)
+        if timestep is not None:
+            ABOVE_0.check("timestep", timestep)
         features = input_shape[-1]
         _check_goal(goal, features, wiring, dropout, impute, forecast, difference)
+        if cell == "lstm":
+            for name, given in (("timestep", timestep), ("time_input", time_input or None)):
+                if given is not None:
+                    raise ValueError(f"{name}: an LSTM reads the time steps; leave the option out")
+        if wiring == "ncp" and decoder:
+            raise ValueError(
+                "decoder: the motor neurons of an ncp wiring are the answer; expected 0"
+            )
         self.recursive = forecast == "recursive"
-        read = features * (3 if goal.masked else 1)
+        self.timestep = timestep
+        self.time_input = time_input
+        read = features * (3 if goal.masked else 1) + time_input
         steps = 1 if self.recursive else max(goal.horizon, 1)
-        given = steps * goal.known
+        known = steps * goal.known
         outputs = classes * (steps * max(len(goal.quantiles), 1) if goal.of_values else 1)
-        layer = Layer(cell, units, wiring, sparsity, wiring_seed, gain, mixed_memory)
+        layer = Layer(
+            *(cell, units, wiring, sparsity, wiring_seed, gain, mixed_memory),
+            *(unfolds, conductances, backbone_units, backbone_layers),
+        )
         super().__init__(
             encoder or read,
             outputs,
             layer,
-            known=given,
+            known=known,
+            decoder=decoder,
             classes=not goal.of_values,
             return_sequences=goal.per_step,
         )
         self.goal = goal
         self.steps = steps
-        self.scale = parts.Standardise(features)
+        self.scale = parts.Standardise(features + time_input)
         self.encoder = nn.Sequential()
         if encoder:
-            self.encoder.extend([nn.Linear(read, encoder), nn.Tanh()])
+            self.encoder.extend([nn.Linear(read, encoder), nn.Tanh(), nn.Dropout(dropout)])
         self.dropout = nn.Dropout(dropout)
         self.fill: Impute | None = None
         if goal.masked:
@@ -120,12 +152,18 @@ class Series(LiquidReadout):
         lengths: Tensor | None = None,
         measured: Tensor | None = None,
         future: Tensor | None = None,
+        timespans: Tensor | None = None,
     ) -> None:
         """Takes mean and deviation of training rows ``[..., I]``: of those that were measured."""
+        features = inputs.shape[-1]
+        if self.time_input:
+            inputs = _with_time(inputs, timespans)
+            if measured is not None:
+                measured = torch.cat([measured, measured.new_ones(*measured.shape[:-1], 1)], dim=-1)
         valid = _valid(inputs, lengths, measured)
         self.scale.fit(inputs, valid)
         if self.fill is not None:
-            self.fill.mean.copy_(self.scale.mean)
+            self.fill.mean.copy_(self.scale.mean[:features])
         if future is not None:
             self.known_scale.fit(future)
 
@@ -165,7 +203,8 @@ class Series(LiquidReadout):
     ) -> Tensor:
         """Return logits or values; see the class."""
         x = self.encoder(self._scaled(rows, timespans, lengths, measured))
-        output, state = self.rnn(x, timespans=timespans, lengths=lengths)
+        spans = timespans if self.timestep is None else self.timestep
+        output, state = self.rnn(x, timespans=spans, lengths=lengths)
         known = None if future is None else self.known_scale(future)
         if self.answers is None:
             return self.logits(self.dropout(output))
@@ -185,13 +224,15 @@ class Series(LiquidReadout):
         lengths: Tensor | None,
         measured: Tensor | None,
     ) -> Tensor:
-        if self.fill is None:
-            return cast(Tensor, self.scale(rows))
-        if measured is None:
-            measured = torch.ones_like(rows, dtype=torch.bool)
-        filled = self.fill(rows, measured, timespans, lengths)
-        features = rows.shape[-1]
-        return torch.cat([self.scale(filled[..., :features]), filled[..., features:]], dim=-1)
+        beside = rows[..., :0]
+        if self.fill is not None:
+            if measured is None:
+                measured = torch.ones_like(rows, dtype=torch.bool)
+            filled = self.fill(rows, measured, timespans, lengths)
+            rows, beside = filled.tensor_split([rows.shape[-1]], dim=-1)
+        if self.time_input:
+            rows = _with_time(rows, timespans)
+        return torch.cat([self.scale(rows), beside], dim=-1)
 
     def _readout(self, output: Tensor, known: Tensor | None) -> Tensor:
         """What the readout gives: ``[..., steps K, Q]``."""
@@ -241,11 +282,11 @@ class Series(LiquidReadout):
             row[:, list(self.goal.own)] = value
             if future is not None:
                 row[:, list(self.goal.given)] = future[:, step]
-            x = self.scale(row)
+            x = self.scale(_with_time(row, None) if self.time_input else row)
             if self.fill is not None:
                 # All of it is there, one unit of time after the row before.
-                x = torch.cat([x, torch.ones_like(x), torch.ones_like(x)], dim=-1)
-            output, state = self.rnn(self.encoder(x).unsqueeze(1), state)
+                x = torch.cat([x, torch.ones_like(row), torch.ones_like(row)], dim=-1)
+            output, state = self.rnn(self.encoder(x).unsqueeze(1), state, timespans=self.timestep)
         return self._shaped(torch.stack(made, dim=1))
 
     @property
@@ -256,8 +297,9 @@ class Series(LiquidReadout):
     def export_layers(self) -> list[nn.Module]:
         """What runs at every time step, see `fastltc.exporting.describe`.
 
-        Rows that were measured in part are filled in before: the inputs are then the outputs of
-        ``fastltc.runtime.Impute(**model.fill.settings())``.
+        With ``time_input`` the time step is the last input of a row. Rows that were measured in
+        part are filled in before: the inputs are then the outputs of
+        ``fastltc.runtime.Impute(**model.fill.settings())``, the time step before the masks.
         """
         if self.answers is not None and self.answers.difference:
             raise ValueError(
@@ -271,7 +313,7 @@ class Series(LiquidReadout):
             )
         layers: list[nn.Module] = [self.scale]
         if self.fill is not None:
-            beside = 2 * len(self.scale.mean)
+            beside = 2 * (len(self.scale.mean) - self.time_input)
             factor = 1 / self.scale.deviation
             ones, zeros = torch.ones(beside), torch.zeros(beside)
             offset = torch.cat([-self.scale.mean * factor, zeros])
@@ -290,6 +332,12 @@ class Series(LiquidReadout):
 def middle_of(quantiles: tuple[float, ...]) -> int:
     """The place of the quantile that is nearest to the median; 0 without any."""
     return min(range(len(quantiles)), key=lambda place: abs(quantiles[place] - 0.5), default=0)
+
+
+def _with_time(rows: Tensor, timespans: Tensor | None) -> Tensor:
+    """Rows ``[..., I]`` with the time step as one more feature; 1 where there is none."""
+    spans = rows.new_ones(rows.shape[:-1]) if timespans is None else timespans
+    return torch.cat([rows, spans.unsqueeze(-1).to(rows.dtype)], dim=-1)
 
 
 def _valid(inputs: Tensor, lengths: Tensor | None, measured: Tensor | None) -> Tensor | None:

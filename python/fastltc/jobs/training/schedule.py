@@ -25,12 +25,12 @@ class Schedule:
         self.config = config
         self.optimizer = optimizer
         self.steps = steps
-        self.step_count = 0
+        self.step_count = 0.0
         self.factor = 1.0
         self.least: float | None = None
         self.waited = 0
 
-    def rate(self, step: int) -> float:
+    def rate(self, step: float) -> float:
         """The learning rate of a step, counted from 0."""
         config = self.config
         warmup = config.warmup * self.steps
@@ -41,11 +41,11 @@ class Schedule:
         rest = max(config.epochs * self.steps - warmup, 1)
         return config.lr * 0.5 * (1 + math.cos(math.pi * min((step - warmup) / rest, 1.0)))
 
-    def before_step(self) -> None:
-        """Sets the rate of the step that comes."""
+    def before_step(self, steps: int) -> None:
+        """Sets the rate of the step that comes, one of so many in its epoch."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate(self.step_count) * group.get("factor", 1.0)
-        self.step_count += 1
+        self.step_count += self.steps / steps
 
     def after_epoch(self, loss: float) -> None:
         """Lowers the rate where the validation loss has not fallen for long enough."""

@@ -57,7 +57,8 @@ class Task:
         fit_scales: Any = getattr(model, "fit_scales", None)
         train = self.feeds["train"].sample() if fit_scales is not None else self.feeds["train"]
         if fit_scales is not None:
-            beside = {name: getattr(train, name) for name in ("lengths", "measured", "future")}
+            names = ("timespans", "lengths", "measured", "future")
+            beside = {name: getattr(train, name) for name in names}
             fit_scales(
                 train.inputs, **{name: one for name, one in beside.items() if one is not None}
             )
