@@ -222,8 +222,12 @@ int compare(const char* path) {
       listed[parts[1]][parts[k]] = std::atof(parts[k + 1].c_str() + 1);
     }
   }
+  if (!file.is_open()) {
+    std::printf("%s cannot be read\n", path);
+    return 1;
+  }
   if (!same_compiler) {
-    std::printf("%s is by another compiler, or missing: nothing compared\n", path);
+    std::printf("%s is by another compiler: nothing compared\n", path);
     return 77;
   }
   int failures = 0;

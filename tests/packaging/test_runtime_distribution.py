@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import json
 import os
 import subprocess
@@ -31,15 +32,19 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     library = Path(_extension.library_path("_runtime"))
     (folder / "python" / "fastltc_runtime" / "fastltc" / library.name).symlink_to(library)
+    # What it needs, alone: in the folder where that is, fastltc may be, too.
+    (folder / "needed").mkdir()
+    for name in ("numpy", "safetensors"):
+        package = Path(importlib.import_module(name).__path__[0])
+        for part in (package, package.with_name(f"{name}.libs")):
+            if part.exists():
+                (folder / "needed" / part.name).symlink_to(part)
     return folder
 
 
 def run(tree: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run Python with what the distribution brings, numpy and safetensors."""
-    import numpy
-    import safetensors
-
-    # -S: no other distribution; the two by their folders, in which others may lie.
+    # -S: no other distribution.
     program = (
         "import sys\n"
         "sys.path += sys.argv[1].split(';')\n"
@@ -47,8 +52,7 @@ def run(tree: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         "    sys.modules[name] = None\n"
         "exec(sys.argv.pop(2))\n"
     )
-    folders = [str(tree / "python")]
-    folders += [str(Path(module.__file__).parents[1]) for module in (numpy, safetensors)]
+    folders = [str(tree / "python"), str(tree / "needed")]
     return subprocess.run(
         [sys.executable, "-S", "-c", program, ";".join(folders), *arguments],
         capture_output=True,
