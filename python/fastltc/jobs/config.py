@@ -117,7 +117,7 @@ class ModelOptions:
         None, "Of rows-* and series-*: features that a row is mapped to; 0 for the row itself."
     )
     decoder: int | None = option(
-        None, "Of series-*: neurons between the liquid layer and the answer; 0 for none."
+        None, "Of series-*: neurons that see state and row, before the answer; 0 for none."
     )
     wiring_seed: int | None = option(None, "Seed of the wiring.", SEED)
     mixed_memory: bool | None = option(None, "An LSTM cell before the liquid one.")

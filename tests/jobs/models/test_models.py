@@ -298,19 +298,19 @@ def test_the_time_step_as_an_input(masked: bool) -> None:
     measured = torch.rand(6, 8, 2) > 0.3 if masked else None
     model.fit_scales(rows, lengths, measured, timespans=spans)
     inside = torch.arange(8) < lengths.unsqueeze(1)
-    mean, deviation = spans[inside].mean(), spans[inside].std(correction=0)
-    torch.testing.assert_close(model.scale.mean[2], mean)
-    torch.testing.assert_close(model.scale.deviation[2], deviation)
-    filled = rows if model.fill is None else model.fill(rows, measured, spans, lengths)
-    read = torch.cat(
-        [
-            (filled[..., :2] - model.scale.mean[:2]) / model.scale.deviation[:2],
-            ((spans - mean) / deviation).unsqueeze(-1),
-            filled[..., 2:],
-        ][: 3 if masked else 2],
-        dim=-1,
-    )
-    output, _ = model.rnn(model.encoder(read), lengths=lengths)
+    read = rows
+    if model.fill is not None:
+        read = model.fill(rows, measured, spans, lengths)
+        torch.testing.assert_close(model.fill.mean, model.scale.mean[:2])
+        # How long ago is standardised as all is; of what was measured the values.
+        torch.testing.assert_close(model.scale.mean[2:6], read[inside][:, 2:].mean(0))
+        first = rows[..., 0][inside & measured[..., 0]]
+        torch.testing.assert_close(model.scale.mean[0], first.mean())
+        torch.testing.assert_close(model.scale.deviation[0], first.std(correction=0))
+    torch.testing.assert_close(model.scale.mean[-1], spans[inside].mean())
+    torch.testing.assert_close(model.scale.deviation[-1], spans[inside].std(correction=0))
+    read = torch.cat([read, spans.unsqueeze(-1)], dim=-1)
+    output, _ = model.rnn(model.encoder(model.scale(read)), lengths=lengths)
     torch.testing.assert_close(model(rows, spans, lengths, measured), model.logits(output))
     # Nothing said is a step of 1.
     assert torch.equal(model(rows), model(rows, torch.ones(6, 8)))
@@ -332,13 +332,17 @@ def test_options_reach_the_cell() -> None:
     assert few.make_positive_fn(few.w).max() < 4 * 1.81 / 14
 
 
-def test_a_decoder_is_between_layer_and_answer() -> None:
-    model = series("cfc", decoder=9, dropout=0.5)
-    rows = torch.randn(4, 8, 2)
-    output, _ = model.rnn(rows)
+@pytest.mark.parametrize("per_step", [True, False])
+def test_a_decoder_sees_the_row_beside_the_state(per_step: bool) -> None:
+    goal = Goal(outputs=3, per_step=per_step)
+    model = series("cfc", decoder=9, encoder=5, dropout=0.5, goal=goal)
+    rows, lengths = torch.randn(4, 8, 2), torch.tensor([8, 2, 5, 8])
+    features = model.encoder(rows)
+    output, _ = model.rnn(features, lengths=lengths)
+    beside = features if per_step else features[range(4), lengths - 1]
     first, _, last = model.readout
-    expected = last(nn.functional.silu(first(output)))
-    torch.testing.assert_close(model(rows), expected)
+    expected = last(nn.functional.silu(first(torch.cat([output, beside], dim=-1))))
+    torch.testing.assert_close(model(rows, None, lengths), expected)
     assert first.out_features == 9
 
 

@@ -120,8 +120,10 @@ def test_training_learns_and_beats_the_last_value(
 def test_forecasts_of_both_kinds(
     forecast: str, difference: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data = made("forecasting", known=True, extra=False, ragged=True)
+    data = made("forecasting", known=True, extra=False, ragged=True, masked=difference)
     options = {"forecast": forecast, "difference": difference}
+    if difference:
+        options |= {"decoder": 6, "encoder": 4, "time_input": True, "timestep": 0.5}
     run = fitted(monkeypatch, data, tmp_path / "run", **options)
     assert [entry["step"] for entry in run.metrics["test"]["per_step"]] == [1, 2, 3]
     # An untrained forecast by differences is near the last value, 100, and not near 0.
@@ -134,10 +136,15 @@ def test_a_resumed_run_ends_on_the_same_bits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = made(masked=True, ragged=True)
-    options = {"lr_erev": 3.0, "dropout": 0.1}
-    whole = fitted(monkeypatch, data, tmp_path / "whole", epochs=3, **options)
-    run = fitted(monkeypatch, data, tmp_path / "run", epochs=1, **options)
-    config = TrainConfig.for_data("made", **{**QUICK, "epochs": 3, **options})
+    options = {"lr_erev": 3.0, "dropout": 0.1, "encoder": 4, "rising": 2.0, "schedule": "cosine"}
+    config = TrainConfig.for_data(known_as(monkeypatch, data), **{**QUICK, "epochs": 3, **options})
+    whole = train(config, tmp_path / "whole")
+
+    def stop(record: dict[str, Any]) -> None:
+        raise KeyboardInterrupt
+
+    run = train(config, tmp_path / "run", progress=Progress(epoch=stop))
+    assert run.metrics["epochs"] == 1
     resumed = train(config, run.path, resume=True)
     assert resumed.metrics["test"] == whole.metrics["test"]
 

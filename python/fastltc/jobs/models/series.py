@@ -24,8 +24,8 @@ class Series(LiquidReadout):
 
     ``answer[t] = readout(liquid(encoder(standardised rows), timespans)[t])``: of every row, or of
     the last one of a sequence. Rows that were measured in part are filled in by `fastltc.Impute`,
-    and the layer reads what was measured and how long ago beside them. Values are standardised
-    within the model and come out in their own units (`Answers`).
+    and the layer reads what was measured and how long ago beside them, standardised as they are.
+    Values are standardised within the model and come out in their own units (`Answers`).
 
     A forecast is ``direct``, all its steps at once from the state after the last row and what is
     known of these steps, or ``recursive``: a step from the state and what is known of it, which the
@@ -48,7 +48,8 @@ class Series(LiquidReadout):
         timestep: time from one row to the next for the layer, whatever the data says.
         time_input: the layer reads the time step, standardised, as the last feature of a row.
         encoder: features that a row is mapped to first, with tanh; 0 for the row itself.
-        decoder: neurons (silu) between what the readout sees and its answer; 0 for none.
+        decoder: neurons (silu) between what the readout sees, to which the row itself is added (its
+            features of the encoder), and the answer; 0 for none.
         dropout: share of the encoder's features, and of what the readout sees, that is left out in
             training.
         impute: ``"forward"``, ``"mean"`` or ``"decay"``, see `fastltc.Impute`.
@@ -113,6 +114,7 @@ class Series(LiquidReadout):
         self.recursive = forecast == "recursive"
         self.timestep = timestep
         self.time_input = time_input
+        self.decoder = decoder
         read = features * (3 if goal.masked else 1) + time_input
         steps = 1 if self.recursive else max(goal.horizon, 1)
         known = steps * goal.known
@@ -125,14 +127,14 @@ class Series(LiquidReadout):
             encoder or read,
             outputs,
             layer,
-            known=known,
+            known=known + (encoder or read if decoder else 0),
             decoder=decoder,
             classes=not goal.of_values,
             return_sequences=goal.per_step,
         )
         self.goal = goal
         self.steps = steps
-        self.scale = parts.Standardise(features + time_input)
+        self.scale = parts.Standardise(read)
         self.encoder = nn.Sequential()
         if encoder:
             self.encoder.extend([nn.Linear(read, encoder), nn.Tanh(), nn.Dropout(dropout)])
@@ -146,6 +148,7 @@ class Series(LiquidReadout):
         if goal.known:
             self.known_scale = parts.Standardise(goal.known)
 
+    @torch.no_grad()
     def fit_scales(
         self,
         inputs: Tensor,
@@ -154,16 +157,18 @@ class Series(LiquidReadout):
         future: Tensor | None = None,
         timespans: Tensor | None = None,
     ) -> None:
-        """Takes mean and deviation of training rows ``[..., I]``: of those that were measured."""
-        features = inputs.shape[-1]
-        if self.time_input:
-            inputs = _with_time(inputs, timespans)
-            if measured is not None:
-                measured = torch.cat([measured, measured.new_ones(*measured.shape[:-1], 1)], dim=-1)
+        """Takes mean and deviation of training rows ``[n, T, I]``, of what was measured of them."""
         valid = _valid(inputs, lengths, measured)
-        self.scale.fit(inputs, valid)
         if self.fill is not None:
-            self.fill.mean.copy_(self.scale.mean[:features])
+            there = inputs if valid is None else torch.where(valid, inputs, torch.nan)
+            self.fill.mean.copy_(parts.mean_and_deviation(there)[0])
+        read = self._read(inputs, timespans, lengths, measured)
+        if valid is not None:
+            # What is told of every row, whatever of it was measured.
+            told = read[..., inputs.shape[-1] :]
+            every = torch.ones_like(told, dtype=torch.bool)
+            valid = torch.cat([valid, every if lengths is None else _inside(told, lengths)], dim=-1)
+        self.scale.fit(read, valid)
         if future is not None:
             self.known_scale.fit(future)
 
@@ -202,9 +207,12 @@ class Series(LiquidReadout):
         future: Tensor | None = None,
     ) -> Tensor:
         """Return logits or values; see the class."""
-        x = self.encoder(self._scaled(rows, timespans, lengths, measured))
+        x = self.encoder(self.scale(self._read(rows, timespans, lengths, measured)))
         spans = timespans if self.timestep is None else self.timestep
         output, state = self.rnn(x, timespans=spans, lengths=lengths)
+        if self.decoder:
+            beside = x if self.goal.per_step else _last(x, lengths)
+            output = torch.cat([output, beside], dim=-1)
         known = None if future is None else self.known_scale(future)
         if self.answers is None:
             return self.logits(self.dropout(output))
@@ -217,22 +225,22 @@ class Series(LiquidReadout):
             base = None if base is None else base.unsqueeze(1)
         return self._shaped(self.answers(readout, base))
 
-    def _scaled(
+    def _read(
         self,
         rows: Tensor,
         timespans: Tensor | None,
         lengths: Tensor | None,
         measured: Tensor | None,
     ) -> Tensor:
-        beside = rows[..., :0]
+        """What is read of rows ``[B, T, I]``, in its own units."""
         if self.fill is not None:
             if measured is None:
                 measured = torch.ones_like(rows, dtype=torch.bool)
-            filled = self.fill(rows, measured, timespans, lengths)
-            rows, beside = filled.tensor_split([rows.shape[-1]], dim=-1)
-        if self.time_input:
-            rows = _with_time(rows, timespans)
-        return torch.cat([self.scale(rows), beside], dim=-1)
+            rows = self.fill(rows, measured, timespans, lengths)
+        if not self.time_input:
+            return rows
+        spans = rows.new_ones(rows.shape[:-1]) if timespans is None else timespans
+        return torch.cat([rows, spans.unsqueeze(-1).to(rows.dtype)], dim=-1)
 
     def _readout(self, output: Tensor, known: Tensor | None) -> Tensor:
         """What the readout gives: ``[..., steps K, Q]``."""
@@ -251,10 +259,7 @@ class Series(LiquidReadout):
         own = rows[..., list(self.goal.own)]
         if self.goal.per_step:
             return own
-        if lengths is None:
-            return own[:, -1]
-        last = (lengths - 1).clamp(min=0)
-        return own[torch.arange(len(own), device=own.device), last]
+        return _last(own, lengths)
 
     def _roll_out(
         self,
@@ -282,11 +287,12 @@ class Series(LiquidReadout):
             row[:, list(self.goal.own)] = value
             if future is not None:
                 row[:, list(self.goal.given)] = future[:, step]
-            x = self.scale(_with_time(row, None) if self.time_input else row)
-            if self.fill is not None:
-                # All of it is there, one unit of time after the row before.
-                x = torch.cat([x, torch.ones_like(row), torch.ones_like(row)], dim=-1)
-            output, state = self.rnn(self.encoder(x).unsqueeze(1), state, timespans=self.timestep)
+            # All of it is there, one unit of time after the row before.
+            ones = row.new_ones(len(row), len(self.scale.mean) - row.shape[-1])
+            x = self.encoder(self.scale(torch.cat([row, ones], dim=-1)))
+            output, state = self.rnn(x.unsqueeze(1), state, timespans=self.timestep)
+            if self.decoder:
+                output = torch.cat([output, x], dim=-1)
         return self._shaped(torch.stack(made, dim=1))
 
     @property
@@ -297,9 +303,9 @@ class Series(LiquidReadout):
     def export_layers(self) -> list[nn.Module]:
         """What runs at every time step, see `fastltc.exporting.describe`.
 
-        With ``time_input`` the time step is the last input of a row. Rows that were measured in
-        part are filled in before: the inputs are then the outputs of
-        ``fastltc.runtime.Impute(**model.fill.settings())``, the time step before the masks.
+        Rows that were measured in part are filled in before: the inputs are then the outputs of
+        ``fastltc.runtime.Impute(**model.fill.settings())``. With ``time_input`` the time step is
+        the last input of a row.
         """
         if self.answers is not None and self.answers.difference:
             raise ValueError(
@@ -311,14 +317,12 @@ class Series(LiquidReadout):
                 "known: the readout sees features of the steps to come, which a model that goes "
                 "row by row is not given"
             )
-        layers: list[nn.Module] = [self.scale]
-        if self.fill is not None:
-            beside = 2 * (len(self.scale.mean) - self.time_input)
-            factor = 1 / self.scale.deviation
-            ones, zeros = torch.ones(beside), torch.zeros(beside)
-            offset = torch.cat([-self.scale.mean * factor, zeros])
-            layers = [parts.diagonal(torch.cat([factor, ones]), offset)]
-        layers += [*self.encoder, *super().export_layers()]
+        if self.decoder:
+            raise ValueError(
+                "decoder: it sees the row beside the state, and a chain of layers cannot add the "
+                "two; train without"
+            )
+        layers: list[nn.Module] = [self.scale, *self.encoder, *super().export_layers()]
         if self.answers is not None:
             each = self.steps, max(len(self.goal.quantiles), 1)
             scales = (
@@ -334,20 +338,25 @@ def middle_of(quantiles: tuple[float, ...]) -> int:
     return min(range(len(quantiles)), key=lambda place: abs(quantiles[place] - 0.5), default=0)
 
 
-def _with_time(rows: Tensor, timespans: Tensor | None) -> Tensor:
-    """Rows ``[..., I]`` with the time step as one more feature; 1 where there is none."""
-    spans = rows.new_ones(rows.shape[:-1]) if timespans is None else timespans
-    return torch.cat([rows, spans.unsqueeze(-1).to(rows.dtype)], dim=-1)
+def _last(rows: Tensor, lengths: Tensor | None) -> Tensor:
+    """The last row of each sequence ``[B, T, .]``."""
+    if lengths is None:
+        return rows[:, -1]
+    return rows[torch.arange(len(rows), device=rows.device), (lengths - 1).clamp(min=0)]
 
 
 def _valid(inputs: Tensor, lengths: Tensor | None, measured: Tensor | None) -> Tensor | None:
     """Which values of rows ``[n, T, I]`` count; None for all."""
-    valid = measured
-    if lengths is not None:
-        steps = torch.arange(inputs.shape[1], device=inputs.device)
-        inside = (steps < lengths.unsqueeze(1)).unsqueeze(-1)
-        valid = inside.expand(inputs.shape) if valid is None else valid & inside
-    return valid
+    if lengths is None:
+        return measured
+    inside = _inside(inputs, lengths)
+    return inside if measured is None else measured & inside
+
+
+def _inside(rows: Tensor, lengths: Tensor) -> Tensor:
+    """Which values of rows ``[n, T, I]`` are no padding."""
+    steps = torch.arange(rows.shape[1], device=rows.device)
+    return (steps < lengths.unsqueeze(1)).unsqueeze(-1).expand(rows.shape)
 
 
 def _check_goal(
