@@ -14,11 +14,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
-# Of an epoch's record; the rest is in the run folders.
-LOGGED = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "val_auc", "lr", "seconds")
+# Of an epoch's record, of classes or of values; the rest is in the run folders.
+LOGGED = (
+    *("train_loss", "train_accuracy", "val_loss", "val_accuracy", "val_auc", "val_f1"),
+    *("val_mse", "val_mae", "val_r2", "lr", "seconds"),
+)
 METRICS = ("status", "best_epoch", "epochs", "selected_by", "val", "test", "seconds", "threads")
 # Of an evaluation; its curves have a point for each example.
-EVALUATED = ("auc", "accuracy", "f1", "positive", "average_precision", "precision_at_recall")
+EVALUATED = (
+    *("auc", "accuracy", "f1", "positive", "average_precision", "precision_at_recall"),
+    *("mse", "mae", "r2", "mase", "per_step"),
+)
 
 
 def read(path: Path) -> Any:
@@ -36,6 +42,7 @@ def seed_results(run: Path) -> dict[str, Any]:
     found["log"] = {
         name: [record[name] and float(f"{record[name]:.6g}") for record in records]
         for name in LOGGED
+        if name in records[0]
     }
     evaluation = run / "evaluation-test.json"
     if evaluation.is_file():

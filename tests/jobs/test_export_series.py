@@ -35,7 +35,7 @@ def fitted(monkeypatch: pytest.MonkeyPatch, out: Path, data: dict[str, Any], **h
         ({"per_step": False, "masked": True}, {"encoder": 5, "impute": "decay"}, ("level",)),
         (
             {"per_step": False},
-            {"time_input": True, "encoder": 5, "unfolds": 3, "dropout": 0.1},
+            {"time_input": True, "encoder": 5, "clip": 0.7, "unfolds": 3, "dropout": 0.1},
             ("level",),
         ),
         (
@@ -89,6 +89,11 @@ def test_a_session_answers_as_the_run(
     ("data", "options", "message"),
     [
         ({}, {"difference": True}, "difference: an answer is the last value and a difference"),
+        (
+            {"per_step": False},
+            {"pool": "last-and-mean"},
+            "pool: the readout sees the mean over all",
+        ),
         ({}, {"decoder": 5}, "decoder: it sees the row beside the state, and a chain of layers"),
         ({}, {"model": "series-lstm"}, "model: a torch.nn.LSTM is here to compare with"),
         ({"task": "forecasting", "known": True}, {}, "known: the readout sees features of the"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -112,6 +112,10 @@ class ModelOptions:
     timestep: float | None = option(
         None, "Of rows-* and series-*: time from one row to the next, for the layer."
     )
+    clip: float | None = option(None, "Of series-*: deviations that inputs are held within.")
+    pool: str | None = option(
+        None, "Of series-*: states that are read: last or last-and-mean.", usual="last"
+    )
     time_input: bool | None = option(None, "Of series-*: read the time step as an input, too.")
     encoder: int | None = option(
         None, "Of rows-* and series-*: features that a row is mapped to; 0 for the row itself."
@@ -174,8 +178,11 @@ class TrainConfig(ModelOptions, ReadingOptions):
     lr: float = _gradients(3e-3, "Learning rate.", ABOVE_0)
     """After the warm-up."""
     weight_decay: float = _gradients(0.0, "Weight decay.", FROM_0)
-    schedule: str = _gradients(
-        "constant", "constant, cosine or plateau.", one_of(("constant", "cosine", "plateau"))
+    schedule: str | None = _gradients(
+        None,
+        "constant, cosine or plateau.",
+        one_of(("constant", "cosine", "plateau")),
+        usual="constant; of series cosine",
     )
     """``cosine`` goes to zero, per step; ``plateau`` multiplies the rate by ``plateau_factor``
     after ``plateau_patience`` epochs without a smaller validation loss."""
@@ -191,7 +198,9 @@ class TrainConfig(ModelOptions, ReadingOptions):
         None, "Stop after so many epochs without a better one.", COUNT, metavar="EPOCHS"
     )
     """Better by the ``select`` metric; None for never."""
-    clip_norm: float | None = _gradients(None, "Largest norm of the gradient.", ABOVE_0)
+    clip_norm: float | None = _gradients(
+        None, "Largest norm of the gradient.", ABOVE_0, usual="none; of series 1"
+    )
     lr_erev: float = _gradients(1.0, "Times lr: the rate of reversal potentials of LTC.", FROM_0)
     lr_sigma: float = _gradients(1.0, "Times lr: the rate of the slopes of LTC.", FROM_0)
     lr_mu: float = _gradients(1.0, "Times lr: the rate of the centres of LTC.", FROM_0)
@@ -321,6 +330,22 @@ class TrainConfig(ModelOptions, ReadingOptions):
                 f"for inputs of shape {shape}"
             )
         return (shape[0], self.augment_crop, self.augment_crop)
+
+    def settled(self, kind: str) -> TrainConfig:
+        """The same, with what is left to the kind of data (`fastltc.jobs.data.DataSet`) said.
+
+        Of time series a rate that falls to zero and a bound on the gradient: docs, "How to train
+        liquid networks".
+        """
+        from .models import default_model
+
+        schedule, clip_norm = ("cosine", 1.0) if kind == "series" else ("constant", None)
+        return replace(
+            self,
+            model=self.model or default_model(kind),
+            schedule=self.schedule or schedule,
+            clip_norm=self.clip_norm or clip_norm,
+        )
 
     def check_closed_form(self) -> None:
         """Makes sure that nothing is asked of a model in closed form that it does not do.

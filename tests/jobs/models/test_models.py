@@ -18,6 +18,7 @@ from fastltc.jobs.models import (
     Reservoir,
     build_model,
     load_weights,
+    parts,
     trainable_parameters,
 )
 from fastltc.jobs.models.goal import Goal
@@ -252,6 +253,9 @@ def test_a_probe_is_that_of_scikit_learn(probe: str, classes: int) -> None:
         ),
         ("series-cfc", (8, 2), {"backbone_layers": 2}, "backbone_layers: only a CfC without a"),
         ("series-ltc", (8, 2), {"timestep": 0.0}, "timestep: expected a finite number above 0"),
+        ("series-ltc", (8, 2), {"clip": 0.0}, "clip: expected a finite number above 0"),
+        ("series-ltc", (8, 2), {"pool": "first"}, "pool: expected one of last, last-and-mean"),
+        ("series-ltc", (8, 2), {"pool": "last-and-mean"}, "pool: last-and-mean is of a linear"),
         ("series-ltc", (8, 2), {"decoder": -1}, "decoder: expected a finite number from 0"),
         ("series-ltc", (8, 2), {"wiring": "ncp", "decoder": 4}, "decoder: the motor neurons of an"),
         ("series-lstm", (8, 2), {"timestep": 0.3}, "timestep: an LSTM reads the time steps"),
@@ -344,6 +348,28 @@ def test_a_decoder_sees_the_row_beside_the_state(per_step: bool) -> None:
     expected = last(nn.functional.silu(first(torch.cat([output, beside], dim=-1))))
     torch.testing.assert_close(model(rows, None, lengths), expected)
     assert first.out_features == 9
+
+
+def test_inputs_are_held_within_deviations() -> None:
+    model, twin = series("cfc", clip=0.5), series("cfc")
+    twin.load_state_dict(model.state_dict())
+    rows = torch.randn(4, 8, 2) * 2
+    model.fit_scales(rows)
+    held = model.scale(rows).clamp(-0.5, 0.5)
+    torch.testing.assert_close(model(rows), twin(held))
+    assert not torch.allclose(model(rows), twin(model.scale(rows)))
+    layers = nn.Sequential(*parts.clamp(2, 0.5))
+    torch.testing.assert_close(layers(rows), rows.clamp(-0.5, 0.5))
+
+
+def test_the_mean_of_the_states_is_read_beside_the_last() -> None:
+    goal = Goal(outputs=3, per_step=False)
+    model = series("ltc", pool="last-and-mean", goal=goal)
+    rows, lengths = torch.randn(3, 8, 2), torch.tensor([8, 3, 1])
+    states = [model.rnn(rows[k : k + 1, : lengths[k]])[0][0] for k in range(3)]
+    seen = torch.stack([torch.cat([one[-1], one.mean(0)]) for one in states])
+    torch.testing.assert_close(model(rows, None, lengths), model.readout(seen))
+    torch.testing.assert_close(model(rows)[:1], model(rows, None, lengths)[:1])
 
 
 def test_dropout_is_of_the_encoder_too() -> None:

@@ -140,6 +140,17 @@ def test_warm_up_and_cosine_go_step_by_step() -> None:
     assert all(np.diff(rates[20:]) < 0)
 
 
+def test_series_have_a_falling_rate_and_a_bound_unless_told_otherwise() -> None:
+    left = TrainConfig.for_data("occupancy")
+    assert (left.schedule, left.clip_norm) == (None, None)
+    series = left.settled("series")
+    assert (series.model, series.schedule, series.clip_norm) == ("series-ltc", "cosine", 1.0)
+    images = left.settled("images")
+    assert (images.model, images.schedule, images.clip_norm) == ("conv-ncp", "constant", None)
+    told = TrainConfig(model="series-cfc", schedule="plateau", clip_norm=0.3)
+    assert told.settled("series") == told
+
+
 def test_a_short_epoch_takes_the_rate_as_far_as_a_long_one() -> None:
     cosine = schedule(schedule="cosine", epochs=10)
     for steps in (3, 4, 10):

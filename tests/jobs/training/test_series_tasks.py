@@ -23,6 +23,8 @@ from fastltc.jobs import (
 )
 from fastltc.jobs.data import DataError, DataSet
 from fastltc.jobs.evaluation.judge import answers_of
+from fastltc.jobs.models.series import Series
+from fastltc.jobs.training import fitting
 from fastltc.jobs.training.fitting import Gradients
 from series_data import QUICK, known_as, made, with_labels
 
@@ -323,3 +325,29 @@ def test_what_cannot_rise(
     with pytest.raises(ConfigError, match=f"rising: expected sequences of different .*{found}"):
         train(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["sequences", "two targets", "forecast", "classes"])
+def test_padding_that_a_batch_does_not_need_is_not_computed(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = made(**TASKS[name])
+    longest: list[int] = []
+    read: list[int] = []
+    original = Series.forward
+
+    def forward(self: Series, rows: torch.Tensor, *beside: Any) -> torch.Tensor:
+        if self.training:
+            longest.append(int(beside[1].max()))
+            read.append(rows.shape[1])
+        return original(self, rows, *beside)
+
+    monkeypatch.setattr(Series, "forward", forward)
+    trimmed = fitted(monkeypatch, data, tmp_path / "trimmed", batch_size=4)
+    assert read == longest
+    assert min(read) < 12
+    monkeypatch.setattr(fitting, "_trimmed", lambda inputs, labels, per_step: (inputs, labels))
+    whole = fitted(monkeypatch, data, tmp_path / "whole", batch_size=4)
+    assert read[-1] == 12
+    losses = [run.metrics["test"]["loss"] for run in (trimmed, whole)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)

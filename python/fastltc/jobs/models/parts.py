@@ -149,6 +149,19 @@ def diagonal(factor: Tensor, offset: Tensor | None = None) -> nn.Linear:
     return layer
 
 
+def clamp(features: int, bound: float) -> list[nn.Module]:
+    """``min(max(x, -bound), bound)`` of every feature, as layers that can be exported."""
+    # relu(x + bound) - relu(x - bound) - bound
+    both, back = nn.Linear(features, 2 * features), nn.Linear(2 * features, features)
+    one = torch.eye(features)
+    with torch.no_grad():
+        both.weight.copy_(torch.cat([one, one]))
+        both.bias.copy_(torch.tensor([bound, -bound]).repeat_interleave(features))
+        back.weight.copy_(torch.cat([one, -one], dim=1))
+        back.bias.fill_(-bound)
+    return [both, nn.ReLU(), back]
+
+
 def check_classes(classes: int) -> None:
     """Raises ValueError for fewer than two classes."""
     AT_LEAST_2.check("classes", classes)

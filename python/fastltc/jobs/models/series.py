@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from .parts import WIRING_SEED
 from .sequence import Layer, LiquidReadout
 
 FORECASTS = ("direct", "recursive")
+POOLS = ("last", "last-and-mean")
 
 
 class Series(LiquidReadout):
@@ -46,6 +47,9 @@ class Series(LiquidReadout):
         conductances: ``"as-ncps"``, or ``"fan-in"`` for `fastltc.nn.init_by_fan_in`; of an LTC.
         backbone_units, backbone_layers: of a CfC without wiring.
         timestep: time from one row to the next for the layer, whatever the data says.
+        clip: deviations from the mean that what is read is held within.
+        pool: of an answer to the whole sequence or of a forecast, what is read of the states:
+            ``"last"``, or ``"last-and-mean"`` for their mean over time beside the last.
         time_input: the layer reads the time step, standardised, as the last feature of a row.
         encoder: features that a row is mapped to first, with tanh; 0 for the row itself.
         decoder: neurons (silu) between what the readout sees, to which the row itself is added (its
@@ -87,6 +91,8 @@ class Series(LiquidReadout):
         backbone_layers: int | None = None,
         timestep: float | None = None,
         time_input: bool = False,
+        clip: float | None = None,
+        pool: str | None = None,
         encoder: int = 0,
         decoder: int = 0,
         dropout: float = 0.0,
@@ -99,8 +105,9 @@ class Series(LiquidReadout):
         FROM_0.check("encoder", encoder)
         FROM_0.check("decoder", decoder)
         SHARE.check("dropout", dropout)
-        if timestep is not None:
-            ABOVE_0.check("timestep", timestep)
+        for name, positive in (("timestep", timestep), ("clip", clip)):
+            if positive is not None:
+                ABOVE_0.check(name, positive)
         features = input_shape[-1]
         _check_goal(goal, features, wiring, dropout, impute, forecast, difference)
         if cell == "lstm":
@@ -111,7 +118,15 @@ class Series(LiquidReadout):
             raise ValueError(
                 "decoder: the motor neurons of an ncp wiring are the answer; expected 0"
             )
+        if pool is not None:
+            one_of(POOLS).check("pool", pool)
+        self.mean_too = pool == "last-and-mean"
+        if self.mean_too and (goal.per_step or forecast == "recursive" or wiring == "ncp"):
+            raise ValueError(
+                "pool: last-and-mean is of a linear readout of whole sequences; expected last"
+            )
         self.recursive = forecast == "recursive"
+        self.clip = clip
         self.timestep = timestep
         self.time_input = time_input
         self.decoder = decoder
@@ -127,10 +142,11 @@ class Series(LiquidReadout):
             encoder or read,
             outputs,
             layer,
+            reads=2 if self.mean_too else 1,
             known=known + (encoder or read if decoder else 0),
             decoder=decoder,
             classes=not goal.of_values,
-            return_sequences=goal.per_step,
+            return_sequences=goal.per_step or self.mean_too,
         )
         self.goal = goal
         self.steps = steps
@@ -207,9 +223,11 @@ class Series(LiquidReadout):
         future: Tensor | None = None,
     ) -> Tensor:
         """Return logits or values; see the class."""
-        x = self.encoder(self.scale(self._read(rows, timespans, lengths, measured)))
+        x = self.encoder(self._scaled(self._read(rows, timespans, lengths, measured)))
         spans = timespans if self.timestep is None else self.timestep
         output, state = self.rnn(x, timespans=spans, lengths=lengths)
+        if self.mean_too:
+            output = torch.cat([_last(output, lengths), _mean(output, lengths)], dim=-1)
         if self.decoder:
             beside = x if self.goal.per_step else _last(x, lengths)
             output = torch.cat([output, beside], dim=-1)
@@ -241,6 +259,10 @@ class Series(LiquidReadout):
             return rows
         spans = rows.new_ones(rows.shape[:-1]) if timespans is None else timespans
         return torch.cat([rows, spans.unsqueeze(-1).to(rows.dtype)], dim=-1)
+
+    def _scaled(self, read: Tensor) -> Tensor:
+        scaled = cast(Tensor, self.scale(read))
+        return scaled if self.clip is None else scaled.clamp(-self.clip, self.clip)
 
     def _readout(self, output: Tensor, known: Tensor | None) -> Tensor:
         """What the readout gives: ``[..., steps K, Q]``."""
@@ -289,7 +311,7 @@ class Series(LiquidReadout):
                 row[:, list(self.goal.given)] = future[:, step]
             # All of it is there, one unit of time after the row before.
             ones = row.new_ones(len(row), len(self.scale.mean) - row.shape[-1])
-            x = self.encoder(self.scale(torch.cat([row, ones], dim=-1)))
+            x = self.encoder(self._scaled(torch.cat([row, ones], dim=-1)))
             output, state = self.rnn(x.unsqueeze(1), state, timespans=self.timestep)
             if self.decoder:
                 output = torch.cat([output, x], dim=-1)
@@ -322,7 +344,15 @@ class Series(LiquidReadout):
                 "decoder: it sees the row beside the state, and a chain of layers cannot add the "
                 "two; train without"
             )
-        layers: list[nn.Module] = [self.scale, *self.encoder, *super().export_layers()]
+        if self.mean_too:
+            raise ValueError(
+                "pool: the readout sees the mean over all rows, which a model that goes row by row "
+                "does not have; train with --pool last"
+            )
+        layers: list[nn.Module] = [self.scale]
+        if self.clip is not None:
+            layers += parts.clamp(len(self.scale.mean), self.clip)
+        layers += [*self.encoder, *super().export_layers()]
         if self.answers is not None:
             each = self.steps, max(len(self.goal.quantiles), 1)
             scales = (
@@ -351,6 +381,14 @@ def _valid(inputs: Tensor, lengths: Tensor | None, measured: Tensor | None) -> T
         return measured
     inside = _inside(inputs, lengths)
     return inside if measured is None else measured & inside
+
+
+def _mean(rows: Tensor, lengths: Tensor | None) -> Tensor:
+    """The mean over the rows of each sequence ``[B, T, .]``."""
+    if lengths is None:
+        return rows.mean(dim=1)
+    inside = torch.where(_inside(rows, lengths), rows, 0)
+    return inside.sum(dim=1) / lengths.clamp(min=1).unsqueeze(1)
 
 
 def _inside(rows: Tensor, lengths: Tensor) -> Tensor:

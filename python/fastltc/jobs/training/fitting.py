@@ -137,6 +137,8 @@ class Gradients:
         largest = -(-len(batch) // group.size)
         for part in group.share(batch).tensor_split(min(config.accumulate, largest)):
             inputs, labels = feed.take(part, self.task.augment), feed.labels[part]
+            if feed.lengths is not None:
+                inputs, labels = _trimmed(inputs, labels, per_step=self.task.data.per_step)
             with torch.autocast(device.type, _AMP.get(config.amp), enabled=config.amp != "none"):
                 logits = model.each(*inputs) if isinstance(model, Ensemble) else [model(*inputs)]
             # Each member of an ensemble has a loss of its own; a single model is an only member.
@@ -155,6 +157,20 @@ class Gradients:
             self.scaler.step(self.optimizer)
             self.scaler.update()
         return loss_value, right_count, self.objective.count(feed.labels[batch])
+
+
+def _trimmed(
+    inputs: tuple[Any, ...], labels: Tensor, *, per_step: bool
+) -> tuple[tuple[Any, ...], Tensor]:
+    """A batch of sequences without the rows that are padding in all of them."""
+    rows, timespans, lengths, *beside = inputs
+    longest = max(int(lengths.max()), 1) if len(lengths) else 1
+    timespans = None if timespans is None else timespans[:, :longest]
+    if beside and beside[0] is not None:
+        beside[0] = beside[0][:, :longest]
+    return (rows[:, :longest], timespans, lengths, *beside), (
+        labels[:, :longest] if per_step else labels
+    )
 
 
 def _durations(feed: Feed) -> Tensor:

@@ -17,7 +17,7 @@ from ..errors import ConfigError
 from ..evaluation.feed import Feed
 from ..evaluation.metrics import classification_metrics, find_class
 from ..evaluation.probabilities import judged
-from ..models import Goal, MissingTorchvisionError, build_model, default_model, load_weights
+from ..models import Goal, MissingTorchvisionError, build_model, load_weights
 from .augment import make_augment
 from .checks import check_task, check_values
 from .parallel import Group
@@ -78,8 +78,7 @@ def read_data(
     """
     data = load_data(config.data, options=config.data_options(offline=offline, progress=download))
     data = replace(data, remarks=(*data.remarks, *leak_warnings(data)))
-    if config.model is None:
-        config = replace(config, model=default_model(data.kind))
+    config = config.settled(data.kind)
     check_task(config, data)
     if data.targets:
         check_values(data)
