@@ -178,11 +178,8 @@ class TrainConfig(ModelOptions, ReadingOptions):
     lr: float = _gradients(3e-3, "Learning rate.", ABOVE_0)
     """After the warm-up."""
     weight_decay: float = _gradients(0.0, "Weight decay.", FROM_0)
-    schedule: str | None = _gradients(
-        None,
-        "constant, cosine or plateau.",
-        one_of(("constant", "cosine", "plateau")),
-        usual="constant; of series cosine",
+    schedule: str = _gradients(
+        "constant", "constant, cosine or plateau.", one_of(("constant", "cosine", "plateau"))
     )
     """``cosine`` goes to zero, per step; ``plateau`` multiplies the rate by ``plateau_factor``
     after ``plateau_patience`` epochs without a smaller validation loss."""
@@ -334,16 +331,14 @@ class TrainConfig(ModelOptions, ReadingOptions):
     def settled(self, kind: str) -> TrainConfig:
         """The same, with what is left to the kind of data (`fastltc.jobs.data.DataSet`) said.
 
-        Of time series a rate that falls to zero and a bound on the gradient: docs, "How to train
-        liquid networks".
+        Of time series a bound on the gradient: docs, "How to train liquid networks".
         """
         from .models import default_model
 
-        schedule, clip_norm = ("cosine", 1.0) if kind == "series" else ("constant", None)
+        clip_norm = 1.0 if kind == "series" else None
         return replace(
             self,
             model=self.model or default_model(kind),
-            schedule=self.schedule or schedule,
             clip_norm=self.clip_norm or clip_norm,
         )
 

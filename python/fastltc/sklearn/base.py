@@ -54,7 +54,7 @@ class Liquid(BaseEstimator):
         optimizer: str = "adam",
         lr: float = 3e-3,
         weight_decay: float = 0.0,
-        schedule: str = "cosine",
+        schedule: str = "constant",
         clip_norm: float | None = 1.0,
         lr_erev: float = 1.0,
         lr_sigma: float = 1.0,

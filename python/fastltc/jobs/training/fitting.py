@@ -114,7 +114,8 @@ class Gradients:
             correct += right
             count += rows
             seen(len(batch))
-        seen(all_of_them - len(order))
+        if len(order) < all_of_them:
+            seen(all_of_them - len(order))
         return loss_sum / max(count, 1), correct / max(count, 1)
 
     def _longest(self, number: int) -> float:
