@@ -175,7 +175,9 @@ class TrainConfig(ModelOptions, ReadingOptions):
     accumulate: int = _gradients(1, "Parts that a batch is computed in.", COUNT)
     """One after the other, to save memory."""
     optimizer: str = _gradients("adam", "adam, adamw or nadam.", one_of(("adam", "adamw", "nadam")))
-    lr: float = _gradients(3e-3, "Learning rate.", ABOVE_0)
+    lr: float | None = _gradients(
+        None, "Learning rate.", ABOVE_0, usual="0.003; of series-ltc 0.01"
+    )
     """After the warm-up."""
     weight_decay: float = _gradients(0.0, "Weight decay.", FROM_0)
     schedule: str = _gradients(
@@ -331,15 +333,17 @@ class TrainConfig(ModelOptions, ReadingOptions):
     def settled(self, kind: str) -> TrainConfig:
         """The same, with what is left to the kind of data (`fastltc.jobs.data.DataSet`) said.
 
-        Of time series a bound on the gradient: docs, "How to train liquid networks".
+        Of time series a bound on the gradient, and of LTC a larger rate: docs, "How to train liquid
+        networks".
         """
         from .models import default_model
 
-        clip_norm = 1.0 if kind == "series" else None
+        model = self.model or default_model(kind)
         return replace(
             self,
-            model=self.model or default_model(kind),
-            clip_norm=self.clip_norm or clip_norm,
+            model=model,
+            lr=self.lr or (1e-2 if model == "series-ltc" else 3e-3),
+            clip_norm=self.clip_norm or (1.0 if kind == "series" else None),
         )
 
     def check_closed_form(self) -> None:

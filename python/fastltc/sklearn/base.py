@@ -52,10 +52,10 @@ class Liquid(BaseEstimator):
         epochs: int = 100,
         batch_size: int = 64,
         optimizer: str = "adam",
-        lr: float = 3e-3,
+        lr: float | None = None,
         weight_decay: float = 0.0,
         schedule: str = "constant",
-        clip_norm: float | None = 1.0,
+        clip_norm: float | None = None,
         lr_erev: float = 1.0,
         lr_sigma: float = 1.0,
         lr_mu: float = 1.0,
@@ -103,7 +103,9 @@ class Liquid(BaseEstimator):
                 f"{self.validation_fraction!r}"
             )
         select = "loss" if self.validation_fraction else "last"
-        return TrainConfig(model=f"series-{self.cell}", seed=seed, select=select, **own, **options)
+        model = f"series-{self.cell}"
+        config = TrainConfig(model=model, seed=seed, select=select, **own, **options)
+        return config.settled("series")
 
     def _sequences(self, X: ArrayLike, *, reset: bool) -> Array:
         """``[n, T, I]``, float32; NaN stays."""

@@ -27,7 +27,7 @@ class LiquidClassifier(ClassifierMixin, Liquid):
         loss: None for the usual one, cross-entropy or mean square error; of values ``"mae"``,
             ``"huber"``.
         epochs, batch_size, optimizer, lr, weight_decay, schedule, clip_norm: of the training, see
-            ``fastltc train``.
+            ``fastltc train``, whose defaults lr and clip_norm of None are.
         lr_erev, lr_sigma, lr_mu: factors on the learning rate of parameters of LTC.
         validation_fraction: share of the sequences by whose loss the best epoch is chosen; 0 for
             none, and the last epoch.

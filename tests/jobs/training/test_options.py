@@ -140,14 +140,15 @@ def test_warm_up_and_cosine_go_step_by_step() -> None:
     assert all(np.diff(rates[20:]) < 0)
 
 
-def test_series_have_a_bound_on_the_gradient_unless_told_otherwise() -> None:
+def test_what_is_left_to_the_kind_of_data() -> None:
     left = TrainConfig.for_data("occupancy")
-    assert left.clip_norm is None
+    assert (left.model, left.lr, left.clip_norm) == (None, None, None)
     series = left.settled("series")
-    assert (series.model, series.clip_norm) == ("series-ltc", 1.0)
+    assert (series.model, series.lr, series.clip_norm) == ("series-ltc", 1e-2, 1.0)
     images = left.settled("images")
-    assert (images.model, images.clip_norm) == ("conv-ncp", None)
-    told = TrainConfig(model="series-cfc", clip_norm=0.3)
+    assert (images.model, images.lr, images.clip_norm) == ("conv-ncp", 3e-3, None)
+    assert TrainConfig(model="series-cfc").settled("series").lr == 3e-3
+    told = TrainConfig(model="series-cfc", lr=0.1, clip_norm=0.3)
     assert told.settled("series") == told
 
 

@@ -36,6 +36,7 @@ class Gradients:
         self.order = order
         self.path = path
         config = task.config
+        assert config.lr is not None
         self.epochs = config.epochs
         # One pass over all parameters; the models are small, and a call for each takes longer than
         # its arithmetic. NAdam has none.
@@ -108,7 +109,7 @@ class Gradients:
             if not math.isfinite(value):
                 raise DivergedError(
                     f"{self.path}: the loss became {value} in epoch {number}; try a smaller "
-                    f"learning rate than {config.lr:g}"
+                    f"learning rate than {self.schedule.lr:g}"
                 )
             loss_sum += value * rows
             correct += right

@@ -22,7 +22,9 @@ class Schedule:
     """
 
     def __init__(self, config: TrainConfig, optimizer: torch.optim.Optimizer, steps: int) -> None:
+        assert config.lr is not None
         self.config = config
+        self.lr = config.lr
         self.optimizer = optimizer
         self.steps = steps
         self.step_count = 0.0
@@ -35,11 +37,11 @@ class Schedule:
         config = self.config
         warmup = config.warmup * self.steps
         if step < warmup:
-            return config.lr * self.factor * (step + 1) / (math.ceil(warmup) + 1)
+            return self.lr * self.factor * (step + 1) / (math.ceil(warmup) + 1)
         if config.schedule != "cosine":
-            return config.lr * self.factor
+            return self.lr * self.factor
         rest = max(config.epochs * self.steps - warmup, 1)
-        return config.lr * 0.5 * (1 + math.cos(math.pi * min((step - warmup) / rest, 1.0)))
+        return self.lr * 0.5 * (1 + math.cos(math.pi * min((step - warmup) / rest, 1.0)))
 
     def before_step(self, steps: int) -> None:
         """Sets the rate of the step that comes, one of so many in its epoch."""
