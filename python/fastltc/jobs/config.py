@@ -336,9 +336,11 @@ class TrainConfig(ModelOptions, ReadingOptions):
         Of time series a bound on the gradient, and of LTC a larger rate: docs, "How to train liquid
         networks".
         """
-        from .models import default_model
+        from .models import default_model, find_model
 
         model = self.model or default_model(kind)
+        if find_model(model).closed_form:
+            return replace(self, model=model)
         return replace(
             self,
             model=model,

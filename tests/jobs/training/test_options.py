@@ -148,6 +148,7 @@ def test_what_is_left_to_the_kind_of_data() -> None:
     images = left.settled("images")
     assert (images.model, images.lr, images.clip_norm) == ("conv-ncp", 3e-3, None)
     assert TrainConfig(model="series-cfc").settled("series").lr == 3e-3
+    assert TrainConfig(model="reservoir").settled("images").lr is None
     told = TrainConfig(model="series-cfc", lr=0.1, clip_norm=0.3)
     assert told.settled("series") == told
 
@@ -411,7 +412,7 @@ def test_a_model_in_closed_form_takes_no_options_of_gradients(
 
 def test_what_a_model_in_closed_form_does_use(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="weights: a probe without a backbone has none"):
-        dense(model="probe", epochs=20, batch_size=64, lr=3e-3, weights="w").check_closed_form()
+        dense(model="probe", epochs=20, batch_size=64, lr=None, weights="w").check_closed_form()
     # The epochs and the rate that BreastMNIST brings are not asked for.
     TrainConfig.for_data("breastmnist", model="probe").check_closed_form()
     for name in recipe_names():
