@@ -45,14 +45,19 @@ else()
     if(NOT CMAKE_CUDA20_STANDARD_COMPILE_OPTION)
       set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION -std=c++20)
     endif()
-    # Machine code for what people have, and PTX for what is to come: of 9.0 too, because that of
-    # 12.0 is none for 11.0.
+    # Machine code for what people have, and PTX for what is to come. The sources ask for 8.0 and 9.0
+    # alone, so that one intermediate code serves several machine codes: to make it takes longer than
+    # to assemble it. From 10.0 on nvcc 13 has another compiler.
     if(FASTLTC_CUDA_ARCHITECTURES)
       set(CMAKE_CUDA_ARCHITECTURES ${FASTLTC_CUDA_ARCHITECTURES})
-    elseif(CMAKE_CUDA_COMPILER_VERSION VERSION_LESS 12.8)
-      set(CMAKE_CUDA_ARCHITECTURES 75-real 80-real 86-real 89-real 90)
     else()
-      set(CMAKE_CUDA_ARCHITECTURES 75-real 80-real 86-real 89-real 90 100-real 120)
+      set(codes 75,code=sm_75 80,code=sm_80 80,code=sm_86 80,code=sm_89 90,code=sm_90 90,code=compute_90)
+      if(CMAKE_CUDA_COMPILER_VERSION VERSION_GREATER_EQUAL 12.8)
+        list(APPEND codes 100,code=sm_100 100,code=sm_120 100,code=compute_100)
+      endif()
+      foreach(code IN LISTS codes)
+        string(APPEND CMAKE_CUDA_FLAGS " -gencode=arch=compute_${code}")
+      endforeach()
     endif()
   else()
     set(FASTLTC_CUDA_REASON "no CUDA toolkit found (no nvcc; set CUDACXX to its path)")
