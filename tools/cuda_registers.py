@@ -31,7 +31,16 @@ SOURCES = (
     "csrc/cuda/masked_linear.cu",
     "csrc/cuda/special_function_limit.cu",
 )
-ARCHITECTURES = ("75", "80", "86", "89", "90", "100", "120")
+# Of machine code, the architecture of the intermediate code that it is made of (cmake/cuda.cmake).
+ARCHITECTURES = {
+    "75": "75",
+    "80": "80",
+    "86": "80",
+    "89": "80",
+    "90": "90",
+    "100": "100",
+    "120": "100",
+}
 # Kernels whose inner loop is the work of a call.
 HOT = re.compile(
     r"((persistent|cluster)_(forward|backward)|tiled_(forward|neuron|state)|row_sums|sensory)_"
@@ -96,7 +105,8 @@ def compile_for(architecture: str) -> dict[str, dict[str, int]]:
     figures: dict[str, dict[str, int]] = {}
     with tempfile.TemporaryDirectory() as directory:
         for source in SOURCES:
-            command = [nvcc(), "-std=c++20", "-O3", f"-arch=sm_{architecture}", "-Xptxas", "-v"]
+            codes = f"arch=compute_{ARCHITECTURES[architecture]},code=sm_{architecture}"
+            command = [nvcc(), "-std=c++20", "-O3", f"-gencode={codes}", "-Xptxas", "-v"]
             command += ["-I", str(ROOT / "csrc"), "-cubin", str(ROOT / source)]
             command += ["-o", str(Path(directory) / "kernels.cubin")]
             result = subprocess.run(command, capture_output=True, text=True)

@@ -10,8 +10,8 @@
 // gates; then they add up by shuffles in such a way that each lane has the sums of one sample,
 // whose gates it goes on to compute. Backward each lane first makes dz of one unit and sample; then
 // the lanes of a column share out the units in the same way. Weights are in shared memory where
-// they fit, else they come from the second cache in every step, 128 bytes for each quarter of a
-// warp.
+// they fit, so that the four lanes meet in no bank, else they come from the second cache in every
+// step, 128 bytes for each quarter of a warp.
 //
 // Bound by the reads of the weights (each is used four times) and, while blocks are few, by the
 // chain of a step. Every sum has one order, which depends on the sizes alone.
@@ -113,14 +113,14 @@ struct alignas(stride == 4 ? 16 : sizeof(T)) PackedGates {
   T value[stride];
 };
 
-// The sums of unit `unit` for the lane's sample: weights from column `begin` on, [column][unit].
+// The sums of a unit for the lane's sample: weights [column][units], in each at `place`.
 template <typename T, int gates, int stride>
 __device__ __forceinline__ void add_columns(const PackedGates<T, stride>* weight, int units,
-                                            int unit, int part, const Four<T>* from, int columns,
+                                            int place, int part, const Four<T>* from, int columns,
                                             T (&sums)[gates][kBlockSamples]) {
   FASTLTC_UNROLL_LOADS
   for (int k = part; k < columns; k += kBlockSamples) {
-    const PackedGates<T, stride> w = weight[static_cast<int64_t>(k) * units + unit];
+    const PackedGates<T, stride> w = weight[static_cast<int64_t>(k) * units + place];
     const Four<T> value = from[k];
     FASTLTC_UNROLL
     for (int g = 0; g < gates; ++g) {
@@ -130,14 +130,24 @@ __device__ __forceinline__ void add_columns(const PackedGates<T, stride>* weight
   }
 }
 
+// Where value k of a row stands in shared memory, if weights are single values: of four rows, which
+// a warp reads at once, the same eight values would else be in the same banks.
+FASTLTC_DEVICE int swizzled(int k, int row, int width) {
+  const int turn = width % 32 == 0 ? row % 4 : width % 32 == 16 ? row / 2 % 2 : 0;
+  return k ^ turn * kWarpUnits;
+}
+
 // Copies the weights of all stages to the front of shared memory.
 template <typename T>
 __device__ void take_weights(const CfcBlockCall<T>& call, bool transposed, Four<T>* to) {
   const auto take = [&](const Stage<T>& stage) {
     const T* const from = transposed ? stage.transposed : stage.step_weight();
     T* const values = reinterpret_cast<T*>(to);
-    for (int64_t k = threadIdx.x; k < stage.columns() * stage.width(); k += blockDim.x) {
-      values[k] = from[k];
+    const int count = static_cast<int>(stage.columns() * stage.width());
+    const int width = transposed ? stage.columns() : stage.units;
+    for (int k = static_cast<int>(threadIdx.x); k < count; k += static_cast<int>(blockDim.x)) {
+      const int row = k / width, first = row * width;
+      values[stage.stride == 1 ? first + swizzled(k - first, row, width) : k] = from[k];
     }
     to += step_weights(stage) / 4;
   };
@@ -190,8 +200,9 @@ struct BlockForward {
   }
 
   template <int gates, int stride, StageRole role>
-  __device__ void stage(const Stage<T>& stage, const T* weight, const BlockSample<T>& sample,
-                        int64_t t, const Four<T>* from, const Four<T>* own, Four<T>* to) const {
+  __device__ void stage(const Stage<T>& stage, const T* weight, bool in_shared,
+                        const BlockSample<T>& sample, int64_t t, const Four<T>* from,
+                        const Four<T>* own, Four<T>* to) const {
     const CfcLayer<T>& layer = call.layer;
     const int units = stage.units, part = place.part;
     const bool active = t < sample.length;
@@ -214,9 +225,12 @@ struct BlockForward {
       if (active && role == StageRole::backbone) factor = dropout_factor(stage, sample.b, t, u);
       T sums[gates][kBlockSamples] = {};
       const int inputs = stage.reads_x ? 0 : stage.inputs;
-      add_columns<T, gates, stride>(packed, units, u, part, from, inputs, sums);
-      add_columns<T, gates, stride>(packed + static_cast<int64_t>(inputs) * units, units, u, part,
-                                    own, stage.own, sums);
+      const auto place_from = [&](int row) {
+        return stride == 1 && in_shared ? swizzled(u, row + part, units) : u;
+      };
+      add_columns<T, gates, stride>(packed, units, place_from(0), part, from, inputs, sums);
+      add_columns<T, gates, stride>(packed + static_cast<int64_t>(inputs) * units, units,
+                                    place_from(inputs), part, own, stage.own, sums);
       FASTLTC_UNROLL
       for (int g = 0; g < gates; ++g) z[g] += sum_of_sample(sums[g], part);
       if (first >= units) continue;
@@ -250,8 +264,9 @@ struct BlockForward {
   template <int gates>
   __device__ void step(const T* shared_weights, const BlockSample<T>& sample, int64_t t) {
     const T* at = shared_weights;
+    const bool in_shared = shared_weights != nullptr;
     const auto weights = [&](const Stage<T>& stage) -> const T* {
-      if (shared_weights == nullptr) return stage.step_weight();
+      if (!in_shared) return stage.step_weight();
       const T* const mine = at;
       at += step_weights(stage);
       return mine;
@@ -259,8 +274,8 @@ struct BlockForward {
     constexpr int stride = gates == 1 ? 1 : 4;
     const Four<T>* own = h;
     if (call.layer.remembers) {
-      stage<4, 4, StageRole::memory>(call.memory, weights(call.memory), sample, t, nullptr, h,
-                                     recalled);
+      stage<4, 4, StageRole::memory>(call.memory, weights(call.memory), in_shared, sample, t,
+                                     nullptr, h, recalled);
       own = recalled;
       __syncthreads();
     }
@@ -270,11 +285,11 @@ struct BlockForward {
       const T* const weight = weights(which);
       if (which.role == StageRole::backbone) {
         Four<T>* const to = s % 2 == 0 ? even : odd;
-        stage<1, 1, StageRole::backbone>(which, weight, sample, t, from, own, to);
+        stage<1, 1, StageRole::backbone>(which, weight, in_shared, sample, t, from, own, to);
         from = to;
       } else {
-        stage<gates, stride, StageRole::cell>(which, weight, sample, t, from, own + which.first,
-                                              next);
+        stage<gates, stride, StageRole::cell>(which, weight, in_shared, sample, t, from,
+                                              own + which.first, next);
         from = next + which.first;
       }
       __syncthreads();
@@ -409,17 +424,18 @@ struct BlockBackward {
   // From dz to the gradients of what the stage was given: `from` of the stage before (added to
   // where that is a cell), `own` of its own state, where samples that do not run keep `held`.
   template <int gates, int stride>
-  __device__ void through(const Stage<T>& stage, const T* weight, bool active, Four<T>* from,
-                          bool add, Four<T>* own, const Four<T>* held) const {
+  __device__ void through(const Stage<T>& stage, const T* weight, bool in_shared, bool active,
+                          Four<T>* from, bool add, Four<T>* own, const Four<T>* held) const {
     const int columns = stage.columns(), part = place.part;
     const int inputs = stage.reads_x ? 0 : stage.inputs;
     const auto* const packed = reinterpret_cast<const PackedGates<T, stride>*>(weight);
     for (int first = place.first; place.goes_on(first, columns); first += place.step) {
       const int k = first < columns ? first : columns - 1;
+      const int at = stride == 1 && in_shared ? swizzled(k, part, columns) : k;
       T sums[kBlockSamples] = {};
       FASTLTC_UNROLL_LOADS
       for (int u = part; u < stage.units; u += kBlockSamples) {
-        const PackedGates<T, stride> w = packed[static_cast<int64_t>(u) * columns + k];
+        const PackedGates<T, stride> w = packed[static_cast<int64_t>(u) * columns + at];
         FASTLTC_UNROLL
         for (int n = 0; n < gates; ++n) {
           const Four<T> value = dz[u * gates + n];
@@ -443,9 +459,10 @@ struct BlockBackward {
     constexpr int stride = gates == 1 ? 1 : 4;
     const bool active = t < sample.length, remembers = call.layer.remembers;
     const T* at = shared_weights;
-    if (shared_weights != nullptr) at += step_weights(call);
+    const bool in_shared = shared_weights != nullptr;
+    if (in_shared) at += step_weights(call);
     const auto weights = [&](const Stage<T>& stage) -> const T* {
-      if (shared_weights == nullptr) return stage.transposed;
+      if (!in_shared) return stage.transposed;
       at -= step_weights(stage);
       return at;
     };
@@ -464,12 +481,12 @@ struct BlockBackward {
         gradients<1, 1, StageRole::backbone>(which, sample, t);
         ahead(next, sample, last ? t - 1 : t);
         __syncthreads();
-        through<1, 1>(which, weight, active, from, after_cell, own, held);
+        through<1, 1>(which, weight, in_shared, active, from, after_cell, own, held);
       } else {
         gradients<gates, stride, StageRole::cell>(which, sample, t);
         ahead(next, sample, last ? t - 1 : t);
         __syncthreads();
-        through<gates, stride>(which, weight, active, from, after_cell, own, held);
+        through<gates, stride>(which, weight, in_shared, active, from, after_cell, own, held);
       }
       __syncthreads();
     }
@@ -477,7 +494,8 @@ struct BlockBackward {
       gradients<4, 4, StageRole::memory>(call.memory, sample, t);
       ahead(call.stages[call.count - 1], sample, t - 1);
       __syncthreads();
-      through<4, 4>(call.memory, weights(call.memory), active, nullptr, false, g, before);
+      through<4, 4>(call.memory, weights(call.memory), in_shared, active, nullptr, false, g,
+                    before);
       __syncthreads();
       return;
     }

@@ -211,6 +211,15 @@ TEST(backbones) {
   check({.B = 3, .T = 2, .I = 5, .cells = {33}, .backbone_layers = 1, .units = 70});
 }
 
+// Single weights whose rows lie in banks of their own in shared memory: by all four of them, by
+// two, from a row that is no multiple of four on, and not at all.
+TEST(rows_of_every_width_in_shared_memory) {
+  for (const int64_t units : {16, 32, 40, 48}) {
+    check({.B = 5, .T = 2, .I = 3, .cells = {units}, .backbone_layers = 1, .units = units});
+    check({.B = 5, .T = 2, .I = 3, .cells = {5, units}, .mode = CfcMode::pure});
+  }
+}
+
 TEST(mixed_memory) {
   check({.B = 3, .T = 4, .I = 3, .cells = {7}, .timespans = 1, .memory = true});
   CfcCase wired{.B = 5, .T = 3, .I = 2, .cells = {5, 4, 2}, .lengths = true, .memory = true};

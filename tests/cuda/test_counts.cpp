@@ -8,10 +8,12 @@
 // joins accesses to memory: where it is not the one that the list names, nothing is compared.
 #include <cstdint>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <fstream>
 #include <functional>
 #include <map>
+#include <new>
 #include <random>
 #include <sstream>
 #include <string>
@@ -23,6 +25,16 @@
 #include "emulator/counts.h"
 #include "support/cfc_case.h"
 #include "support/ltc_case.h"
+
+// All memory is aligned as a device's, so that sectors are counted as they are there.
+void* operator new(std::size_t bytes) {
+  constexpr std::size_t alignment = 256;
+  void* const memory = std::aligned_alloc(alignment, (bytes / alignment + 1) * alignment);
+  if (memory == nullptr) throw std::bad_alloc();
+  return memory;
+}
+void operator delete(void* memory) noexcept { std::free(memory); }
+void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
 
 namespace {
 

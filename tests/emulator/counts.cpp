@@ -44,13 +44,9 @@ int64_t wavefronts(const Instruction& instruction) {
   return total;
 }
 
-// As if the lowest address began a sector, because the host aligns its memory less than a device.
 int64_t sectors(const Instruction& instruction) {
-  uintptr_t lowest = UINTPTR_MAX;
-  for (const auto& [lane, address] : instruction.addresses) lowest = std::min(lowest, address);
   std::set<uintptr_t> touched;
-  for (const auto& [lane, given] : instruction.addresses) {
-    const uintptr_t address = given - lowest;
+  for (const auto& [lane, address] : instruction.addresses) {
     for (uintptr_t at = address / 32; at <= (address + instruction.bytes - 1) / 32; ++at) {
       touched.insert(at);
     }

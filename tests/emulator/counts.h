@@ -5,7 +5,9 @@
 // Accesses are seen in sources compiled with -fsanitize=thread and linked to race_hooks.cpp. What
 // the lanes of a warp access at the same place of the code, the same number of times after a
 // barrier or shuffle of their warp, is taken for one instruction. The compiler for the device may
-// make two of one, or one of two, so that counts are to be compared with each other.
+// make two of one, or one of two, so that counts are to be compared with each other. What a device
+// has in registers or as arguments of the launch is no memory; sectors follow the addresses, so
+// arrays have to be aligned as a device's.
 #pragma once
 
 #include <cstddef>

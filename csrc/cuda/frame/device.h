@@ -315,25 +315,40 @@ __device__ __forceinline__ T sum_lanes(T value) {
 
 // The sums of several values over groups of a width that is known at run time only, of a bit of the
 // thread's number after the other from the highest. Unrolled, with the shuffles of all values under
-// way together: a loop takes longer to turn than a shuffle does.
+// way together: a loop takes longer to turn than a shuffle does. Two bits take one wait: what three
+// others have is added in the order in which one bit after the other would add it.
 template <typename T, typename... Others>
 __device__ __forceinline__ void sum_groups(int width, T& value, Others&... others) {
-  const auto add_other_half = [&](int bits) {
-    const T got[] = {__shfl_xor_sync(kFullMask, value, bits),
-                     __shfl_xor_sync(kFullMask, others, bits)...};
+  const auto add_half = [&](int bit) {
+    const T got[] = {__shfl_xor_sync(kFullMask, value, bit),
+                     __shfl_xor_sync(kFullMask, others, bit)...};
     const T* next = got;
     value += *next;
     ((others += *++next), ...);
   };
-  // The few widest have a jump of their own.
-  if (width > 8) {
-    if (width > 16) add_other_half(16);
-    add_other_half(8);
+  // `all`: of the lower bit alone where not.
+  const auto add_quarters = [&](int high, int low, bool all) {
+    const T far[] = {__shfl_xor_sync(kFullMask, value, high),
+                     __shfl_xor_sync(kFullMask, others, high)...};
+    const T near[] = {__shfl_xor_sync(kFullMask, value, low),
+                      __shfl_xor_sync(kFullMask, others, low)...};
+    const T both[] = {__shfl_xor_sync(kFullMask, value, high | low),
+                      __shfl_xor_sync(kFullMask, others, high | low)...};
+    int n = 0;
+    const auto add = [&](T& sum) {
+      sum = (all ? sum + far[n] : sum) + (all ? near[n] + both[n] : near[n]);
+      ++n;
+    };
+    add(value);
+    (add(others), ...);
+  };
+  if (width > 8) [[unlikely]] {
+    if (width > 16) add_half(16);
+    add_quarters(8, 4, true);
+  } else if (width > 4) {
+    add_half(4);
   }
-  FASTLTC_UNROLL
-  for (int bits = 4; bits > 0; bits /= 2) {
-    if (width > bits) add_other_half(bits);
-  }
+  if (width > 1) add_quarters(2, 1, width > 2);
 }
 
 // The sum over a block of `warps` whole warps, in every thread. `shared` has a place for each warp,

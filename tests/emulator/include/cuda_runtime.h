@@ -85,8 +85,9 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
       !fastltc::emulator::is_counting()) {
     throw fastltc::emulator::Error("more shared memory than every device has");
   }
+  // By reference: what a function on the heap has captured would be counted as global memory.
   fastltc::emulator::launch(reinterpret_cast<const void*>(kernel), config->gridDim,
-                            config->blockDim, cluster, config->dynamicSmemBytes, body);
+                            config->blockDim, cluster, config->dynamicSmemBytes, std::ref(body));
   return cudaSuccess;
 }
 
