@@ -218,9 +218,7 @@ def _print_classes(console: Console, result: dict[str, Any]) -> None:
         is_flag=True,
         help="Give grey images to all three channels of a model of colours.",
     ),
-    path_option(
-        "--rows", "DIR", "Draw there what each row of an image has added to its class."
-    ),
+    path_option("--rows", "DIR", "Draw there what each row of an image has added to its class."),
     CHECKPOINT,
     THREADS,
     DEVICE,
