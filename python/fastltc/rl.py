@@ -194,9 +194,9 @@ class LiquidPolicy(RecurrentActorCriticPolicy):
         h, c = hn if mixed else (hn, lstm_states[1][0])
         return output.flatten(0, 1), (h.unsqueeze(0), c.unsqueeze(0))
 
-    def evaluate_actions(
+    def evaluate_actions(  # type: ignore[override]
         self, obs: Any, actions: Tensor, lstm_states: Any, episode_starts: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
+    ) -> tuple[Tensor, Tensor, Any]:
         """Return values, log-probabilities and entropies, as sb3-contrib's policy does.
 
         Where a minibatch is few sequences and there are threads, actor and critic run beside each
@@ -210,7 +210,7 @@ class LiquidPolicy(RecurrentActorCriticPolicy):
         """
         if not self._has_threads_to_spare(lstm_states.pi[0].shape[1]):
             return super().evaluate_actions(obs, actions, lstm_states, episode_starts)
-        features = self.extract_features(obs)
+        features: Any = self.extract_features(obs)
         pair = (features, features) if self.share_features_extractor else features
         latent_pi, latent_vf = self._process_both(pair, lstm_states, episode_starts)
         latent_pi = self.mlp_extractor.forward_actor(latent_pi)
@@ -242,7 +242,9 @@ class LiquidPolicy(RecurrentActorCriticPolicy):
         self, features: tuple[Tensor, Tensor], lstm_states: Any, episode_starts: Tensor
     ) -> Tensor:
         """Do what :meth:`_process_sequence` does for actor and critic, ``[2, B * T, M]``."""
-        layer, critic = self.lstm_actor, dict(self.lstm_critic.named_parameters())
+        layer, other = self.lstm_actor, self.lstm_critic
+        assert other is not None
+        critic = dict(other.named_parameters())
         stacks = {
             name: torch.stack((parameter, critic[name]))
             for name, parameter in layer.named_parameters()
@@ -255,9 +257,8 @@ class LiquidPolicy(RecurrentActorCriticPolicy):
 
             return self._run_layer(x, (h, c), episode_starts, layer, call)[0]
 
-        pairs = zip(lstm_states.pi, lstm_states.vf, strict=True)
-        both = stacks, torch.stack(features), *map(torch.stack, pairs)
-        return vmap(run, randomness="different")(*both)
+        h, c = map(torch.stack, zip(lstm_states.pi, lstm_states.vf, strict=True))
+        return vmap(run, randomness="different")(stacks, torch.stack(features), h, c)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         names = ("layer", "units", "timespans", "shared_lstm", "enable_critic_lstm", "layer_kwargs")

@@ -138,7 +138,7 @@ class ParallelCfC(ParallelLayers):
                 owner._parameters[name][index] = value
 
 
-def _stacks(nets: nn.Module, layers: list[CfC]) -> Iterator[tuple[nn.Module, str, list[Any]]]:
+def _stacks(nets: nn.Module, layers: list[CfC]) -> Iterator[tuple[Any, str, list[Any]]]:
     """Return each module of ``nets`` that holds a stack, its name there, and those of layers."""
     for path, owner in nets.named_modules():
         for name, value in list(owner._parameters.items()):

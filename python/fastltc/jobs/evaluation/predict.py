@@ -145,7 +145,7 @@ def draw_rows(checkpoint: Checkpoint, predictions: Sequence[Prediction]) -> list
     for (images,), targets in feed.chunks():
         added = attribute(logits, images, targets, axis=2)
         for image, rows, label in zip(images, added, targets.tolist(), strict=True):
-            title = f"added to the output of {shortened(checkpoint.classes[label])}"
+            title = f"added to the output of {shortened(checkpoint.classes[label], 40)}"
             pictures.append(draw_attribution(image, rows, title=title, of=checkpoint.origin))
     return pictures
 
