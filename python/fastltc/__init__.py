@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from fastltc.nn import Impute as Impute
     from fastltc.nn import LTCCell as LTCCell
     from fastltc.nn import MaskedLinear as MaskedLinear
+    from fastltc.nn import ParallelCfC as ParallelCfC
     from fastltc.nn import ParallelLTC as ParallelLTC
     from fastltc.nn import Sequential as Sequential
     from fastltc.nn import WiredCfCCell as WiredCfCCell
@@ -31,6 +32,7 @@ _EXPORTS: dict[str, str] = {
     "CfCCell": "fastltc.nn",
     "WiredCfCCell": "fastltc.nn",
     "MaskedLinear": "fastltc.nn",
+    "ParallelCfC": "fastltc.nn",
     "ParallelLTC": "fastltc.nn",
     "Bidirectional": "fastltc.nn",
     "Impute": "fastltc.nn",

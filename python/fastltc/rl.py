@@ -11,8 +11,10 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call, vmap
 
 from fastltc.nn import CfC
+from fastltc.nn.changes import has_hooks
 from fastltc.nn.sequence_layer import SequenceLayer
 
 try:
@@ -30,6 +32,9 @@ except ImportError:
     ) from None
 
 __all__ = ["LiquidCnnPolicy", "LiquidMultiInputPolicy", "LiquidPolicy"]
+
+_SAMPLES_OF_A_THREAD = 16
+"""Up to so many run on one thread, in the widest registers."""
 
 # Arguments of RecurrentActorCriticPolicy -> what there is in their place.
 _OF_THE_LSTM = {
@@ -168,8 +173,18 @@ class LiquidPolicy(RecurrentActorCriticPolicy):
         Returns:
             The outputs, ``[B * T, M]``, and the states after the last steps.
         """
+        return self._run_layer(features, lstm_states, episode_starts, lstm, lstm)
+
+    def _run_layer(
+        self,
+        features: Tensor,
+        lstm_states: tuple[Tensor, Tensor],
+        episode_starts: Tensor,
+        lstm: Any,
+        call: Callable[..., Any],
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         batch, mixed = lstm_states[0].shape[1], lstm.use_mixed
-        output, hn = lstm(
+        output, hn = call(
             features.reshape(batch, -1, lstm.input_size),
             (lstm_states[0][0], lstm_states[1][0]) if mixed else lstm_states[0][0],
             self.timespans,
@@ -178,6 +193,72 @@ class LiquidPolicy(RecurrentActorCriticPolicy):
         )
         h, c = hn if mixed else (hn, lstm_states[1][0])
         return output.flatten(0, 1), (h.unsqueeze(0), c.unsqueeze(0))
+
+    def evaluate_actions(  # type: ignore[override]
+        self, obs: Any, actions: Tensor, lstm_states: Any, episode_starts: Tensor
+    ) -> tuple[Tensor, Tensor, Any]:
+        """Return values, log-probabilities and entropies, as sb3-contrib's policy does.
+
+        Where a minibatch is few sequences and there are threads, actor and critic run beside each
+        other, forward and backward.
+
+        Args:
+            obs: observations, ``[B * T, ...]``, sequence by sequence.
+            actions: those taken, ``[B * T, ...]``.
+            lstm_states: states before the first steps, of actor and critic.
+            episode_starts: ``[B * T]``, not 0 where an episode starts.
+        """
+        if not self._has_threads_to_spare(lstm_states.pi[0].shape[1]):
+            return super().evaluate_actions(obs, actions, lstm_states, episode_starts)
+        features: Any = self.extract_features(obs)
+        pair = (features, features) if self.share_features_extractor else features
+        latent_pi, latent_vf = self._process_both(pair, lstm_states, episode_starts)
+        latent_pi = self.mlp_extractor.forward_actor(latent_pi)
+        values = self.value_net(self.mlp_extractor.forward_critic(latent_vf))
+        distribution = self._get_action_dist_from_latent(latent_pi)
+        return values, distribution.log_prob(actions), distribution.entropy()
+
+    def _has_threads_to_spare(self, batch: int) -> bool:
+        """Whether to run both layers in one call, which is a thread for each.
+
+        A layer by itself takes a thread for every sixteen samples. Two that are not alike, as one
+        with a hook, run one after another.
+        """
+        actor, critic = self.lstm_actor, self.lstm_critic
+        threads = torch.get_num_threads() if self.device.type == "cpu" else 1
+        if critic is None or threads == 1 or batch > _SAMPLES_OF_A_THREAD or actor.use_mixed:
+            return False
+        modules = [list(layer.modules()) for layer in (actor, critic)]
+        if [type(m) for m in modules[0]] != [type(m) for m in modules[1]] or any(
+            has_hooks(m) or "forward" in vars(m) for m in modules[0] + modules[1]
+        ):
+            return False
+        own, others = (dict(layer.named_parameters()) for layer in (actor, critic))
+        return own.keys() == others.keys() and all(
+            torch.equal(p, others[n]) for n, p in own.items() if n.endswith("sparsity_mask")
+        )
+
+    def _process_both(
+        self, features: tuple[Tensor, Tensor], lstm_states: Any, episode_starts: Tensor
+    ) -> Tensor:
+        """Do what :meth:`_process_sequence` does for actor and critic, ``[2, B * T, M]``."""
+        layer, other = self.lstm_actor, self.lstm_critic
+        assert other is not None
+        critic = dict(other.named_parameters())
+        stacks = {
+            name: torch.stack((parameter, critic[name]))
+            for name, parameter in layer.named_parameters()
+            if not name.endswith("sparsity_mask")
+        }
+
+        def run(parameters: dict[str, Tensor], x: Tensor, h: Tensor, c: Tensor) -> Tensor:
+            def call(*args: Any, **kwargs: Any) -> Any:
+                return functional_call(layer, parameters, args, kwargs)
+
+            return self._run_layer(x, (h, c), episode_starts, layer, call)[0]
+
+        h, c = map(torch.stack, zip(lstm_states.pi, lstm_states.vf, strict=True))
+        return vmap(run, randomness="different")(stacks, torch.stack(features), h, c)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         names = ("layer", "units", "timespans", "shared_lstm", "enable_critic_lstm", "layer_kwargs")

@@ -248,6 +248,20 @@ def test_predict_says_what_it_did_to_the_image(run: Path) -> None:
     assert "[colour to grey, 40x20 to 8x8 (aspect ratio changed), inverted]" in result.stdout
 
 
+def test_predict_draws_what_each_row_has_added(run: Path) -> None:
+    Path("b").mkdir()
+    for path in ("a.png", "b/a.png"):
+        Image.new("L", (8, 8), 90).save(path)
+    result = invoke("predict", run, "a.png", "b/a.png", "--rows", "drawn/here")
+    assert result.exit_code == 0, result.output
+    drawn = sorted(Path("drawn/here").iterdir())
+    assert [path.name for path in drawn] == ["1-a.png", "2-a.png"]
+    for path in drawn:
+        with Image.open(path) as picture:
+            assert picture.format == "PNG"
+            assert "best.pt" in picture.text["Description"]
+
+
 def test_predict_of_a_grey_image_by_a_model_of_colours(tmp_path: Path) -> None:
     write_images(tmp_path / "p", {"a": 12, "b": 12}, mode="RGB")
     result = invoke("train", f"folder:{tmp_path / 'p'}", "--out", tmp_path / "run", *QUICK)

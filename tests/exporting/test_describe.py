@@ -279,6 +279,7 @@ class LouderOfNcps(ncps.torch.LTC):
     (lambda: [fastltc.Bidirectional(fastltc.CfC(3, 4), fastltc.CfC(3, 4))],
      r"0 \(Bidirectional\): cannot be exported, because it needs what comes later; its forward"),
     (lambda: fastltc.ParallelLTC([fastltc.LTC(3, 4)]), "because it is many networks; each of"),
+    (lambda: fastltc.ParallelCfC([fastltc.CfC(3, 4)]), "because it is many networks; each of"),
     (lambda: nn.Linear(3, 4), "expected at least one of ltc, wired_cfc, cfc"),
     (lambda: [nn.Linear(3, 4), fastltc.CfC(5, 4)], r"layers\[1\]\.input_size: expected 4.*got 5"),
     (lambda: Louder(3, AutoNCP(9, 2)), "Louder.*has a forward of its own"),

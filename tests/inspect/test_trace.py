@@ -61,15 +61,17 @@ def test_states_are_those_of_the_layer(kind: Kind) -> None:
     assert len(set(seen.neurons)) == N
 
 
+@pytest.mark.parametrize("to_zero", [False, True])
 @over_kinds()
-def test_a_reset_begins_a_trace_anew(kind: Kind) -> None:
+def test_a_reset_begins_a_trace_anew(kind: Kind, to_zero: bool) -> None:
     layer = make(kind)
     x, hx, timespans = data(layer)
     resets = torch.zeros(B, T, dtype=torch.bool)
     resets[:, 2] = True
-    whole = trace(layer, x, hx, timespans, None, resets)
+    whole = trace(layer, x, hx, timespans, None, resets, reset_to_zero=to_zero)
     for part in (slice(0, 2), slice(2, T)):
-        alone = trace(layer, x[:, part], hx, timespans[:, part])
+        given = None if to_zero and part.start else hx
+        alone = trace(layer, x[:, part], given, timespans[:, part])
         for name in ("states", "time_constants", "gates"):
             actual, expected = getattr(whole, name), getattr(alone, name)
             if expected is not None:

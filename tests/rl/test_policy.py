@@ -124,6 +124,37 @@ def test_sequences_are_what_single_steps_are(layer: str, critic: str, share: flo
         torch.testing.assert_close(a, b, **tight)
 
 
+@pytest.mark.parametrize("critic", ["own layer", "own features"])
+@pytest.mark.parametrize("layer", LAYERS)
+def test_actor_and_critic_beside_each_other(
+    layer: str, critic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = make_policy(features_extractor_class=Wide, **LAYERS[layer], **CRITICS[critic])
+    policy.double()
+    pairs, states = random_states(policy, 3)
+    observations, starts = torch.rand(3 * 7, 3), (torch.rand(3 * 7) < 0.2).float()
+    actions = torch.randn(3 * 7, 2, dtype=torch.float64)
+    calls = []
+    both = LiquidPolicy._process_both
+    monkeypatch.setattr(LiquidPolicy, "_process_both", lambda *args: calls.append(1) or both(*args))
+    results, before = [], torch.get_num_threads()
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            found = policy.evaluate_actions(observations, actions, states, starts)
+            results.append([*found, *gradients(policy, pairs, found)])
+        assert len(calls) == (not policy.lstm_actor.use_mixed)
+        torch.testing.assert_close(*results, rtol=1e-10, atol=1e-10)
+        # With a hook it is called by itself.
+        seen: list[Any] = []
+        policy.lstm_critic.register_forward_hook(lambda *_: seen.append(1))
+        policy.evaluate_actions(observations, actions, states, starts)
+        assert seen == [1]
+        assert len(calls) == (not policy.lstm_actor.use_mixed)
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_steps_are_those_of_the_layer() -> None:
     """What the comparison with single steps rests on, without the policy's own code."""
     policy = make_policy(features_extractor_class=Wide, units=7, timespans=0.4).double()

@@ -12,7 +12,17 @@ from torch import Tensor, nn
 from typing_extensions import assert_type
 
 import fastltc
-from fastltc import LTC, Bidirectional, CfC, CfCCell, LTCCell, MaskedLinear, ParallelLTC, Sequential
+from fastltc import (
+    LTC,
+    Bidirectional,
+    CfC,
+    CfCCell,
+    LTCCell,
+    MaskedLinear,
+    ParallelCfC,
+    ParallelLTC,
+    Sequential,
+)
 from fastltc.hub import CfC as HubCfC
 from fastltc.hub import HubMixin
 from fastltc.jobs import Run, TrainConfig, train
@@ -55,6 +65,9 @@ assert_type(MaskedLinear(3, 4, torch.ones(4, 3)).forward(x), Tensor)
 nets = ParallelLTC([LTC(3, 4), LTC(3, 4)])
 assert_type(nets.forward(torch.randn(2, 1, 5, 3)), tuple[Tensor, Tensor])
 assert_type(nets.layer(0), LTC)
+ensemble = ParallelCfC([CfC(3, 4), CfC(3, 4)])
+assert_type(ensemble.forward(torch.randn(2, 1, 5, 3)), tuple[Tensor, Tensor])
+assert_type(ensemble.layer(0), CfC)
 
 report = fastltc.accelerate(Policy(3, AutoNCP(12, 2)))
 assert_type(report.swapped, Mapping[str, str])

@@ -3,7 +3,7 @@
 // Plan: with few samples a lane is a network: parameters are packed with a register's networks side
 // by side, a tile is one sample of all of them, and what would be summed over lanes for a parameter's
 // gradient stays apart. With more samples one network after another runs as by itself. Threads share
-// out the networks, or, where those are fewer, the samples.
+// out the networks, or, where there are more registers of samples, those.
 #pragma once
 
 #include "core/sequence.h"
@@ -78,7 +78,10 @@ void run_networks(const SequenceInputs<T>& in, int64_t together, const Parallel&
   const int64_t groups = (in.nets + together - 1) / together;
   const int64_t full = in.size.N * (in.size.I + in.size.N) / in.nets;  // synapses, at most
   const int64_t parts = 1 + in.size.B * in.size.T * full / kEvaluationsWorthAThread;
-  if (groups < parallel.threads) {
+  // As many threads as a group could have work for.
+  constexpr int64_t L = Simd<T>::lanes;
+  const int64_t own = together > 1 ? in.size.B : (in.size.B + L - 1) / L;
+  if (groups < parallel.threads && groups < own) {
     for (int64_t g = 0; g < groups; ++g) run(g * together, parallel);
     return;
   }

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .._files import write_bytes
 from ..jobs.defaults import RECALLS, RESAMPLES
 from . import completion
 from .options import (
@@ -217,6 +218,7 @@ def _print_classes(console: Console, result: dict[str, Any]) -> None:
         is_flag=True,
         help="Give grey images to all three channels of a model of colours.",
     ),
+    path_option("--rows", "DIR", "Draw there what each row of an image has added to its class."),
     CHECKPOINT,
     THREADS,
     DEVICE,
@@ -225,6 +227,7 @@ def _print_classes(console: Console, result: dict[str, Any]) -> None:
 def predict(
     run: Path,
     images: tuple[Path, ...],
+    rows: Path | None,
     checkpoint: str,
     threads: int | None,
     device: str | None,
@@ -239,16 +242,26 @@ def predict(
     Each image is converted to the size and the channels of the training images: the whole picture
     is resized, nothing is cropped, so another aspect ratio is squeezed; transparency becomes
     black. The output says what was done.
+
+    With --rows there is a picture for each image, NUMBER-NAME.png: beside it, how much each of its
+    rows has added to the output of the class, by integrated gradients from a black image.
     """
-    from ..jobs import Run
+    from ..jobs import ConfigError, Run, draw_rows
     from ..jobs import predict as predict_images
 
     set_threads(threads)
     loaded = Run.open(run).load_checkpoint(f"{checkpoint}.pt", device)
     if len(loaded.image_shape) == 2:
+        if rows is not None:
+            raise ConfigError(f"--rows: expected a model of images, got {loaded.config.model}")
         _predict_rows(loaded, images, as_json)
         return
     predictions = predict_images(loaded, images, **how)
+    if rows is not None:
+        rows.mkdir(parents=True, exist_ok=True)
+        pictures = draw_rows(loaded, predictions)
+        for number, (prediction, picture) in enumerate(zip(predictions, pictures, strict=True), 1):
+            write_bytes(rows / f"{number}-{prediction.image.path.stem}.png", picture)
     if as_json:
         records = [
             {

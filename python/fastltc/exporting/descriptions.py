@@ -22,6 +22,7 @@ from fastltc.nn import (
     CfCCell,
     LTCCell,
     MaskedLinear,
+    ParallelCfC,
     ParallelLTC,
     WiredCfCCell,
 )
@@ -58,7 +59,10 @@ _NOTHING_WHEN_EVALUATED = (
 )
 _REASONS: dict[type, str] = {
     Bidirectional: "because it needs what comes later; its forward_layer can",
-    ParallelLTC: "because it is many networks; each of its layers can, as given by layer(index)",
+    **dict.fromkeys(
+        (ParallelCfC, ParallelLTC),
+        "because it is many networks; each of its layers can, as given by layer(index)",
+    ),
 }
 
 

@@ -66,6 +66,8 @@ def trace(
     timespans: Tensor | float | None = None,
     lengths: Tensor | list[int] | int | None = None,
     resets: Tensor | None = None,
+    *,
+    reset_to_zero: bool = False,
 ) -> Trace:
     r"""Follow the neurons of a layer over sequences.
 
@@ -91,6 +93,7 @@ def trace(
         timespans: the same.
         lengths: the same.
         resets: the same.
+        reset_to_zero: the same.
 
     Returns:
         The trace, differentiable as the layer is.
@@ -118,7 +121,8 @@ def trace(
             f"input: expected a tensor, got {type(input).__name__}; pass lengths instead"
         )
     check_dense("input", input)
-    states = layer(input, hx, timespans, lengths, resets, return_states=True)[2]
+    given = input, hx, timespans, lengths, resets
+    states = layer(*given, reset_to_zero=reset_to_zero, return_states=True)[2]
     batched = input.dim() == 3
 
     def rows(tensor: Tensor) -> Tensor:
@@ -143,9 +147,10 @@ def trace(
         first = _first(hx, states, batched, layer.use_mixed)
         before = torch.cat([first, states[:, :-1]], 1)
         if resets is not None:
-            before = torch.where(resets.unsqueeze(2), first, before)
+            start = torch.zeros_like(first) if reset_to_zero else first
+            before = torch.where(resets.unsqueeze(2), start, before)
         if layer.use_mixed:
-            before = _remembered(layer, x, before, hx, batched, resets)
+            before = _remembered(layer, x, before, hx, batched, resets, reset_to_zero)
         time_constants, gates = _of_cfc(layer, x, before, states, spans)
         gates = None if gates is None else zero_behind(gates, steps)
     return Trace(
@@ -247,17 +252,24 @@ def _first(hx: Any, states: Tensor, batched: bool, mixed: bool) -> Tensor:
 
 
 def _remembered(
-    layer: Any, x: Tensor, before: Tensor, hx: Any, batched: bool, resets: Tensor | None
+    layer: Any,
+    x: Tensor,
+    before: Tensor,
+    hx: Any,
+    batched: bool,
+    resets: Tensor | None,
+    reset_to_zero: bool,
 ) -> Tensor:
     """Return what the memory cell makes of the states before each step."""
     if hx is None:
         first = before.new_zeros(before.shape[0], before.shape[2])
     else:
         first = hx[1] if batched else hx[1].unsqueeze(0)
+    start = torch.zeros_like(first) if reset_to_zero else first
     found, c = [], first
     for t in range(x.shape[1]):
         if resets is not None:
-            c = torch.where(resets[:, t : t + 1], first, c)
+            c = torch.where(resets[:, t : t + 1], start, c)
         h, c = layer.lstm(x[:, t], (before[:, t], c))
         found.append(h)
     return torch.stack(found, 1) if found else before

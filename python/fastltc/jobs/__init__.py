@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .evaluation.metrics import classification_metrics as classification_metrics
     from .evaluation.predict import Prediction as Prediction
     from .evaluation.predict import RowPrediction as RowPrediction
+    from .evaluation.predict import draw_rows as draw_rows
     from .evaluation.predict import predict as predict
     from .evaluation.predict import predict_series as predict_series
     from .recipes import describe_recipes as describe_recipes
@@ -40,7 +41,10 @@ _MODULES = {
     "evaluation.comparison": ("compare", "summarise"),
     "evaluation.evaluate": ("evaluate",),
     "evaluation.metrics": ("classification_metrics",),
-    "evaluation.predict": ("Prediction", "RowPrediction", "predict", "predict_series"),
+    "evaluation.predict": (
+        *("Prediction", "RowPrediction"),
+        *("draw_rows", "predict", "predict_series"),
+    ),
     "recipes": ("describe_recipes", "read_recipe", "recipe_names"),
     "run": ("Checkpoint", "Run"),
     "training.loop": ("Progress", "train"),

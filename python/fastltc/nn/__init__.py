@@ -9,6 +9,7 @@ from fastltc.nn.lstm_cell import LSTMCell
 from fastltc.nn.ltc import LTC
 from fastltc.nn.ltc_cell import LTCCell
 from fastltc.nn.masked_linear import MaskedLinear
+from fastltc.nn.parallel_cfc import ParallelCfC
 from fastltc.nn.parallel_ltc import ParallelLTC
 from fastltc.nn.pruning import prune_synapses, regrow_synapses
 from fastltc.nn.sequential import Sequential
@@ -24,6 +25,7 @@ __all__ = [
     "LSTMCell",
     "LTCCell",
     "MaskedLinear",
+    "ParallelCfC",
     "ParallelLTC",
     "Sequential",
     "WiredCfCCell",

@@ -348,8 +348,8 @@ class CfCCell(ClosedForm):
         if not any(rates):
             return None
         batch, time, _ = x.shape
-        dense = parts.linears[0]
-        ones = x.new_ones(len(layers), batch, time, dense.out_features, dtype=dense.weight.dtype)
+        bias = parts.linears[0].bias  # [units], or of layers beside each other [K, units]
+        ones = x.new_ones(len(layers), batch, time, bias.numel(), dtype=bias.dtype)
         if len(set(rates)) == 1:
             return F.dropout(ones, rates[0])
         return torch.stack(

@@ -88,7 +88,7 @@ def run_beside(
     return torch.cat(outputs, -1), torch.cat(states, -1)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Entries:
     """The entries of a vmap: ``count`` calls of an operator, of which some tensors are the same."""
 
@@ -185,7 +185,9 @@ def batched_forward(
     if entries.are_beside():
         *outputs, states = apply(options, *entries.stacked())
         of = tuple(y.dim() - 1 for y in outputs)
-        return (*(y.unflatten(-1, (count, -1)) for y in outputs), states), (*of, None)
+        # Of no outputs -1 would say nothing; unflatten, of Python, would take longer.
+        each = (y.view(*y.shape[:-1], count, y.shape[-1] // count) for y in outputs)
+        return (*each, states), (*of, None)
     return one_by_one(lambda *flat: apply(options, *flat), count, dims, flat), (0, 0, 0)
 
 

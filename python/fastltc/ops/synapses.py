@@ -69,12 +69,14 @@ def synapse_list(mask: Tensor | npt.NDArray[Any], name: str = "mask") -> Tensor:
 
 def repeat_synapses(synapses: Tensor, rows: int, columns: int, count: int) -> Tensor:
     """Return the list of so many ``[rows, columns]`` masks on a diagonal, given that of one."""
+    own, dims = _unwrapped_stack(synapses)
+    wanted = _version(own), rows, columns, count
+    # Before anything that takes time.
+    known = None if dims else _REPEATED.get(own)
+    if known is not None and known[0] == wanted:
+        return known[1]
     with plain_tensors():
-        own = _unwrapped(synapses, "synapses")
-        wanted = _version(own), rows, columns, count
-        known = _REPEATED.get(own)
-        if known is not None and known[0] == wanted:
-            return known[1]
+        own = _common(own, dims, "synapses")
         size = own.shape[0] - columns - 1
         net = torch.arange(count, dtype=own.dtype, device=own.device).unsqueeze(1)
         pointers, presynaptic = own[:columns] + net * size, own[columns + 1 :] + net * rows

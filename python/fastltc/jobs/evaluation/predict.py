@@ -8,7 +8,10 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
+from ...inspect import attribute, draw_attribution
+from ...inspect.figure import shortened
 from ..data import IGNORED, DataError, ImageFile, Split, read_image
 from ..data.cutting import time_steps
 from ..data.image_files import images_in
@@ -18,7 +21,7 @@ from ..errors import ConfigError
 from ..run import Checkpoint
 from .answers import column_names
 from .judge import answers_of
-from .probabilities import named, scores_of
+from .probabilities import feed_of, named, scores_of
 
 
 @dataclass(frozen=True)
@@ -112,6 +115,39 @@ def predict(
         )
         for image, row in zip(images, scores, strict=True)
     ]
+
+
+def draw_rows(checkpoint: Checkpoint, predictions: Sequence[Prediction]) -> list[bytes]:
+    """Draws images, and how much each of their rows has added to the logit of the class found.
+
+    By integrated gradients from a black image, see `fastltc.inspect.attribute`. An image is drawn
+    as the model is given it.
+
+    Args:
+        checkpoint: from `Run.load_checkpoint`, of a model that classifies images.
+        predictions: what `predict` answered; of several labels the most probable counts.
+
+    Returns:
+        A PNG file for each.
+    """
+    if not predictions:
+        return []
+    labels = np.array([prediction.label for prediction in predictions], dtype=np.int64)
+    pixels = np.stack([prediction.image.pixels for prediction in predictions])
+    feed = feed_of(checkpoint, Split(pixels, labels))
+    model = checkpoint.model.eval()
+
+    def logits(images: Tensor) -> Tensor:
+        found: Tensor = model(images)
+        return (found + model(images.flip(-1))) / 2 if feed.mirror else found
+
+    pictures = []
+    for (images,), targets in feed.chunks():
+        added = attribute(logits, images, targets, axis=2)
+        for image, rows, label in zip(images, added, targets.tolist(), strict=True):
+            title = f"added to the output of {shortened(checkpoint.classes[label], 40)}"
+            pictures.append(draw_attribution(image, rows, title=title, of=checkpoint.origin))
+    return pictures
 
 
 @dataclass(frozen=True)
