@@ -67,7 +67,7 @@ void check_overflowing_inputs(LtcProblem problem, const std::vector<LtcSchedule>
     large.values[X][k] = sign * 1e6;
     problem.values[X][k] = sign * std::numeric_limits<T>::max();
   }
-  emulator::set_schedule({});
+  fastltc::emulator::set_schedule({});
   for (const LtcSchedule& schedule : schedules) {
     LtcCall<T> call(problem), expected(large);
     CudaLtc::forward(call, schedule, true);
@@ -88,7 +88,7 @@ TEST(overflowing_inputs_count_as_the_largest) {
   std::mt19937_64 random(seed());
   for (const double density : {0.4, 1.0}) {
     LtcProblem problem(
-        {.B = 3, .T = 2, .I = 3, .N = 9, .M = 2, .U = 2, .timespans = 1, .density = density},
+        {.B = 3, .T = 2, .I = 3, .N = 9, .M = 2, .U = 2, .density = density, .timespans = 1},
         random);
     problem.values[IN_W] = {4, -4, 4};
     check_overflowing_inputs<float>(problem, float32_schedules(problem));
