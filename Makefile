@@ -83,7 +83,7 @@ faults:  ## every allocation and system call of a save fails, or is the last; ne
 soak:  ## a million steps of sessions, 100,000 of training, 50,000 errors, a minute of threads
 	FASTLTC_SOAK=all pytest -rP tests/soak
 
-lowest:  ## the tests on the lowest versions allowed of everything but torch; needs uv
+lowest:  ## the tests on the lowest versions allowed; that of torch may come with CUDA, gigabytes
 	tools/lowest.sh tests
 
 bench:

@@ -4,7 +4,8 @@
 #     tools/lowest.sh [--torch VERSION] [--wheel FILE] PYTEST-ARGUMENT...
 #
 # Of what has no wheel of its lowest version for this Python, or is asked for in a newer one by
-# others, the lowest that will do. torch is the one given, or the lowest too, which are gigabytes.
+# others, the lowest that will do. torch is VERSION, a build of it from PIP_FIND_LINKS before that of
+# the index, or the lowest too, of which there may be the build for CUDA alone: gigabytes.
 set -euo pipefail
 torch=
 wheel=.
@@ -16,18 +17,24 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 python -m venv "$work/venv"
 unset VIRTUAL_ENV
-pip=("$work/venv/bin/python" -m pip --disable-pip-version-check --quiet)
+python=$work/venv/bin/python
+pip=("$python" -m pip --disable-pip-version-check --quiet)
 "${pip[@]}" install uv
-find_links=()
-for folder in ${PIP_FIND_LINKS:-}; do find_links+=(--find-links "$folder"); done
-: >"$work/constraints.txt"
-if [[ -n $torch ]]; then echo "torch==$torch" >"$work/constraints.txt"; fi
-"$work/venv/bin/uv" pip compile --quiet --no-header --no-annotate --resolution lowest-direct \
-  --only-binary :all: "${find_links[@]}" --constraint "$work/constraints.txt" \
-  --python "$work/venv/bin/python" --extra test --extra tensorboard \
-  pyproject.toml -o "$work/lowest.txt"
-grep -E '^(numpy|scipy|torch|scikit-learn|matplotlib|pillow|onnx)' "$work/lowest.txt"
 unset PIP_CONSTRAINT PIP_BUILD_CONSTRAINT
-"${pip[@]}" install --only-binary :all: -r "$work/lowest.txt"
-"${pip[@]}" install --no-deps "$wheel"
-"$work/venv/bin/python" -m pytest -p no:cacheprovider "$@"
+# Much quicker than pip.
+uv=("$work/venv/bin/uv" pip --quiet)
+options=(--python "$python" --only-binary :all:)
+for folder in ${PIP_FIND_LINKS:-}; do options+=(--find-links "$folder"); done
+: >"$work/constraints.txt"
+if [[ -n $torch ]]; then
+  "${uv[@]}" install "${options[@]}" "torch==$torch"
+  "${uv[@]}" freeze --python "$python" | grep '^torch==' >"$work/constraints.txt"
+fi
+"${uv[@]}" compile "${options[@]}" --no-header --no-annotate --resolution lowest-direct \
+  --constraint "$work/constraints.txt" --extra test --extra tensorboard pyproject.toml \
+  -o "$work/lowest.txt"
+grep -E '^(numpy|scipy|torch|scikit-learn|matplotlib|pillow|onnx)' "$work/lowest.txt"
+"${uv[@]}" install "${options[@]}" -r "$work/lowest.txt"
+# The kernels for CUDA ask nothing of other packages.
+"${pip[@]}" install --no-deps -C cmake.define.FASTLTC_CUDA=OFF "$wheel"
+"$python" -m pytest -p no:cacheprovider "$@"

@@ -45,6 +45,8 @@ __device__ void map_inputs(const SequenceRows<T>& rows, const InputMap<T>& map,
       u = element(map.x, b, t, k);
       if (map.w != nullptr) u *= map.w[k];
       if (map.b != nullptr) u += map.b[k];
+      if (u > kLargestInput<T>) u = kLargestInput<T>;
+      if (u < -kLargestInput<T>) u = -kLargestInput<T>;
     }
     map.u[k * rows.count + r] = u;
   }

@@ -58,6 +58,44 @@ TEST(extreme_time_steps_and_neurons_without_capacitance) {
   }
 }
 
+// As on the CPU: mapped inputs that overflow do what large ones do, and all gradients are finite.
+template <typename T>
+void check_overflowing_inputs(LtcProblem problem, const std::vector<LtcSchedule>& schedules) {
+  LtcProblem large = problem;
+  for (size_t k = 0; k < problem.values[X].size(); ++k) {
+    const double sign = problem.values[X][k] < 0 ? -1 : 1;
+    large.values[X][k] = sign * 1e6;
+    problem.values[X][k] = sign * std::numeric_limits<T>::max();
+  }
+  fastltc::emulator::set_schedule({});
+  for (const LtcSchedule& schedule : schedules) {
+    LtcCall<T> call(problem), expected(large);
+    CudaLtc::forward(call, schedule, true);
+    CudaLtc::forward(expected, schedule, true);
+    CudaLtc::backward(call, schedule);
+    if (call.output != expected.output || call.hn != expected.hn) {
+      report_failure(__FILE__, __LINE__, text<CudaLtc>(problem.c, schedule) + ": other outputs");
+    }
+    for (size_t k = 0; k < call.gradients.size(); ++k) {
+      if (!problem.has_gradient(k) || !any_nan(call.gradients[k])) continue;
+      report_failure(__FILE__, __LINE__,
+                     text<CudaLtc>(problem.c, schedule) + ": NaN for " + problem.name(k));
+    }
+  }
+}
+
+TEST(overflowing_inputs_count_as_the_largest) {
+  std::mt19937_64 random(seed());
+  for (const double density : {0.4, 1.0}) {
+    LtcProblem problem(
+        {.B = 3, .T = 2, .I = 3, .N = 9, .M = 2, .U = 2, .density = density, .timespans = 1},
+        random);
+    problem.values[IN_W] = {4, -4, 4};
+    check_overflowing_inputs<float>(problem, float32_schedules(problem));
+    check_overflowing_inputs<double>(problem, possible_schedules(problem));
+  }
+}
+
 TEST(options) {
   check({.B = 4, .T = 3, .I = 2, .N = 6, .M = 3, .U = 6, .softplus = false});
   check({.B = 4, .T = 3, .I = 2, .N = 6, .M = 3, .U = 6, .maps = false});

@@ -75,8 +75,10 @@ def change(
 
 def replaced_method(module: nn.Module) -> str | None:
     """Return the name of a method of its class that an attribute of the module hides, if any."""
-    for name in vars(module):
-        if inspect.isfunction(getattr(type(module), name, None)):
+    kind = type(module)
+    # By the names of the class: torch.compile of torch 2.10 cannot go through those of a module.
+    for name in dir(kind):
+        if name in module.__dict__ and inspect.isfunction(getattr(kind, name)):
             return name
     return None
 
