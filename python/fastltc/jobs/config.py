@@ -190,7 +190,7 @@ class TrainConfig(ModelOptions, ReadingOptions):
     rising: float = _gradients(
         0.0, "Epochs in which longer and longer sequences come in.", FROM_0, metavar="EPOCHS"
     )
-    """By elapsed time: at first those of up to a quarter of the longest."""
+    """At first those of up to a quarter of the longest elapsed time."""
     plateau_factor: float = _gradients(0.1, "Of the plateau schedule.", _BETWEEN_0_AND_1)
     plateau_patience: int = _gradients(5, "Of the plateau schedule.", COUNT, metavar="EPOCHS")
     patience: int | None = _gradients(
