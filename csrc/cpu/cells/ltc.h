@@ -61,7 +61,8 @@ FASTLTC_INLINE void for_blocks(int64_t begin, int64_t end, Run run) {
 }
 
 // The same of few samples, for whom a register takes a synapse in each block of lanes. Of the rows
-// the first block counts.
+// the first block counts. Fused by name: the compiler fuses within a basic block alone, and the
+// unfolds that are repeated must have the bits of the first ones.
 template <bool keeps, typename T, Lanes lanes>
 FASTLTC_INLINE void add_synapses_of_few(const Synapses<T, lanes>& list, int64_t begin, int64_t end,
                                         Rows<const T> pre, typename Simd<T>::vec (&num)[1],
@@ -72,13 +73,14 @@ FASTLTC_INLINE void add_synapses_of_few(const Synapses<T, lanes>& list, int64_t 
   for_blocks<T>(begin, end, [&](int64_t k, int64_t count) FASTLTC_INLINED {
     const auto p = S::load_first_blocks(&list.parameters[k].a, count);
     const auto v = S::load_blocks(pre.data, list.offset + k, count);
-    const auto s = S::sigmoid_exp2(v * S::template spread<0>(p) + S::template spread<1>(p));
+    const auto s =
+        S::sigmoid_exp2(S::multiply_add(v, S::template spread<0>(p), S::template spread<1>(p)));
     if constexpr (keeps) {
       S::store(kept, s);
       kept += S::lanes;
     }
-    n += s * S::template spread<2>(p);
-    d += s * S::template spread<3>(p);
+    n = S::multiply_add(s, S::template spread<2>(p), n);
+    d = S::multiply_add(s, S::template spread<3>(p), d);
   });
   num[0] += S::sum_blocks(n);
   den[0] += S::sum_blocks(d);
@@ -131,8 +133,9 @@ FASTLTC_INLINE void backward_synapses_of_few(const Synapses<T, lanes>& list, int
     const auto s = S::load(kept), v = S::load_blocks(pre.data, list.offset + k, count);
     kept += S::lanes;
     const auto sgn = s * n, sgd = s * d;
-    const auto ks = sgn * S::template spread<2>(p) + sgd * S::template spread<3>(p);
-    const auto h = ks - ks * s;
+    const auto ks =
+        S::multiply_add(sgn, S::template spread<2>(p), sgd * S::template spread<3>(p));
+    const auto h = S::multiply_add(-ks, s, ks);
     S::add_to_blocks(grad_pre.data, list.offset + k, count, h * S::template spread<0>(p));
     S::add_four_of_blocks(sums + k * S::sums_per_synapse, count, sgn, sgd, h, h * v);
   });

@@ -317,6 +317,9 @@ struct Simd {
   }
 #endif
 #if defined(__AVX512F__)
+  static FASTLTC_INLINE vec multiply_add(vec a, vec b, vec c) {
+    return (vec)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+  }
   static FASTLTC_INLINE vec load_first_blocks(const T* p, int64_t count) {
     return load_first(p, static_cast<int>(count * few));
   }
@@ -363,6 +366,9 @@ struct Simd {
     return (vec)_mm512_shuffle_f32x4((__m512)a, (__m512)b, which);
   }
 #elif defined(__AVX2__)
+  static FASTLTC_INLINE vec multiply_add(vec a, vec b, vec c) {
+    return (vec)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+  }
   static FASTLTC_INLINE vec load_first_blocks(const T* p, int64_t count) {
     return count > 1 ? load(p) : (vec)_mm256_zextps128_ps256(_mm_loadu_ps(p));
   }
