@@ -50,13 +50,13 @@ TEST(networks_of_every_size) {
 }
 
 TEST(time_steps_and_lengths) {
-  for (const int64_t B : {1, 5, 33}) {
+  for (const int64_t B : {1, 3, 5, 33}) {
     every_way(LtcCase{.B = B, .T = 4, .I = 3, .N = 6, .M = 2, .U = 2, .density = 0.7}, check);
   }
 }
 
 TEST(resets) {
-  for (const int64_t B : {5, 33}) {
+  for (const int64_t B : {3, 5, 33}) {
     for (const bool memory : {false, true}) {
       LtcCase all{.B = B, .T = 5, .I = 3, .N = 6, .M = 2, .U = 2, .density = 0.7};
       all.resets = true;

@@ -2,13 +2,15 @@
 #pragma once
 
 #include "cpu/frame/arena.h"
+#include "cpu/frame/partition.h"
 #include "cpu/frame/rows.h"
 #include "cpu/frame/simd.h"
 
 namespace fastltc::cpu::FASTLTC_ISA {
 
-// Rows of a weight that are computed together: enough independent sums to hide the latency of a
-// multiply-add, few enough for the registers of the widest tile.
+// Rows of a weight that stand together, and are computed together in wide tiles: enough independent
+// sums to hide the latency of a multiply-add, few enough for the registers. Two such blocks in a
+// tile of one register.
 inline constexpr int kRowBlock = 4;
 
 inline int64_t padded_rows(int64_t rows) { return (rows + kRowBlock - 1) / kRowBlock * kRowBlock; }
@@ -52,24 +54,44 @@ struct PackedWeight {
   }
 };
 
-// `weight`: that of a block of rows, from the inputs on that `in` has.
-template <typename T, int W, Lanes lanes>
-FASTLTC_INLINE void multiply_add(const T* weight, [[maybe_unused]] int64_t inputs, int64_t count,
-                                 Rows<const T> in, typename Simd<T>::vec (&sum)[kRowBlock][W]) {
+// `weight`: that of some blocks of rows, from the inputs on that `in` has.
+template <typename T, int W, Lanes lanes, int rows>
+FASTLTC_INLINE void multiply_add(const T* weight, int64_t inputs, int64_t count, Rows<const T> in,
+                                 typename Simd<T>::vec (&sum)[rows][W]) {
   using S = Simd<T>;
   for (int64_t k = 0; k < count; ++k) {
 #pragma GCC unroll 4
     for (int r = 0; r < W; ++r) {
       const auto x = S::load(in.at(r, k));
-#pragma GCC unroll 4
-      for (int i = 0; i < kRowBlock; ++i) {
+#pragma GCC unroll 8
+      for (int i = 0; i < rows; ++i) {
         if constexpr (lanes == Lanes::networks) {
           sum[i][r] += x * S::load(weight + (i * inputs + k) * S::lanes);
         } else {
-          sum[i][r] += x * weight[k * kRowBlock + i];
+          sum[i][r] += x * weight[(i / kRowBlock * inputs + k) * kRowBlock + i % kRowBlock];
         }
       }
     }
+  }
+}
+
+// Rows [row, row + rows) of dense_rows.
+template <int rows, typename T, int W, Lanes lanes>
+FASTLTC_INLINE void dense_block(const PackedWeight<T, lanes>& weight, int64_t row,
+                                Rows<const T> first, int64_t first_count, Rows<const T> second,
+                                int64_t second_count, Rows<T> out) {
+  using S = Simd<T>;
+  typename S::vec sum[rows][W];
+  for (int i = 0; i < rows; ++i) {
+    const auto bias = Parameter<T, lanes>::at(weight.bias, row + i);
+    for (int r = 0; r < W; ++r) sum[i][r] = S::set(bias);
+  }
+  constexpr int64_t step = lanes == Lanes::networks ? weight.width : kRowBlock;
+  const T* const at = weight.weight + row * weight.inputs * weight.width;
+  multiply_add<T, W, lanes>(at, weight.inputs, first_count, first, sum);
+  multiply_add<T, W, lanes>(at + first_count * step, weight.inputs, second_count, second, sum);
+  for (int i = 0; i < rows; ++i) {
+    for (int r = 0; r < W; ++r) S::store(out.at(r, row + i), sum[i][r]);
   }
 }
 
@@ -77,21 +99,16 @@ FASTLTC_INLINE void multiply_add(const T* weight, [[maybe_unused]] int64_t input
 template <typename T, int W, Lanes lanes>
 void dense_rows(const PackedWeight<T, lanes>& weight, Rows<const T> first, int64_t first_count,
                 Rows<const T> second, int64_t second_count, Rows<T> out) {
-  using S = Simd<T>;
-  for (int64_t row = 0; row < weight.rows; row += kRowBlock) {
-    typename S::vec sum[kRowBlock][W];
-    for (int i = 0; i < kRowBlock; ++i) {
-      const auto bias = Parameter<T, lanes>::at(weight.bias, row + i);
-      for (int r = 0; r < W; ++r) sum[i][r] = S::set(bias);
-    }
-    constexpr int64_t step = lanes == Lanes::networks ? weight.width : kRowBlock;
-    const T* const at = weight.weight + row * weight.inputs * weight.width;
-    multiply_add<T, W, lanes>(at, weight.inputs, first_count, first, sum);
-    multiply_add<T, W, lanes>(at + first_count * step, weight.inputs, second_count, second, sum);
-    for (int i = 0; i < kRowBlock; ++i) {
-      for (int r = 0; r < W; ++r) S::store(out.at(r, row + i), sum[i][r]);
-    }
+  int64_t row = 0;
+  const auto block = [&](auto rows) {
+    dense_block<decltype(rows)::value, T, W>(weight, row, first, first_count, second, second_count,
+                                             out);
+    row += decltype(rows)::value;
+  };
+  if constexpr (W == 1) {
+    while (row + kRowBlock < weight.rows) block(Constant<2 * kRowBlock>());
   }
+  while (row < weight.rows) block(Constant<kRowBlock>());
 }
 
 }  // namespace fastltc::cpu::FASTLTC_ISA

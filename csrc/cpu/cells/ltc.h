@@ -50,6 +50,42 @@ FASTLTC_INLINE void add_synapses(const Synapses<T, lanes>& list, int64_t begin, 
   }
 }
 
+// Calls run(first, count) for as many synapses at once as a register has blocks, of [begin, end).
+// What is left over in the end comes with zeros behind it, whose conductances are none.
+template <typename T, typename Run>
+FASTLTC_INLINE void for_blocks(int64_t begin, int64_t end, Run run) {
+  constexpr int64_t blocks = Simd<T>::blocks;
+  int64_t k = begin;
+  for (; k + blocks <= end; k += blocks) run(k, blocks);
+  if (k < end) run(k, end - k);
+}
+
+// The same of few samples, for whom a register takes a synapse in each block of lanes. Of the rows
+// the first block counts. Fused by name: the compiler fuses within a basic block alone, and the
+// unfolds that are repeated must have the bits of the first ones.
+template <bool keeps, typename T, Lanes lanes>
+FASTLTC_INLINE void add_synapses_of_few(const Synapses<T, lanes>& list, int64_t begin, int64_t end,
+                                        Rows<const T> pre, typename Simd<T>::vec (&num)[1],
+                                        typename Simd<T>::vec (&den)[1],
+                                        [[maybe_unused]] T* kept = nullptr) {
+  using S = Simd<T>;
+  typename S::vec n{}, d{};
+  for_blocks<T>(begin, end, [&](int64_t k, int64_t count) FASTLTC_INLINED {
+    const auto p = S::load_first_blocks(&list.parameters[k].a, count);
+    const auto v = S::load_blocks(pre.data, list.offset + k, count);
+    const auto s =
+        S::sigmoid_exp2(S::multiply_add(v, S::template spread<0>(p), S::template spread<1>(p)));
+    if constexpr (keeps) {
+      S::store(kept, s);
+      kept += S::lanes;
+    }
+    n = S::multiply_add(s, S::template spread<2>(p), n);
+    d = S::multiply_add(s, S::template spread<3>(p), d);
+  });
+  num[0] += S::sum_blocks(n);
+  den[0] += S::sum_blocks(d);
+}
+
 // Gradient through the synapses [begin, end) onto one neuron, whose numerator and denominator have
 // the gradients gn and gd, times kScale: into the presynaptic rows and into the four sums of each
 // synapse. P and H are plain additions, which have units of their own beside the multiply-adds.
@@ -81,6 +117,28 @@ FASTLTC_INLINE void backward_synapses(const Synapses<T, lanes>& list, int64_t be
     }
     FourSums<T, lanes>::add(sums + k * FourSums<T, lanes>::size, P, Q, H, HV);
   }
+}
+
+// The same of few samples.
+template <typename T, Lanes lanes>
+FASTLTC_INLINE void backward_synapses_of_few(const Synapses<T, lanes>& list, int64_t begin,
+                                             int64_t end, Rows<const T> pre, const T* kept,
+                                             const typename Simd<T>::vec (&gn)[1],
+                                             const typename Simd<T>::vec (&gd)[1], Rows<T> grad_pre,
+                                             T* sums) {
+  using S = Simd<T>;
+  const auto n = S::first_block(gn[0]), d = S::first_block(gd[0]);
+  for_blocks<T>(begin, end, [&](int64_t k, int64_t count) FASTLTC_INLINED {
+    const auto p = S::load_first_blocks(&list.parameters[k].a, count);
+    const auto s = S::load(kept), v = S::load_blocks(pre.data, list.offset + k, count);
+    kept += S::lanes;
+    const auto sgn = s * n, sgd = s * d;
+    const auto ks =
+        S::multiply_add(sgn, S::template spread<2>(p), sgd * S::template spread<3>(p));
+    const auto h = S::multiply_add(-ks, s, ks);
+    S::add_to_blocks(grad_pre.data, list.offset + k, count, h * S::template spread<0>(p));
+    S::add_four_of_blocks(sums + k * S::sums_per_synapse, count, sgn, sgd, h, h * v);
+  });
 }
 
 // The unfolds of a step, for the forward pass and for the backward one, which repeats them.
@@ -138,26 +196,40 @@ struct LtcUnfolds {
     return step.template times_step<timespans>(d, r, j) + P::at(layer.capacity, j);
   }
 
+  // Calls call(Constant<few>()): whether a register takes several synapses of few samples at once.
+  template <typename Call>
+  static FASTLTC_INLINE void with_few(const StepInputs<T, W>& step, Call call) {
+    if constexpr (W == 1 && lanes == Lanes::samples && S::blocks > 1) {
+      if (step.tile.group[0].valid <= S::few) return call(Constant<true>());
+    }
+    call(Constant<false>());
+  }
+
   // num and den of a driven neuron.
-  template <bool keeps>
+  template <bool few, bool keeps>
   FASTLTC_INLINE void sum(int64_t j, Rows<const T> from, vec (&n)[W], vec (&d)[W], T* kept) const {
     for (int r = 0; r < W; ++r) {
       n[r] = S::load(num.at(r, j));
       d[r] = S::load(den.at(r, j));
     }
-    add_synapses<keeps>(layer.recurrent, layer.recurrent.column[j], layer.recurrent.column[j + 1],
-                        from, n, d, kept);
+    const int64_t begin = layer.recurrent.column[j], end = layer.recurrent.column[j + 1];
+    if constexpr (few) {
+      add_synapses_of_few<keeps>(layer.recurrent, begin, end, from, n, d, kept);
+    } else {
+      add_synapses<keeps>(layer.recurrent, begin, end, from, n, d, kept);
+    }
   }
 
   // With `keeps` the sigmoids go to `kept`, [synapses][W][lanes], and put_by(r, j, num, den, total,
   // state after) is called for each driven neuron.
-  template <Timespans timespans, bool keeps = false, typename PutBy = void (*)(...)>
+  template <Timespans timespans, bool few, bool keeps = false, typename PutBy = void (*)(...)>
   FASTLTC_INLINE void unfold(const StepInputs<T, W>& step, Rows<const T> from, Rows<T> to,
                              T* kept = nullptr, PutBy put_by = nullptr) const {
     for (int64_t k = 0; k < layer.driven_count; ++k) {
       const int64_t j = layer.driven[k];
       vec n[W], d[W];
-      sum<keeps>(j, from, n, d, keeps ? kept + layer.recurrent.column[j] * W * S::lanes : nullptr);
+      sum<few, keeps>(j, from, n, d,
+                      keeps ? kept + layer.recurrent.column[j] * W * S::lanes : nullptr);
       for (int r = 0; r < W; ++r) {
         const vec numerator = S::load(from.at(r, j)) * P::at(layer.capacity, j) +
                               step.template times_step<timespans>(n[r], r, j);
@@ -191,7 +263,9 @@ struct LtcForward {
   }
   void unfold(const StepInputs<T, W>& step, Rows<const T> from, Rows<T> to, Rows<T>) {
     static_switch<Timespans::unit, Timespans::given>(step.timespans, [&](auto timespans) {
-      unfolds.template unfold<decltype(timespans)::value>(step, from, to);
+      unfolds.with_few(step, [&](auto few) {
+        unfolds.template unfold<decltype(timespans)::value, decltype(few)::value>(step, from, to);
+      });
     });
   }
 };
@@ -257,13 +331,20 @@ struct LtcBackward {
   void step_back(const BackwardStep<T, W>& step) {
     const int64_t N = in.size.N, U = in.size.U;
     unfolds.template begin<timespans, true>(step, sensory_kept);
-    for (int64_t u = 0; repeats() && u < U; ++u) repeat_unfold<timespans>(step, u);
+    unfolds.with_few(step, [&](auto few) {
+      for (int64_t u = 0; repeats() && u < U; ++u) {
+        this->template repeat_unfold<timespans, decltype(few)::value>(step, u);
+      }
+    });
     for (int r = 0; r < W; ++r) {
       for (int64_t k = 0; k < U * N; ++k) S::store(g.at(r, k), vec{});
     }
     for (int64_t u = U - 1; u >= 0; --u) {
       static_switch<true, false>(layer.puts_sigmoids_by, [&](auto was_put_by) {
-        this->template unfold<timespans, decltype(was_put_by)::value>(step, u);
+        unfolds.with_few(step, [&](auto few) {
+          this->template unfold<timespans, decltype(few)::value, decltype(was_put_by)::value>(step,
+                                                                                              u);
+        });
       });
     }
     for (int64_t j = 0; j < N; ++j) {
@@ -280,13 +361,13 @@ struct LtcBackward {
     return repeats() ? constant(repeated, u * in.size.N) : step.after.from(u * in.size.N);
   }
 
-  template <Timespans timespans>
+  template <Timespans timespans, bool few>
   FASTLTC_APART void repeat_unfold(const BackwardStep<T, W>& step, int64_t u) {
     const int64_t first = u * in.size.N;
     const Rows<const T> from = before(step, u);
     const Rows<T> to = repeated.from(first);
     if (!layer.puts_sigmoids_by) {
-      unfolds.template unfold<timespans>(step, from, to);
+      unfolds.template unfold<timespans, few>(step, from, to);
       return;
     }
     const auto put_by = [&](int r, int64_t j, vec n, vec d, vec denominator, vec state) {
@@ -296,7 +377,7 @@ struct LtcBackward {
       }
     };
     T* const of_unfold = kept + u * layer.recurrent.count * W * S::lanes;
-    unfolds.template unfold<timespans, true>(step, from, to, of_unfold, put_by);
+    unfolds.template unfold<timespans, few, true>(step, from, to, of_unfold, put_by);
   }
 
   // gt of the driven neurons, the gradient of all that they read, and their synapses' sums.
@@ -304,7 +385,7 @@ struct LtcBackward {
   // Where nothing was put by, a column's gradient waits for its denominator, the end of a chain of a
   // hundred cycles. So the next column's sigmoids come before it, more than the processor could
   // reorder by itself.
-  template <Timespans timespans, bool was_put_by>
+  template <Timespans timespans, bool few, bool was_put_by>
   FASTLTC_APART void unfold(const BackwardStep<T, W>& step, int64_t u) {
     const int64_t N = in.size.N;
     const Rows<const T> v = before(step, u), ends = after(step, u);
@@ -318,7 +399,7 @@ struct LtcBackward {
             kept + (was_put_by ? u * layer.recurrent.count + begin : d % 2 * layer.max_in_degree) *
                        W * S::lanes;
         vec n[W], e[W];
-        if constexpr (!was_put_by) unfolds.template sum<true>(j, v, n, e, of_column[d % 2]);
+        if constexpr (!was_put_by) unfolds.template sum<few, true>(j, v, n, e, of_column[d % 2]);
         for (int r = 0; r < W; ++r) {
           const vec state = S::load(ends.at(r, j));
           const vec denominator = was_put_by ? S::load(total.at(r, u * N + j))
@@ -336,9 +417,14 @@ struct LtcBackward {
       }
       if (d > 0) {
         const int64_t j = layer.driven[d - 1], column = (d - 1) % 2;
-        backward_synapses<T, W>(layer.recurrent, layer.recurrent.column[j],
-                                layer.recurrent.column[j + 1], v, of_column[column], gn[column],
-                                gd[column], to, sums.recurrent);
+        const int64_t begin = layer.recurrent.column[j], end = layer.recurrent.column[j + 1];
+        if constexpr (few) {
+          backward_synapses_of_few(layer.recurrent, begin, end, v, of_column[column], gn[column],
+                                   gd[column], to, sums.recurrent);
+        } else {
+          backward_synapses<T, W>(layer.recurrent, begin, end, v, of_column[column], gn[column],
+                                  gd[column], to, sums.recurrent);
+        }
       }
     }
   }

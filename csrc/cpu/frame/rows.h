@@ -260,9 +260,7 @@ FASTLTC_INLINE void kept_rows(const T* kept, T* rows, int64_t count, LaneGroup g
       S::store(rows + c * S::lanes, S::load(kept + c * S::lanes));
     } else {
       // As in load_rows: lanes past the valid ones repeat the last sample.
-      for (int l = 0; l < S::lanes; ++l) {
-        rows[c * S::lanes + l] = kept[c * group.valid + (l < group.valid ? l : group.valid - 1)];
-      }
+      S::store(rows + c * S::lanes, S::load_repeated(kept + c * group.valid, group.valid));
     }
   }
 }

@@ -21,6 +21,8 @@
 #endif
 
 #define FASTLTC_INLINE inline __attribute__((always_inline))
+// The same of a lambda, behind its parameters.
+#define FASTLTC_INLINED __attribute__((always_inline))
 // A loop that needs all registers: inlined, it would share them with what is around it.
 #define FASTLTC_APART __attribute__((noinline))
 
@@ -101,14 +103,46 @@ struct Simd {
     return vec{} + x;
   }
 
+  // The first n of a register, 1 to `lanes`; zeros behind them.
   static FASTLTC_INLINE vec load_first(const T* p, int n) {
+#if defined(__AVX512F__)
+    if constexpr (sizeof(T) == 4) return (vec)_mm512_maskz_loadu_ps(first_lanes(n), p);
+    if constexpr (sizeof(T) == 8) return (vec)_mm512_maskz_loadu_pd(first_lanes(n), p);
+#else
     alignas(kVectorBytes) T buffer[lanes] = {};
     for (int l = 0; l < n; ++l) buffer[l] = p[l];
     return load(buffer);
+#endif
+  }
+  // The same with the last of them in all lanes behind.
+  static FASTLTC_INLINE vec load_repeated(const T* p, int n) {
+#if defined(__AVX512F__)
+    ivec lane;
+    for (int l = 0; l < lanes; ++l) lane[l] = l;
+    lane = lane < n ? lane : ivec{} + (n - 1);
+    const vec first = load_first(p, n);
+    if constexpr (sizeof(T) == 4) {
+      return (vec)_mm512_permutexvar_ps((__m512i)lane, (__m512)first);
+    } else {
+      return (vec)_mm512_permutexvar_pd((__m512i)lane, (__m512d)first);
+    }
+#else
+    alignas(kVectorBytes) T buffer[lanes];
+    for (int l = 0; l < lanes; ++l) buffer[l] = p[l < n ? l : n - 1];
+    return load(buffer);
+#endif
   }
   static FASTLTC_INLINE void store_first(T* p, vec v, int n) {
+#if defined(__AVX512F__)
+    if constexpr (sizeof(T) == 4) _mm512_mask_storeu_ps(p, first_lanes(n), (__m512)v);
+    if constexpr (sizeof(T) == 8) _mm512_mask_storeu_pd(p, first_lanes(n), (__m512d)v);
+#else
     for (int l = 0; l < n; ++l) p[l] = v[l];
+#endif
   }
+#if defined(__AVX512F__)
+  static FASTLTC_INLINE unsigned first_lanes(int n) { return (1u << n) - 1; }
+#endif
 
   // In the order of the lanes, so that the sum does not depend on the compiler.
   static FASTLTC_INLINE T sum(vec v) {
@@ -268,6 +302,102 @@ struct Simd {
   static FASTLTC_INLINE vec add_halves(vec a, vec b) {
     return (vec)_mm256_blend_ps((__m256)a, (__m256)b, 0xF0) +
            (vec)_mm256_permute2f128_ps((__m256)a, (__m256)b, 0x21);
+  }
+#endif
+
+  // A register of floats as blocks of four lanes, so that few samples fill it with a synapse in each
+  // block: the first `count` blocks, and zeros behind them. One block: nothing to gain.
+  static constexpr int few = 4;
+  static constexpr int blocks = sizeof(T) == 4 ? lanes / few : 1;
+
+#if defined(__AVX2__)
+  static FASTLTC_INLINE void add(T* to, vec v) { store(to, load(to) + v); }
+  static FASTLTC_INLINE void add_block(T* to, __m128 v) {
+    _mm_storeu_ps(to, _mm_add_ps(_mm_loadu_ps(to), v));
+  }
+#endif
+#if defined(__AVX512F__)
+  static FASTLTC_INLINE vec multiply_add(vec a, vec b, vec c) {
+    return (vec)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+  }
+  static FASTLTC_INLINE vec load_first_blocks(const T* p, int64_t count) {
+    return load_first(p, static_cast<int>(count * few));
+  }
+  // Block i from base + offset[i].
+  static FASTLTC_INLINE vec load_blocks(const T* base, const int32_t* offset, int64_t count) {
+    __m512 v = _mm512_zextps128_ps512(_mm_loadu_ps(base + offset[0]));
+    if (count > 1) v = _mm512_insertf32x4(v, _mm_loadu_ps(base + offset[1]), 1);
+    if (count > 2) v = _mm512_insertf32x4(v, _mm_loadu_ps(base + offset[2]), 2);
+    if (count > 3) v = _mm512_insertf32x4(v, _mm_loadu_ps(base + offset[3]), 3);
+    return (vec)v;
+  }
+  // Adds block i to what stands at base + offset[i]; two may be the same place.
+  static FASTLTC_INLINE void add_to_blocks(T* base, const int32_t* offset, int64_t count, vec v) {
+    add_block(base + offset[0], _mm512_castps512_ps128((__m512)v));
+    if (count > 1) add_block(base + offset[1], _mm512_extractf32x4_ps((__m512)v, 1));
+    if (count > 2) add_block(base + offset[2], _mm512_extractf32x4_ps((__m512)v, 2));
+    if (count > 3) add_block(base + offset[3], _mm512_extractf32x4_ps((__m512)v, 3));
+  }
+  // Lane i of each block in all of the block.
+  template <int i>
+  static FASTLTC_INLINE vec spread(vec v) {
+    return (vec)_mm512_permute_ps((__m512)v, i * 0x55);
+  }
+  // The first block, and the sum of all, in each block.
+  static FASTLTC_INLINE vec first_block(vec v) {
+    return (vec)_mm512_broadcast_f32x4(_mm512_castps512_ps128((__m512)v));
+  }
+  static FASTLTC_INLINE vec sum_blocks(vec v) {
+    v += quarters<0x4E>(v, v);
+    return v + quarters<0xB1>(v, v);
+  }
+  // As add_four, of a synapse in each block: their sums stand one after another.
+  static FASTLTC_INLINE void add_four_of_blocks(T* sums, int64_t count, vec a, vec b, vec c,
+                                                vec d) {
+    const vec ab01 = quarters<0x44>(a, b), ab23 = quarters<0xEE>(a, b);
+    const vec cd01 = quarters<0x44>(c, d), cd23 = quarters<0xEE>(c, d);
+    add(sums, quarters<0x88>(ab01, cd01));
+    if (count > 1) add(sums + lanes, quarters<0xDD>(ab01, cd01));
+    if (count > 2) add(sums + 2 * lanes, quarters<0x88>(ab23, cd23));
+    if (count > 3) add(sums + 3 * lanes, quarters<0xDD>(ab23, cd23));
+  }
+  template <int which>
+  static FASTLTC_INLINE vec quarters(vec a, vec b) {
+    return (vec)_mm512_shuffle_f32x4((__m512)a, (__m512)b, which);
+  }
+#elif defined(__AVX2__)
+  static FASTLTC_INLINE vec multiply_add(vec a, vec b, vec c) {
+    return (vec)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+  }
+  static FASTLTC_INLINE vec load_first_blocks(const T* p, int64_t count) {
+    return count > 1 ? load(p) : (vec)_mm256_zextps128_ps256(_mm_loadu_ps(p));
+  }
+  static FASTLTC_INLINE vec load_blocks(const T* base, const int32_t* offset, int64_t count) {
+    __m256 v = _mm256_zextps128_ps256(_mm_loadu_ps(base + offset[0]));
+    if (count > 1) v = _mm256_insertf128_ps(v, _mm_loadu_ps(base + offset[1]), 1);
+    return (vec)v;
+  }
+  static FASTLTC_INLINE void add_to_blocks(T* base, const int32_t* offset, int64_t count, vec v) {
+    add_block(base + offset[0], _mm256_castps256_ps128((__m256)v));
+    if (count > 1) add_block(base + offset[1], _mm256_extractf128_ps((__m256)v, 1));
+  }
+  template <int i>
+  static FASTLTC_INLINE vec spread(vec v) {
+    return (vec)_mm256_permute_ps((__m256)v, i * 0x55);
+  }
+  static FASTLTC_INLINE vec first_block(vec v) { return halves<0x00>(v, v); }
+  static FASTLTC_INLINE vec sum_blocks(vec v) { return v + halves<0x01>(v, v); }
+  static FASTLTC_INLINE void add_four_of_blocks(T* sums, int64_t count, vec a, vec b, vec c,
+                                                vec d) {
+    add(sums, halves<0x20>(a, b));
+    add(sums + lanes, halves<0x20>(c, d));
+    if (count == 1) return;
+    add(sums + 2 * lanes, halves<0x31>(a, b));
+    add(sums + 3 * lanes, halves<0x31>(c, d));
+  }
+  template <int which>
+  static FASTLTC_INLINE vec halves(vec a, vec b) {
+    return (vec)_mm256_permute2f128_ps((__m256)a, (__m256)b, which);
   }
 #endif
 };

@@ -375,7 +375,7 @@ class BatchLanesNetwork : public StreamLayout<BatchStage> {
     Rows<float> v = rows.from(stage.own.at);
     for (int64_t u = 0; u < ltc.in.size.U; ++u) {
       const Rows<float> next = u % 2 == 0 ? tile.ping : tile.pong;
-      tile.cell.template unfold<Timespans::given>(tile.step, constant(v), next);
+      tile.cell.template unfold<Timespans::given, false>(tile.step, constant(v), next);
       v = next;
     }
     for (int r = 0; r < W; ++r) {
