@@ -73,7 +73,33 @@ OPTIONS: tuple[dict[str, Any], ...] = (
     {"mixed_memory": True},
     {"members": 3},
     {"reads": 32},
+    {"encoder": 31, "units": 5},
+    {"decoder": 1, "units": 40},
+    {"decoder": 70, "units": 5, "time_input": True},
+    {"wiring": "none", "units": 300, "backbone_units": 1},
+    {"wiring": "none", "units": 3, "backbone_units": 80, "backbone_layers": 3},
+    {"wiring": "none", "units": 30, "backbone_layers": 0},
+    {"wiring": "none", "units": 30, "mixed_memory": True},
 )
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"model": "series-ltc", "encoder": 1 << 30},
+        {"model": "series-cfc", "decoder": 1 << 30},
+        {"model": "series-cfc", "wiring": "none", "backbone_units": 1 << 30},
+        {"model": "series-cfc", "wiring": "none", "backbone_units": 8, "backbone_layers": 1 << 30},
+    ],
+)
+def test_sizes_of_series_are_compared_before_anything_is_made(
+    run: Run, options: dict[str, Any]
+) -> None:
+    change(run.path / "best.pt", config={"units": 8, **options}, image_shape=[9, 3])
+    started = time.perf_counter()
+    with pytest.raises(RunError, match=r"best.pt: damaged checkpoint: .* has at least .* values"):
+        run.load_checkpoint()
+    assert time.perf_counter() - started < 5
 
 
 @pytest.mark.parametrize("name", [name for name in MODELS if not name.startswith(("res", "eff"))])

@@ -159,11 +159,24 @@ def least_values(
     else:
         usual = classes if name == "conv-ncp" or "head" in taken else 1
         neurons = usual if units is None else units
-        reads = 1 if options.get("wiring") == "ncp" else max(options.get("reads") or 1, 1)
-        least = neurons * (neurons + classes * reads)
-        if name.startswith(("rows", "reservoir")):
+        seen = neurons
+        if options.get("wiring") != "ncp":
+            seen *= max(options.get("reads") or 1, 1)
+        decoder = options.get("decoder") or 0
+        least = _least_between(neurons, options)
+        least += decoder * (seen + classes) if decoder else seen * classes
+        if name.startswith(("rows", "series", "reservoir")):
             least += width * max(options.get("encoder") or 1, 1)
     return least * (members or 1)
+
+
+def _least_between(neurons: int, options: dict[str, Any]) -> int:
+    """Values from neurons to neurons, or to a backbone and from it to them."""
+    layers = options.get("backbone_layers")
+    if options.get("wiring") != "none" or layers == 0:
+        return neurons * neurons
+    units = options.get("backbone_units") or 128
+    return int(units * (2 * neurons + units * ((layers or 1) - 1)))
 
 
 def trainable_parameters(module: nn.Module) -> int:
