@@ -4,6 +4,7 @@ import os
 import random
 import signal
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -59,3 +60,22 @@ def compiler_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Compile anew: a cached graph would hide what the fake kernels say now."""
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     torch._dynamo.reset()
+
+
+@pytest.fixture
+def process_group(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """This process as the only one of a group.
+
+    The group goes after what the test made on it. DistributedDataParallel drops its share of the
+    group with Python's lock held; were that the last one, it would wait for a thread of gloo, which
+    may wait for the lock.
+    """
+    distributed = torch.distributed
+    if not distributed.is_available() or not distributed.is_gloo_available():
+        pytest.skip("this torch has no gloo")
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    distributed.init_process_group(
+        "gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1
+    )
+    yield
+    distributed.destroy_process_group()

@@ -539,27 +539,17 @@ def test_replicas_as_data_parallel_makes_them() -> None:
     assert torch.equal(replica(x)[0], layer(x)[0])
 
 
-@pytest.mark.usefixtures("float64_default")
-def test_inside_distributed_data_parallel(tmp_path: Any, monkeypatch: Any) -> None:
-    distributed = torch.distributed
-    if not distributed.is_available() or not distributed.is_gloo_available():
-        pytest.skip("this torch has no gloo")
-    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
-    distributed.init_process_group(
-        "gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1
-    )
-    try:
-        wrapped = nn.parallel.DistributedDataParallel(Model(LAYERS["LTC"]))
-        x = torch.randn(3, 5, I)
-        wrapped(x).sum().backward()
-        expected = {name: p.grad for name, p in wrapped.named_parameters() if p.requires_grad}
-        wrapped.zero_grad()
-        assert "module.blocks.0.rnn" in accelerate(wrapped).swapped
-        wrapped(x).sum().backward()
-        for name, gradient in expected.items():
-            torch.testing.assert_close(wrapped.get_parameter(name).grad, gradient)
-    finally:
-        distributed.destroy_process_group()
+@pytest.mark.usefixtures("float64_default", "process_group")
+def test_inside_distributed_data_parallel() -> None:
+    wrapped = nn.parallel.DistributedDataParallel(Model(LAYERS["LTC"]))
+    x = torch.randn(3, 5, I)
+    wrapped(x).sum().backward()
+    expected = {name: p.grad for name, p in wrapped.named_parameters() if p.requires_grad}
+    wrapped.zero_grad()
+    assert "module.blocks.0.rnn" in accelerate(wrapped).swapped
+    wrapped(x).sum().backward()
+    for name, gradient in expected.items():
+        torch.testing.assert_close(wrapped.get_parameter(name).grad, gradient)
 
 
 def test_compiled_without_a_graph_break() -> None:

@@ -303,16 +303,13 @@ def test_cells_of_ncps_and_fastltc_stand_side_by_side(name: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.usefixtures("process_group")
 @pytest.mark.parametrize("kind", ["LTC", "LTC with memory", "CfC", "wired CfC"])
-def test_fully_sharded(kind: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fully_sharded(kind: str) -> None:
     """By FSDP2, which takes the memory of parameters, masks included, away between calls."""
-    distributed = torch.distributed
-    if not distributed.is_available() or not distributed.is_gloo_available():
-        pytest.skip("this torch has no gloo")
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
-    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
     layer: Any = {
         "LTC": lambda: LTC(I, AutoNCP(N, 2)),
         "LTC with memory": lambda: LTC(I, N, mixed_memory=True),
@@ -321,27 +318,21 @@ def test_fully_sharded(kind: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
     }[kind]()
     plain, x = copy.deepcopy(layer), torch.randn(3, 5, I)
     plain(x)
-    distributed.init_process_group(
-        "gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1
-    )
-    try:
-        mesh = init_device_mesh("cpu", (1,))
-        fully_shard(layer, mesh=mesh, reshard_after_forward=True)
-        results = []
-        for module in (plain, layer):
-            optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
-            outputs = []
-            for _ in range(3):
-                optimizer.zero_grad()
-                output, _ = module(x)
-                output.square().sum().backward()
-                optimizer.step()
-                outputs.append(output.detach())
-            results.append(torch.stack(outputs))
-        torch.testing.assert_close(*results)
-        assert not torch.allclose(results[0][0], results[0][2])
-    finally:
-        distributed.destroy_process_group()
+    mesh = init_device_mesh("cpu", (1,))
+    fully_shard(layer, mesh=mesh, reshard_after_forward=True)
+    results = []
+    for module in (plain, layer):
+        optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+        outputs = []
+        for _ in range(3):
+            optimizer.zero_grad()
+            output, _ = module(x)
+            output.square().sum().backward()
+            optimizer.step()
+            outputs.append(output.detach())
+        results.append(torch.stack(outputs))
+    torch.testing.assert_close(*results)
+    assert not torch.allclose(results[0][0], results[0][2])
 
 
 def test_representations_are_short_and_have_the_sizes() -> None:
