@@ -133,8 +133,7 @@ FASTLTC_INLINE void backward_synapses_of_few(const Synapses<T, lanes>& list, int
     const auto s = S::load(kept), v = S::load_blocks(pre.data, list.offset + k, count);
     kept += S::lanes;
     const auto sgn = s * n, sgd = s * d;
-    const auto ks =
-        S::multiply_add(sgn, S::template spread<2>(p), sgd * S::template spread<3>(p));
+    const auto ks = S::multiply_add(sgn, S::template spread<2>(p), sgd * S::template spread<3>(p));
     const auto h = S::multiply_add(-ks, s, ks);
     S::add_to_blocks(grad_pre.data, list.offset + k, count, h * S::template spread<0>(p));
     S::add_four_of_blocks(sums + k * S::sums_per_synapse, count, sgn, sgd, h, h * v);
@@ -197,10 +196,11 @@ struct LtcUnfolds {
   }
 
   // Calls call(Constant<few>()): whether a register takes several synapses of few samples at once.
+  // By the whole batch: sums have another order, and a sample's bits must not depend on its place.
   template <typename Call>
-  static FASTLTC_INLINE void with_few(const StepInputs<T, W>& step, Call call) {
+  FASTLTC_INLINE void with_few(Call call) const {
     if constexpr (W == 1 && lanes == Lanes::samples && S::blocks > 1) {
-      if (step.tile.group[0].valid <= S::few) return call(Constant<true>());
+      if (in.size.B <= S::few) return call(Constant<true>());
     }
     call(Constant<false>());
   }
@@ -263,7 +263,7 @@ struct LtcForward {
   }
   void unfold(const StepInputs<T, W>& step, Rows<const T> from, Rows<T> to, Rows<T>) {
     static_switch<Timespans::unit, Timespans::given>(step.timespans, [&](auto timespans) {
-      unfolds.with_few(step, [&](auto few) {
+      unfolds.with_few([&](auto few) {
         unfolds.template unfold<decltype(timespans)::value, decltype(few)::value>(step, from, to);
       });
     });
@@ -331,7 +331,7 @@ struct LtcBackward {
   void step_back(const BackwardStep<T, W>& step) {
     const int64_t N = in.size.N, U = in.size.U;
     unfolds.template begin<timespans, true>(step, sensory_kept);
-    unfolds.with_few(step, [&](auto few) {
+    unfolds.with_few([&](auto few) {
       for (int64_t u = 0; repeats() && u < U; ++u) {
         this->template repeat_unfold<timespans, decltype(few)::value>(step, u);
       }
@@ -341,7 +341,7 @@ struct LtcBackward {
     }
     for (int64_t u = U - 1; u >= 0; --u) {
       static_switch<true, false>(layer.puts_sigmoids_by, [&](auto was_put_by) {
-        unfolds.with_few(step, [&](auto few) {
+        unfolds.with_few([&](auto few) {
           this->template unfold<timespans, decltype(few)::value, decltype(was_put_by)::value>(step,
                                                                                               u);
         });
