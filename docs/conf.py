@@ -32,7 +32,7 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(torch|nn|np|npt|numpy|os|ncps|collections|pathlib|typing)\b.*"),
     (
         r"py:class",
-        r"(.*\.)?(CSource|IntegerError|IntegerSource|Item|Matrix|Report|SequenceLayer|Wiring)",
+        r"(.*\.)?(CSource|IntegerError|IntegerSource|Item|Layer|Matrix|Report|SequenceLayer|Wiring)",
     ),
 ]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -11,15 +11,15 @@ from torch import Tensor, nn
 
 from fastltc.nn.cfc import CfC
 from fastltc.nn.cfc_cell import CfCCell
-from fastltc.nn.changes import has_hooks, has_own_forward
+from fastltc.nn.changes import has_hooks
 from fastltc.nn.closed_form import CellParts
-from fastltc.nn.parallel_layers import ParallelLayers, check_agree, zero_behind
+from fastltc.nn.parallel_layers import ParallelLayers, check_agree, check_each, zero_behind
 from fastltc.ops.sequence import Sequences
 
 _MASK = "sparsity_mask"
 
 
-class ParallelCfC(ParallelLayers):
+class ParallelCfC(ParallelLayers[CfC]):
     r"""K independent CfC layers of one shape, run in one call.
 
     For ensembles, and for many small networks, as one per device or sensor: an operator call costs
@@ -52,7 +52,7 @@ class ParallelCfC(ParallelLayers):
     def __init__(self, layers: Iterable[CfC]) -> None:
         super().__init__()
         nets = list(layers)
-        _check_alike(nets)
+        self._check_alike(nets)
         first = nets[0]
         self.count = len(nets)
         self.batch_first = first.batch_first
@@ -102,16 +102,7 @@ class ParallelCfC(ParallelLayers):
             output = output.to(dtype)
         return zero_behind(output, lengths)
 
-    def layer(self, index: int) -> CfC:
-        """Return a copy of one layer, as a layer of its own.
-
-        Args:
-            index: which, 0 to K - 1.
-
-        Raises:
-            IndexError: if there is no such layer.
-        """
-        index = range(self.count)[index]
+    def _taken(self, index: int) -> CfC:
         layer = copy.deepcopy(self._as_layer[0]).train(self.training)
         for owner, name, (value,) in _stacks(self, [layer]):
             own = owner._parameters[name]
@@ -119,23 +110,25 @@ class ParallelCfC(ParallelLayers):
             value.requires_grad_(own.requires_grad)
         return layer
 
-    def load_layer(self, index: int, layer: CfC) -> None:
-        """Put the parameters of a layer in the place of another's.
+    def _put(self, index: int, layer: CfC) -> None:
+        for owner, name, (value,) in _stacks(self, [layer]):
+            owner._parameters[name][index] = value
 
-        Args:
-            index: which, 0 to K - 1.
-            layer: one that agrees with the others.
-
-        Raises:
-            IndexError: if there is no such layer.
-            TypeError: as on construction.
-            ValueError: as on construction.
-        """
-        index = range(self.count)[index]
-        _check_alike([self.layer(index), layer])
-        with torch.no_grad():
-            for owner, name, (value,) in _stacks(self, [layer]):
-                owner._parameters[name][index] = value
+    @staticmethod
+    def _check_alike(layers: Sequence[CfC]) -> None:
+        check_each(layers, CfC)
+        for k, layer in enumerate(layers):
+            parts = layer.rnn_cell._find_parts()
+            if isinstance(parts, str):
+                raise ValueError(f"layers[{k}].rnn_cell: expected it as it is made, but {parts}")
+            kind = type(layer.fc)
+            if (kind is not nn.Identity and kind is not nn.Linear) or has_hooks(layer.fc):
+                raise ValueError(f"layers[{k}].fc: expected it as it is made, got {layer.fc}")
+        check_agree([_description(layer) for layer in layers])
+        masks = [[p for n, p in layer.named_parameters() if n.endswith(_MASK)] for layer in layers]
+        for k, own in enumerate(masks):
+            if not all(map(torch.equal, own, masks[0])):
+                raise ValueError(f"layers[{k}]: expected the wiring of layers[0], got another")
 
 
 def _stacks(nets: nn.Module, layers: list[CfC]) -> Iterator[tuple[Any, str, list[Any]]]:
@@ -148,30 +141,6 @@ def _stacks(nets: nn.Module, layers: list[CfC]) -> Iterator[tuple[Any, str, list
                     name,
                     [layer.get_submodule(path)._parameters[name] for layer in layers],
                 )
-
-
-def _check_alike(layers: list[Any]) -> None:
-    """Raise if the layers cannot be run in one call, or do something else by themselves."""
-    if not layers:
-        raise ValueError("layers: expected at least one, got none")
-    for k, layer in enumerate(layers):
-        if not isinstance(layer, CfC):
-            raise TypeError(f"layers[{k}]: expected a fastltc.CfC, got {type(layer).__name__}")
-        if layer.use_mixed:
-            raise ValueError(f"layers[{k}]: expected mixed_memory=False, got True")
-        if not has_own_forward(layer.rnn_cell):
-            raise ValueError(f"layers[{k}]: expected the usual rnn_cell, got one of one's own")
-        parts = layer.rnn_cell._find_parts()
-        if isinstance(parts, str):
-            raise ValueError(f"layers[{k}].rnn_cell: expected it as it is made, but {parts}")
-        kind = type(layer.fc)
-        if (kind is not nn.Identity and kind is not nn.Linear) or has_hooks(layer.fc):
-            raise ValueError(f"layers[{k}].fc: expected it as it is made, got {layer.fc}")
-    check_agree([_description(layer) for layer in layers])
-    masks = [[p for n, p in layer.named_parameters() if n.endswith(_MASK)] for layer in layers]
-    for k, own in enumerate(masks):
-        if not all(map(torch.equal, own, masks[0])):
-            raise ValueError(f"layers[{k}]: expected the wiring of layers[0], got another")
 
 
 def _description(layer: CfC) -> dict[str, Any]:

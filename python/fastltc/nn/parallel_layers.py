@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, overload
+from typing import Any, Generic, Literal, TypeVar, overload
 
 import torch
 from torch import Tensor, nn, strided
 
+from fastltc.nn.changes import has_own_forward
 from fastltc.nn.checks import check_dense, check_input_kind, check_state
 from fastltc.nn.resets import layer_resets
 from fastltc.nn.timespans import layer_lengths, layer_timespans, timespans_like
 from fastltc.ops.errors import check_timespan_values
 from fastltc.ops.sequence import HALF_DTYPES, Sequences
 
+Layer = TypeVar("Layer", bound=nn.Module)
 
-class ParallelLayers(nn.Module):
+
+class ParallelLayers(nn.Module, Generic[Layer]):
     """Base of ``ParallelLTC`` and ``ParallelCfC``; not for users."""
 
     count: int
@@ -48,6 +51,47 @@ class ParallelLayers(nn.Module):
     def _project(self, output: Tensor, lengths: Tensor | None) -> Tensor:
         """Return the outputs that go with the operator's; 0 behind the lengths, as those are."""
         return output
+
+    @staticmethod
+    def _check_alike(layers: Sequence[Layer]) -> None:
+        """Raise if layers cannot be run in one call, or do something else by themselves."""
+        raise NotImplementedError
+
+    def layer(self, index: int) -> Layer:
+        """Return a copy of one layer, as a layer of its own.
+
+        Args:
+            index: which, 0 to K - 1.
+
+        Raises:
+            IndexError: if there is no such layer.
+        """
+        return self._taken(range(self.count)[index])
+
+    def _taken(self, index: int) -> Layer:
+        """Return a layer with copies of what is stacked."""
+        raise NotImplementedError
+
+    def _put(self, index: int, layer: Layer) -> None:
+        """Copy what is stacked of a layer that agrees with the others; without gradients."""
+        raise NotImplementedError
+
+    def load_layer(self, index: int, layer: Layer) -> None:
+        """Put the parameters, and masks that are stacked, of a layer in the place of another's.
+
+        Args:
+            index: which, 0 to K - 1.
+            layer: one that agrees with the others.
+
+        Raises:
+            IndexError: if there is no such layer.
+            TypeError: as on construction.
+            ValueError: as on construction.
+        """
+        index = range(self.count)[index]
+        self._check_alike([self.layer(index), layer])
+        with torch.no_grad():
+            self._put(index, layer)
 
     def extra_repr(self) -> str:
         """Return the sizes."""
@@ -202,6 +246,21 @@ class ParallelLayers(nn.Module):
             return spans.expand(batch, time)
         spans = (spans if spans.dim() == 4 else spans.unsqueeze(3)).expand(wanted)
         return spans.permute(1, 2, 0, 3).reshape(batch, time, count * self.state_size)
+
+
+def check_each(layers: Sequence[Any], kind: type[nn.Module]) -> None:
+    """Raise unless there are layers, of a kind, without a memory or a cell that is another one."""
+    if not layers:
+        raise ValueError("layers: expected at least one, got none")
+    for k, layer in enumerate(layers):
+        if not isinstance(layer, kind):
+            expected = f"a fastltc.{kind.__name__}"
+            raise TypeError(f"layers[{k}]: expected {expected}, got {type(layer).__name__}")
+        own: Any = layer
+        if own.use_mixed:
+            raise ValueError(f"layers[{k}]: expected mixed_memory=False, got True")
+        if not has_own_forward(own.rnn_cell):
+            raise ValueError(f"layers[{k}]: expected the usual rnn_cell, got one of one's own")
 
 
 def check_agree(descriptions: Sequence[dict[str, Any]]) -> None:

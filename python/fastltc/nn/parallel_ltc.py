@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fastltc._parameters import LTC_MASKS, LTC_PARAMETERS
-from fastltc.nn.changes import compute_parameters, has_own_forward
+from fastltc.nn.changes import compute_parameters
 from fastltc.nn.ltc import LTC
 from fastltc.nn.ltc_weights import LTCWeights
-from fastltc.nn.parallel_layers import ParallelLayers, check_agree
+from fastltc.nn.parallel_layers import ParallelLayers, check_agree, check_each
 from fastltc.ops.ltc import run_ltc
 from fastltc.ops.sequence import Sequences
 from fastltc.ops.synapses import SynapseCache, stacked_synapse_list
@@ -21,7 +21,7 @@ from fastltc.ops.synapses import SynapseCache, stacked_synapse_list
 _OPTIONS = ("_ode_unfolds", "_epsilon", "_implicit_param_constraints")
 
 
-class ParallelLTC(ParallelLayers, LTCWeights):
+class ParallelLTC(ParallelLayers[LTC], LTCWeights):
     r"""K independent LTC layers of one shape, run in one call.
 
     For many small networks, as one per device or sensor: an operator call costs more than a step
@@ -56,7 +56,7 @@ class ParallelLTC(ParallelLayers, LTCWeights):
     def __init__(self, layers: Iterable[LTC]) -> None:
         super().__init__()
         nets = list(layers)
-        _check_alike(nets)
+        self._check_alike(nets)
         cells = [net.rnn_cell for net in nets]
         self._wirings = [copy.deepcopy(net._wiring) for net in nets]
         self._mappings = cells[0]._input_mapping, cells[0]._output_mapping
@@ -89,16 +89,7 @@ class ParallelLTC(ParallelLayers, LTCWeights):
             for name, masks in self.named_buffers()
         )
 
-    def layer(self, index: int) -> LTC:
-        """Return a copy of one layer, as a layer of its own.
-
-        Args:
-            index: which, 0 to K - 1.
-
-        Raises:
-            IndexError: if there is no such layer.
-        """
-        index = range(self.count)[index]
+    def _taken(self, index: int) -> LTC:
         # The values that a new layer draws are not used.
         with torch.random.fork_rng(devices=[]):
             layer = LTC(
@@ -118,25 +109,21 @@ class ParallelLTC(ParallelLayers, LTCWeights):
                 getattr(layer.rnn_cell, name).requires_grad_(getattr(self, name).requires_grad)
         return layer
 
-    def load_layer(self, index: int, layer: LTC) -> None:
-        """Put the parameters and masks of a layer in the place of another.
-
-        Args:
-            index: which, 0 to K - 1.
-            layer: one that agrees with the others.
-
-        Raises:
-            IndexError: if there is no such layer.
-            TypeError: as on construction.
-            ValueError: as on construction.
-        """
-        index = range(self.count)[index]
-        _check_alike([self.layer(index), layer])
-        with torch.no_grad():
-            for name, value in layer.rnn_cell.state_dict().items():
-                getattr(self, name)[index] = value
+    def _put(self, index: int, layer: LTC) -> None:
+        for name, value in layer.rnn_cell.state_dict().items():
+            getattr(self, name)[index] = value
         self._wirings[index] = copy.deepcopy(layer._wiring)
         self.refresh_synapses()
+
+    @staticmethod
+    def _check_alike(layers: Sequence[LTC]) -> None:
+        check_each(layers, LTC)
+        for k, layer in enumerate(layers):
+            reason = layer.rnn_cell._softplus_change()
+            if reason is not None:
+                raise ValueError(f"layers[{k}].rnn_cell: expected it as it is made, but {reason}")
+            compute_parameters(layer.rnn_cell)
+        check_agree([_description(layer) for layer in layers])
 
     def _operator_parameters(self) -> tuple[Tensor, list[Any]]:
         own = self._parameters
@@ -183,24 +170,6 @@ class ParallelLTC(ParallelLayers, LTCWeights):
             self._synapses.current(mask, None),
             self._sensory_synapses.current(sensory_mask, None),
         )
-
-
-def _check_alike(layers: list[LTC]) -> None:
-    """Raise if the layers cannot be run in one call, or do something else by themselves."""
-    if not layers:
-        raise ValueError("layers: expected at least one, got none")
-    for k, layer in enumerate(layers):
-        if not isinstance(layer, LTC):
-            raise TypeError(f"layers[{k}]: expected a fastltc.LTC, got {type(layer).__name__}")
-        if layer.use_mixed:
-            raise ValueError(f"layers[{k}]: expected mixed_memory=False, got True")
-        if not has_own_forward(layer.rnn_cell):
-            raise ValueError(f"layers[{k}]: expected the usual rnn_cell, got one of one's own")
-        reason = layer.rnn_cell._softplus_change()
-        if reason is not None:
-            raise ValueError(f"layers[{k}].rnn_cell: expected it as it is made, but {reason}")
-        compute_parameters(layer.rnn_cell)
-    check_agree([_description(layer) for layer in layers])
 
 
 def _description(layer: LTC) -> dict[str, Any]:
