@@ -120,6 +120,10 @@ class ModelOptions:
     encoder: int | None = option(
         None, "Of rows-* and series-*: features that a row is mapped to; 0 for the row itself."
     )
+    """Of patches-*: features that a patch is mapped to, as many as neurons by default."""
+    patch: int | None = option(
+        None, "Of patches-*: rows that are read as one step.", COUNT, usual="12"
+    )
     decoder: int | None = option(
         None, "Of series-*: neurons that see state and row, before the answer; 0 for none."
     )
@@ -176,7 +180,7 @@ class TrainConfig(ModelOptions, ReadingOptions):
     """One after the other, to save memory."""
     optimizer: str = _gradients("adam", "adam, adamw or nadam.", one_of(("adam", "adamw", "nadam")))
     lr: float | None = _gradients(
-        None, "Learning rate.", ABOVE_0, usual="0.003; of series-ltc 0.01"
+        None, "Learning rate.", ABOVE_0, usual="0.003; of series-ltc and patches-ltc 0.01"
     )
     """After the warm-up."""
     weight_decay: float = _gradients(0.0, "Weight decay.", FROM_0)
@@ -344,7 +348,7 @@ class TrainConfig(ModelOptions, ReadingOptions):
         return replace(
             self,
             model=model,
-            lr=self.lr or (1e-2 if model == "series-ltc" else 3e-3),
+            lr=self.lr or (1e-2 if model in ("series-ltc", "patches-ltc") else 3e-3),
             clip_norm=self.clip_norm or (1.0 if kind == "series" else None),
         )
 

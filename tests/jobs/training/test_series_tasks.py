@@ -35,7 +35,11 @@ TASKS: dict[str, dict[str, Any]] = {
     "masked": {"masked": True, "per_step": False},
     "forecast": {"task": "forecasting", "known": True, "ragged": True, "masked": True},
     "classes": {"task": "classification", "per_step": False, "ragged": True},
-}
+    "patches": {
+        "task": "forecasting", "extra": False, "known": True, "ragged": True, "masked": True,
+    },
+}  # fmt: skip
+MODELS: dict[str, dict[str, Any]] = {"patches": {"model": "patches-cfc", "patch": 4}}
 
 
 def fitted(monkeypatch: pytest.MonkeyPatch, data: DataSet, out: Path, **options: Any) -> Run:
@@ -49,7 +53,7 @@ def test_a_task_from_training_to_comparison(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = made(**TASKS[name])
-    run = fitted(monkeypatch, data, tmp_path / "run")
+    run = fitted(monkeypatch, data, tmp_path / "run", **MODELS.get(name, {}))
     metrics = run.metrics
     assert metrics["status"] == "finished"
     result = evaluate(run, resamples=50)

@@ -8,6 +8,7 @@ from .dense import Dense
 from .ensemble import Ensemble
 from .goal import Goal
 from .parts import CELLS
+from .patches import Patches
 from .probe import Probe
 from .registry import (
     MODELS,
@@ -30,6 +31,7 @@ __all__ = [
     "Ensemble",
     "Goal",
     "MissingTorchvisionError",
+    "Patches",
     "Probe",
     "Reservoir",
     "Rows",

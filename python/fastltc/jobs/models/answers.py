@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -49,13 +51,31 @@ class Answers(nn.Module):
             labels if base is None else labels - base
         )
 
+    def fit_naive(
+        self, labels: Tensor, rows: Tensor, own: Sequence[int], valid: Tensor | None
+    ) -> None:
+        """Takes the mean step of the targets from training rows, or of labels of every row.
+
+        Args:
+            labels: the targets.
+            rows: ``[n, T, I]``.
+            own: places of the targets among the features, or -1.
+            valid: which values count; None for all.
+        """
+        places = list(own)
+        if -1 not in places:
+            within = None if valid is None else valid[..., places]
+            self.naive[:] = _mean_step(rows[..., places], within)
+        elif labels.ndim == 3:
+            self.naive[:] = _mean_step(labels)
+
     def forward(self, readout: Tensor, base: Tensor | None = None) -> Tensor:
         """Return the values of ``readout`` ``[..., K, Q]``, to ``base`` ``[..., K]``."""
         values = self.mean.unsqueeze(-1) + self.deviation.unsqueeze(-1) * readout
         return values if base is None else values + base.unsqueeze(-1)
 
 
-def mean_step(values: Tensor, measured: Tensor | None = None) -> Tensor:
+def _mean_step(values: Tensor, measured: Tensor | None = None) -> Tensor:
     """The mean absolute difference of one row to the next: ``[n, T, K]`` to ``[K]``.
 
     Args:

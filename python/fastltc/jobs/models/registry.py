@@ -21,6 +21,7 @@ from .conv_ncp import ConvNCP
 from .dense import Dense
 from .ensemble import Ensemble
 from .goal import Goal
+from .patches import Patches
 from .probe import Probe
 from .reservoir import Reservoir
 from .sequence import Rows
@@ -50,6 +51,9 @@ MODELS = {
     "series-ltc": _Entry(Series, cell="ltc"),
     "series-cfc": _Entry(Series, cell="cfc"),
     "series-lstm": _Entry(Series, cell="lstm"),
+    "patches-ltc": _Entry(Patches, cell="ltc"),
+    "patches-cfc": _Entry(Patches, cell="cfc"),
+    "patches-lstm": _Entry(Patches, cell="lstm"),
     "reservoir": _Entry(Reservoir),
     "probe": _Entry(Probe),
     **{name: _Entry(Backbone, name=name) for name in BACKBONES},
@@ -167,6 +171,8 @@ def least_values(
         least += decoder * (seen + classes) if decoder else seen * classes
         if name.startswith(("rows", "series", "reservoir")):
             least += width * max(options.get("encoder") or 1, 1)
+        elif name.startswith("patches"):
+            least += max(options.get("patch") or 1, 1) * max(options.get("encoder") or 1, 1)
     return least * (members or 1)
 
 

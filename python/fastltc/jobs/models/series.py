@@ -11,8 +11,9 @@ from ..._parameters import IMPUTE_METHODS
 from ...nn import Impute
 from ..options import ABOVE_0, FROM_0, SHARE, one_of
 from . import parts
-from .answers import Answers, mean_step
+from .answers import Answers
 from .goal import Goal
+from .padding import inside, last_rows, mean_over_rows, valid_values
 from .parts import WIRING_SEED
 from .sequence import Layer, LiquidReadout
 
@@ -174,7 +175,7 @@ class Series(LiquidReadout):
         timespans: Tensor | None = None,
     ) -> None:
         """Takes mean and deviation of training rows ``[n, T, I]``, of what was measured of them."""
-        valid = _valid(inputs, lengths, measured)
+        valid = valid_values(inputs, lengths, measured)
         if self.fill is not None:
             there = inputs if valid is None else torch.where(valid, inputs, torch.nan)
             self.fill.mean.copy_(parts.mean_and_deviation(there)[0])
@@ -183,7 +184,7 @@ class Series(LiquidReadout):
             # What is told of every row, whatever of it was measured.
             told = read[..., inputs.shape[-1] :]
             every = torch.ones_like(told, dtype=torch.bool)
-            valid = torch.cat([valid, every if lengths is None else _inside(told, lengths)], dim=-1)
+            valid = torch.cat([valid, every if lengths is None else inside(told, lengths)], dim=-1)
         self.scale.fit(read, valid)
         if future is not None:
             self.known_scale.fit(future)
@@ -206,13 +207,8 @@ class Series(LiquidReadout):
                 else before.expand(labels.shape)
             )
         self.answers.fit(labels, base)
-        own = list(self.goal.own)
-        if -1 not in own:
-            valid = _valid(inputs, lengths, measured)
-            rows = inputs[..., own]
-            self.answers.naive[:] = mean_step(rows, None if valid is None else valid[..., own])
-        elif labels.ndim == 3:
-            self.answers.naive[:] = mean_step(labels)
+        valid = valid_values(inputs, lengths, measured)
+        self.answers.fit_naive(labels, inputs, self.goal.own, valid)
 
     def forward(
         self,
@@ -227,9 +223,11 @@ class Series(LiquidReadout):
         spans = timespans if self.timestep is None else self.timestep
         output, state = self.rnn(x, timespans=spans, lengths=lengths)
         if self.mean_too:
-            output = torch.cat([_last(output, lengths), _mean(output, lengths)], dim=-1)
+            output = torch.cat(
+                [last_rows(output, lengths), mean_over_rows(output, lengths)], dim=-1
+            )
         if self.decoder:
-            beside = x if self.goal.per_step else _last(x, lengths)
+            beside = x if self.goal.per_step else last_rows(x, lengths)
             output = torch.cat([output, beside], dim=-1)
         known = None if future is None else self.known_scale(future)
         if self.answers is None:
@@ -281,7 +279,7 @@ class Series(LiquidReadout):
         own = rows[..., list(self.goal.own)]
         if self.goal.per_step:
             return own
-        return _last(own, lengths)
+        return last_rows(own, lengths)
 
     def _roll_out(
         self,
@@ -366,35 +364,6 @@ class Series(LiquidReadout):
 def middle_of(quantiles: tuple[float, ...]) -> int:
     """The place of the quantile that is nearest to the median; 0 without any."""
     return min(range(len(quantiles)), key=lambda place: abs(quantiles[place] - 0.5), default=0)
-
-
-def _last(rows: Tensor, lengths: Tensor | None) -> Tensor:
-    """The last row of each sequence ``[B, T, .]``."""
-    if lengths is None:
-        return rows[:, -1]
-    return rows[torch.arange(len(rows), device=rows.device), (lengths - 1).clamp(min=0)]
-
-
-def _valid(inputs: Tensor, lengths: Tensor | None, measured: Tensor | None) -> Tensor | None:
-    """Which values of rows ``[n, T, I]`` count; None for all."""
-    if lengths is None:
-        return measured
-    inside = _inside(inputs, lengths)
-    return inside if measured is None else measured & inside
-
-
-def _mean(rows: Tensor, lengths: Tensor | None) -> Tensor:
-    """The mean over the rows of each sequence ``[B, T, .]``."""
-    if lengths is None:
-        return rows.mean(dim=1)
-    inside = torch.where(_inside(rows, lengths), rows, 0)
-    return inside.sum(dim=1) / lengths.clamp(min=1).unsqueeze(1)
-
-
-def _inside(rows: Tensor, lengths: Tensor) -> Tensor:
-    """Which values of rows ``[n, T, I]`` are no padding."""
-    steps = torch.arange(rows.shape[1], device=rows.device)
-    return (steps < lengths.unsqueeze(1)).unsqueeze(-1).expand(rows.shape)
 
 
 def _check_goal(
