@@ -13,7 +13,8 @@ import pytest
 from click.testing import CliRunner
 
 from fastltc.cli.main import main
-from fastltc.jobs import Run, RunError, TrainConfig, evaluate, plots, predict, predict_series, train
+from fastltc.jobs import Run, TrainConfig, evaluate, plots, predict, predict_series, train
+from fastltc.jobs.data import DataError
 from job_support import leave_out_pictures, write_images
 
 # The module: its name in the package is that of the function.
@@ -87,10 +88,26 @@ def test_columns_of_other_data_are_found_by_name(series: Run, tmp_path: Path) ->
     losses = [result["loss"] for result in results]
     assert losses == [losses[0]] * 3
     other = write_series(tmp_path / "other.csv", columns=("level", "humidity"))
-    with pytest.raises(
-        RunError, match=r"columns level, noise; csv:.* has no 'noise', but level, h"
-    ):
+    with pytest.raises(DataError, match=r"no column 'noise'.*an input of the model"):
         evaluate(series, "test", data=other, out=tmp_path)
+
+
+def test_categories_of_other_data_are_those_of_the_training(tmp_path: Path) -> None:
+    def table(name: str, kinds: str, *, more: bool = False) -> str:
+        lines = [f"time,level,kind{',remark' * more},label"]
+        for row in range(120):
+            cells = [60 * row, row % 7, kinds[row % len(kinds)], *["fine"] * more, row // 10 % 2]
+            lines.append(",".join(map(str, cells)))
+        (tmp_path / name).write_text("\n".join(lines))
+        return f"csv:{tmp_path / name}"
+
+    config = TrainConfig.for_data(table("own.csv", "abc"), categorical="kind", **SERIES)
+    run = train(config, tmp_path / "run")
+    assert run.load_checkpoint().features == ("level", "kind=a", "kind=b", "kind=c")
+    # One of them is not there, and neither is a column of text that nobody asked for.
+    other = table("other.csv", "ab", more=True)
+    result = evaluate(run, data=other, out=tmp_path / "out", resamples=0)
+    assert result["n"] == 120
 
 
 @pytest.mark.parametrize("stride", [3, 10])

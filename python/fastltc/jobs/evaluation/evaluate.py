@@ -97,7 +97,10 @@ def evaluate(
     options = loaded.config.data_options(data_root, offline=offline)
     if name != loaded.config.data:
         shape = loaded.image_shape if len(loaded.image_shape) == 3 else None
-        options = replace(options, whole=split is None, image_shape=shape)
+        # Inputs by name: columns and categories that are new there are not the model's.
+        options = replace(
+            options, whole=split is None, image_shape=shape, features=loaded.features or None
+        )
     if loaded.features:
         # A step of the model is what it was in training, whatever the median of this data.
         options = replace(options, time_unit=loaded.time_unit)
