@@ -14,6 +14,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
+from fastltc.jobs.models import Patches
 from fastltc.sklearn import LiquidClassifier, LiquidForecaster, LiquidRegressor
 
 # Enough for the scores that some checks ask for.
@@ -132,6 +133,31 @@ def test_a_forecaster_learns_a_wave(forecast: str) -> None:
     assert model.predict(X[:120]).shape == (3, 2)
     assert model.score(X[120:]) > 0.9
     assert np.abs(model.predict(X[:120]) - X[120:123]).max() < 0.5
+
+
+@pytest.mark.parametrize("cell", ["ltc", "cfc"])
+def test_a_forecaster_that_reads_patches_learns_a_wave(cell: str) -> None:
+    X = np.stack([np.sin(0.5 * np.arange(160)), np.cos(0.5 * np.arange(160))], axis=1)
+    model = LiquidForecaster(
+        3, 12, cell=cell, patch=4, units=10, encoder=10, epochs=15, lr=0.02, random_state=0
+    ).fit(X[:120])
+    assert isinstance(model.model_, Patches)
+    assert model.score(X[120:]) > 0.9
+
+
+def test_options_of_a_training_by_name() -> None:
+    X = np.random.default_rng(0).normal(size=(30, 6, 2))
+    given = {"conductances": "fan-in", "pool": "last-and-mean", "clip": 4.0, "warmup": 1.0}
+    model = LiquidRegressor(options=given, **QUICK).fit(X, X[:, -1, 0])
+    assert model.model_.clip == 4.0
+    assert model.model_.mean_too
+    search = GridSearchCV(LiquidRegressor(**QUICK), {"options": [None, given]}, cv=2)
+    assert search.fit(X, X[:, -1, 0]).best_params_.keys() == {"options"}
+    for wrong, why in (("lr", "a parameter of its own"), ("lrr", "unknown")):
+        with pytest.raises(ValueError, match=f"options: expected .* got '{wrong}', {why}"):
+            LiquidRegressor(options={wrong: 1}, **QUICK).fit(X, X[:, -1, 0])
+    with pytest.raises(ValueError, match="clip: expected a finite number above 0"):
+        LiquidRegressor(options={"clip": -1.0}, **QUICK).fit(X, X[:, -1, 0])
 
 
 def test_forecasts_of_many_recordings_with_quantiles_and_what_is_known() -> None:

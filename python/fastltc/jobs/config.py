@@ -120,7 +120,8 @@ class ModelOptions:
     encoder: int | None = option(
         None, "Of rows-* and series-*: features that a row is mapped to; 0 for the row itself."
     )
-    """Of patches-*: features that a patch is mapped to, as many as neurons by default."""
+    """Of patches-*: features that a patch is mapped to, as many as neurons by default; 0 for the
+    patch itself."""
     patch: int | None = option(
         None, "Of patches-*: rows that are read as one step.", COUNT, usual="12"
     )

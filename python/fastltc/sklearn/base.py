@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
-from ..jobs.config import TrainConfig
+from ..jobs.config import OPTIONS, TrainConfig
 from ..jobs.data import DataSet, Split
 from ..jobs.device import find_device
 from ..jobs.evaluation.feed import Feed
@@ -63,6 +64,7 @@ class Liquid(BaseEstimator):
         patience: int | None = None,
         random_state: Any = None,
         device: str = "cpu",
+        options: Mapping[str, Any] | None = None,
     ) -> None:
         self.cell = cell
         self.units = units
@@ -86,6 +88,7 @@ class Liquid(BaseEstimator):
         self.patience = patience
         self.random_state = random_state
         self.device = device
+        self.options = options
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
@@ -95,7 +98,16 @@ class Liquid(BaseEstimator):
 
     def _config(self, **options: Any) -> TrainConfig:
         """The parameters as options of a training."""
-        own = {name: value for name, value in self.get_params().items() if name in _OPTIONS}
+        given = self.get_params(deep=False)
+        own = {name: value for name, value in given.items() if name in _OPTIONS} | options
+        more = dict(self.options or {})
+        wrong = next((name for name in more if name in given or name not in OPTIONS), None)
+        if wrong is not None:
+            what = "a parameter of its own" if wrong in given else "unknown"
+            raise ValueError(
+                "options: expected options of fastltc train that are no parameters of "
+                f"{type(self).__name__}, got {wrong!r}, {what}"
+            )
         seed = int(check_random_state(self.random_state).randint(2**31))
         if not 0 <= self.validation_fraction < 1:
             raise ValueError(
@@ -103,8 +115,8 @@ class Liquid(BaseEstimator):
                 f"{self.validation_fraction!r}"
             )
         select = "loss" if self.validation_fraction else "last"
-        model = f"series-{self.cell}"
-        config = TrainConfig(model=model, seed=seed, select=select, **own, **options)
+        settings = {"model": f"series-{self.cell}", "seed": seed, "select": select, **own, **more}
+        config = TrainConfig(**settings)
         return config.settled("series")
 
     def _sequences(self, X: ArrayLike, *, reset: bool) -> Array:

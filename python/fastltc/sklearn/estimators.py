@@ -19,7 +19,8 @@ class LiquidClassifier(ClassifierMixin, Liquid):
     Args:
         cell: ``"ltc"``, ``"cfc"``, or ``"lstm"`` to compare with.
         units: neurons.
-        wiring: ``"full"``, ``"random"`` (with ``sparsity``) or ``"ncp"``.
+        wiring: ``"full"``, ``"random"`` (with ``sparsity``) or ``"ncp"``; ``"none"`` for a CfC with
+            a backbone.
         sparsity: share of the synapses that a random wiring lacks.
         mixed_memory: an LSTM cell before the liquid one.
         encoder: features that a step is mapped to first; 0 for the step itself.
@@ -34,6 +35,8 @@ class LiquidClassifier(ClassifierMixin, Liquid):
         patience: epochs without a better one after which training ends.
         random_state: of parameters and order.
         device: torch device.
+        options: further options of ``fastltc train`` (docs/training.md has a table), by name, such
+            as ``{"pool": "last-and-mean", "clip": 4.0}``; None for none.
 
     Attributes:
         classes_: ``[classes]``.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,9 @@ class LiquidForecaster(Liquid):
         difference: tell values as the difference to the last one.
         quantiles: as ``"0.1,0.5,0.9"``; None for one value.
         known: places of the features that are known in advance; all others are forecast.
+        patch: steps that are read at once, by a layer that reads each target by itself
+            (`fastltc.jobs.models.Patches`, which is always direct and tells differences); 0 for a
+            layer that reads all features step by step.
         cell, units, ...: as of `LiquidClassifier`.
 
     Example:
@@ -46,6 +49,7 @@ class LiquidForecaster(Liquid):
         difference: bool = True,
         quantiles: str | None = None,
         known: Sequence[int] = (),
+        patch: int = 0,
         cell: str = "ltc",
         units: int = 32,
         wiring: str = "full",
@@ -68,9 +72,11 @@ class LiquidForecaster(Liquid):
         patience: int | None = None,
         random_state: Any = None,
         device: str = "cpu",
+        options: Mapping[str, Any] | None = None,
     ) -> None:
         shared = dict(locals())
-        for name in ("self", "horizon", "window", "forecast", "difference", "quantiles", "known"):
+        own = ("horizon", "window", "forecast", "difference", "quantiles", "known", "patch")
+        for name in ("self", *own):
             shared.pop(name)
         shared.pop("__class__", None)
         super().__init__(**shared)
@@ -80,6 +86,7 @@ class LiquidForecaster(Liquid):
         self.difference = difference
         self.quantiles = quantiles
         self.known = known
+        self.patch = patch
 
     def fit(
         self, X: ArrayLike, y: None = None, lengths: ArrayLike | None = None
@@ -94,7 +101,9 @@ class LiquidForecaster(Liquid):
         rows = self._series(X, reset=True)
         train = self._windows(rows, lengths)
         targets, known = self._roles(rows.shape[2])
-        options = {"forecast": self.forecast, "difference": self.difference}
+        options: dict[str, Any] = {"forecast": self.forecast, "difference": self.difference}
+        if self.patch:
+            options = {"model": f"patches-{self.cell}", "patch": self.patch}
         config = self._config(quantiles=self.quantiles, **options)
         split = self._split(*train[:2], None, None, train[2], reset=True)
         self._fit(

@@ -88,6 +88,12 @@ def test_what_was_not_measured_is_not_read() -> None:
     assert torch.equal(model(other, measured=measured), model(rows, measured=measured))
 
 
+def test_a_patch_itself_is_read_without_an_encoder() -> None:
+    model = patches(encoder=0)
+    assert model.rnn.input_size == model.patch
+    assert model(torch.randn(3, 20, 2)).shape == (3, 5, 2)
+
+
 def test_what_is_known_of_the_steps_ahead_is_read() -> None:
     model = patches(known=True)
     rows, future = torch.randn(3, 20, 3), torch.randn(3, 5, 1)
@@ -117,7 +123,7 @@ FORECAST = Goal("forecasting", 2, False, 5, 0, (), False, (0, 1))
         ({"goal": Goal("forecasting", 2, horizon=5, own=(0, -1))}, "read the past of the targets"),
         ({"goal": Goal("forecasting", 1, horizon=5, own=(0,))}, "nothing but the targets and"),
         ({"patch": 0}, "patch: expected at least 1, got 0"),
-        ({"encoder": 0}, "encoder: expected at least 1, got 0"),
+        ({"encoder": -1}, "encoder: expected a finite number from 0"),
         ({"dropout": 1.0}, "dropout: expected a number from 0 below 1"),
         ({"timestep": 0.0}, "timestep: expected a finite number above 0"),
         ({"wiring": "ncp"}, "wiring: the readout sees all neurons"),

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ...nn import Impute
-from ..options import ABOVE_0, COUNT, SHARE
+from ..options import ABOVE_0, COUNT, FROM_0, SHARE
 from . import parts
 from .answers import Answers
 from .goal import Goal
@@ -31,7 +31,8 @@ class Patches(LiquidReadout):
         units: neurons.
         cell: ``"ltc"``, ``"cfc"``, or ``"lstm"`` for ``torch.nn.LSTM``.
         patch: rows that are read at once.
-        encoder: features that a patch is mapped to, with tanh; None for as many as neurons.
+        encoder: features that a patch is mapped to, with tanh; 0 for the patch itself, None for as
+            many as neurons.
         wiring: ``"full"`` or ``"random"``, or ``"none"``: a CfC without one, which has a backbone.
         timestep: time from one patch to the next for the layer; None for what the data says.
         dropout: share of the encoder's features, and of the state, that is left out in training.
@@ -79,16 +80,16 @@ class Patches(LiquidReadout):
         COUNT.check("patch", patch)
         SHARE.check("dropout", dropout)
         if encoder is not None:
-            COUNT.check("encoder", encoder)
+            FROM_0.check("encoder", encoder)
         if timestep is not None:
             ABOVE_0.check("timestep", timestep)
         wiring = wiring or ("none" if cell == "cfc" else "full")
         if wiring == "ncp":
             raise ValueError("wiring: the readout sees all neurons; expected random, full or none")
-        features = encoder or units
+        features = units if encoder is None else encoder
         levels = max(len(goal.quantiles), 1)
         super().__init__(
-            features,
+            features or patch,
             goal.horizon * levels,
             Layer(
                 *(cell, units, wiring, sparsity, wiring_seed, 1.0, mixed_memory),
@@ -99,7 +100,9 @@ class Patches(LiquidReadout):
             return_sequences=False,
         )
         self.goal, self.patch, self.timestep = goal, patch, timestep
-        self.encoder = nn.Sequential(nn.Linear(patch, features), nn.Tanh(), nn.Dropout(dropout))
+        self.encoder = nn.Sequential()
+        if features:
+            self.encoder.extend([nn.Linear(patch, features), nn.Tanh(), nn.Dropout(dropout)])
         self.dropout = nn.Dropout(dropout)
         self.fill = Impute(classes, "forward", add_mask=False) if goal.masked else None
         self.answers = Answers(classes, difference=True)
