@@ -13,6 +13,7 @@ Cases:
     setup     python setup.py bdist_wheel gives the same wheel
     runtime   fastltc-runtime, below 2 MB, with numpy and safetensors only: a session steps, a model
               file becomes C; and beside fastltc, whichever came first, and after one is removed
+    reproducible  fastltc-runtime, built twice, in folders of two names: the same bytes
     repair    auditwheel repair --exclude libtorch_cpu.so gives a manylinux wheel, nothing bundled
     versions  that same wheel works on each torch of --run-on
 """
@@ -120,6 +121,12 @@ class Environment:
         program = "import json; from fastltc import info; print(json.dumps(info.collect()))"
         collected: dict[str, dict[str, str]] = json.loads(self.run("-c", program).splitlines()[-1])
         return collected
+
+
+def leave_out_those_of_the_whole(environment: Environment) -> None:
+    """Build fastltc-runtime without the options and the build folder that fastltc is given."""
+    for name in ("SKBUILD_BUILD_DIR", "CMAKE_ARGS"):
+        environment.env.pop(name, None)
 
 
 class Checks:
@@ -265,9 +272,7 @@ class Checks:
     def runtime(self) -> None:
         """Build the distribution without torch, and install it alone and beside the whole."""
         environment = self.environment("runtime", "build")
-        # Which are of the whole.
-        for name in ("SKBUILD_BUILD_DIR", "CMAKE_ARGS"):
-            environment.env.pop(name, None)
+        leave_out_those_of_the_whole(environment)
         source = self.source("runtime")
         environment.run("-m", "build", "runtime", cwd=source)
         (wheel,) = (source / "runtime" / "dist").glob("*.whl")
@@ -313,6 +318,26 @@ class Checks:
             expect("fastltc_runtime" in beside.run("-c", program), f"{name}: nothing is left")
             expect(beside.info()["cpu"]["error"] is None, f"{name}: what is left does not load")
 
+    def reproducible(self) -> None:
+        """Build the wheel without torch twice, and compare the bytes."""
+        environment = self.environment("reproducible", "build")
+        leave_out_those_of_the_whole(environment)
+        environment.env["SOURCE_DATE_EPOCH"] = "1750000000"
+        wheels: list[Path] = []
+        for name in ("once", "and-once-more"):
+            source = self.source(name)
+            environment.run("-m", "build", "--wheel", "runtime", cwd=source)
+            wheels += (source / "runtime" / "dist").glob("*.whl")
+        first, second = (zipfile.ZipFile(wheel) for wheel in wheels)
+        with first, second:
+            names = {*first.namelist(), *second.namelist()}
+            differ = [
+                name for name in sorted(names) if _member(first, name) != _member(second, name)
+            ]
+        expect(not differ, f"{wheels[0].name}: differs from build to build in {differ}")
+        same = wheels[0].read_bytes() == wheels[1].read_bytes()
+        expect(same, f"{wheels[0].name}: the same files, packed in another way")
+
     @functools.cached_property
     def repaired_wheel(self) -> Path:
         """The wheel, after auditwheel repair."""
@@ -347,6 +372,11 @@ class Checks:
             shutil.rmtree(environment.directory)
 
 
+def _member(archive: zipfile.ZipFile, name: str) -> bytes | None:
+    """The content of a file of an archive; None where there is none."""
+    return archive.read(name) if name in archive.namelist() else None
+
+
 CASES: dict[str, Callable[[Checks], None]] = {
     name: getattr(Checks, name)
     for name in (
@@ -356,6 +386,7 @@ CASES: dict[str, Callable[[Checks], None]] = {
         "dist",
         "setup",
         "runtime",
+        "reproducible",
         "repair",
         "versions",
     )

@@ -2,6 +2,8 @@
 
     python tools/collect_job.py runs/NAME benchmarks/results/jobs/NAME.json "fastltc train ..."
 
+``--add`` keeps the seeds that the file has and the folder does not, of the same configuration.
+
 The file holds the command, the configuration without the place of the data, mean and deviation over
 the seeds, and for each seed its metrics, its log by epoch and, where `fastltc evaluate` was called,
 the evaluation of the test split.
@@ -12,6 +14,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
 
 # Of an epoch's record, of classes or of values; the rest is in the run folders.
@@ -51,14 +54,27 @@ def seed_results(run: Path) -> dict[str, Any]:
     return found
 
 
-def collect(folder: Path, command: str) -> dict[str, Any]:
-    """All that is kept of a folder of `fastltc train --seeds`."""
-    summary = read(folder / "seeds.json")
-    runs = [folder / Path(run).name for run in summary["runs"]]
+def collect(folder: Path, command: str, earlier: dict[str, Any] | None = None) -> dict[str, Any]:
+    """All that is kept of the runs ``seed-N`` in a folder, and of those collected earlier.
+
+    Raises:
+        SystemExit: the earlier ones are of another configuration.
+    """
+    runs = sorted(folder.glob("seed-*"), key=lambda run: int(run.name.removeprefix("seed-")))
     config = read(runs[0] / "config.json")
     metrics = read(runs[0] / "metrics.json")
     kind, _, place = config.pop("data").partition(":")
     del config["data_root"], config["seed"]
+    seeds = {run["seed"]: run for run in map(seed_results, runs)}
+    if earlier is not None:
+        # Options that have come since then have no value there.
+        other = dict.fromkeys(config) | earlier["config"]
+        if other != config:
+            sys.exit(f"another configuration than before: {other} and {config}")
+        seeds = {run["seed"]: run for run in earlier["seeds"]} | seeds
+    ordered = [seeds[seed] for seed in sorted(seeds)]
+    tests = [run["test"] for run in ordered]
+    names = [name for name, value in tests[0].items() if isinstance(value, float)]
     return {
         "command": command,
         "data": f"{kind}:{Path(place).name}" if place else kind,
@@ -66,21 +82,24 @@ def collect(folder: Path, command: str) -> dict[str, Any]:
         "trainable_parameters": metrics["trainable_parameters"],
         "versions": metrics["versions"],
         "config": config,
-        "test": {
-            name: {"mean": values["mean"], "std": values["std"]}
-            for name, values in summary["test"].items()
-        },
-        "seeds": [seed_results(run) for run in runs],
+        "test": {name: mean_and_std([test[name] for test in tests]) for name in names},
+        "seeds": ordered,
     }
+
+
+def mean_and_std(values: list[float]) -> dict[str, float]:
+    """Mean and deviation of a sample."""
+    return {"mean": fmean(values), "std": stdev(values) if len(values) > 1 else 0.0}
 
 
 def main() -> None:
     """Write the file."""
-    if len(sys.argv) != 4:
+    add, arguments = "--add" in sys.argv, [part for part in sys.argv[1:] if part != "--add"]
+    if len(arguments) != 3:
         sys.exit(__doc__)
-    folder, out, command = sys.argv[1:]
+    folder, out, command = arguments
     Path(out).parent.mkdir(parents=True, exist_ok=True)
-    found = collect(Path(folder), command)
+    found = collect(Path(folder), command, read(Path(out)) if add else None)
     seeds = ",\n".join(f"  {json.dumps(seed)}" for seed in found.pop("seeds"))
     lines = [f' "{name}": {json.dumps(value)}' for name, value in found.items()]
     lines.append(f' "seeds": [\n{seeds}\n ]')
