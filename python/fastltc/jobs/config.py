@@ -128,9 +128,6 @@ class ModelOptions:
     decoder: int | None = option(
         None, "Of series-*: neurons that see state and row, before the answer; 0 for none."
     )
-    linear: bool | None = option(
-        None, "Of patches-*: add a linear layer of the whole window to the answer."
-    )
     wiring_seed: int | None = option(None, "Seed of the wiring.", SEED)
     mixed_memory: bool | None = option(None, "An LSTM cell before the liquid one.")
     dropout: float | None = option(

@@ -32,19 +32,17 @@ def patches(
 
 @pytest.mark.parametrize("quantiles", [(), (0.1, 0.5, 0.9)], ids=["value", "quantiles"])
 @pytest.mark.parametrize("masked", [False, True], ids=["whole", "masked"])
-@pytest.mark.parametrize("linear", [False, True], ids=["", "linear"])
 @pytest.mark.parametrize("cell", CELLS)
 def test_a_sequence_is_answered_alone_as_in_a_batch(
-    cell: str, linear: bool, masked: bool, quantiles: tuple[float, ...]
+    cell: str, masked: bool, quantiles: tuple[float, ...]
 ) -> None:
     goal = Goal("forecasting", 2, False, 5, 1, quantiles, masked, (0, 1), (2,))
-    model = build_model(f"patches-{cell}", (20, 3), 2, 8, patch=6, linear=linear, goal=goal)
-    model = model.eval()
+    model = build_model(f"patches-{cell}", (20, 3), 2, 8, patch=6, goal=goal).eval()
     rows, future, spans = torch.randn(5, 20, 3), torch.randn(5, 5, 1), torch.rand(5, 20)
     measured = torch.rand(rows.shape) > 0.3 if masked else None
     lengths = torch.tensor([20, 12, 7, 6, 1])
     found = model(rows, spans, lengths, measured, future)
-    assert found.shape == ((5, 5, 2, 3) if quantiles else (5, 5, 2))
+    assert found.shape == (5, 5, 2, *quantiles[:0], *((3,) if quantiles else ()))
     for at, count in enumerate(lengths):
         one = slice(at, at + 1)
         there = None if measured is None else measured[one, :count]
@@ -69,17 +67,6 @@ def test_the_first_value_stands_before_a_patch_that_is_not_full() -> None:
     rows = torch.randn(3, 20, 2)
     whole = torch.cat([rows[:, :1].expand(-1, 4, -1), rows], dim=1)
     torch.testing.assert_close(model(rows), model(whole))
-
-
-def test_a_linear_layer_sees_the_last_rows_of_the_window() -> None:
-    model = patches(linear=True)
-    torch.nn.init.zeros_(model.readout.weight)
-    torch.nn.init.zeros_(model.readout.bias)
-    rows = torch.randn(3, 25, 2)
-    past = (rows - rows[:, -1:])[:, -20:] / model.answers.unit
-    told = past.transpose(1, 2) @ model.linear.weight.T + model.linear.bias
-    expected = rows[:, -1:] + model.answers.mean + model.answers.deviation * told.transpose(1, 2)
-    torch.testing.assert_close(model(rows), expected)
 
 
 def test_the_time_of_a_patch_is_that_of_its_rows() -> None:

@@ -34,8 +34,6 @@ class Patches(LiquidReadout):
         encoder: features that a patch is mapped to, with tanh; 0 for the patch itself, None for as
             many as neurons.
         wiring: ``"full"`` or ``"random"``, or ``"none"``: a CfC without one, which has a backbone.
-        linear: add a linear layer of the last T rows to what the readout says: the liquid layer is
-            left what is not linear.
         timestep: time from one patch to the next for the layer; None for what the data says.
         dropout: share of the encoder's features, and of the state, that is left out in training.
         sparsity, wiring_seed, mixed_memory: see `Rows`.
@@ -65,7 +63,6 @@ class Patches(LiquidReadout):
         cell: str = "cfc",
         patch: int = 12,
         encoder: int | None = None,
-        linear: bool = False,
         wiring: str | None = None,
         sparsity: float = 0.5,
         wiring_seed: int = WIRING_SEED,
@@ -107,9 +104,6 @@ class Patches(LiquidReadout):
         if features:
             self.encoder.extend([nn.Linear(patch, features), nn.Tanh(), nn.Dropout(dropout)])
         self.dropout = nn.Dropout(dropout)
-        self.linear: nn.Linear | None = None
-        if linear:
-            self.linear = nn.Linear(input_shape[0], goal.horizon * levels)
         self.fill = Impute(classes, "forward", add_mask=False) if goal.masked else None
         self.answers = Answers(classes, difference=True)
         if goal.known:
@@ -160,31 +154,25 @@ class Patches(LiquidReadout):
             own = self.fill(own, there[..., list(self.goal.own)], timespans, lengths)
         batch, _, targets = own.shape
         last = last_rows(own, lengths).unsqueeze(1)
-        past = (own - last) / self.answers.unit
         places, patches = self._places(own, lengths)
         within = places.clamp(min=0)
+        past = torch.gather(own, 1, within.unsqueeze(2).expand(-1, -1, targets))
         # A sequence of patches for every target.
-        read = _gather_rows(past, within).transpose(1, 2)
-        read = read.reshape(batch * targets, -(-rows.shape[1] // self.patch), self.patch)
+        past = ((past - last) / self.answers.unit).transpose(1, 2)
+        past = past.reshape(batch * targets, -(-rows.shape[1] // self.patch), self.patch)
         spans: Tensor | float | None = self.timestep
         if timespans is not None and self.timestep is None:
             elapsed = torch.where(places < 0, 0, timespans.gather(1, within))
             elapsed = elapsed.unflatten(1, (-1, self.patch)).sum(dim=2)
             spans = elapsed.repeat_interleave(targets, dim=0)
-        each = None if lengths is None else patches.repeat_interleave(targets)
-        state, _ = self.rnn(self.encoder(read), timespans=spans, lengths=each)
+        count = None if lengths is None else patches.repeat_interleave(targets)
+        state, _ = self.rnn(self.encoder(past), timespans=spans, lengths=count)
         seen = self.dropout(state)
         if future is not None:
             known = self.known_scale(future).flatten(1).repeat_interleave(targets, dim=0)
             seen = torch.cat([seen, known], dim=-1)
         levels = max(len(self.goal.quantiles), 1)
         readout = self.logits(seen).view(batch, targets, self.goal.horizon, levels).transpose(1, 2)
-        if self.linear is not None:
-            count = torch.full_like(patches, rows.shape[1]) if lengths is None else lengths
-            ends = count.unsqueeze(1) - self.linear.in_features
-            at = ends + torch.arange(self.linear.in_features, device=rows.device)
-            told = self.linear(_gather_rows(past, at.clamp(min=0)).transpose(1, 2))
-            readout = readout + told.unflatten(2, (self.goal.horizon, levels)).transpose(1, 2)
         values = self.answers(readout, last)
         return values if self.goal.quantiles else values.squeeze(-1)
 
@@ -203,11 +191,6 @@ class Patches(LiquidReadout):
             "model: patches-* read several rows at a time, less the last one, which a model that "
             "goes row by row cannot; train series-* for that"
         )
-
-
-def _gather_rows(rows: Tensor, places: Tensor) -> Tensor:
-    """The rows of ``[B, T, K]`` at ``[B, N]``."""
-    return torch.gather(rows, 1, places.unsqueeze(2).expand(-1, -1, rows.shape[2]))
 
 
 def _check_goal(goal: Goal, features: int) -> None:
