@@ -62,9 +62,10 @@ struct Exp2Constants<float> {
                                      8.9893400904946660e-3f, 1.8775766751914797e-3f};
   // Past these the power is so small or so large that the sigmoid is 1 to rounding or below 2^-125.
   static constexpr float bound = 126.0f;
-  static constexpr float round_magic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
+  // 1.5 * 2^23 + 128: adding it rounds to an integer n, ties to even, and leaves n + 128 in the low
+  // bits, which is what the exponent's bits of 2^(n + 1) are.
+  static constexpr float round_magic = 12583040.0f;
   static constexpr int mantissa_bits = 23;
-  static constexpr int exponent_bias = 127;
 };
 template <>
 struct Exp2Constants<double> {
@@ -77,9 +78,8 @@ struct Exp2Constants<double> {
       0.00015403530462514668492, 1.5252733489957518546e-05, 1.3215433089567187614e-06,
       1.0178198034320938919e-07, 7.0741056308633289771e-09, 4.435280790456428021e-10};
   static constexpr double bound = 1022.0;
-  static constexpr double round_magic = 6755399441055744.0;  // 1.5 * 2^52
+  static constexpr double round_magic = 6755399441056768.0;  // 1.5 * 2^52 + 1024
   static constexpr int mantissa_bits = 52;
-  static constexpr int exponent_bias = 1023;
 };
 
 template <typename T>
@@ -166,10 +166,12 @@ struct Simd {
   }
 #endif
 
-  static FASTLTC_INLINE vec polynomial(const T (&coefficient)[C::degree + 1], vec f) {
-    vec p = set(coefficient[C::degree]);
+  // Times a power of two, which costs nothing and changes no bit but the exponent's.
+  static FASTLTC_INLINE vec polynomial(const T (&coefficient)[C::degree + 1], vec f,
+                                       T factor = T(1)) {
+    vec p = set(coefficient[C::degree] * factor);
 #pragma GCC unroll 12
-    for (int k = C::degree - 1; k >= 0; --k) p = p * f + coefficient[k];
+    for (int k = C::degree - 1; k >= 0; --k) p = p * f + coefficient[k] * factor;
     return p;
   }
 
@@ -195,8 +197,8 @@ struct Simd {
 #endif
   }
 
-  // 1 + 2^t, finite for every t that is not NaN, which stays NaN. Without a scaling instruction 2^t
-  // is p * 2^n with p in [0.7, 1.42], n its whole part: one fused multiply-add.
+  // 1 + 2^t, finite for every t that is not NaN, which stays NaN. Without a scaling instruction the
+  // product of its two parts and the sum are one fused multiply-add.
   static FASTLTC_INLINE vec one_plus_exp2(vec t) {
     t = at_most(t, C::bound);
 #if defined(__AVX512F__)
@@ -204,21 +206,22 @@ struct Simd {
 #else
     t = at_least(t, -C::bound);
     const vec shifted = t + C::round_magic;
-    const vec p = polynomial(C::coefficient, t - (shifted - C::round_magic));
-    return p * exponent_of(shifted) + T(1);
+    return half_power(t, shifted) * twice_power(shifted) + T(1);
 #endif
   }
 
   // 2^t for t in [-bound, bound].
   static FASTLTC_INLINE vec exp2(vec t) {
     const vec shifted = t + C::round_magic;
-    return polynomial(C::coefficient, t - (shifted - C::round_magic)) * exponent_of(shifted);
+    return half_power(t, shifted) * twice_power(shifted);
   }
 
-  // 2^n from n + round_magic, whose low bits are n.
-  static FASTLTC_INLINE vec exponent_of(vec shifted) {
-    const bits_vec bits = (bits_vec)shifted + static_cast<U>(C::exponent_bias);
-    return (vec)(bits << C::mantissa_bits);
+  // 2^t is 2^(t - n - 1) * 2^(n + 1) with n the integer nearest to t, and `shifted` n + round_magic.
+  static FASTLTC_INLINE vec half_power(vec t, vec shifted) {
+    return polynomial(C::coefficient, t - (shifted - C::round_magic), T(0.5));
+  }
+  static FASTLTC_INLINE vec twice_power(vec shifted) {
+    return (vec)((bits_vec)shifted << C::mantissa_bits);
   }
 
   // 1 / d for finite d in [1, 2^127); correctly rounded but for AVX-512 floats.
