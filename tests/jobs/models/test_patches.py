@@ -69,13 +69,14 @@ def test_the_first_value_stands_before_a_patch_that_is_not_full() -> None:
     torch.testing.assert_close(model(rows), model(whole))
 
 
-def test_the_time_of_a_patch_is_that_of_its_rows() -> None:
+def test_the_time_step_of_a_patch_is_the_mean_of_its_rows() -> None:
     model = patches("ltc")
     rows, spans = torch.randn(3, 12, 2), torch.rand(3, 12)
     moved = spans.clone()
     moved[:, 0], moved[:, 1] = spans[:, 1], spans[:, 0]
     torch.testing.assert_close(model(rows, moved), model(rows, spans))
     assert not torch.allclose(model(rows, 2 * spans), model(rows, spans))
+    torch.testing.assert_close(model(rows, torch.ones(3, 12)), model(rows))
     steady = patches("ltc", timestep=0.5)
     assert torch.equal(steady(rows, spans), steady(rows))
 

@@ -21,9 +21,10 @@ class Patches(LiquidReadout):
     ``forecast = last + deviation * readout(liquid(encoder(patches of (past - last))))``: every
     target goes through the same weights as a sequence of its own, told as the difference to its
     last value, so that neither the others nor where the series has drifted to can be learnt by
-    heart. A step of the layer is a patch of so many rows; one that the first rows do not fill has
-    the first value in front. All steps of the horizon are answered at once. What was not measured
-    is the last value that was, or the mean before there is one.
+    heart. A step of the layer is a patch of so many rows, and its time step the mean of theirs; one
+    that the first rows do not fill has the first value in front, at no time. All steps of the
+    horizon are answered at once. What was not measured is the last value that was, or the mean
+    before there is one.
 
     Args:
         input_shape: ``(T, I)``; any T works later.
@@ -163,7 +164,7 @@ class Patches(LiquidReadout):
         spans: Tensor | float | None = self.timestep
         if timespans is not None and self.timestep is None:
             elapsed = torch.where(places < 0, 0, timespans.gather(1, within))
-            elapsed = elapsed.unflatten(1, (-1, self.patch)).sum(dim=2)
+            elapsed = elapsed.unflatten(1, (-1, self.patch)).mean(dim=2)
             spans = elapsed.repeat_interleave(targets, dim=0)
         count = None if lengths is None else patches.repeat_interleave(targets)
         state, _ = self.rnn(self.encoder(past), timespans=spans, lengths=count)
