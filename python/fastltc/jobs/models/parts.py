@@ -80,7 +80,7 @@ class Standardise(nn.Module):
         ``valid``, of the same shape, says which values count; None for all.
         """
         if valid is not None:
-            mean, deviation = mean_and_deviation(torch.where(valid, x, torch.nan))
+            mean, deviation = mean_and_deviation(x, valid)
             self.mean.copy_(mean)
             self.deviation.copy_(deviation)
             return
@@ -99,8 +99,13 @@ class Standardise(nn.Module):
         return [diagonal(factor, -self.mean.double() * factor)]
 
 
-def mean_and_deviation(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Of each feature ``[..., features]``, NaN left out; the deviation of a constant one is 1."""
+def mean_and_deviation(values: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Of each feature ``[..., features]``, NaN left out; the deviation of a constant one is 1.
+
+    ``valid``, of the same shape, says which values count; None for all.
+    """
+    if valid is not None:
+        values = torch.where(valid, values, torch.nan)
     flat = values.reshape(-1, values.shape[-1]).double()
     mean = flat.nanmean(dim=0).nan_to_num()
     deviation = (flat - mean).square().nanmean(dim=0).sqrt()

@@ -122,8 +122,8 @@ class Patches(LiquidReadout):
         """Takes the means of training rows ``[n, T, I]``, and the scale of what is known."""
         if self.fill is not None:
             valid = valid_values(inputs, lengths, measured)
-            there = inputs if valid is None else torch.where(valid, inputs, torch.nan)
-            self.fill.mean.copy_(parts.mean_and_deviation(there[..., list(self.goal.own)])[0])
+            mean, _ = parts.mean_and_deviation(inputs, valid)
+            self.fill.mean.copy_(mean[list(self.goal.own)])
         if future is not None:
             self.known_scale.fit(future)
 

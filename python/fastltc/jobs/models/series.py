@@ -177,8 +177,7 @@ class Series(LiquidReadout):
         """Takes mean and deviation of training rows ``[n, T, I]``, of what was measured of them."""
         valid = valid_values(inputs, lengths, measured)
         if self.fill is not None:
-            there = inputs if valid is None else torch.where(valid, inputs, torch.nan)
-            self.fill.mean.copy_(parts.mean_and_deviation(there)[0])
+            self.fill.mean.copy_(parts.mean_and_deviation(inputs, valid)[0])
         read = self._read(inputs, timespans, lengths, measured)
         if valid is not None:
             # What is told of every row, whatever of it was measured.
