@@ -163,16 +163,16 @@ class ArgumentCheck {
   void stored(const Name& name, const Tensor& tensor) const {
     int64_t bytes, offset, *sizes, *strides;
     int32_t dtype;
-    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_storage_size(tensor.get(), &bytes));
-    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_storage_offset(tensor.get(), &offset));
-    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_sizes(tensor.get(), &sizes));
-    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_strides(tensor.get(), &strides));
+    TORCH_ERROR_CODE_CHECK(aoti_torch_get_storage_size(tensor.get(), &bytes));
+    TORCH_ERROR_CODE_CHECK(aoti_torch_get_storage_offset(tensor.get(), &offset));
+    TORCH_ERROR_CODE_CHECK(aoti_torch_get_sizes(tensor.get(), &sizes));
+    TORCH_ERROR_CODE_CHECK(aoti_torch_get_strides(tensor.get(), &strides));
     int64_t last = offset;
     for (int64_t d = 0, dim = tensor.dim(); d < dim; ++d) {
       if (sizes[d] == 0) return;
       last += (sizes[d] - 1) * strides[d];
     }
-    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(tensor.get(), &dtype));
+    TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(tensor.get(), &dtype));
     const auto size = static_cast<int64_t>(aoti_torch_dtype_element_size(dtype));
     that(last < bytes / size, name, [&] {
       return "expected a storage of at least " + std::to_string((last + 1) * size) +
@@ -187,18 +187,18 @@ class ArgumentCheck {
   static bool has_shape(const Tensor& tensor, const Sizes& expected) {
     if (tensor.dim() != static_cast<int64_t>(expected.size())) return false;
     int64_t* sizes;
-    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_sizes(tensor.get(), &sizes));
+    TORCH_ERROR_CODE_CHECK(aoti_torch_get_sizes(tensor.get(), &sizes));
     return std::equal(expected.begin(), expected.end(), sizes);
   }
   // Torch's numbers, to make a ScalarType or a DeviceType of which takes longer than to compare.
   static int32_t dtype_code(const Tensor& tensor) {
     int32_t code;
-    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(tensor.get(), &code));
+    TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(tensor.get(), &code));
     return code;
   }
   static int32_t device_code(const Tensor& tensor) {
     int32_t code;
-    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(tensor.get(), &code));
+    TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(tensor.get(), &code));
     return code;
   }
 

@@ -26,7 +26,7 @@ class CudaContext {
   // Torch's current stream, a cudaStream_t.
   void* stream() const {
     void* stream = nullptr;
-    STABLE_TORCH_ERROR_CODE_CHECK(get_stream()(index_, &stream));
+    TORCH_ERROR_CODE_CHECK(get_stream()(index_, &stream));
     return stream;
   }
 

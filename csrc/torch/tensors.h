@@ -47,10 +47,10 @@ SequenceView<const T> sequence_view(const Tensor& tensor, bool has_time = true) 
 inline Tensor new_strided(const Tensor& like, int32_t dtype, const int64_t* sizes,
                           const int64_t* strides, int64_t dim) {
   int32_t device;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device));
   AtenTensorHandle result;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(dim, sizes, strides, dtype, device,
-                                                         like.get_device_index(), &result));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(dim, sizes, strides, dtype, device,
+                                                  like.get_device_index(), &result));
   return Tensor(result);
 }
 
@@ -63,7 +63,7 @@ inline Tensor new_bytes(const Tensor& like, size_t bytes) {
 // A contiguous tensor of the dtype of another, of at most four dimensions.
 inline Tensor new_tensor(const Tensor& like, const int64_t* sizes, int64_t dim) {
   int32_t dtype;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(like.get(), &dtype));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(like.get(), &dtype));
   int64_t strides[4];
   int64_t stride = 1;
   for (int64_t d = dim - 1; d >= 0; --d) {
@@ -94,7 +94,7 @@ inline Tensor new_like(const Tensor& like, bool zeroed = false) {
 inline Tensor new_sequence(const Tensor& like, int64_t B, int64_t T, int64_t C, bool time_major) {
   if (!time_major) return new_tensor(like, {B, T, C});
   int32_t dtype;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(like.get(), &dtype));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(like.get(), &dtype));
   const int64_t sizes[] = {B, T, C}, inner = std::max<int64_t>(C, 1);
   const int64_t strides[] = {inner, inner * std::max<int64_t>(B, 1), 1};
   return new_strided(like, dtype, sizes, strides, 3);
