@@ -214,8 +214,13 @@ class TrainConfig(ModelOptions, ReadingOptions):
         one_of(LOSSES),
         usual="cross_entropy or mse",
     )
-    """Errors of values are in deviations of their target. ``pinball`` is that of the
-    ``quantiles``."""
+    """``pinball`` is that of the ``quantiles``."""
+    error_unit: str = _gradients(
+        "target",
+        "What errors of values are counted in: deviations of their target, or in one common unit.",
+        one_of(("target", "common")),
+    )
+    """``common`` where the mean squared error is what counts and targets differ in scale."""
     huber_delta: float = _gradients(
         1.0, "Of huber: deviations from which on it is linear.", ABOVE_0
     )

@@ -92,6 +92,7 @@ def test_a_task_from_training_to_comparison(
         {"select": "r2", "members": 2, "clip_norm": 1.0},
         {"model": "series-lstm", "difference": True, "encoder": 4, "dropout": 0.2},
         {"lr_erev": 5.0, "lr_sigma": 0.1, "lr_mu": 0.0, "mixed_memory": True},
+        {"error_unit": "common", "loss": "mae"},
     ],
     ids=" ".join,
 )
@@ -168,6 +169,7 @@ def test_a_resumed_run_ends_on_the_same_bits(
         ({}, {"positive": "1"}, "positive: no option for values"),
         ({"task": "classification"}, {"quantiles": "0.1,0.9"}, "quantiles: no option for classes"),
         ({}, {"huber_delta": 0.5}, "huber_delta: an option of the loss huber"),
+        ({"task": "classification"}, {"error_unit": "common"}, "error_unit: no option for classes"),
         ({}, {"select": "pinball"}, "select: pinball is of quantiles"),
         ({}, {"quantiles": "0.9,0.1"}, "quantiles: expected rising numbers"),
         ({}, {"quantiles": "0.1,0.9", "loss": "mse"}, "quantiles: are learned by the loss"),

@@ -12,7 +12,9 @@ class ValueObjective:
     """The loss of values, with the methods of `Objective`; NaN targets do not count.
 
     Errors are in deviations of the target, so that targets in several units count alike, and a
-    learning rate is as good for one as for another: ``e = (answer - target) / unit`` ::
+    learning rate is as good for one as for another: ``e = (answer - target) / unit``. With
+    ``error_unit="common"`` the unit is the same for all targets, the square root of their mean
+    variance, so that the mean of ``e**2`` goes with the mean squared error ::
 
         mse e**2    mae |e|    huber e**2 / 2 up to delta, then delta (|e| - delta / 2)
         pinball  the mean over the quantiles q of 2 max(q d, (q - 1) d), d = -e
@@ -40,6 +42,8 @@ class ValueObjective:
     def of(cls, config: TrainConfig, unit: Tensor) -> ValueObjective:
         """That of a configuration."""
         kind = config.loss or ("pinball" if config.levels else "mse")
+        if config.error_unit == "common":
+            unit = unit.square().mean().sqrt().expand_as(unit)
         return cls(unit, kind, config.huber_delta, config.levels)
 
     def divisor(self, labels: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from ..models import Goal
 
 # Options of one kind of task alone.
 _OF_CLASSES = ("class_weights", "label_smoothing", "positive", "ordered")
-_OF_VALUES = ("huber_delta", "quantiles")
+_OF_VALUES = ("huber_delta", "quantiles", "error_unit")
 
 
 def check_task(config: TrainConfig, data: DataSet) -> None:

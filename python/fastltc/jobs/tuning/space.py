@@ -16,6 +16,7 @@ from ..reading import ReadingOptions
 # What would search the data, the judging or the machine.
 _FIXED = (
     *("data", "data_root", "model", "select", "task", "loss", "huber_delta", "quantiles"),
+    "error_unit",
     *("positive", "ordered", "device", "threads", "seed", "tensorboard"),
     *options_of(ReadingOptions),
 )
