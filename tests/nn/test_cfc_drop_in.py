@@ -17,6 +17,8 @@ from fastltc.nn import LSTMCell
 from fastltc.ops import CFC_ACTIVATIONS, CFC_MODES
 from ncps_twins import WIRINGS, check_twins, twins
 
+pytestmark = pytest.mark.kernels
+
 
 def data(batch: int = 3, time: int = 4, inputs: int = 5) -> Tensor:
     return torch.randn(batch, time, inputs, dtype=torch.float64)

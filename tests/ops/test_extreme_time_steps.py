@@ -23,6 +23,8 @@ from layers import (
     with_gradients,
 )
 
+pytestmark = pytest.mark.kernels
+
 DTYPES = [torch.float32, torch.float64]
 BATCHES = (1, 3, 20, 70)
 TIME = 4

@@ -22,6 +22,8 @@ from fastltc.exporting import describe
 from fastltc.runtime import Network, Session
 from runtime_cases import after_some_steps, make_layer, make_session
 
+pytestmark = pytest.mark.kernels
+
 
 def test_sizes(network: Network) -> None:
     session = network.session(3)

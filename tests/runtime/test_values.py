@@ -24,6 +24,8 @@ from runtime_cases import (
     tolerance,
 )
 
+pytestmark = pytest.mark.kernels
+
 
 @pytest.mark.parametrize("streams", STREAMS)
 @pytest.mark.parametrize("name", LAYERS)

@@ -2,7 +2,8 @@
 //
 //   TEST(sigmoid_of_zero_is_a_half) { CHECK(sigmoid(0.0f) == 0.5f); }
 //
-// A failed check is reported and the test goes on; an exception ends the test as failed.
+// A failed check is reported and the test goes on; an exception ends the test as failed. Names on
+// the command line are the tests to run, in place of all.
 #pragma once
 
 #include <algorithm>

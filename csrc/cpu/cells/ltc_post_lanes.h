@@ -23,13 +23,17 @@
 
 namespace fastltc::cpu::FASTLTC_ISA {
 
+// Lanes that a neuron takes at most, and registers that one instruction looks lanes up in.
 #if defined(__AVX512F__)
-inline constexpr int kMaxSplit = 4;
+inline constexpr int kMaxSplit = 4, kLookup = 2;
 #elif defined(__AVX2__)
-inline constexpr int kMaxSplit = 2;
+inline constexpr int kMaxSplit = 2, kLookup = 1;
+#elif defined(FASTLTC_NEON)
+inline constexpr int kMaxSplit = 4, kLookup = 4;
 #else
-inline constexpr int kMaxSplit = 1;
+inline constexpr int kMaxSplit = 1, kLookup = 1;
 #endif
+inline constexpr int64_t kMostPermuted = 8;  // registers
 
 // x plus x with its lanes exchanged across halves (and quarters): the sum over `split` parts, in
 // each.
@@ -41,6 +45,9 @@ FASTLTC_INLINE typename Simd<T>::vec sum_parts(typename Simd<T>::vec x, int spli
   if (split >= 4) x += (vec)_mm512_shuffle_f32x4((__m512)x, (__m512)x, 0xB1);
 #elif defined(__AVX2__)
   if (split >= 2) x += (vec)_mm256_permute2f128_ps((__m256)x, (__m256)x, 1);
+#elif defined(FASTLTC_NEON)
+  if (split >= 2) x += (vec)vextq_f32((float32x4_t)x, (float32x4_t)x, 2);
+  if (split >= 4) x += (vec)vrev64q_f32((float32x4_t)x);
 #else
   (void)split;
 #endif
@@ -242,16 +249,27 @@ struct Gather {
   }
 };
 
-// The same for arrays of at most R registers, an even number, without memory.
+// The same for arrays of at most R registers, a multiple of kLookup, without memory.
 template <typename T, int R>
 struct Permute {
   using S = Simd<T>;
-  static constexpr bool available = S::lanes == 16;
+  static constexpr bool available = kLookup > 1 && sizeof(T) == 4 && R <= kMostPermuted;
+#if defined(FASTLTC_NEON)
+  // Four registers as one value: put together of four, GCC would do so by memory for each lookup.
+  uint8x16x4_t table[R / kLookup];
+
+  FASTLTC_INLINE explicit Permute(const T* values) {
+    for (int k = 0; k < R / kLookup; ++k) {
+      table[k] = vld1q_u8_x4((const uint8_t*)(values + k * kLookup * S::lanes));
+    }
+  }
+#else
   typename S::vec part[R];
 
   FASTLTC_INLINE explicit Permute(const T* values) {
     for (int r = 0; r < R; ++r) part[r] = S::load(values + r * S::lanes);
   }
+#endif
   FASTLTC_INLINE typename S::vec operator()([[maybe_unused]] const Slots<T>& slots,
                                             [[maybe_unused]] int64_t slot) const {
 #if defined(__AVX512F__)
@@ -269,28 +287,36 @@ struct Permute {
       }
     }
     return (typename S::vec)found;
+#elif defined(FASTLTC_NEON)
+    // The four bytes of lane l are those at 4 l, 4 l + 1 and so on; what lies past the 64 of a
+    // table leaves zeros in the first lookup and in the others what was found before.
+    const uint32x4_t lane = vld1q_u32((const uint32_t*)slots.index + slot * S::lanes);
+    const uint8x16_t byte = (uint8x16_t)vmlaq_n_u32(vdupq_n_u32(0x03020100), lane, 0x04040404);
+    uint8x16_t found = vqtbl4q_u8(table[0], byte);
+#pragma GCC unroll 2
+    for (int k = 1; k < R / kLookup; ++k) {
+      found = vqtbx4q_u8(found, table[k], vsubq_u8(byte, vdupq_n_u8(k * kLookup * 16)));
+    }
+    return (typename S::vec)found;
 #else
     return part[0];
 #endif
   }
 };
 
-// Registers of an array of so many values, an even number where they are permuted.
-inline constexpr int64_t kMostPermuted = 8;
+// Registers of an array of so many values, a multiple of kLookup where they are permuted.
 template <typename T>
 FASTLTC_INLINE int64_t padded_registers(int64_t values) {
   const int64_t registers = (values + Simd<T>::lanes - 1) / Simd<T>::lanes;
-  return registers <= kMostPermuted ? (registers + 1) / 2 * 2 : registers;
+  return registers <= kMostPermuted ? (registers + kLookup - 1) / kLookup * kLookup : registers;
 }
 
 // Calls run(source) with the quickest way to read an array of so many registers.
-template <typename T, typename Run>
+template <typename T, int R = kLookup, typename Run>
 FASTLTC_INLINE void with_source(const T* values, int64_t registers, Run run) {
-  if constexpr (Permute<T, 2>::available) {
-    if (registers <= 2) return run(Permute<T, 2>(values));
-    if (registers <= 4) return run(Permute<T, 4>(values));
-    if (registers <= 6) return run(Permute<T, 6>(values));
-    if (registers <= kMostPermuted) return run(Permute<T, kMostPermuted>(values));
+  if constexpr (Permute<T, R>::available) {
+    if (registers <= R) return run(Permute<T, R>(values));
+    return with_source<T, R + kLookup>(values, registers, run);
   }
   run(Gather<T>(values));
 }

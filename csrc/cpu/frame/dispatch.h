@@ -2,7 +2,7 @@
 // the function that calls the one for the set in use.
 //
 // Macros alone, so that kernels may include this too. cmake/cpu.cmake defines FASTLTC_HAVE_AVX2 and
-// FASTLTC_HAVE_AVX512 together, on x86-64.
+// FASTLTC_HAVE_AVX512 together, on x86-64, and FASTLTC_HAVE_NEON on 64-bit Arm.
 #pragma once
 
 // Instantiates a function template over the type of values.
@@ -29,6 +29,13 @@
     default:                              \
       return baseline::__VA_ARGS__;       \
   }
+#elif defined(FASTLTC_HAVE_NEON)
+#define FASTLTC_DECLARE(...)                \
+  FASTLTC_DECLARE_IN(baseline, __VA_ARGS__) \
+  FASTLTC_DECLARE_IN(neon, __VA_ARGS__)
+#define FASTLTC_CALL(...)                                                              \
+  return ::fastltc::cpu::active_isa() == ::fastltc::cpu::Isa::neon ? neon::__VA_ARGS__ \
+                                                                   : baseline::__VA_ARGS__;
 #else
 #define FASTLTC_DECLARE(...) FASTLTC_DECLARE_IN(baseline, __VA_ARGS__)
 #define FASTLTC_CALL(...)                                       \

@@ -17,7 +17,7 @@ const std::string requested_name = [] {
 }();
 
 // In the order of Isa.
-constexpr const char* kNames[] = {"baseline", "avx2", "avx512"};
+constexpr const char* kNames[] = {"baseline", "avx2", "avx512", "neon"};
 
 bool processor_has(Isa isa) {
 #ifdef FASTLTC_HAVE_AVX2
@@ -27,6 +27,9 @@ bool processor_has(Isa isa) {
     return avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
            __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
   }
+#endif
+#ifdef FASTLTC_HAVE_NEON
+  if (isa == Isa::neon) return true;  // every 64-bit Arm has it
 #endif
   return isa == Isa::baseline;
 }
@@ -60,6 +63,9 @@ const std::vector<Isa>& compiled_isas() {
       Isa::avx2,
       Isa::avx512,
 #endif
+#ifdef FASTLTC_HAVE_NEON
+      Isa::neon,
+#endif
   };
   return isas;
 }
@@ -78,6 +84,15 @@ Isa active_isa() {
   return isa;
 }
 
-std::size_t vector_bytes(Isa isa) { return std::size_t{16} << static_cast<int>(isa); }
+std::size_t vector_bytes(Isa isa) {
+  switch (isa) {
+    case Isa::avx512:
+      return 64;
+    case Isa::avx2:
+      return 32;
+    default:
+      return 16;
+  }
+}
 
 }  // namespace fastltc::cpu

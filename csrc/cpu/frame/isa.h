@@ -6,7 +6,7 @@
 
 namespace fastltc::cpu {
 
-enum class Isa { baseline, avx2, avx512 };
+enum class Isa { baseline, avx2, avx512, neon };
 
 // The name of a set, as FASTLTC_CPU spells it.
 const char* isa_name(Isa isa);
