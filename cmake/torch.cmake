@@ -27,17 +27,20 @@ target_link_libraries(_C PRIVATE fastltc_kernels fastltc_guarded_flags
 # symbol of torch's CUDA libraries is imported, and the CUDA runtime is linked statically.
 if(FASTLTC_CUDA_BUILT)
   find_package(CUDAToolkit REQUIRED)
+  # By themselves: what has no torch on its command line is not compiled again for another one.
+  add_library(fastltc_cuda_kernels OBJECT ${FASTLTC_CUDA_KERNELS} csrc/cuda/set_device.cpp)
+  set_target_properties(fastltc_cuda_kernels PROPERTIES CUDA_VISIBILITY_PRESET hidden)
+  target_compile_options(fastltc_cuda_kernels PRIVATE
+    $<$<COMPILE_LANGUAGE:CUDA>:--threads=2>)
+  target_link_libraries(fastltc_cuda_kernels PRIVATE fastltc_guarded_flags CUDA::cudart_static)
   add_library(_C_cuda MODULE
-    ${FASTLTC_CUDA_KERNELS}
-    csrc/cuda/set_device.cpp
+    $<TARGET_OBJECTS:fastltc_cuda_kernels>
     csrc/torch/cuda.cpp
     csrc/torch/special_function_limit_cuda.cpp)
   set_target_properties(_C_cuda PROPERTIES
-    PREFIX "" SUFFIX ".so" CUDA_RUNTIME_LIBRARY Static CUDA_VISIBILITY_PRESET hidden)
+    PREFIX "" SUFFIX ".so" LINKER_LANGUAGE CUDA CUDA_RUNTIME_LIBRARY Static)
   target_compile_definitions(_C_cuda PRIVATE TORCH_TARGET_VERSION=0x020a000000000000ULL)
-  target_compile_options(_C_cuda PRIVATE
-    $<$<COMPILE_LANGUAGE:CXX>:-fmacro-prefix-map=${torch_dir}/include/=>
-    $<$<COMPILE_LANGUAGE:CUDA>:--threads=2>)
+  target_compile_options(_C_cuda PRIVATE -fmacro-prefix-map=${torch_dir}/include/=)
   target_include_directories(_C_cuda SYSTEM PRIVATE ${torch_dir}/include)
   target_link_libraries(_C_cuda PRIVATE fastltc_kernels fastltc_guarded_flags CUDA::cudart_static
     ${torch_dir}/lib/${CMAKE_SHARED_LIBRARY_PREFIX}torch_cpu${CMAKE_SHARED_LIBRARY_SUFFIX})

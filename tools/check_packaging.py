@@ -6,7 +6,8 @@ Examples:
     python tools/check_packaging.py --torch 2.13.0 --run-on 2.10.0 --run-on 2.11.0 versions
 
 Cases:
-    present   pip install . where torch is installed: no second torch is fetched
+    present   pip install . where torch is installed: no second torch is fetched, and done again,
+              by a CMake outside of the isolated build, nothing is compiled
     absent    pip install . where it is not: the build and the environment both get one
     editable  pip install -e . --no-build-isolation
     dist      python -m build: an sdist with every source, and the wheel made from it
@@ -156,7 +157,8 @@ class Checks:
     def present(self) -> None:
         """Install where torch is present."""
         environment = self.environment("present", "torch")
-        log = environment.pip("-v", ".", cwd=self.source("present"))
+        source = self.source("present")
+        log = environment.pip("-v", ".", cwd=source)
         fetched = re.findall(r"^\s*(?:Collecting torch\b|Processing .*/torch-).*$", log, re.M)
         expect(not fetched, f"pip fetched torch although it is installed: {fetched}")
         built = re.search(r"building against torch \S+ in (\S+)", log)
@@ -165,6 +167,11 @@ class Checks:
         inside = Path(built[1]).is_relative_to(environment.directory)
         expect(inside, f"built against {built[1]}, not against the torch installed")
         environment.smoke_test()
+        (known,) = source.glob("build/*/.skbuild-info.json")
+        if json.loads(known.read_text())["cmake_path"] == shutil.which("cmake"):
+            log = environment.pip("-v", "--no-deps", "--force-reinstall", ".", cwd=source)
+            compiled = re.findall(r"Building \w+ object \S+", log)
+            expect(not compiled, f"a second installation compiles {compiled}")
 
     def absent(self) -> None:
         """Install where torch is absent."""
