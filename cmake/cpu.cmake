@@ -22,7 +22,7 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$" AND CMAKE_SIZEOF_VOID
   set(FASTLTC_FLAGS_avx2 -mavx2 -mfma)
   # GCC 12 warns about its own AVX-512 header (its bug 105593).
   set(FASTLTC_FLAGS_avx512 -mavx512f -mavx512dq -mavx512bw -mavx512vl -mavx2 -mfma
-    -Wno-maybe-uninitialized)
+    $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>)
 elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "^(aarch64|arm64|ARM64)$"
     AND "${CMAKE_OSX_ARCHITECTURES}" MATCHES "^(arm64)?$")
   # Beside the portable set, which needs no intrinsics and has the same instructions.

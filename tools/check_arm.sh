@@ -6,7 +6,7 @@
 # The C++ tests; libfastltc, with the instructions that a step takes; the wheels of fastltc-runtime
 # and fastltc, in an Arm Python of Debian with torch 2.10, the last that has a wheel for the
 # processor alone; the tests that are marked `kernels`. With --short the C++ tests that end in
-# seconds, the library, and the runtime's wheel.
+# seconds and the runtime's wheel.
 #
 # Needs g++-aarch64-linux-gnu, qemu-user-static and, for Python, apt-get, of which nothing is
 # installed. What is downloaded and built stays in FOLDER (build/arm).
@@ -30,9 +30,14 @@ done
 
 tell() { printf '\n--- %s\n' "$*"; }
 
+[ -d "$folder/tools" ] || python3 -m venv "$folder/tools"
+"$folder/tools/bin/pip" --disable-pip-version-check install --quiet 'scikit-build-core>=0.11' \
+  'pybind11>=3' 'cmake>=3.25' ninja
+export PATH=$folder/tools/bin:$PATH
+
 tell "C++ tests"
 targets=(test_cfc test_frame test_isa test_ltc test_masked_linear test_sigmoid test_stream
-  test_library)
+  test_synapse_check test_library)
 cmake -S . -B "$folder/cxx" -G Ninja -DCMAKE_BUILD_TYPE=Release -DFASTLTC_BUILD_PYTHON=OFF \
   -DFASTLTC_BUILD_TESTS=ON -DFASTLTC_BUILD_LIBRARY=ON "-DCMAKE_TOOLCHAIN_FILE=$toolchain" >/dev/null
 cmake --build "$folder/cxx" --target "${targets[@]}" fastltc_static
@@ -47,24 +52,28 @@ else
 fi
 
 # Instructions of 20 steps, by the difference of two runs: QEMU tells each one that it begins.
-tell "instructions of a step: model, streams, baseline, neon"
-aarch64-linux-gnu-g++ -O2 -std=c++20 -static -Iinclude tools/arm/steps.cpp \
-  "$folder/cxx/libfastltc.a" -o "$folder/steps"
 instructions() {
   FASTLTC_CPU=$1 qemu-aarch64-static -singlestep -d nochain,exec -D /dev/stdout "$folder/steps" \
     "tests/golden/models/$2.safetensors" "$3" "$4" | grep -c '^Trace'
 }
-for model in ltc ltc-wide wired cfc; do
-  for streams in 1 16; do
-    counts=()
-    for isa in baseline neon; do
-      few=$(instructions "$isa" "$model" "$streams" 4)
-      many=$(instructions "$isa" "$model" "$streams" 24)
-      counts+=($(((many - few) / 20)))
+count_instructions() {
+  local model streams isa few many counts
+  tell "instructions of a step: model, streams, baseline, neon"
+  aarch64-linux-gnu-g++ -O2 -std=c++20 -static -Iinclude tools/arm/steps.cpp \
+    "$folder/cxx/libfastltc.a" -o "$folder/steps"
+  for model in ltc ltc-wide wired cfc; do
+    for streams in 1 16; do
+      counts=()
+      for isa in baseline neon; do
+        few=$(instructions "$isa" "$model" "$streams" 4)
+        many=$(instructions "$isa" "$model" "$streams" 24)
+        counts+=($(((many - few) / 20)))
+      done
+      echo "$model $streams ${counts[*]}"
     done
-    echo "$model $streams ${counts[*]}"
   done
-done
+}
+[[ $short ]] || count_instructions
 
 if ! command -v apt-get >/dev/null; then
   echo "no apt-get: the wheels are not built" >&2
@@ -110,14 +119,15 @@ fetch() {
     --implementation cp --python-version "$version" --abi "cp${version/./}" --abi abi3 --abi none \
     "${platforms[@]}" --platform manylinux2014_aarch64 "$@" || { rm -rf "$target"; return 1; }
 }
-# A wheel for the Arm Python, by the Python of here and scikit-build-core.
+# A wheel for the Arm Python, by the Python of here. Not isolated: pip would fetch the CMake of Arm.
 build() {
   local suffix=.cpython-${version/./}-aarch64-linux-gnu.so
   _PYTHON_HOST_PLATFORM=linux-aarch64 SETUPTOOLS_EXT_SUFFIX=$suffix \
     CXXFLAGS="-isystem $root/usr/include" \
     CMAKE_ARGS="-DCMAKE_TOOLCHAIN_FILE=$toolchain -DPYTHON_MODULE_EXTENSION=$suffix \
       -DPython_INCLUDE_DIR=$root/usr/include/python$version -DFASTLTC_CUDA=OFF $2" \
-    pip --disable-pip-version-check wheel --quiet --no-deps --wheel-dir "$folder/wheels" "$1"
+    "$folder/tools/bin/pip" --disable-pip-version-check wheel --quiet --no-deps \
+    --no-build-isolation --wheel-dir "$folder/wheels" "$1"
 }
 rm -rf "$folder/wheels"
 unpack() { python -m zipfile -e "$1" "$2"; }

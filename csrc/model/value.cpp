@@ -3,6 +3,7 @@
 #include <charconv>
 #include <stdexcept>
 #include <system_error>
+#include <utility>
 
 namespace fastltc::model {
 
@@ -211,6 +212,14 @@ class Parser {
 };
 
 }  // namespace
+
+Value::Value() = default;
+Value::Value(Content given) : content(std::move(given)) {}
+Value::Value(const Value&) = default;
+Value::Value(Value&&) noexcept = default;
+Value& Value::operator=(const Value&) = default;
+Value& Value::operator=(Value&&) noexcept = default;
+Value::~Value() = default;
 
 const Value* Value::find(std::string_view name) const {
   const auto* const object = get_if<Object>();

@@ -16,7 +16,18 @@ struct Value {
   using List = std::vector<Value>;
   using Object = std::vector<Member>;  // in the order in which they were given
 
-  std::variant<std::nullptr_t, bool, int64_t, double, std::string, List, Object> content = nullptr;
+  using Content = std::variant<std::nullptr_t, bool, int64_t, double, std::string, List, Object>;
+
+  Content content;
+
+  // Where Member is complete: before that, a list of them can be named and no more.
+  Value();
+  Value(Content given);
+  Value(const Value&);
+  Value(Value&&) noexcept;
+  Value& operator=(const Value&);
+  Value& operator=(Value&&) noexcept;
+  ~Value();
 
   template <typename T>
   const T* get_if() const {
