@@ -142,7 +142,8 @@ fetch "$folder/bare" numpy safetensors
 build ./runtime ""
 rm -rf "$folder"/bare/fastltc*
 unpack "$folder"/wheels/fastltc_runtime-*.whl "$folder/bare"
-write_python "$folder/python-bare" "$folder/bare"
+# What a .pth file does where packages are installed.
+write_python "$folder/python-bare" "$folder/bare:$folder/bare/fastltc_runtime"
 "$folder/python-bare" -m fastltc.info
 "$folder/python-bare" tools/smoke_runtime.py
 ls -l "$folder"/wheels
