@@ -151,7 +151,7 @@ if [[ $short ]]; then exit; fi
 
 tell "fastltc for Arm"
 torch=2.10.0
-fetch "$folder/site" --extra-index-url https://download.pytorch.org/whl/cpu "torch==$torch+cpu" \
+fetch "$folder/site" --extra-index-url https://download.pytorch.org/whl/cpu "torch==$torch" \
   numpy safetensors scikit-learn joblib threadpoolctl narwhals scipy matplotlib contourpy cycler \
   fonttools kiwisolver packaging pillow pyparsing python-dateutil six networkx click rich \
   markdown-it-py mdurl pygments pooch platformdirs requests certifi charset-normalizer idna urllib3 \
