@@ -46,9 +46,6 @@ else()
     if(NOT CMAKE_CUDA20_STANDARD_COMPILE_OPTION)
       set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION -std=c++20)
     endif()
-    # Machine code for what people have, and PTX for what is to come. The sources ask for 8.0 and 9.0
-    # alone, so that one intermediate code serves several machine codes: to make it takes longer than
-    # to assemble it. From 10.0 on nvcc 13 has another compiler.
     # What builds other extensions of torch is told: 8.0;9.0+PTX.
     set(architectures ${FASTLTC_CUDA_ARCHITECTURES})
     if(NOT architectures)
@@ -67,6 +64,9 @@ else()
     if(architectures)
       set(CMAKE_CUDA_ARCHITECTURES ${architectures})
     else()
+      # Machine code for what people have, and PTX for what is to come. The sources ask for 8.0 and
+      # 9.0 alone, so that one intermediate code serves several machine codes: to make it takes
+      # longer than to assemble it. From 10.0 on nvcc 13 has another compiler.
       set(codes 75,code=sm_75 80,code=sm_80 80,code=sm_86 80,code=sm_89 90,code=sm_90 90,code=compute_90)
       if(CMAKE_CUDA_COMPILER_VERSION VERSION_GREATER_EQUAL 12.8)
         list(APPEND codes 100,code=sm_100 100,code=sm_120 100,code=compute_100)

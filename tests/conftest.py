@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 import torch
@@ -14,6 +15,12 @@ import torch
 from cuda_marker import require_cuda
 
 _SEED = int(os.environ.get("FASTLTC_TEST_SEED") or int.from_bytes(os.urandom(4), "little"))
+
+
+# tools/check_arm.sh: an emulator is slow, which is not the tests' fault.
+hypothesis.settings.register_profile(
+    "emulation", suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
 
 
 def pytest_report_header() -> str:

@@ -163,5 +163,5 @@ unpack "$folder"/wheels/fastltc-*.whl "$folder/site"
 write_python "$folder/python" "$folder/site"
 "$folder/python" -m fastltc.info
 "$folder/python" tools/smoke_test.py
-"$folder/python" -m pytest -p no:cacheprovider --numprocesses 2 -m "kernels and not slow" \
-  tests/ops tests/nn tests/runtime
+"$folder/python" -m pytest -p no:cacheprovider --numprocesses 2 --hypothesis-profile emulation \
+  -m "kernels and not slow" tests/ops tests/nn tests/runtime

@@ -29,12 +29,13 @@ TEST(the_environment_chooses) {
   }
 }
 
-TEST(names_differ_and_registers_do_not_shrink) {
+TEST(names_differ_and_registers_grow) {
   std::set<std::string> names;
   std::size_t previous = 0;
   for (const Isa isa : compiled_isas()) {
     CHECK(names.insert(isa_name(isa)).second);
-    CHECK(vector_bytes(isa) >= previous);
+    // NEON's are those of the portable set.
+    CHECK(isa == Isa::neon ? vector_bytes(isa) == previous : vector_bytes(isa) > previous);
     previous = vector_bytes(isa);
   }
 }

@@ -14,7 +14,7 @@
 
 namespace {
 
-#if defined(FASTLTC_TEST_SAMPLE)
+#if defined(__SANITIZE_ADDRESS__) || defined(FASTLTC_TEST_SAMPLE)
 constexpr uint64_t kStride = 4099;
 #else
 constexpr uint64_t kStride = 1;

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -33,8 +33,6 @@ from layers import (
 )
 
 pytestmark = pytest.mark.kernels
-
-ON_SLOW_MACHINES: Any = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 
 
 @over_equations_and("sizes", "sizes")
@@ -239,7 +237,7 @@ def test_gradcheck(draw: Draw, registered: bool) -> None:
     assert torch.autograd.gradcheck(run, tuple(leaves.values()))
 
 
-@settings(max_examples=60, **ON_SLOW_MACHINES)
+@settings(max_examples=60, deadline=None)
 @given(st.data())
 @every_cell
 def test_any_layer_agrees_with_the_reference(cell: type[Case], data: Any) -> None:
@@ -249,7 +247,7 @@ def test_any_layer_agrees_with_the_reference(cell: type[Case], data: Any) -> Non
         check_values(case)
 
 
-@settings(max_examples=25, **ON_SLOW_MACHINES)
+@settings(max_examples=25, deadline=None)
 @given(st.data())
 @every_cell
 def test_a_sequence_can_be_cut_anywhere(cell: type[Case], data: Any) -> None:
@@ -275,7 +273,7 @@ def test_a_sequence_can_be_cut_anywhere(cell: type[Case], data: Any) -> None:
     assert_all_close(named((torch.cat([first, second], 1), hn)), whole, cell.rounding)
 
 
-@settings(max_examples=25, **ON_SLOW_MACHINES)
+@settings(max_examples=25, deadline=None)
 @given(st.data())
 @every_cell
 def test_samples_are_independent(cell: type[Case], data: Any) -> None:

@@ -2,7 +2,6 @@
 // and to compare processors.
 #include <fastltc/fastltc.hpp>
 
-#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <vector>
