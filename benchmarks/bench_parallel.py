@@ -15,54 +15,76 @@ from cases import QUICK, TOLERANCE
 from figures import Figure, Spread
 from interleave import Contestant
 
-COUNT, INPUTS = 10, 16
+INPUTS = 16
 
 
 class Networks:
-    """Ten networks with an input and a state of one sample each, and both ways of calling them."""
+    """Networks with an input and a state of one sample each, and both ways of calling them."""
 
-    def __init__(self, steps: int) -> None:
-        torch.manual_seed(0)
-        self.layers = [fastltc.LTC(INPUTS, AutoNCP(19, 2)) for _ in range(COUNT)]
-        self.parallel = fastltc.ParallelLTC(self.layers)
-        self.x, self.hx = torch.randn(COUNT, 1, steps, INPUTS), torch.randn(COUNT, 1, 19)
+    def __init__(self, layers: list[nn.Module], parallel: nn.Module, steps: int) -> None:
+        self.layers, self.parallel = layers, parallel
+        count = len(layers)
+        self.x, self.hx = torch.randn(count, 1, steps, INPUTS), torch.randn(count, 1, 19)
         self.inputs, self.states = list(self.x), list(self.hx)
 
-    def together(self) -> torch.Tensor:
-        return self.parallel(self.x, self.hx)[0]
+    def together(self) -> Tensor:
+        output: Tensor = self.parallel(self.x, self.hx)[0]
+        return output
 
-    def one_by_one(self) -> list[torch.Tensor]:
+    def one_by_one(self) -> list[Tensor]:
         return [
             layer(sample, state)[0]
             for layer, sample, state in zip(self.layers, self.inputs, self.states, strict=True)
         ]
 
 
-@pytest.mark.parametrize(("steps", "asked"), [(1, 5), (32, None)])
-def test_ten_networks(
+def ten_ltc(steps: int) -> Networks:
+    layers = [fastltc.LTC(INPUTS, AutoNCP(19, 2)) for _ in range(10)]
+    return Networks([*layers], fastltc.ParallelLTC(layers), steps)
+
+
+def sixteen_cfc(steps: int) -> Networks:
+    layers = [fastltc.CfC(INPUTS, AutoNCP(19, 2)) for _ in range(16)]
+    return Networks([*layers], fastltc.ParallelCfC(layers), steps)
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "steps", "asked"),
+    [
+        ("ten AutoNCP(19, 2)", ten_ltc, 1, 5),
+        ("ten AutoNCP(19, 2)", ten_ltc, 32, None),
+        ("sixteen CfC, AutoNCP(19, 2)", sixteen_cfc, 1, 5),
+        ("sixteen CfC, AutoNCP(19, 2)", sixteen_cfc, 32, 5),
+    ],
+    ids=["ltc-1", "ltc-32", "cfc-1", "cfc-32"],
+)
+def test_networks_beside_each_other(
+    name: str,
+    make: Callable[[int], Networks],
     steps: int,
     asked: float | None,
     interleave: Callable[..., Any],
     record_times: Callable[..., None],
     threads: int,
 ) -> None:
-    networks = Networks(steps)
+    torch.manual_seed(0)
+    networks = make(steps)
+    calls = f"{name.split()[0]} calls"
     with torch.no_grad():
         error = float((networks.together() - torch.stack(networks.one_by_one())).abs().max())
         assert error <= 1e-5
         times = interleave(
             [
                 Contestant("fastltc", networks.together, threads),
-                Contestant("ten calls", networks.one_by_one, threads),
+                Contestant(calls, networks.one_by_one, threads),
             ]
         )
     time = Spread.of([1e6 * seconds for seconds in times.seconds["fastltc"]])
-    ratio = times.ratio("ten calls", "fastltc")
     figures = [
         Figure("fastltc", "{} us", time),
-        Figure("other", "{} x ten calls", ratio, at_least=asked),
+        Figure("other", f"{{}} x {calls}", times.ratio(calls, "fastltc"), at_least=asked),
     ]
-    case = f"ten AutoNCP(19, 2), I={INPUTS}, B=1, T={steps}"
+    case = f"{name}, I={INPUTS}, B=1, T={steps}"
     record_times(case, "forward from Python, no_grad", times, figures, error)
 
 
@@ -154,4 +176,64 @@ def test_an_ensemble_by_vmap(
     ]
     what = "forward + backward" if training else "forward, no_grad"
     case = f"sixteen {name} by vmap, I={INPUTS}, B={batch}, T={steps}"
+    record_times(case, what, times, figures, error)
+
+
+class Folded:
+    """A layer on sixteen batches: by ``torch.func.vmap`` over them, and as one batch."""
+
+    def __init__(self, layer: nn.Module, batch: int, steps: int) -> None:
+        self.layer, self.x = layer, torch.randn(16, batch, steps, INPUTS)
+        self.all = self.x.flatten(0, 1)
+        self.leaves = [p for p in layer.parameters() if p.requires_grad]
+
+    def by_vmap(self) -> Tensor:
+        return torch.func.vmap(lambda x: self.layer(x)[0])(self.x)
+
+    def as_one(self) -> Tensor:
+        output: Tensor = self.layer(self.all)[0]
+        return output
+
+    def check(self) -> float:
+        with torch.no_grad():
+            got, wanted = self.by_vmap().flatten(0, 1), self.as_one()
+        error = float((got - wanted).abs().max() / wanted.abs().max())
+        assert error <= TOLERANCE
+        return error
+
+
+@pytest.mark.parametrize("training", [False, True], ids=["forward", "training"])
+@pytest.mark.parametrize(("batch", "steps"), [(1, 32), (8, 32), (32, 32)])
+@pytest.mark.parametrize("name", [name for name in ENSEMBLE if "32 units" not in name])
+def test_vmap_over_inputs(
+    name: str,
+    batch: int,
+    steps: int,
+    training: bool,
+    interleave: Callable[..., Any],
+    record_times: Callable[..., None],
+    threads: int,
+) -> None:
+    steps = min(steps, 4) if QUICK else steps
+    torch.manual_seed(0)
+    folded = Folded(ENSEMBLE[name](), batch, steps)
+    error = folded.check()
+
+    def trained(run: Callable[[], Tensor]) -> Callable[[], object]:
+        return lambda: torch.autograd.grad(run().sum(), folded.leaves, allow_unused=True)
+
+    wrap = trained if training else torch.no_grad()
+    times = interleave(
+        [
+            Contestant("fastltc", wrap(folded.by_vmap), threads),
+            Contestant("one call", wrap(folded.as_one), threads),
+        ],
+        seconds=4.0,
+    )
+    figures = [
+        Figure("fastltc", "{} us", Spread.of([1e6 * s for s in times.seconds["fastltc"]])),
+        Figure("other", "{} of one call", times.ratio("fastltc", "one call"), at_most=1.3),
+    ]
+    what = "forward + backward" if training else "forward, no_grad"
+    case = f"{name} by vmap over sixteen inputs, I={INPUTS}, B={batch} each, T={steps}"
     record_times(case, what, times, figures, error)
