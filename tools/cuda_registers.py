@@ -2,17 +2,21 @@
 
     python tools/cuda_registers.py --write     # after a change that is meant to change them
     python tools/cuda_registers.py             # compare with the committed list
+    python tools/cuda_registers.py --if-changed  # unless it was made of these very sources
 
 Compiles every kernel source for each architecture with ``nvcc -Xptxas -v`` (some seconds each) and
 reads registers, spilled bytes and stack of each kernel. The comparison fails where a kernel is
 missing from the list, or spills more than the list says or has a larger stack, as a copy of its
 arguments takes; the list itself must not say that a kernel named in ``HOT`` spills, but for
-``ALLOWED``. Register counts are for reading: they vary with the version of the compiler.
+``ALLOWED``. Register counts are for reading: they vary with the version of the compiler. The list
+names the sources, the program and the compiler that it was made with by a hash, from which the same
+figures would come again.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import re
@@ -116,6 +120,26 @@ def compile_for(architecture: str) -> dict[str, dict[str, int]]:
     return figures
 
 
+def digest() -> str:
+    """Return the hash of all that the figures depend on."""
+    version = subprocess.run([nvcc(), "--version"], capture_output=True, check=True).stdout
+    total = hashlib.sha256(version)
+    # No kernel includes files of other folders; it would not compile without them in the hash.
+    files = [path for name in ("core", "cuda") for path in (ROOT / "csrc" / name).rglob("*")]
+    for path in sorted(path for path in files if path.suffix in (".cu", ".cuh", ".h")):
+        total.update(f"{path.relative_to(ROOT)}\0".encode() + path.read_bytes())
+    total.update(Path(__file__).read_bytes())
+    return total.hexdigest()
+
+
+def read_list() -> tuple[str, Figures]:
+    """Return the hash that the committed list names, and its figures."""
+    if not LIST.exists():
+        return "", {}
+    made = json.loads(LIST.read_text(encoding="utf-8"))
+    return made["made_of"], made["kernels"]
+
+
 def problems(measured: Figures, listed: Figures) -> list[str]:
     """Return what is wrong with figures, given the committed list."""
     found = []
@@ -145,15 +169,25 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--write", action="store_true", help="write the list")
+    parser.add_argument(
+        "--if-changed", action="store_true", help="compile only where that may tell"
+    )
     parser.add_argument("--jobs", type=int, default=2, help="compilers at once")
     parser.add_argument("--arch", action="append", choices=ARCHITECTURES, help="only these")
     arguments = parser.parse_args()
+    made_of, listed = read_list()
+    now = digest()
+    if arguments.if_changed and made_of == now:
+        print(f"{LIST.name} was made of these sources by this compiler")
+        listed_problems = problems(listed, listed)
+        sys.exit("\n".join(listed_problems) or None)
     architectures = arguments.arch or list(ARCHITECTURES)
     with ThreadPoolExecutor(arguments.jobs) as pool:
         measured = dict(zip(architectures, pool.map(compile_for, architectures), strict=True))
     if arguments.write:
-        LIST.write_text(json.dumps(measured, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    listed: Figures = json.loads(LIST.read_text(encoding="utf-8")) if LIST.exists() else {}
+        made = {"made_of": now, "kernels": measured}
+        LIST.write_text(json.dumps(made, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        listed = measured
     found = problems(measured, listed)
     count = sum(len(kernels) for kernels in measured.values())
     print(f"{count} kernels of {len(measured)} architectures")

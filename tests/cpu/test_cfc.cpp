@@ -113,7 +113,7 @@ TEST(backbones) {
              .units = 6,
              .activation = activation,
              .dropout = layers > 1,
-             .timespans = layers - 1,
+             .timespans = static_cast<int>(layers) - 1,
              .lengths = layers == 3});
     }
   }

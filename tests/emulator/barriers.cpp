@@ -52,8 +52,7 @@ void release_block(Block& block) {
   count_barrier(block);
   for (Thread& thread : block.threads) {
     if (thread.state != State::at_sync_threads) continue;
-    thread.state = State::ready;
-    block.warps[thread.index / kWarp].ready.push_back(&thread);
+    make_ready(thread);
   }
   for (Warp& warp : block.warps) order_lanes(warp.ready);
 }
@@ -66,8 +65,7 @@ void release_cluster(Cluster& cluster) {
     bool any = false;
     for (Thread& thread : block->threads) {
       if (thread.state != State::at_cluster_wait) continue;
-      thread.state = State::ready;
-      block->warps[thread.index / kWarp].ready.push_back(&thread);
+      make_ready(thread);
       any = true;
     }
     if (any) count_barrier(*block);
@@ -113,8 +111,7 @@ void arrive_at_warp(uint32_t mask, State state) {
       if ((wanted >> k & 1) == 0) continue;
       Thread& other = block.threads[first + k];
       other.value = got[k];
-      other.state = State::ready;
-      warp.ready.push_back(&other);
+      make_ready(other);
     }
     order_lanes(warp.ready);
     warp.arrived &= ~wanted;

@@ -1,6 +1,7 @@
 #include "emulator/emulator.h"
 
 #include <algorithm>
+#include <bit>
 #include <exception>
 #include <memory>
 #include <random>
@@ -62,7 +63,7 @@ std::unique_ptr<Block> make_block(Cluster& cluster, unsigned rank, std::size_t s
     thread.index = k;
     thread.thread_idx = {k % blockDim.x, k / blockDim.x % blockDim.y, k / blockDim.x / blockDim.y};
     prepare(thread.fiber, stack + k, &run_thread);
-    block->warps[k / kWarp].ready.push_back(&thread);
+    make_ready(thread);
   }
   for (Warp& warp : block->warps) order_lanes(warp.ready);
   return block;
@@ -81,17 +82,19 @@ std::unique_ptr<Cluster> make_cluster(int64_t index, std::size_t shared_bytes, s
 }
 
 Thread* next_ready(Block& block) {
-  const int count = static_cast<int>(block.warps.size());
+  if (block.ready == 0) return nullptr;
+  const std::size_t count = block.warps.size();
   const int first = schedule.threads == Order::random ? static_cast<int>(generator() % count) : 0;
-  for (int k = 0; k < count; ++k) {
-    const int w = schedule.threads == Order::reverse ? count - 1 - k : (first + k) % count;
-    std::vector<Thread*>& ready = block.warps[w].ready;
-    if (ready.empty()) continue;
-    Thread* const thread = ready.back();
-    ready.pop_back();
-    return thread;
+  int w = 31 - std::countl_zero(block.ready);
+  if (schedule.threads != Order::reverse) {
+    const uint32_t behind = block.ready >> first << first;
+    w = std::countr_zero(behind != 0 ? behind : block.ready);
   }
-  return nullptr;
+  std::vector<Thread*>& ready = block.warps[w].ready;
+  Thread* const thread = ready.back();
+  ready.pop_back();
+  if (ready.empty()) block.ready &= ~(1u << w);
+  return thread;
 }
 
 void end_block(Block& block) {
@@ -152,6 +155,13 @@ struct Launched {
 }  // namespace
 
 void suspend() { suspend(current->state == State::ended); }
+
+void make_ready(Thread& thread) {
+  const int warp = thread.index / kWarp;
+  thread.state = State::ready;
+  thread.block->warps[warp].ready.push_back(&thread);
+  thread.block->ready |= 1u << warp;
+}
 
 void order_lanes(std::vector<Thread*>& lanes) {
   if (schedule.threads == Order::reverse) {

@@ -2,8 +2,10 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <exception>
 #include <new>
+#include <utility>
 
 #include "emulator/emulator.h"
 
@@ -70,6 +72,8 @@ class Stacks {
     }
     return stack + kGuardBytes;
   }
+  // Below where the last fiber on a stack was suspended; null: there was none.
+  char*& left(const char* stack) { return left_[(stack - range_) / kStackBytes]; }
   static constexpr std::size_t size() { return kStackBytes - kGuardBytes; }
   bool holds(const void* address) const {
     const char* const at = static_cast<const char*>(address);
@@ -79,6 +83,7 @@ class Stacks {
  private:
   char* range_ = nullptr;
   std::size_t guarded_ = 0;
+  char* left_[kMaxFibers] = {};
 };
 
 Stacks stacks;
@@ -111,7 +116,9 @@ void prepare(Fiber& fiber, std::size_t stack, void (*run)()) {
   fiber.stack = stacks.at(stack);
 #if defined(__SANITIZE_ADDRESS__)
   // What was abandoned there has left its red zones.
-  __asan_unpoison_memory_region(fiber.stack, Stacks::size());
+  if (char* const left = std::exchange(stacks.left(fiber.stack), nullptr)) {
+    __asan_unpoison_memory_region(left, fiber.stack + Stacks::size() - left);
+  }
 #endif
 #if defined(__x86_64__)
   // The stack as fastltc_switch_stack leaves it: six registers and where to return to; above them a
@@ -148,6 +155,8 @@ void resume(Fiber& fiber) {
 void suspend([[maybe_unused]] bool has_ended) {
   Fiber& fiber = *current;
 #if defined(__SANITIZE_ADDRESS__)
+  stacks.left(fiber.stack) =
+      std::max(fiber.stack, static_cast<char*>(__builtin_frame_address(0)) - kGuardBytes);
   void** const keep = has_ended ? nullptr : &fiber.fake_stack;
   __sanitizer_start_switch_fiber(keep, scheduler_stack, scheduler_stack_size);
 #endif

@@ -54,6 +54,7 @@ struct Block {
   int64_t index = 0;
   std::vector<Thread> threads;
   std::vector<Warp> warps;
+  uint32_t ready = 0;  // warps that have a thread that can run, a bit each
   int live = 0;
   int arrived = 0;
   uint32_t epoch = 0;
@@ -96,6 +97,8 @@ void suspend();
 // Throws Error: what is wrong in a block, and who waits where.
 [[noreturn]] void fail(const Block& block, const std::string& what);
 
+// It can run, once the lanes of its warp are in order.
+void make_ready(Thread& thread);
 // In the order of the schedule.
 void order_lanes(std::vector<Thread*>& lanes);
 // The current thread has ended: barriers no longer wait for it.

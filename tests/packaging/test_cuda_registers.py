@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import json
+import re
+import shutil
 from pathlib import Path
 from types import ModuleType
 
@@ -54,7 +55,7 @@ def test_what_is_not_listed_is_a_problem(tool: ModuleType) -> None:
 
 
 def test_the_committed_list_is_complete_and_in_order(tool: ModuleType) -> None:
-    listed = json.loads(tool.LIST.read_text(encoding="utf-8"))
+    _, listed = tool.read_list()
     assert sorted(listed) == sorted(tool.ARCHITECTURES)
     assert tool.problems(listed, listed) == []
     names = {name for kernels in listed.values() for name in kernels}
@@ -63,3 +64,34 @@ def test_the_committed_list_is_complete_and_in_order(tool: ModuleType) -> None:
     for samples in (4, 8, 16):
         assert f"ltc_cluster_backward_kernel<{samples}>" in names
     assert all(names == set(kernels) for kernels in listed.values())
+
+
+def test_what_the_figures_depend_on_changes_the_hash(
+    tool: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiler = tmp_path / "nvcc"
+    compiler.write_text("#!/bin/sh\necho release 1\n")
+    compiler.chmod(0o755)
+    shutil.copytree(ROOT / "csrc", tmp_path / "csrc")
+    monkeypatch.setenv("CUDACXX", str(compiler))
+    monkeypatch.setattr(tool, "ROOT", tmp_path)
+    before = {tool.digest()}
+    for name in ("csrc/cuda/ltc.cu", "csrc/cuda/frame/scratch.h", "csrc/core/sequence.h"):
+        with (tmp_path / name).open("a") as file:
+            file.write("\n")
+        before.add(tool.digest())
+    compiler.write_text("#!/bin/sh\necho release 2\n")
+    before.add(tool.digest())
+    assert len(before) == 5
+    (tmp_path / "csrc/cpu/sigmoid.h").write_text("\n")
+    (tmp_path / "csrc/cuda/registers.json").write_text("{}\n")
+    assert tool.digest() in before
+
+
+def test_the_sources_include_none_that_the_hash_leaves_out(tool: ModuleType) -> None:
+    files = [path for name in ("core", "cuda") for path in (ROOT / "csrc" / name).rglob("*.*")]
+    included = {
+        name for path in files for name in re.findall(r'^#include "(.+)"', path.read_text(), re.M)
+    }
+    assert included
+    assert {name.split("/")[0] for name in included} == {"core", "cuda"}

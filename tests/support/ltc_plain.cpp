@@ -1,6 +1,7 @@
 #include "support/ltc_plain.h"
 
 #include <cmath>
+#include <list>
 #include <vector>
 
 #include "support/memory_cell.h"
@@ -8,11 +9,6 @@
 
 namespace fastltc::test {
 namespace {
-
-double positive(double x, bool softplus) { return softplus ? std::log1p(std::exp(x)) : x; }
-double positive_slope(double x, bool softplus) {
-  return softplus ? 1.0 / (1.0 + std::exp(-x)) : 1.0;
-}
 
 // Of several layers beside each other the dense matrices are stacked.
 int64_t dense(const LtcInputs<double>& in, int64_t i, int64_t j) {
@@ -42,9 +38,8 @@ void add(const LtcInputs<double>& in, const List& l, int64_t j, const Values& pr
   for (int64_t k = l.list.column[j]; k < l.list.column[j + 1]; ++k) {
     const int64_t i = l.list.row[k], e = dense(in, i, j);
     const double s = sigmoid(l.sigma[e] * (pre[i] - l.mu[e]));
-    const double w = positive(l.w[e], in.parameters.softplus);
-    num += w * l.erev[e] * s;
-    den += w * s;
+    num += l.w[e] * l.erev[e] * s;
+    den += l.w[e] * s;
   }
 }
 
@@ -67,13 +62,13 @@ Unfold run_unfold(const LtcInputs<double>& in, int64_t b, int64_t t, const Value
   const int64_t N = in.size.N;
   Unfold result{Values(N), Values(N), Values(N)};
   for (int64_t j = 0; j < N; ++j) {
-    const double leak = positive(p.gleak[j], p.softplus), dt = time_step(in, b, t, j);
+    const double dt = time_step(in, b, t, j);
     double &num = result.num[j], &den = result.den[j];
-    num = leak * p.vleak[j];
-    den = leak + p.epsilon;
+    num = p.gleak[j] * p.vleak[j];
+    den = p.gleak[j] + p.epsilon;
     add(in, sensory_of(in), j, u, num, den);
     add(in, recurrent_of(in), j, v, num, den);
-    const double capacity = positive(p.cm[j], p.softplus) * static_cast<double>(in.size.U);
+    const double capacity = p.cm[j] * static_cast<double>(in.size.U);
     // Where nothing drives it and nothing resists, the state is held.
     const double total = capacity + dt * den;
     result.next[j] = total == 0.0 ? v[j] : (capacity * v[j] + dt * num) / total;
@@ -115,13 +110,12 @@ struct ListGradient {
 };
 void list_backward(const LtcInputs<double>& in, const List& l, const ListGradient& g, int64_t j,
                    const Values& pre, double gn, double gd, Values& grad_pre) {
-  const bool softplus = in.parameters.softplus;
   for (int64_t k = l.list.column[j]; k < l.list.column[j + 1]; ++k) {
     const int64_t i = l.list.row[k], e = dense(in, i, j);
     const double s = sigmoid(l.sigma[e] * (pre[i] - l.mu[e]));
-    const double w = positive(l.w[e], softplus);
+    const double w = l.w[e];
     const double h = (w * l.erev[e] * gn + w * gd) * (s - s * s);
-    g.w[e] += (l.erev[e] * s * gn + s * gd) * positive_slope(l.w[e], softplus);
+    g.w[e] += l.erev[e] * s * gn + s * gd;
     g.erev[e] += w * s * gn;
     g.mu[e] -= l.sigma[e] * h;
     g.sigma[e] += h * (pre[i] - l.mu[e]);
@@ -166,46 +160,49 @@ void memory_backward(const LtcInputs<double>& in, const LtcGradients<double>& gr
   g = gh;
 }
 
-}  // namespace
+// The same layer with softplus taken of its parameters, once.
+struct Positive {
+  explicit Positive(const LtcInputs<double>& given) : in(given) {
+    auto& p = in.parameters;
+    if (!p.softplus) return;
+    const int64_t N = in.size.N;
+    p.softplus = false;
+    take(p.gleak, N);
+    take(p.cm, N);
+    take(p.w, N * N / in.nets);
+    take(p.sensory_w, in.size.I * N / in.nets);
+  }
 
-void plain_ltc_forward(const LtcInputs<double>& in, const LtcOutputs<double>& out) {
-  const auto& p = in.parameters;
-  for (int64_t b = 0; b < in.size.B; ++b) {
-    Values v = initial_state(in, b), c = initial_memory(in, b);
-    const auto write = [&](int64_t t, bool active) {
-      for (int64_t m = 0; m < in.size.M; ++m) {
-        double y = active ? v[motor(in, m)] : 0.0;
-        if (active && p.output_w != nullptr) y *= p.output_w[m];
-        if (active && p.output_b != nullptr) y += p.output_b[m];
-        at(out.output, b, t, m) = y;
-      }
-    };
-    for (int64_t t = 0; t < in.size.T; ++t) {
-      const bool active = t < length_of(in, b);
-      if (active && begins_anew(in, b, t)) {
-        v = initial_state(in, b);
-        c = initial_memory(in, b);
-        if (in.reset_to_zero) {
-          v.assign(v.size(), 0.0);
-          c.assign(c.size(), 0.0);
-        }
-      }
-      if (active) run_memory(in, b, t, v, c);
-      for (int64_t n = 0; active && n < in.size.U; ++n) {
-        v = run_unfold(in, b, t, mapped_inputs(in, b, t), v).next;
-      }
-      if (out.return_sequences) write(t, active);
-    }
-    if (!out.return_sequences) write(0, true);
-    double* const hn = out.hn + b * state_width(in);
+  // From gradients of the values that were taken to those of what they were taken of.
+  void backward(const LtcInputs<double>& given, const LtcGradients<double>& grad) const {
+    const auto& p = given.parameters;
+    if (!p.softplus) return;
     for (int64_t j = 0; j < in.size.N; ++j) {
-      hn[j] = v[j];
-      if (has_memory(in)) hn[in.size.N + j] = c[j];
+      grad.gleak[j] *= sigmoid(p.gleak[j]);
+      grad.cm[j] *= sigmoid(p.cm[j]);
+      const auto of_list = [&](const SynapseList& list, const double* w, double* grad_w) {
+        for (int64_t k = list.column[j]; k < list.column[j + 1]; ++k) {
+          const int64_t e = dense(in, list.row[k], j);
+          grad_w[e] *= sigmoid(w[e]);
+        }
+      };
+      of_list(in.synapses, p.w, grad.w);
+      of_list(in.sensory_synapses, p.sensory_w, grad.sensory_w);
     }
   }
-}
 
-void plain_ltc_backward(const LtcInputs<double>& in, const LtcGradients<double>& grad) {
+  LtcInputs<double> in;
+
+ private:
+  void take(const double*& parameter, int64_t count) {
+    Values& taken = values_.emplace_back(parameter, parameter + count);
+    for (double& value : taken) value = std::log1p(std::exp(value));
+    parameter = taken.data();
+  }
+  std::list<Values> values_;
+};
+
+void backward(const LtcInputs<double>& in, const LtcGradients<double>& grad) {
   const auto& p = in.parameters;
   const int64_t N = in.size.N, I = in.size.I, M = in.size.M, U = in.size.U;
   const ListGradient recurrent{grad.sigma, grad.mu, grad.w, grad.erev};
@@ -291,7 +288,7 @@ void plain_ltc_backward(const LtcInputs<double>& in, const LtcGradients<double>&
         Values before(N);
         for (int64_t j = 0; j < N; ++j) {
           const double dt = time_step(in, b, t, j);
-          const double capacity = positive(p.cm[j], p.softplus) * static_cast<double>(U);
+          const double capacity = p.cm[j] * static_cast<double>(U);
           const double total = capacity + dt * unfold.den[j];
           if (total == 0.0) before[j] += g[j];
           const double gt = total == 0.0 ? 0.0 : g[j] / total;
@@ -299,11 +296,9 @@ void plain_ltc_backward(const LtcInputs<double>& in, const LtcGradients<double>&
           list_backward(in, recurrent_of(in), recurrent, j, v, gn, gd, before);
           list_backward(in, sensory_of(in), sensory, j, u, gn, gd, grad_u);
           before[j] += capacity * gt;
-          const double leak_slope = positive_slope(p.gleak[j], p.softplus);
-          grad.gleak[j] += (p.vleak[j] * gn + gd) * leak_slope;
-          grad.vleak[j] += positive(p.gleak[j], p.softplus) * gn;
-          grad.cm[j] += gt * (v[j] - unfold.next[j]) * static_cast<double>(U) *
-                        positive_slope(p.cm[j], p.softplus);
+          grad.gleak[j] += p.vleak[j] * gn + gd;
+          grad.vleak[j] += p.gleak[j] * gn;
+          grad.cm[j] += gt * (v[j] - unfold.next[j]) * static_cast<double>(U);
           if (grad.timespans.data != nullptr) {
             at(grad.timespans, b, t, each ? j : 0) +=
                 gt * (unfold.num[j] - unfold.den[j] * unfold.next[j]);
@@ -322,6 +317,53 @@ void plain_ltc_backward(const LtcInputs<double>& in, const LtcGradients<double>&
     }
     begin_backward(true);
   }
+}
+
+}  // namespace
+
+void plain_ltc_forward(const LtcInputs<double>& given, const LtcOutputs<double>& out) {
+  const Positive positive(given);
+  const LtcInputs<double>& in = positive.in;
+  const auto& p = in.parameters;
+  for (int64_t b = 0; b < in.size.B; ++b) {
+    Values v = initial_state(in, b), c = initial_memory(in, b);
+    const auto write = [&](int64_t t, bool active) {
+      for (int64_t m = 0; m < in.size.M; ++m) {
+        double y = active ? v[motor(in, m)] : 0.0;
+        if (active && p.output_w != nullptr) y *= p.output_w[m];
+        if (active && p.output_b != nullptr) y += p.output_b[m];
+        at(out.output, b, t, m) = y;
+      }
+    };
+    for (int64_t t = 0; t < in.size.T; ++t) {
+      const bool active = t < length_of(in, b);
+      if (active && begins_anew(in, b, t)) {
+        v = initial_state(in, b);
+        c = initial_memory(in, b);
+        if (in.reset_to_zero) {
+          v.assign(v.size(), 0.0);
+          c.assign(c.size(), 0.0);
+        }
+      }
+      if (active) run_memory(in, b, t, v, c);
+      for (int64_t n = 0; active && n < in.size.U; ++n) {
+        v = run_unfold(in, b, t, mapped_inputs(in, b, t), v).next;
+      }
+      if (out.return_sequences) write(t, active);
+    }
+    if (!out.return_sequences) write(0, true);
+    double* const hn = out.hn + b * state_width(in);
+    for (int64_t j = 0; j < in.size.N; ++j) {
+      hn[j] = v[j];
+      if (has_memory(in)) hn[in.size.N + j] = c[j];
+    }
+  }
+}
+
+void plain_ltc_backward(const LtcInputs<double>& in, const LtcGradients<double>& grad) {
+  const Positive positive(in);
+  backward(positive.in, grad);
+  positive.backward(in, grad);
 }
 
 }  // namespace fastltc::test
