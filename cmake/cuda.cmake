@@ -8,7 +8,8 @@ set(FASTLTC_CUDA_KERNELS
   ${PROJECT_SOURCE_DIR}/csrc/cuda/ltc.cu
   ${PROJECT_SOURCE_DIR}/csrc/cuda/ltc_schedule.cpp
   ${PROJECT_SOURCE_DIR}/csrc/cuda/masked_linear.cu
-  ${PROJECT_SOURCE_DIR}/csrc/cuda/special_function_limit.cu)
+  ${PROJECT_SOURCE_DIR}/csrc/cuda/special_function_limit.cu
+  ${PROJECT_SOURCE_DIR}/csrc/cuda/stage.cu)
 
 set(FASTLTC_CUDA_BUILT 0)
 if(NOT FASTLTC_CUDA MATCHES "^(AUTO|ON|OFF)$")
@@ -66,10 +67,12 @@ else()
     else()
       # Machine code for what people have, and PTX for what is to come. The sources ask for 8.0 and
       # 9.0 alone, so that one intermediate code serves several machine codes: to make it takes
-      # longer than to assemble it. From 10.0 on nvcc 13 has another compiler.
+      # longer than to assemble it.
       set(codes 75,code=sm_75 80,code=sm_80 80,code=sm_86 80,code=sm_89 90,code=sm_90 90,code=compute_90)
       if(CMAKE_CUDA_COMPILER_VERSION VERSION_GREATER_EQUAL 12.8)
-        list(APPEND codes 100,code=sm_100 100,code=sm_120 100,code=compute_100)
+        # Intermediate code for 10.0, by another compiler, makes kernels take up to twice the
+        # registers, and some spill.
+        list(APPEND codes 90,code=sm_100 90,code=sm_120)
       endif()
       foreach(code IN LISTS codes)
         string(APPEND CMAKE_CUDA_FLAGS " -gencode=arch=compute_${code}")

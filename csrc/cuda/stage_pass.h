@@ -1,5 +1,5 @@
 // Launches of what a layer's stages need besides the recurrence (stage_rows.cuh), and where it lies
-// in the scratch memory of a call.
+// in the scratch memory of a call. In a source of its own: all layers with stages share the kernels.
 #pragma once
 
 #include <algorithm>
@@ -59,74 +59,32 @@ struct StagePass {
       parts.push_back(scratch.take<T>(part_count * values(stage)));
   }
 
-  // Calls run(first, count, blocks) for up to kStageBatch stages at a time, whose largest weight
-  // has a thread for each of its values in so many blocks.
-  template <typename Run>
-  void in_batches(const Run& run) const {
-    // Blocks beyond these go on with the values of others.
-    constexpr int64_t most_blocks = 1 << 20;
-    for (int64_t first = 0; first < size(); first += kStageBatch) {
-      const int64_t number = std::min<int64_t>(size() - first, kStageBatch);
-      int64_t most = 0;
-      for (int64_t s = first; s < first + number; ++s) most = std::max(most, values(stages[s]));
-      run(first, number, std::min(ceil_div(most, kBlockThreads), most_blocks));
-    }
-  }
-
-  void pack() const {
-    in_batches([&](int64_t first, int64_t number, int64_t blocks) {
-      PackBatch<T> batch;
-      for (int64_t n = 0; n < number; ++n) {
-        batch.stages[n] = {stages[first + n], tensors[first + n], masks[first + n]};
-      }
-      launch("stage_pack", stage_pack_kernel<T>, grid(blocks, number), kBlockThreads, 0, stream,
-             batch);
-    });
-  }
-
-  void products_with_x(const Stage<T>& stage, T* to) const {
-    launch_tiles("stage_given", stage_given_kernel<T>, x.rows.count, stage.width(), stream, stage,
-                 x, to);
-  }
-
+  void pack() const;
+  void products_with_x(const Stage<T>& stage, T* to) const;
   // source(s, sums) says what stage s was given, target(s) where its gradients go.
   template <typename Source, typename Target>
   void weight_gradients(const Source& source, const Target& target) const {
-    in_batches([&](int64_t first, int64_t number, int64_t blocks) {
-      SumsBatch<T> sums;
-      GradientsBatch<T> gradients;
-      sums.x = x;
-      gradients.parts = static_cast<int>(part_count);
-      int64_t most_tiles = 0;
-      for (int64_t n = 0; n < number; ++n) {
-        const int64_t s = first + n;
-        sums.stages[n].stage = stages[s];
-        sums.stages[n].parts = parts[s];
-        source(s, sums.stages[n]);
-        most_tiles = std::max(most_tiles, tiles(stages[s]));
-        gradients.stages[n] = {stages[s], parts[s], masks[s], target(s)};
-      }
-      launch("stage_weight_sums", stage_weight_sums_kernel<T>, grid(most_tiles, part_count, number),
-             kBlockThreads, 0, stream, sums);
-      launch("stage_weight_gradients", stage_weight_gradients_kernel<T>, grid(blocks, number),
-             kBlockThreads, 0, stream, gradients);
-    });
-  }
-
-  // The gradient of x, through the stages that read it.
-  void input_gradient(bool adds, const SequenceView<T>& to) const {
-    InputGradientStages<T> through;
-    int n = 0;
-    for (const Stage<T>& stage : stages) {
-      if (!stage.reads_x) continue;
-      through.dz.values[n] = stage.dz;
-      through.weight.values[n] = stage.weight;
-      through.dz.width[n] = through.weight.width[n] = stage.width();
-      ++n;
+    std::vector<StageSums<T>> sums(size());
+    std::vector<StageTensors<T>> gradients;
+    for (int64_t s = 0; s < size(); ++s) {
+      sums[s].stage = stages[s];
+      sums[s].parts = parts[s];
+      source(s, sums[s]);
+      gradients.push_back(target(s));
     }
-    launch_tiles("stage_input_gradient", stage_input_gradient_kernel<T>, x.rows.count,
-                 stages[0].inputs, stream, through, x.rows, stages[0].inputs, adds, to);
+    weight_gradients(sums, gradients);
   }
+  void weight_gradients(const std::vector<StageSums<T>>& sums,
+                        const std::vector<StageTensors<T>>& gradients) const;
+  // The gradient of x, through the stages that read it.
+  void input_gradient(bool adds, const SequenceView<T>& to) const;
+
+ private:
+  template <typename Run>
+  void in_batches(const Run& run) const;
 };
+
+extern template struct StagePass<float>;
+extern template struct StagePass<double>;
 
 }  // namespace fastltc::cuda
