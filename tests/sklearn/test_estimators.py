@@ -135,6 +135,13 @@ def test_a_forecaster_learns_a_wave(forecast: str) -> None:
     assert np.abs(model.predict(X[:120]) - X[120:123]).max() < 0.5
 
 
+@pytest.mark.parametrize(("name", "value"), [("forecast", "recursive"), ("difference", False)])
+def test_patches_refuse_what_they_do_not_do(name: str, value: object) -> None:
+    model = LiquidForecaster(2, 8, patch=4).set_params(**{name: value})
+    with pytest.raises(ValueError, match=f"patch: with 4, .* got .*{name}={value!r}"):
+        model.fit(np.sin(np.arange(40.0)))
+
+
 @pytest.mark.parametrize("cell", ["ltc", "cfc"])
 def test_a_forecaster_that_reads_patches_learns_a_wave(cell: str) -> None:
     X = np.stack([np.sin(0.5 * np.arange(160)), np.cos(0.5 * np.arange(160))], axis=1)

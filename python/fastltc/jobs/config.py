@@ -91,26 +91,30 @@ class ModelOptions:
     units: int | None = option(None, "Neurons.", COUNT)
     gain: float | None = option(None, "Factor on the motor neurons' outputs.", ABOVE_0)
     wiring: str | None = option(
-        None, "Of rows-* and series-*: ncp, random or full; none of series-cfc."
+        None, "Of rows-*, series-*, patches-*: ncp (not of patches), random or full; none of CfC."
     )
     sparsity: float | None = option(None, "Share of the synapses that a random wiring lacks.")
     unfolds: int | None = option(
-        None, "Of series-ltc: solver steps in a time step.", COUNT, usual="6"
+        None, "Of series-ltc and patches-ltc: solver steps in a time step.", COUNT, usual="6"
     )
     conductances: str | None = option(
-        None, "Of series-ltc: first values, as-ncps or fan-in.", usual="as-ncps"
+        None, "Of series-ltc and patches-ltc: first values, as-ncps or fan-in.", usual="as-ncps"
     )
     backbone_units: int | None = option(
         None,
-        "Of series-cfc without wiring: neurons of a layer of its backbone.",
+        "Of series-cfc and patches-cfc without wiring: neurons of a layer of the backbone.",
         COUNT,
         usual="128",
     )
     backbone_layers: int | None = option(
-        None, "Of series-cfc without wiring: layers of its backbone.", FROM_0, usual="1"
+        None,
+        "Of series-cfc and patches-cfc without wiring: layers of the backbone.",
+        FROM_0,
+        usual="1",
     )
     timestep: float | None = option(
-        None, "Of rows-* and series-*: time from one row to the next, for the layer."
+        None,
+        "Of rows-*, series-*, patches-*: time from one row or patch to the next, for the layer.",
     )
     clip: float | None = option(None, "Of series-*: deviations that inputs are held within.")
     pool: str | None = option(
@@ -118,10 +122,10 @@ class ModelOptions:
     )
     time_input: bool | None = option(None, "Of series-*: read the time step as an input, too.")
     encoder: int | None = option(
-        None, "Of rows-* and series-*: features that a row is mapped to; 0 for the row itself."
+        None,
+        "Of rows-*, series-*, patches-*: features that a row or patch is mapped to; 0 for none.",
     )
-    """Of patches-*: features that a patch is mapped to, as many as neurons by default; 0 for the
-    patch itself."""
+    """None for as many as neurons, of patches-*."""
     patch: int | None = option(
         None, "Of patches-*: rows that are read as one step.", COUNT, usual="12"
     )
@@ -131,7 +135,9 @@ class ModelOptions:
     wiring_seed: int | None = option(None, "Seed of the wiring.", SEED)
     mixed_memory: bool | None = option(None, "An LSTM cell before the liquid one.")
     dropout: float | None = option(
-        None, "Of series-*: share left out of the encoder's features and before the readout.", SHARE
+        None,
+        "Of series-*, patches-*: share left out of the encoder's features and before the readout.",
+        SHARE,
     )
     impute: str | None = option(
         None, "Of series-*: what is not measured: forward, mean or decay.", usual="forward"

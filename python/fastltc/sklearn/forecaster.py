@@ -103,6 +103,12 @@ class LiquidForecaster(Liquid):
         targets, known = self._roles(rows.shape[2])
         options: dict[str, Any] = {"forecast": self.forecast, "difference": self.difference}
         if self.patch:
+            if self.forecast != "direct" or not self.difference:
+                raise ValueError(
+                    f"patch: with {self.patch}, expected forecast='direct' and difference=True, "
+                    f"which is how patches forecast, got forecast={self.forecast!r} and "
+                    f"difference={self.difference!r}"
+                )
             options = {"model": f"patches-{self.cell}", "patch": self.patch}
         config = self._config(quantiles=self.quantiles, **options)
         split = self._split(*train[:2], None, None, train[2], reset=True)
