@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
@@ -96,144 +97,132 @@ ENSEMBLE: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-class Ensemble:
-    """Sixteen layers of one shape, an input of each, and both ways of running all of them.
+# A call, and what it trains.
+Call = tuple[Callable[[], Tensor], list[Tensor]]
 
-    Together they are ``torch.func.vmap`` over stacked parameters.
-    """
 
-    count = 16
+class Ways:
+    """Two ways to the same outputs, in one call and otherwise, each of so many calls."""
 
-    def __init__(self, make: Callable[[], nn.Module], batch: int, steps: int) -> None:
-        torch.manual_seed(0)
-        self.layers = [make() for _ in range(self.count)]
-        parameters, buffers = torch.func.stack_module_state(self.layers)
-        self.parameters, self.buffers = dict(parameters), dict(buffers)
-        self.x = torch.randn(self.count, batch, steps, INPUTS)
-        self.inputs = list(self.x)
-        self.leaves = [p for p in self.parameters.values() if p.requires_grad]
-
-    def together(self) -> Tensor:
-        def run(parameters: Any, buffers: Any, x: Tensor) -> Tensor:
-            output: Tensor = torch.func.functional_call(self.layers[0], (parameters, buffers), x)[0]
-            return output
-
-        return torch.func.vmap(run)(self.parameters, self.buffers, self.x)
-
-    def one_by_one(self) -> list[Tensor]:
-        return [layer(x)[0] for layer, x in zip(self.layers, self.inputs, strict=True)]
-
-    def train_together(self) -> None:
-        torch.autograd.grad(self.together().sum(), self.leaves, allow_unused=True)
-
-    def train_one_by_one(self) -> None:
-        for layer, output in zip(self.layers, self.one_by_one(), strict=True):
-            own = [p for p in layer.parameters() if p.requires_grad]
-            torch.autograd.grad(output.sum(), own, allow_unused=True)
-
-    def pair(self, training: bool) -> list[Callable[[], object]]:
-        if training:
-            return [self.train_together, self.train_one_by_one]
-        return [torch.no_grad()(self.together), torch.no_grad()(self.one_by_one)]
+    def __init__(self, together: list[Call], apart: list[Call]) -> None:
+        self.together, self.apart = together, apart
 
     def check(self) -> float:
         with torch.no_grad():
-            got, wanted = self.together(), torch.stack(self.one_by_one())
+            got, wanted = (
+                torch.cat([run().flatten() for run, _ in way])
+                for way in (self.together, self.apart)
+            )
         error = float((got - wanted).abs().max() / wanted.abs().max())
         assert error <= TOLERANCE
         return error
+
+    def contestants(self, others: str, training: bool, threads: int) -> list[Contestant]:
+        def train(way: list[Call]) -> None:
+            outputs = [run() for run, _ in way]
+            for output, (_, leaves) in zip(outputs, way, strict=True):
+                torch.autograd.grad(output.sum(), leaves, allow_unused=True)
+
+        @torch.no_grad()
+        def forward(way: list[Call]) -> None:
+            for run, _ in way:
+                run()
+
+        step = train if training else forward
+        return [
+            Contestant("fastltc", functools.partial(step, self.together), threads),
+            Contestant(others, functools.partial(step, self.apart), threads),
+        ]
+
+
+def trained(parameters: Iterable[Tensor]) -> list[Tensor]:
+    return [p for p in parameters if p.requires_grad]
+
+
+def ensemble(make: Callable[[], nn.Module], batch: int, steps: int) -> Ways:
+    """Sixteen layers of one shape, an input of each: ``torch.func.vmap`` over their parameters."""
+    layers = [make() for _ in range(16)]
+    parameters, buffers = torch.func.stack_module_state(layers)
+    x = torch.randn(16, batch, steps, INPUTS)
+
+    def run(parameters: Any, buffers: Any, x: Tensor) -> Tensor:
+        output: Tensor = torch.func.functional_call(layers[0], (parameters, buffers), x)[0]
+        return output
+
+    def together() -> Tensor:
+        return torch.func.vmap(run)(parameters, buffers, x)
+
+    return Ways(
+        [(together, trained(parameters.values()))],
+        [
+            (lambda layer=layer, own=own: layer(own)[0], trained(layer.parameters()))
+            for layer, own in zip(layers, list(x), strict=True)
+        ],
+    )
+
+
+def folded(make: Callable[[], nn.Module], batch: int, steps: int) -> Ways:
+    """A layer on sixteen batches: ``torch.func.vmap`` over them, and one batch of all."""
+    layer, x = make(), torch.randn(16, batch, steps, INPUTS)
+    everything, leaves = x.flatten(0, 1), trained(layer.parameters())
+    return Ways(
+        [(lambda: torch.func.vmap(lambda x: layer(x)[0])(x), leaves)],
+        [(lambda: layer(everything)[0], leaves)],
+    )
+
+
+@pytest.fixture
+def compare(
+    interleave: Callable[..., Any], record_times: Callable[..., None], threads: int
+) -> Callable[[Ways, str, bool, str, Callable[[Any], Figure]], None]:
+    """A function that records both ways: what the other is called, training, case, their ratio."""
+
+    def run(
+        ways: Ways, others: str, training: bool, case: str, ratio: Callable[[Any], Figure]
+    ) -> None:
+        error = ways.check()
+        times = interleave(ways.contestants(others, training, threads), seconds=4.0)
+        time = Spread.of([1e3 * seconds for seconds in times.seconds["fastltc"]])
+        what = "forward + backward" if training else "forward, no_grad"
+        record_times(case, what, times, [Figure("fastltc", "{} ms", time), ratio(times)], error)
+
+    return run
 
 
 @pytest.mark.parametrize("training", [False, True], ids=["forward", "training"])
 @pytest.mark.parametrize(("batch", "steps"), [(1, 1), (1, 32), (1, 128), (8, 32), (32, 32)])
 @pytest.mark.parametrize("name", ENSEMBLE)
 def test_an_ensemble_by_vmap(
-    name: str,
-    batch: int,
-    steps: int,
-    training: bool,
-    interleave: Callable[..., Any],
-    record_times: Callable[..., None],
-    threads: int,
+    name: str, batch: int, steps: int, training: bool, compare: Callable[..., None]
 ) -> None:
+    torch.manual_seed(0)
     steps = min(steps, 4) if QUICK else steps
-    ensemble = Ensemble(ENSEMBLE[name], batch, steps)
-    error = ensemble.check()
-    together, apart = ensemble.pair(training)
-    times = interleave(
-        [
-            Contestant("fastltc", together, threads),
-            Contestant("sixteen calls", apart, threads),
-        ],
-        seconds=4.0,
-    )
     asked = 5.0 if batch == 1 and name.startswith("CfC") else None
-    figures = [
-        Figure("fastltc", "{} ms", Spread.of([1e3 * s for s in times.seconds["fastltc"]])),
-        Figure(
+    compare(
+        ensemble(ENSEMBLE[name], batch, steps),
+        "sixteen calls",
+        training,
+        f"sixteen {name} by vmap, I={INPUTS}, B={batch}, T={steps}",
+        lambda times: Figure(
             "other", "{} x sixteen calls", times.ratio("sixteen calls", "fastltc"), at_least=asked
         ),
-    ]
-    what = "forward + backward" if training else "forward, no_grad"
-    case = f"sixteen {name} by vmap, I={INPUTS}, B={batch}, T={steps}"
-    record_times(case, what, times, figures, error)
-
-
-class Folded:
-    """A layer on sixteen batches: by ``torch.func.vmap`` over them, and as one batch."""
-
-    def __init__(self, layer: nn.Module, batch: int, steps: int) -> None:
-        self.layer, self.x = layer, torch.randn(16, batch, steps, INPUTS)
-        self.all = self.x.flatten(0, 1)
-        self.leaves = [p for p in layer.parameters() if p.requires_grad]
-
-    def by_vmap(self) -> Tensor:
-        return torch.func.vmap(lambda x: self.layer(x)[0])(self.x)
-
-    def as_one(self) -> Tensor:
-        output: Tensor = self.layer(self.all)[0]
-        return output
-
-    def check(self) -> float:
-        with torch.no_grad():
-            got, wanted = self.by_vmap().flatten(0, 1), self.as_one()
-        error = float((got - wanted).abs().max() / wanted.abs().max())
-        assert error <= TOLERANCE
-        return error
+    )
 
 
 @pytest.mark.parametrize("training", [False, True], ids=["forward", "training"])
 @pytest.mark.parametrize(("batch", "steps"), [(1, 32), (8, 32), (32, 32)])
 @pytest.mark.parametrize("name", [name for name in ENSEMBLE if "32 units" not in name])
 def test_vmap_over_inputs(
-    name: str,
-    batch: int,
-    steps: int,
-    training: bool,
-    interleave: Callable[..., Any],
-    record_times: Callable[..., None],
-    threads: int,
+    name: str, batch: int, steps: int, training: bool, compare: Callable[..., None]
 ) -> None:
-    steps = min(steps, 4) if QUICK else steps
     torch.manual_seed(0)
-    folded = Folded(ENSEMBLE[name](), batch, steps)
-    error = folded.check()
-
-    def trained(run: Callable[[], Tensor]) -> Callable[[], object]:
-        return lambda: torch.autograd.grad(run().sum(), folded.leaves, allow_unused=True)
-
-    wrap = trained if training else torch.no_grad()
-    times = interleave(
-        [
-            Contestant("fastltc", wrap(folded.by_vmap), threads),
-            Contestant("one call", wrap(folded.as_one), threads),
-        ],
-        seconds=4.0,
+    steps = min(steps, 4) if QUICK else steps
+    compare(
+        folded(ENSEMBLE[name], batch, steps),
+        "one call",
+        training,
+        f"{name} by vmap over sixteen inputs, I={INPUTS}, B={batch} each, T={steps}",
+        lambda times: Figure(
+            "other", "{} of one call", times.ratio("fastltc", "one call"), at_most=1.3
+        ),
     )
-    figures = [
-        Figure("fastltc", "{} us", Spread.of([1e6 * s for s in times.seconds["fastltc"]])),
-        Figure("other", "{} of one call", times.ratio("fastltc", "one call"), at_most=1.3),
-    ]
-    what = "forward + backward" if training else "forward, no_grad"
-    case = f"{name} by vmap over sixteen inputs, I={INPUTS}, B={batch} each, T={steps}"
-    record_times(case, what, times, figures, error)
