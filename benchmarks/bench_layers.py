@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from cases import QUICK, Layer, Layers
+from cases import QUICK, TOLERANCE_MEDIUM, Layer, Layers
 from figures import Figure, Spread
 from interleave import Contestant
 from sigmoid_limit import SigmoidLimit
@@ -78,6 +78,39 @@ def test_training_step(
         ratio = times.ratio("ncps compiled", "fastltc")
         figures.append(Figure("other", "{} x torch.compile of ncps", ratio))
     record_times(str(layers.case), "forward + backward", times, figures, error)
+
+
+@pytest.mark.parametrize(
+    ("name", "faster", "part_of_lstm"),
+    [("auto_ncp_19", None, None), ("auto_ncp_64", None, 0.9), ("fully_connected_64", 1.4, None)],
+)
+def test_medium_sigmoids(
+    name: str,
+    faster: float | None,
+    part_of_lstm: float | None,
+    checked_layers: CheckedLayers,
+    interleave: Callable[..., Any],
+    record_times: Callable[..., None],
+    threads: int,
+) -> None:
+    highest, _ = checked_layers(name)
+    medium = Layers(highest.case)
+    module: Any = medium.fastltc.module
+    module.sigmoid_precision = "medium"
+    error = medium.check(TOLERANCE_MEDIUM)
+    times = interleave(
+        [
+            Contestant("fastltc", medium.fastltc.training_step, threads),
+            Contestant("highest", highest.fastltc.training_step, threads),
+            Contestant("LSTM", highest.lstm.training_step, threads),
+        ]
+    )
+    of_lstm, of_highest = times.ratio("fastltc", "LSTM"), times.ratio("highest", "fastltc")
+    figures = [
+        Figure("LSTM", f"{{}} of LSTM({highest.case.units})", of_lstm, at_most=part_of_lstm),
+        Figure("other", "{} x the highest precision", of_highest, at_least=faster),
+    ]
+    record_times(f"{highest.case}, medium", "forward + backward", times, figures, error)
 
 
 @pytest.mark.parametrize("thread_count", [1, 2])

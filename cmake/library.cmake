@@ -11,7 +11,7 @@ string(REGEX MATCH "^[0-9]+" major "${numbers}")
 
 # Of the kernels, those of streams alone.
 set(objects $<TARGET_OBJECTS:fastltc_model> $<TARGET_OBJECTS:fastltc_kernels>)
-foreach(isa IN LISTS FASTLTC_ISAS)
+foreach(isa IN LISTS FASTLTC_COPIES)
   list(APPEND objects $<TARGET_OBJECTS:fastltc_kernels_${isa}>)
 endforeach()
 set(unused "/(operator_exports|synapse_check|cfc_kernels|ltc_kernels|masked_linear_kernels)\\.")

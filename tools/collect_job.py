@@ -13,9 +13,12 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import fields
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
+
+from fastltc.jobs.config import TrainConfig
 
 # Of an epoch's record, of classes or of values; the rest is in the run folders.
 LOGGED = (
@@ -67,8 +70,9 @@ def collect(folder: Path, command: str, earlier: dict[str, Any] | None = None) -
     del config["data_root"], config["seed"]
     seeds = {run["seed"]: run for run in map(seed_results, runs)}
     if earlier is not None:
-        # Options that have come since then have no value there.
-        other = dict.fromkeys(config) | earlier["config"]
+        # Options that have come since then were as they are by default.
+        defaults = {option.name: option.default for option in fields(TrainConfig)}
+        other = {name: defaults[name] for name in config} | earlier["config"]
         if other != config:
             sys.exit(f"another configuration than before: {other} and {config}")
         seeds = {run["seed"]: run for run in earlier["seeds"]} | seeds

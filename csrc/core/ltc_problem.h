@@ -118,6 +118,8 @@ struct LtcInputs : SequenceInputs<T> {
   // On a CPU: how many of the states between unfolds are kept for the backward pass, 1 or U; see
   // ltc_kept_unfolds.
   int64_t kept_unfolds = 1;
+  // On a CPU, of floats: the sigmoids of synapses with less precision, see cpu/sigmoid.h.
+  bool medium_sigmoid = false;
 };
 
 // Whether the sigmoids of a step's recurrent synapses fit into the second cache of a processor: 1

@@ -38,7 +38,8 @@ struct NetworkLayer {
 
 struct Network {
   const NetworkLayer* layers = nullptr;
-  int64_t count = 0;  // at least 1
+  int64_t count = 0;            // at least 1
+  bool medium_sigmoid = false;  // as LtcInputs has it, of all layers
 };
 
 }  // namespace fastltc

@@ -10,6 +10,10 @@ void sigmoid_exp2(const T* t, T* out, int64_t n) {
   map_values(out, n, [](auto x) { return Simd<T>::sigmoid_exp2(x); }, t);
 }
 
+void synapse_sigmoid(const float* t, float* out, int64_t n) {
+  map_values(out, n, [](auto x) { return Simd<float>::synapse_sigmoid(x); }, t);
+}
+
 int64_t sigmoid_limit(int64_t repeats) {
   using S = Simd<float>;
   constexpr int synapse_count = 64, neurons = 16;

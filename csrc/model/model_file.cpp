@@ -21,7 +21,7 @@ static_assert(std::endian::native == std::endian::little, "model files are littl
 
 namespace {
 
-constexpr int64_t kFormatVersion = 2;
+constexpr int64_t kFormatVersion = 3;
 // As in fastltc/runtime: far above what any model needs.
 constexpr size_t kMostHeader = size_t{4} << 20;
 constexpr size_t kMostBytes = size_t{1} << 31;
@@ -219,7 +219,7 @@ void read_unit(const Value& value, double& unit) {
   }
 }
 
-// Unit of time and names: of the description, or in version 1 of the metadata, where names that do
+// Unit of time, names and precision: of the description, or in version 1 of the metadata, where names that do
 // not fit were allowed.
 void read_facts(int64_t version, const Value& metadata, const Value& description, ModelFile& file) {
   const int64_t outputs = file.builder.outputs();
@@ -234,6 +234,13 @@ void read_facts(int64_t version, const Value& metadata, const Value& description
     };
     read("input_names", file.inputs, file.input_names);
     read("output_names", outputs, file.output_names);
+    if (const Value* const precision = description.find("sigmoid_precision")) {
+      const std::string shown = precision->shown();
+      file.medium_sigmoid = shown == "'medium'";
+      if (!file.medium_sigmoid && shown != "'highest'") {
+        fail("sigmoid_precision: expected highest or medium, got " + shown);
+      }
+    }
     return;
   }
   const auto parsed = [&](const char* key, auto use) {
@@ -294,6 +301,7 @@ ModelFile parse_model_file(std::string_view content) {
   const Value description = parse_json(text);
   std::vector<std::string> keys = {"input_size", "output_size", "layers"};
   if (version > 1) keys.insert(keys.end(), {"time_unit", "input_names", "output_names"});
+  if (version > 2) keys.emplace_back("sigmoid_precision");
   check_keys("model", description, keys);
 
   // Copied, because the numbers of a file need not be aligned.
@@ -344,7 +352,7 @@ ModelFile parse_model_file(std::string_view content) {
   }
   check_denominators(network);
   // The vector's memory moves along with it.
-  ModelFile file{std::move(builder), inputs, 1.0, {}, {}, std::move(numbers)};
+  ModelFile file{std::move(builder), inputs, 1.0, false, {}, {}, std::move(numbers)};
   read_facts(version, *metadata, description, file);
   return file;
 }

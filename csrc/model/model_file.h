@@ -15,6 +15,7 @@ struct ModelFile {
   NetworkBuilder builder;  // its network points to `numbers`
   int64_t inputs = 0;
   double time_unit = 1.0;  // seconds
+  bool medium_sigmoid = false;
   std::vector<std::string> input_names;
   std::vector<std::string> output_names;
   std::vector<float> numbers;

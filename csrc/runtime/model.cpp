@@ -53,12 +53,14 @@ model::Tensor find_tensor(const py::dict& tensors, const std::string& name) {
 }  // namespace
 
 NetworkObject::NetworkObject(int64_t input_size, const py::list& layers, const py::dict& tensors,
-                             double time_unit)
+                             double time_unit, bool medium_sigmoid)
     : time_unit_(time_unit) {
   model::NetworkBuilder builder(
       input_size, [&](const std::string& name) { return find_tensor(tensors, name); });
   for (const py::handle layer : layers) builder.add(to_value(layer));
-  network_ = cpu::prepare_network(builder.network());
+  Network network = builder.network();
+  network.medium_sigmoid = medium_sigmoid;
+  network_ = cpu::prepare_network(network);
 }
 
 const NetworkObject& network_of(const char* name, py::handle object) {

@@ -17,7 +17,7 @@ class NetworkObject {
   // valid. Checked again is only what keeps from reading or computing outside of the arrays: throws
   // ValueError, naming it, where a key or tensor is missing or sizes do not fit.
   NetworkObject(int64_t input_size, const pybind11::list& layers, const pybind11::dict& tensors,
-                double time_unit);
+                double time_unit, bool medium_sigmoid);
 
   const cpu::StreamNetwork& network() const { return *network_; }
   double time_unit() const { return time_unit_; }  // seconds

@@ -72,8 +72,9 @@ PYBIND11_MODULE(_runtime, m) {
   using fastltc::runtime::network_of;
   using fastltc::runtime::NetworkObject;
   py::class_<NetworkObject>(m, "Network")
-      .def(py::init<int64_t, const py::list&, const py::dict&, double>(), py::arg("input_size"),
-           py::arg("layers"), py::arg("tensors"), py::arg("time_unit") = 1.0)
+      .def(py::init<int64_t, const py::list&, const py::dict&, double, bool>(),
+           py::arg("input_size"), py::arg("layers"), py::arg("tensors"), py::arg("time_unit") = 1.0,
+           py::arg("medium_sigmoid") = false)
       .def_property_readonly(
           "input_size", [](py::handle self) { return network_of("self", self).network().inputs(); })
       .def_property_readonly(

@@ -25,6 +25,7 @@ struct LtcArguments : SequenceArguments {
   int64_t ode_unfolds;
   double epsilon;
   bool softplus;
+  bool medium_sigmoid;
 
   std::array<size_t, std::size(kLtcParameters<const void*>)> rows{};  // for each of `parameters`
   std::optional<Tensor> list{}, sensory_list{};
@@ -37,7 +38,7 @@ struct LtcArguments : SequenceArguments {
   static constexpr const char* backward_name = "fastltc::ltc_backward";
   static constexpr const char* schema =
       "Tensor synapses, Tensor sensory_synapses, int maps, int output_size, int ode_unfolds, "
-      "float epsilon, bool softplus";
+      "float epsilon, bool softplus, bool medium_sigmoid";
   static constexpr const auto& kTable = kLtcParameters<const void*>;
   static constexpr size_t kFirstMap = 11, kCm = 2;
   static_assert(kTable[kFirstMap - 1].shape == LtcShape::sensory &&
@@ -141,6 +142,7 @@ struct LtcArguments : SequenceArguments {
     }
     in.parameters.epsilon = epsilon;
     in.parameters.softplus = softplus;
+    in.medium_sigmoid = medium_sigmoid;
     in.synapses = synapse_list(*list, list_read);
     in.sensory_synapses = synapse_list(*sensory_list, sensory_list_read);
     in.kept_unfolds = ltc_kept_unfolds(size, counts().synapses, nets);
@@ -172,6 +174,6 @@ struct LtcArguments : SequenceArguments {
 
 template <typename Device>
 using LtcOperator = SequenceOperator<LtcArguments, Device, const Tensor&, const Tensor&, int64_t,
-                                     int64_t, int64_t, double, bool>;
+                                     int64_t, int64_t, double, bool, bool>;
 
 }  // namespace fastltc

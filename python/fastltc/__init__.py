@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from fastltc.nn import ParallelLTC as ParallelLTC
     from fastltc.nn import Sequential as Sequential
     from fastltc.nn import WiredCfCCell as WiredCfCCell
+    from fastltc.ops.precision import get_sigmoid_precision as get_sigmoid_precision
+    from fastltc.ops.precision import set_sigmoid_precision as set_sigmoid_precision
+    from fastltc.ops.precision import sigmoid_precision as sigmoid_precision
 
 # Everything is imported at first use, so that the parts that need no torch import where none is
 # installed. Public name -> module that defines it:
@@ -37,6 +40,9 @@ _EXPORTS: dict[str, str] = {
     "Bidirectional": "fastltc.nn",
     "Impute": "fastltc.nn",
     "Sequential": "fastltc.nn",
+    "get_sigmoid_precision": "fastltc.ops.precision",
+    "set_sigmoid_precision": "fastltc.ops.precision",
+    "sigmoid_precision": "fastltc.ops.precision",
     "accelerate": "fastltc.dropin.accelerate",
     "patch_ncps": "fastltc.dropin.patch",
     "export": "fastltc.exporting",

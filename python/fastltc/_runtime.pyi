@@ -29,6 +29,7 @@ class Network(_Sizes):
         layers: list[dict[str, Any]],
         tensors: dict[str, npt.NDArray[Any]],
         time_unit: float = 1.0,
+        medium_sigmoid: bool = False,
     ) -> None: ...
 
 class Session(_Sizes):

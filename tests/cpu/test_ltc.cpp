@@ -5,6 +5,7 @@
 #include <random>
 #include <vector>
 
+#include "cpu/frame/isa.h"
 #include "cpu/operators.h"
 #include "cpu/sequence_checks.h"
 #include "support/ltc_case.h"
@@ -144,6 +145,34 @@ TEST(unfolds_repeated_or_kept) {
           CHECK(found[0] == found[1]);
         });
       }
+    }
+  }
+}
+
+// Outputs and gradients of floats, each beside the largest of its kind; doubles as ever.
+TEST(medium_sigmoids) {
+  for (const int64_t B : {1, 5, 40}) {
+    LtcCase all{.B = B, .T = 4, .I = 5, .N = 33, .M = 3, .U = 4, .density = 0.6, .timespans = 1};
+    for (const bool keeps_unfolds : {true, false}) {
+      all.keeps_unfolds = keeps_unfolds;
+      std::mt19937_64 random(seed());
+      const Layer::Problem problem(all, random);
+      const Expected<Layer> expected(problem);
+      const auto run = [&](auto& call, bool medium) {
+        call.in.medium_sigmoid = medium;
+        run_forward<Layer>(call, false, 1);
+        check_close(text(all) + ": output without states", call.output, expected.call.output, 3e-3);
+        run_forward<Layer>(call, true, 1);
+        check_close(text(all) + ": output", call.output, expected.call.output, 3e-3);
+        run_backward<Layer>(call, 1);
+        compare_gradients(text(all) + ": ", call, expected, 1e-2);
+        return call.everything();
+      };
+      LtcCall<double> doubles(problem), same_doubles(problem);
+      CHECK(run(doubles, true) == run(same_doubles, false));
+      LtcCall<float> medium(problem), highest(problem);
+      const bool has_medium = fastltc::cpu::active_isa() != fastltc::cpu::Isa::baseline;
+      CHECK((run(medium, true) != run(highest, false)) == has_medium);
     }
   }
 }

@@ -88,6 +88,45 @@ TEST(error_over_every_float) {
   CHECK(half[0].nan_ok && half[1].nan_ok);
 }
 
+// Of the estimates every 7th float is enough: their errors are those of many.
+TEST(medium_error) {
+  constexpr uint64_t stride = kStride == 1 ? 7 : kStride;
+  std::vector<float> t(1 << 16), s(t.size());
+  double worst = 0;
+  bool saturation_ok = true, nan_ok = true;
+  for (uint64_t bits = 0; bits < uint64_t{1} << 32;) {
+    for (float& value : t) {
+      value = std::bit_cast<float>(static_cast<uint32_t>(bits));
+      bits += stride;
+    }
+    fastltc::cpu::medium_sigmoid_exp2(t.data(), s.data(), static_cast<int64_t>(t.size()));
+    for (size_t k = 0; k < t.size(); ++k) {
+      if (std::isnan(t[k])) {
+        nan_ok = nan_ok && std::isnan(s[k]);
+      } else if (t[k] >= 125.0f) {
+        saturation_ok = saturation_ok && s[k] >= 0.0f && s[k] <= 0x1.01p-125f;
+      } else {
+        const double value = exact(t[k]), error = std::abs(s[k] - value) / value;
+        if (!(error <= worst)) worst = std::isnan(error) ? 1.0 : error;
+      }
+    }
+  }
+  std::printf("largest relative error %.3g\n", worst);
+  CHECK(worst <= fastltc::cpu::kMediumSigmoidError);
+  CHECK(saturation_ok && nan_ok);
+}
+
+TEST(medium_special_values) {
+  const float infinity = std::numeric_limits<float>::infinity();
+  const float t[] = {0.0f, -0.0f, -infinity, infinity, -1e30f, 1e30f};
+  float s[6];
+  fastltc::cpu::medium_sigmoid_exp2(t, s, 6);
+  for (int k = 0; k < 6; ++k) {
+    const double value = k < 2 ? 0.5 : t[k] < 0 ? 1.0 : 0.0;
+    CHECK(std::abs(s[k] - value) <= fastltc::cpu::kMediumSigmoidError * (value + 1e-30));
+  }
+}
+
 TEST(special_values) {
   const float infinity = std::numeric_limits<float>::infinity();
   const float t[] = {0.0f, -0.0f, -infinity, infinity, -1e30f, 1e30f};

@@ -57,7 +57,7 @@ def test_impossible_values(option: str, value: object, message: str) -> None:
 
 def test_the_options_of_all_models_are_options_of_training() -> None:
     models = {name for entry in MODELS.values() for name in entry.options}
-    assert {*models, "members"} == {*MODEL_OPTIONS}
+    assert {*models, "members", "sigmoid_precision"} == {*MODEL_OPTIONS}
 
 
 def test_the_table_of_options_is_that_of_the_declarations() -> None:

@@ -143,7 +143,9 @@ class LtcCase(Case):
         return state[:, :2] * self.parameters["output_w"] + self.parameters["output_b"]
 
     def reference(self) -> tuple[Tensor, Tensor]:
-        options = {k: v for k, v in self.keywords().items() if k != "time_major"}
+        # What has no influence on the equation.
+        passed = "time_major", "sigmoid_precision"
+        options = {k: v for k, v in self.keywords().items() if k not in passed}
         mask, sensory_mask = self.masks
         return reference.ltc(
             **self.data,
@@ -166,4 +168,5 @@ class LtcCase(Case):
             "maps": sum(there << bit for bit, there in enumerate(maps)),
             "synapses": synapses,
             "sensory_synapses": sensory_synapses,
+            "medium_sigmoid": self.options.get("sigmoid_precision") == "medium",
         }

@@ -140,7 +140,7 @@ def test_writing_replaces_whole_files_only(path: Path, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize(("metadata", "text"), [
-    ({"format_version": "3"}, r"format_version 3 is newer than 2, the newest that fastltc"),
+    ({"format_version": "4"}, r"format_version 4 is newer than 3, the newest that fastltc"),
     ({"format_version": "0"}, "format_version: expected a number, got '0'"),
     ({"format_version": "1.5"}, r"format_version: expected a number, got '1\.5'"),
     ({"format_version": "\u0661"}, "format_version: expected a number"),

@@ -42,7 +42,7 @@ FASTLTC_INLINE void add_synapses(const Synapses<T, lanes>& list, int64_t begin, 
     const T* const v = pre.data + list.offset[k];
 #pragma GCC unroll 4
     for (int r = 0; r < W; ++r) {
-      const auto s = S::sigmoid_exp2(S::load(v + r * pre.stride) * p.a + p.b);
+      const auto s = S::synapse_sigmoid(S::load(v + r * pre.stride) * p.a + p.b);
       if constexpr (keeps) S::store(kept + ((k - begin) * W + r) * S::lanes, s);
       num[r] += s * p.we;
       den[r] += s * p.w;
@@ -74,7 +74,7 @@ FASTLTC_INLINE void add_synapses_of_few(const Synapses<T, lanes>& list, int64_t 
     const auto p = S::load_first_blocks(&list.parameters[k].a, count);
     const auto v = S::load_blocks(pre.data, list.offset + k, count);
     const auto s =
-        S::sigmoid_exp2(S::multiply_add(v, S::template spread<0>(p), S::template spread<1>(p)));
+        S::synapse_sigmoid(S::multiply_add(v, S::template spread<0>(p), S::template spread<1>(p)));
     if constexpr (keeps) {
       S::store(kept, s);
       kept += S::lanes;

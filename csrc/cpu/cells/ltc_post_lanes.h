@@ -354,7 +354,7 @@ struct PostLanesStep {
                           vec& d) const {
     const auto add = [&](int64_t slot, vec& num, vec& den) {
       const T* const p = slots.parameters + slot * 4 * L;
-      const vec s = S::sigmoid_exp2(source(slots, slot) * S::load(p) + S::load(p + L));
+      const vec s = S::synapse_sigmoid(source(slots, slot) * S::load(p) + S::load(p + L));
       num += s * S::load(p + 2 * L);
       den += s * S::load(p + 3 * L);
     };

@@ -5,43 +5,55 @@
 // FASTLTC_HAVE_AVX512 together, on x86-64, and FASTLTC_HAVE_NEON on 64-bit Arm.
 #pragma once
 
-// Instantiates a function template over the type of values.
+// Instantiates a function template over the type of values. Copies with less precise sigmoids have no
+// doubles.
+#ifdef FASTLTC_MEDIUM
+#define FASTLTC_INSTANTIATE(name) template decltype(name<float>) name<float>;
+#else
 #define FASTLTC_INSTANTIATE(name)             \
   template decltype(name<float>) name<float>; \
   template decltype(name<double>) name<double>;
+#endif
 
 #define FASTLTC_DECLARE_IN(isa, ...) \
   namespace isa {                    \
   __VA_ARGS__;                       \
   }
 
+// Of copies in namespaces with a suffix. baseline has none besides its own.
 #ifdef FASTLTC_HAVE_AVX2
-#define FASTLTC_DECLARE(...)                \
-  FASTLTC_DECLARE_IN(baseline, __VA_ARGS__) \
-  FASTLTC_DECLARE_IN(avx2, __VA_ARGS__)     \
-  FASTLTC_DECLARE_IN(avx512, __VA_ARGS__)
-#define FASTLTC_CALL(...)                 \
+#define FASTLTC_DECLARE_OF(suffix, ...)         \
+  FASTLTC_DECLARE_IN(baseline, __VA_ARGS__)     \
+  FASTLTC_DECLARE_IN(avx2##suffix, __VA_ARGS__) \
+  FASTLTC_DECLARE_IN(avx512##suffix, __VA_ARGS__)
+#define FASTLTC_CALL_OF(suffix, ...)      \
   switch (::fastltc::cpu::active_isa()) { \
     case ::fastltc::cpu::Isa::avx512:     \
-      return avx512::__VA_ARGS__;         \
+      return avx512##suffix::__VA_ARGS__; \
     case ::fastltc::cpu::Isa::avx2:       \
-      return avx2::__VA_ARGS__;           \
+      return avx2##suffix::__VA_ARGS__;   \
     default:                              \
       return baseline::__VA_ARGS__;       \
   }
 #elif defined(FASTLTC_HAVE_NEON)
-#define FASTLTC_DECLARE(...)                \
+#define FASTLTC_DECLARE_OF(suffix, ...)     \
   FASTLTC_DECLARE_IN(baseline, __VA_ARGS__) \
-  FASTLTC_DECLARE_IN(neon, __VA_ARGS__)
-#define FASTLTC_CALL(...)                                                              \
-  return ::fastltc::cpu::active_isa() == ::fastltc::cpu::Isa::neon ? neon::__VA_ARGS__ \
+  FASTLTC_DECLARE_IN(neon##suffix, __VA_ARGS__)
+#define FASTLTC_CALL_OF(suffix, ...)                                                           \
+  return ::fastltc::cpu::active_isa() == ::fastltc::cpu::Isa::neon ? neon##suffix::__VA_ARGS__ \
                                                                    : baseline::__VA_ARGS__;
 #else
-#define FASTLTC_DECLARE(...) FASTLTC_DECLARE_IN(baseline, __VA_ARGS__)
-#define FASTLTC_CALL(...)                                       \
+#define FASTLTC_DECLARE_OF(suffix, ...) FASTLTC_DECLARE_IN(baseline, __VA_ARGS__)
+#define FASTLTC_CALL_OF(suffix, ...)                            \
   ::fastltc::cpu::active_isa(); /* an impossible wish throws */ \
   return baseline::__VA_ARGS__;
 #endif
+
+#define FASTLTC_DECLARE(...) FASTLTC_DECLARE_OF(, __VA_ARGS__)
+#define FASTLTC_CALL(...) FASTLTC_CALL_OF(, __VA_ARGS__)
+// Those with less precise sigmoids of synapses.
+#define FASTLTC_DECLARE_MEDIUM(...) FASTLTC_DECLARE_OF(_medium, __VA_ARGS__)
+#define FASTLTC_CALL_MEDIUM(...) FASTLTC_CALL_OF(_medium, __VA_ARGS__)
 
 // `parameters` and `arguments` in parentheses.
 #define FASTLTC_EXPORT(result, name, parameters, arguments) \

@@ -67,6 +67,11 @@ struct Exp2Constants<float> {
                                      8.9893400904946660e-3f, 1.8775766751914797e-3f};
   // Past these the power is so small or so large that the sigmoid is 1 to rounding or below 2^-125.
   static constexpr float bound = 126.0f;
+  // Polynomials of degree 3 for f in [-1/2, 1/2] and in [0, 1], of 7.5e-5.
+  static constexpr float medium[] = {0.9999280735394012f, 0.6932609854606548f, 0.24261112219321546f,
+                                     0.05517166905792729f};
+  static constexpr float medium_from_0[] = {0.9999252185627154f, 0.6958335404947534f,
+                                            0.22606715542748246f, 0.07802452264047957f};
   // 1.5 * 2^23 + 128: adding it rounds to an integer n, ties to even, and leaves n + 128 in the low
   // bits, which is what the exponent's bits of 2^(n + 1) are.
   static constexpr float round_magic = 12583040.0f;
@@ -272,6 +277,37 @@ struct Simd {
   // 126: 4.5 ULP (kSigmoidMaxUlp in sigmoid.h, measured by tests/cpu/test_sigmoid.cpp). From
   // `bound` on it stays at 2^-bound instead of falling further; NaN gives NaN.
   static FASTLTC_INLINE vec sigmoid_exp2(vec t) { return reciprocal(one_plus_exp2(t)); }
+
+  // The same of a synapse. In copies of the kernels with the precision "medium", of floats alone, its
+  // relative error is up to kMediumSigmoidError (sigmoid.h): a shorter polynomial, and an estimate in
+  // the place of the reciprocal.
+  static FASTLTC_INLINE vec synapse_sigmoid(vec t) {
+#if !defined(FASTLTC_MEDIUM)
+    return sigmoid_exp2(t);
+#elif defined(__AVX512F__)
+    // Of infinity the estimate is 0, so that nothing has to be bounded.
+    const vec f = (vec)_mm512_reduce_ps((__m512)t, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+    const vec power = (vec)_mm512_scalef_ps((__m512)cubic(C::medium_from_0, f), (__m512)t);
+    return (vec)_mm512_rcp14_ps((__m512)(power + T(1)));
+#else
+    t = at_least(at_most(t, C::bound), -C::bound);
+    const vec shifted = t + C::round_magic;
+    const vec half = cubic(C::medium, t - (shifted - C::round_magic), T(0.5));
+    const vec d = half * twice_power(shifted) + T(1);
+#if defined(__AVX2__)
+    return (vec)_mm256_rcp_ps((__m256)d);
+#else
+    // An estimate of 8 bits, and one step of Newton's.
+    const vec r = (vec)vrecpeq_f32((float32x4_t)d);
+    return r + (T(1) - d * r) * r;
+#endif
+#endif
+  }
+#if defined(FASTLTC_MEDIUM)
+  static FASTLTC_INLINE vec cubic(const T (&c)[4], vec f, T factor = T(1)) {
+    return ((f * (c[3] * factor) + c[2] * factor) * f + c[1] * factor) * f + c[0] * factor;
+  }
+#endif
 
   // log(1 + z) for z in [0, 1], by 2 atanh(z / (2 + z)); y^2 <= 1/9, so the series is short.
   static FASTLTC_INLINE vec log1p(vec z) {

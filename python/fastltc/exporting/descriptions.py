@@ -73,6 +73,7 @@ class Part:
     layer: dict[str, Any]
     tensors: dict[str, np.ndarray] = field(default_factory=dict)
     wiring: dict[str, Any] | None = None
+    sigmoid_precision: str | None = None
 
 
 def describe(
@@ -105,7 +106,8 @@ def describe(
     in order, and it is checked on random numbers that it does.
 
     Dropout is left out, ``return_sequences`` and ``batch_first`` do not matter for single steps,
-    hooks do not run, and numbers are rounded to float32.
+    hooks do not run, and numbers are rounded to float32. Sigmoids are of medium precision where
+    that was set for each LTC, by its ``sigmoid_precision``.
 
     Args:
         module: the module or list of modules; it is not changed.
@@ -141,6 +143,7 @@ def assemble(
     sized = [part.layer for part in parts if "input_size" in part.layer]
     if not sized:
         raise ExportError(f"nothing to export: expected at least one layer, supported: {SUPPORTED}")
+    precisions = {part.sigmoid_precision for part in parts if part.layer["type"] == "ltc"}
     model = Model(
         input_size=sized[0]["input_size"],
         output_size=sized[-1]["output_size"],
@@ -153,6 +156,8 @@ def assemble(
         time_unit=time_unit.item() if isinstance(time_unit, np.generic) else time_unit,
         input_names=_names(input_names),
         output_names=_names(output_names),
+        # Of several layers the most precise.
+        sigmoid_precision="medium" if precisions == {"medium"} else "highest",
     )
     try:
         check_model(model)
@@ -360,7 +365,8 @@ def _describe_liquid(title: str, module: Any) -> Part:
     for name in tensor_shapes(layer):
         path = name if is_layer else name.removeprefix("rnn_cell.")
         tensors[name] = known[name] if name in known else attrgetter(path)(module)
-    return Part(layer, tensors, _wiring(cell))
+    precision = cell.sigmoid_precision if isinstance(cell, LTCCell) else None
+    return Part(layer, tensors, _wiring(cell), precision)
 
 
 def _read_tensors(title: str, part: Part) -> None:

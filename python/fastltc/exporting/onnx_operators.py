@@ -195,6 +195,7 @@ class _LTC:
         unfolds: int,
         epsilon: float,
         softplus: bool,
+        medium_sigmoid: bool,
     ) -> None:
         self.nodes, self._unfolds, self._softplus = nodes, unfolds, softplus
         first_map = LTC_PARAMETERS.index("input_w")

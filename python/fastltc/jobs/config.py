@@ -133,6 +133,12 @@ class ModelOptions:
         None, "Of series-*: neurons that see state and row, before the answer; 0 for none."
     )
     wiring_seed: int | None = option(None, "Seed of the wiring.", SEED)
+    sigmoid_precision: str | None = option(
+        None,
+        "Of an LTC: how precise the sigmoids of its synapses are, highest or medium.",
+        one_of(("highest", "medium")),
+        usual="highest",
+    )
     mixed_memory: bool | None = option(None, "An LSTM cell before the liquid one.")
     dropout: float | None = option(
         None,

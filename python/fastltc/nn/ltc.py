@@ -110,6 +110,18 @@ class LTC(WiringSizes, SequenceLayer):
         """Number of synapses from inputs to neurons, by the mask."""
         return self.rnn_cell.sensory_synapse_count
 
+    @property
+    def sigmoid_precision(self) -> str | None:
+        """How precisely sigmoids of synapses are computed, ``"highest"`` or ``"medium"``.
+
+        None, as at first: what :func:`fastltc.set_sigmoid_precision` has set.
+        """
+        return self.rnn_cell.sigmoid_precision
+
+    @sigmoid_precision.setter
+    def sigmoid_precision(self, precision: str | None) -> None:
+        self.rnn_cell.sigmoid_precision = precision
+
     def apply_weight_constraints(self) -> None:
         """Clip ``w``, ``sensory_w``, ``cm`` and ``gleak`` at 0; nothing where a softplus does it.
 

@@ -233,6 +233,7 @@ class LTCCell(WiringSizes, LTCWeights):
             self._ode_unfolds,
             self._epsilon,
             softplus,
+            self._sigmoid_precision,
         )
 
     def _operator_parameters(self, compiling: bool = False) -> tuple[Tensor | None, ...]:

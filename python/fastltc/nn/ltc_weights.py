@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from typing_extensions import Self
 
 from fastltc._parameters import LTC_TABLE
+from fastltc.ops.precision import check_precision
 from fastltc.ops.synapses import SynapseCache
 
 
@@ -20,6 +21,21 @@ class LTCWeights(nn.Module):
     _synapses: SynapseCache
     _sensory_synapses: SynapseCache
     _implicit_param_constraints: bool
+    _sigmoid_precision: str | None = None
+
+    @property
+    def sigmoid_precision(self) -> str | None:
+        """How precisely sigmoids of synapses are computed, ``"highest"`` or ``"medium"``.
+
+        None, as at first: what :func:`fastltc.set_sigmoid_precision` has set.
+        """
+        return self._sigmoid_precision
+
+    @sigmoid_precision.setter
+    def sigmoid_precision(self, precision: str | None) -> None:
+        if precision is not None:
+            check_precision(precision, "sigmoid_precision")
+        self._sigmoid_precision = precision
 
     def apply_weight_constraints(self) -> None:
         """Clip ``w``, ``sensory_w``, ``cm`` and ``gleak`` at 0; nothing where a softplus does it.

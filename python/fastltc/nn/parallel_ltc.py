@@ -66,7 +66,7 @@ class ParallelLTC(ParallelLayers[LTC], LTCWeights):
         self.state_size = nets[0].state_size
         self.sensory_size = nets[0].sensory_size
         self.output_size = nets[0].output_size
-        for name in _OPTIONS:
+        for name in (*_OPTIONS, "_sigmoid_precision"):
             setattr(self, name, getattr(cells[0], name))
         for name in LTC_PARAMETERS:
             values: list[Any] = [getattr(cell, name, None) for cell in cells]
@@ -101,6 +101,7 @@ class ParallelLTC(ParallelLayers[LTC], LTCWeights):
                 output_mapping=self._mappings[1],
                 **{name[1:]: getattr(self, name) for name in _OPTIONS},
             ).to(self.sparsity_mask)
+        layer.sigmoid_precision = self._sigmoid_precision
         layer.load_state_dict(
             {f"rnn_cell.{name}": value[index] for name, value in self.state_dict().items()}
         )
@@ -148,6 +149,7 @@ class ParallelLTC(ParallelLayers[LTC], LTCWeights):
             self._ode_unfolds,
             self._epsilon,
             self._implicit_param_constraints,
+            self._sigmoid_precision,
         )
 
     def _outputs(self, states: Tensor, parameters: list[Any]) -> Tensor:
@@ -179,6 +181,7 @@ def _description(layer: LTC) -> dict[str, Any]:
         "neurons": layer.state_size,
         "outputs": layer.output_size,
         **{name[1:]: getattr(cell, name) for name in _OPTIONS},
+        "sigmoid_precision": cell.sigmoid_precision,
         "return_sequences": layer.return_sequences,
         "batch_first": layer.batch_first,
         "maps": [name for name in LTC_PARAMETERS[11:] if getattr(cell, name, None) is not None],

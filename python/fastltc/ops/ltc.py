@@ -11,6 +11,7 @@ from torch import Tensor
 from fastltc import reference
 from fastltc._parameters import LTC_PARAMETERS
 from fastltc.ops.batching import TENSORS, run_beside
+from fastltc.ops.precision import check_precision, is_medium
 from fastltc.ops.sequence import SequenceOperator, Sequences
 from fastltc.ops.synapses import repeat_synapses, synapse_mask
 
@@ -63,7 +64,8 @@ def _sizes(
 
 def _reference(arguments: Sequence[Any]) -> tuple[Tensor, Tensor]:
     x, h0, timespans, *others, parameters, memory, synapses, sensory_synapses = arguments[:TENSORS]
-    maps, output_size, ode_unfolds, epsilon, softplus, to_zero, return_sequences = arguments[
+    # Always of the highest precision.
+    maps, output_size, ode_unfolds, epsilon, softplus, _, to_zero, return_sequences = arguments[
         TENSORS:
     ]
     present = (
@@ -135,6 +137,7 @@ def ltc(
     memory: Sequence[Tensor] | None = None,
     resets: Tensor | None = None,
     reset_to_zero: bool = False,
+    sigmoid_precision: str | None = None,
 ) -> tuple[Tensor, Tensor]:
     r"""Run a liquid time-constant (LTC) layer over a batch of sequences, compiled.
 
@@ -175,6 +178,8 @@ def ltc(
             sum over all of them and the beginning.
         reset_to_zero: have resets set the state to zeros instead; ``h0`` is then that before the
             first step alone.
+        sigmoid_precision: ``"highest"`` or ``"medium"``; when None what
+            :func:`fastltc.set_sigmoid_precision` has set.
 
     Returns:
         ``(output, hn)``: ``[B, T, M]`` (or ``[B, M]``) and the state after the last valid step,
@@ -203,6 +208,8 @@ def ltc(
 
     Source: Hasani et al., Liquid Time-constant Networks, AAAI 2021, algorithm 1.
     """
+    if sigmoid_precision is not None:
+        check_precision(sigmoid_precision, "sigmoid_precision")
     return run_ltc(
         Sequences(
             *(x, h0, timespans, lengths, memory or (), return_sequences, time_major, resets),
@@ -215,6 +222,7 @@ def ltc(
         ode_unfolds,
         epsilon,
         softplus,
+        sigmoid_precision,
     )
 
 
@@ -227,6 +235,7 @@ def run_ltc(
     ode_unfolds: int,
     epsilon: float,
     softplus: bool,
+    sigmoid_precision: str | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Do what :func:`ltc` does, for modules."""
     input_w, input_b, output_w, output_b = parameters[_FIRST_MAP:]
@@ -237,5 +246,6 @@ def run_ltc(
         maps = sum(1 << m for m, tensor in enumerate(given) if tensor is not None)
         present = [*parameters[:_FIRST_MAP], *(tensor for tensor in given if tensor is not None)]
     connections = synapses, sensory_synapses
-    options = maps, output_size, ode_unfolds, epsilon, softplus
+    medium = is_medium(sigmoid_precision)
+    options = maps, output_size, ode_unfolds, epsilon, softplus, medium
     return _run(sequences, present, connections, options)

@@ -41,6 +41,8 @@ class Model:
         time_unit: seconds that one unit of a time step is.
         input_names: a name for each input, or none at all.
         output_names: a name for each output, of classes for example, or none at all.
+        sigmoid_precision: how precisely sessions compute the sigmoids of synapses, ``"highest"``
+            or ``"medium"``; see :func:`fastltc.set_sigmoid_precision`.
     """
 
     input_size: int
@@ -50,6 +52,7 @@ class Model:
     time_unit: float = 1.0
     input_names: tuple[str, ...] = ()
     output_names: tuple[str, ...] = ()
+    sigmoid_precision: str = "highest"
 
     def __repr__(self) -> str:
         parameters = sum(t.size for name, t in self.tensors.items() if not _is_mask(name))
@@ -220,7 +223,8 @@ def check_model(model: Model) -> None:
 
 
 def check_facts(model: Model) -> None:
-    """Check the unit of time and the names, which are all there or none."""
+    """Check the unit of time, the precision, and the names, which are all there or none."""
+    _check_value("sigmoid_precision", model.sigmoid_precision, _one_of("highest", "medium"))
     unit = model.time_unit
     # What float32 holds, so that every format can say it.
     if type(unit) not in (int, float) or not 1e-30 <= unit <= 1e30:

@@ -37,10 +37,11 @@ from .model import (
 )
 
 FORMAT = "fastltc.model"
-FORMAT_VERSION = 2
-# What version 2 added to the description. A file that has none of it is written as version 1, for
-# readers of that version; they would call any unit seconds.
-_FACTS = {"time_unit": 1.0, "input_names": (), "output_names": ()}
+FORMAT_VERSION = 3
+# What versions 2 and 3 added to the description. A file that has none of it is written as of the
+# version before, for readers of that version; they would call any unit seconds.
+_FACTS = {"time_unit": 1.0, "input_names": (), "output_names": (), "sigmoid_precision": "highest"}
+_FACTS_OF_VERSION_3 = ("sigmoid_precision",)
 # Version 1 had it in entries for people, where it came from a run folder.
 _FACTS_OF_VERSION_1 = {"time_unit": "time_unit", "inputs": "input_names", "outputs": "output_names"}
 
@@ -107,12 +108,16 @@ def write_model(
     """
     check_model(model)
     description = _description(model)
-    # Entries of those names would be read as facts in a file of version 1.
-    newer = bool(_facts(model) or _FACTS_OF_VERSION_1.keys() & (metadata or {}).keys())
+    facts = _facts(model)
+    if facts.keys() & _FACTS_OF_VERSION_3:
+        version = 3
+    else:
+        # Entries of those names would be read as facts in a file of version 1.
+        version = 2 if facts or _FACTS_OF_VERSION_1.keys() & (metadata or {}).keys() else 1
     entries = {
         **(metadata or {}),
         "format": FORMAT,
-        "format_version": str(FORMAT_VERSION if newer else 1),
+        "format_version": str(version),
         "fastltc": own_version() or "unknown",
         "model": description,
         "sha256": _digest(description, model.tensors),
@@ -178,7 +183,11 @@ def _read(file: Any) -> Model:
     description = _parse(metadata["model"], "model")
     if not isinstance(description, dict):
         raise ModelFileError(f"model: expected a JSON object, got {shown(description)}")
-    facts = {key: description.pop(key) for key in _FACTS if int(version) > 1 and key in description}
+    facts = {
+        key: description.pop(key)
+        for key in _FACTS
+        if int(version) >= (3 if key in _FACTS_OF_VERSION_3 else 2) and key in description
+    }
     check_keys("model", description, ("input_size", "output_size", "layers"))
     shapes = check_layers(**description)
     if int(version) == 1:

@@ -45,7 +45,13 @@ class Network(_runtime.Network):
         if not isinstance(model, Model):
             raise TypeError(f"model: expected a Model, got {type(model).__name__}")
         check_model(model)
-        super().__init__(model.input_size, model.layers, dict(model.tensors), model.time_unit)
+        super().__init__(
+            model.input_size,
+            model.layers,
+            dict(model.tensors),
+            model.time_unit,
+            model.sigmoid_precision == "medium",
+        )
         self._names = model.input_names, model.output_names
 
     @property

@@ -11,6 +11,8 @@ from ncps.wirings import AutoNCP
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from fastltc import LTCCell
+from fastltc.jobs import ConfigError, TrainConfig
 from fastltc.jobs.models import (
     MODELS,
     Ensemble,
@@ -382,6 +384,19 @@ def test_every_model_names_its_kind_of_data() -> None:
     for name, entry in MODELS.items():
         assert entry.kinds, name
         assert set(entry.kinds) <= {"images", "series", "vectors"}
+
+
+def test_the_precision_of_sigmoids() -> None:
+    for name, shape in (("conv-ncp", (1, 8, 8)), ("series-ltc", (8, 2)), ("rows-ltc", (1, 8, 8))):
+        for members in (1, 2):
+            model = build_model(name, shape, 3, members=members, sigmoid_precision="medium")
+            cells = [module for module in model.modules() if isinstance(module, LTCCell)]
+            assert len(cells) == members
+            assert all(cell.sigmoid_precision == "medium" for cell in cells)
+    with pytest.raises(ValueError, match="sigmoid_precision: an option of LTC; leave it out"):
+        build_model("series-cfc", (8, 2), 2, sigmoid_precision="medium")
+    with pytest.raises(ConfigError, match="sigmoid_precision: expected one of highest, medium"):
+        TrainConfig(sigmoid_precision="high")
 
 
 def test_an_ensemble_answers_with_the_mean_of_its_members() -> None:

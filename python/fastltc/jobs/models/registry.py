@@ -13,6 +13,7 @@ from torch import nn
 
 from ...exporting.errors import ExportError
 from ...exporting.state_dict import read_state_dict
+from ...nn import LTCCell
 from ..data.sets import KINDS
 from ..options import COUNT, one_of
 from .backbones import NAMES as BACKBONES
@@ -86,6 +87,7 @@ def build_model(
     units: int | None = None,
     *,
     members: int | None = None,
+    sigmoid_precision: str | None = None,
     goal: Goal | None = None,
     **options: Any,
 ) -> nn.Module:
@@ -97,6 +99,7 @@ def build_model(
         classes: number of classes, or of targets.
         units: neurons; None for the model's default.
         members: how many such models to ask together (`Ensemble`); None or 1 for a single one.
+        sigmoid_precision: of LTC, see `fastltc.set_sigmoid_precision`.
         goal: what is to be answered; None for a class, of a time series for every row.
         options: of that model; None stands for its default.
 
@@ -131,7 +134,14 @@ def build_model(
     count = 1 if members is None else members
     COUNT.check("members", count)
     made = [entry.make(input_shape, classes, **given) for _ in range(count)]
-    return made[0] if count == 1 else Ensemble(made)
+    model = made[0] if count == 1 else Ensemble(made)
+    if sigmoid_precision is not None:
+        cells = [module for module in model.modules() if isinstance(module, LTCCell)]
+        if not cells:
+            raise ValueError("sigmoid_precision: an option of LTC; leave it out")
+        for cell in cells:
+            cell.sigmoid_precision = sigmoid_precision
+    return model
 
 
 def least_values(
