@@ -46,17 +46,18 @@ def same(first: list[Tensor], second: list[Tensor]) -> bool:
 @pytest.mark.parametrize("batch", [1, 3, 20, 70])
 @pytest.mark.parametrize("kind", LtcCase.kinds)
 def test_values_and_gradients_are_near_those_of_the_equation(kind: str, batch: int) -> None:
-    torch.manual_seed(batch)
     options = {**LtcCase.kinds[kind], "dtype": torch.float32}
     options.setdefault("batch", batch)
     case = LtcCase.random(**options)
     weights = random_weights(case)
     wanted = with_gradients(run_reference, case.to(torch.float64), weights)
     case.options["sigmoid_precision"] = "medium"
-    for name, value in with_gradients(run_operator, case, weights).items():
-        error = (value.double() - wanted[name].double()).abs()
-        size = wanted[name].abs().max() if wanted[name].numel() else 0
-        assert (error <= 5e-3 * (size + 1e-3)).all(), name
+    found = with_gradients(run_operator, case, weights)
+    # As a whole: a single one may be the small rest of large ones.
+    for names in ({"output", "hn"}, found.keys() - {"output", "hn"}):
+        error = sum((found[name] - wanted[name]).double().square().sum() for name in names)
+        size = sum(wanted[name].double().square().sum() for name in names)
+        assert error**0.5 <= 2e-3 * size**0.5 + 1e-6
 
 
 @pytest.mark.kernels
