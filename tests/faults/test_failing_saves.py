@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from loose_modules import load_module
@@ -108,6 +109,10 @@ def test_every_operation_that_fails(kind: str, number: int, tmp_path: Path) -> N
     assert failures >= 5
 
 
+@pytest.mark.skipif(
+    np.lib.NumpyVersion(np.__version__) < "2.0.0",
+    reason="numpy 1 itself crashes where an allocation of its fails",
+)
 @pytest.mark.parametrize("kind", saves.SAVES)
 def test_every_allocation_that_fails(kind: str, tmp_path: Path) -> None:
     _testcapi = pytest.importorskip("_testcapi", reason="this Python has no _testcapi")

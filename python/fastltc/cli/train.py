@@ -310,6 +310,11 @@ def _make_bar(console: Console, *, disable: bool) -> Progress:
             self.columns = tuple(column for column in columns if column in chosen)
             return super().make_tasks_table(tasks)
 
+        def stop(self) -> None:
+            # With older versions of rich also a bar that nobody sees ends with an empty line.
+            if not self.disable:
+                super().stop()
+
     return Bar(*columns, console=console, disable=disable)
 
 
