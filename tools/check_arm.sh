@@ -45,7 +45,7 @@ if [[ $short ]]; then
   ctest --test-dir "$folder/cxx" --output-on-failure \
     --tests-regex '^(isa|frame|masked_linear|sigmoid|library)\.(baseline|neon)$'
   FASTLTC_CPU=neon "${qemu[@]}" "$folder/cxx/tests/test_ltc" batches_of_every_width \
-    networks_of_every_size time_steps_and_lengths resets options
+    networks_of_every_size time_steps_and_lengths resets options medium_sigmoids
 else
   ctest --test-dir "$folder/cxx" --output-on-failure --parallel 2 \
     --tests-regex '\.(baseline|neon)$'

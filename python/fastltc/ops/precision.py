@@ -20,8 +20,8 @@ def set_sigmoid_precision(precision: str) -> None:
 
     Args:
         precision: ``"highest"``, the default: 4.5 units of the last place. ``"medium"``: a
-            relative error of up to 4.5e-4 (1.4e-4 with AVX-512), for two thirds of the time of the
-            synapses; docs/numerics.md has what that does to trained networks.
+            relative error of up to 4.5e-4 (1.4e-4 with AVX-512), for two thirds of the time of a
+            forward pass; docs/numerics.md has what that does to trained networks.
 
     Raises:
         ValueError: if it is neither.
