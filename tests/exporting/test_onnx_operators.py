@@ -112,6 +112,8 @@ class Runner:
         program.save(folder / "model.onnx")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
+        # What older versions fuse beyond that they cannot run in float64.
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
         self._session = onnxruntime.InferenceSession(
             folder / "model.onnx", options, providers=["CPUExecutionProvider"]
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -137,7 +138,9 @@ def test_two_processes_and_workers(tmp_path: Path) -> None:
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == ["DataLoader", "DDP", "FSDP2", "shared memory"]
+    # Older versions of Gloo say things in between.
+    said = re.findall("DataLoader|DDP|FSDP2|shared memory", done.stdout)
+    assert said == ["DataLoader", "DDP", "FSDP2", "shared memory"]
 
 
 @pytest.mark.parametrize("reentrant", [False, True])

@@ -115,7 +115,7 @@ def cfc(
     # synapses out of the results and out of the gradients.
     for cell, mask in zip(cells, masks, strict=False):
         for weight in (0,) if mode == "pure" else (0, 2):
-            cell[weight] = torch.where(mask != 0, cell[weight], 0)
+            cell[weight] = cell[weight].masked_fill(mask == 0, 0)
 
     def run_cell(cell: list[Tensor], z: Tensor, dt: Tensor) -> Tensor:
         if mode == "pure":

@@ -126,7 +126,7 @@ def ltc(
     # Selecting before use, not multiplying after it, keeps whatever stands in the parameters of
     # missing synapses out of the results and out of the gradients.
     def on_synapses(parameter: Tensor, exists: Tensor) -> Tensor:
-        return torch.where(exists != 0, parameter, 0)
+        return parameter.masked_fill(exists == 0, 0)
 
     sigma, mu, erev = (on_synapses(p, mask) for p in (sigma, mu, erev))
     sensory_sigma, sensory_mu, sensory_erev = (

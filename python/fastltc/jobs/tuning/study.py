@@ -209,7 +209,9 @@ def _report(
         )
     importance: dict[str, float] = {}
     if len(whole) > 1 and len({trial["value"] for trial in whole}) > 1:
-        found = optuna.importance.get_param_importances(study)
+        # Random forests, which else differ from call to call.
+        evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
+        found = optuna.importance.get_param_importances(study, evaluator=evaluator)
         importance = {name: float(value) for name, value in found.items()}
     best = _told(study.best_trial)
     result = {
