@@ -120,6 +120,7 @@ class LTC(WiringSizes, SequenceLayer):
 
     @sigmoid_precision.setter
     def sigmoid_precision(self, precision: str | None) -> None:
+        """Set it; a ValueError is raised where there is none of that name."""
         self.rnn_cell.sigmoid_precision = precision
 
     def apply_weight_constraints(self) -> None:

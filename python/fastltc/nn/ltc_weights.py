@@ -33,6 +33,7 @@ class LTCWeights(nn.Module):
 
     @sigmoid_precision.setter
     def sigmoid_precision(self, precision: str | None) -> None:
+        """Set it; a ValueError is raised where there is none of that name."""
         if precision is not None:
             check_precision(precision, "sigmoid_precision")
         self._sigmoid_precision = precision
