@@ -8,21 +8,14 @@
 namespace fastltc::cpu {
 
 FASTLTC_EXPORT_TYPED(sigmoid_exp2, (const T* t, T* out, int64_t n), (t, out, n))
-FASTLTC_DECLARE_MEDIUM(void synapse_sigmoid(const float*, float*, int64_t))
-void medium_sigmoid_exp2(const float* t, float* out, int64_t n){
-    FASTLTC_CALL_MEDIUM(synapse_sigmoid(t, out, n))} FASTLTC_EXPORT(int64_t, sigmoid_limit,
-                                                                    (int64_t repeats), (repeats))
-    FASTLTC_EXPORT(bool, all_finite, (const float* values, int64_t count), (values, count))
+FASTLTC_EXPORT_EITHER(medium, void, synapse_sigmoid,
+                      (const float* t, float* out, int64_t n, bool medium), (t, out, n, medium))
+FASTLTC_EXPORT(int64_t, sigmoid_limit, (int64_t repeats), (repeats))
+FASTLTC_EXPORT(bool, all_finite, (const float* values, int64_t count), (values, count))
 
-    // The copies give a plain pointer: none may instantiate a template of the standard library.
-    FASTLTC_DECLARE(const StreamNetwork* lay_out_network(const Network&))
-        FASTLTC_DECLARE_MEDIUM(const StreamNetwork* lay_out_network(const Network&)) static const
-    StreamNetwork* lay_out_network(const Network& network) {
-  if (network.medium_sigmoid) {
-    FASTLTC_CALL_MEDIUM(lay_out_network(network))
-  }
-  FASTLTC_CALL(lay_out_network(network))
-}
+// The copies give a plain pointer: none may instantiate a template of the standard library.
+FASTLTC_EXPORT_EITHER(network.medium_sigmoid, const StreamNetwork*, lay_out_network,
+                      (const Network& network), (network))
 
 std::unique_ptr<const StreamNetwork> prepare_network(const Network& network) {
   return std::unique_ptr<const StreamNetwork>(lay_out_network(network));

@@ -15,12 +15,13 @@ inline constexpr double kSigmoidMaxUlp = 4.5;
 template <typename T>
 void sigmoid_exp2(const T* t, T* out, int64_t n);
 
-// Largest relative error of medium_sigmoid_exp2 over every float t below 125; measured as above.
+// Largest relative error of a medium synapse_sigmoid over every float t below 125; measured as above.
 inline constexpr double kMediumSigmoidError = 4.5e-4;
 
-// The same by the kernels of LTC whose sigmoids have less precision, LtcInputs::medium_sigmoid. From
-// t = 125 on, the result is 0 to 2^-125 and its error. An instruction set without such kernels has its usual one.
-void medium_sigmoid_exp2(const float* t, float* out, int64_t n);
+// The same by the kernels of LTC, medium by those whose sigmoids have less precision
+// (LtcInputs::medium_sigmoid): from t = 125 on, the result is then 0 to 2^-125 and its error. An
+// instruction set without such kernels has its usual one.
+void synapse_sigmoid(const float* t, float* out, int64_t n, bool medium);
 
 // Does what a kernel does for each synapse (a multiply-add, the sigmoid, two accumulations) on data
 // that stays in registers and the first cache, `repeats` times over 64 synapses. Returns how many

@@ -10,7 +10,7 @@ void sigmoid_exp2(const T* t, T* out, int64_t n) {
   map_values(out, n, [](auto x) { return Simd<T>::sigmoid_exp2(x); }, t);
 }
 
-void synapse_sigmoid(const float* t, float* out, int64_t n) {
+void synapse_sigmoid(const float* t, float* out, int64_t n, bool /*medium*/) {
   map_values(out, n, [](auto x) { return Simd<float>::synapse_sigmoid(x); }, t);
 }
 

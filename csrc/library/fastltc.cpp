@@ -69,9 +69,7 @@ fastltc_status parse(std::string_view content, fastltc_network** network) {
   fastltc::model::ModelFile file = fastltc::model::parse_model_file(content);
   return guarded(FASTLTC_BAD_PROCESSOR, [&] {
     auto made = std::make_unique<fastltc_network>();
-    fastltc::Network described = file.builder.network();
-    described.medium_sigmoid = file.medium_sigmoid;
-    made->prepared = fastltc::cpu::prepare_network(described);
+    made->prepared = fastltc::cpu::prepare_network(file.builder.network(file.medium_sigmoid));
     made->time_unit = file.time_unit;
     made->input_names = std::move(file.input_names);
     made->output_names = std::move(file.output_names);

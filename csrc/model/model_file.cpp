@@ -219,8 +219,8 @@ void read_unit(const Value& value, double& unit) {
   }
 }
 
-// Unit of time, names and precision: of the description, or in version 1 of the metadata, where names that do
-// not fit were allowed.
+// Unit of time, names and precision: of the description, or in version 1 of the metadata, where names
+// that do not fit were allowed.
 void read_facts(int64_t version, const Value& metadata, const Value& description, ModelFile& file) {
   const int64_t outputs = file.builder.outputs();
   if (version > 1) {

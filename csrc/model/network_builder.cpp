@@ -130,9 +130,9 @@ void NetworkBuilder::add(const Value& layer) {
   }
 }
 
-Network NetworkBuilder::network() const {
+Network NetworkBuilder::network(bool medium_sigmoid) const {
   if (layers_.empty()) fail("layers: expected at least one");
-  return {layers_.data(), static_cast<int64_t>(layers_.size())};
+  return {layers_.data(), static_cast<int64_t>(layers_.size()), medium_sigmoid};
 }
 
 void NetworkBuilder::push(const NetworkLayer& layer) {

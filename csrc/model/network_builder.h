@@ -31,7 +31,7 @@ class NetworkBuilder {
   void add(const Value& layer);
 
   // Points to the tensors, and to what the builder owns.
-  Network network() const;
+  Network network(bool medium_sigmoid = false) const;
 
   // Values that the last layer gives.
   int64_t outputs() const { return width_; }

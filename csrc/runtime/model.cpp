@@ -58,9 +58,7 @@ NetworkObject::NetworkObject(int64_t input_size, const py::list& layers, const p
   model::NetworkBuilder builder(
       input_size, [&](const std::string& name) { return find_tensor(tensors, name); });
   for (const py::handle layer : layers) builder.add(to_value(layer));
-  Network network = builder.network();
-  network.medium_sigmoid = medium_sigmoid;
-  network_ = cpu::prepare_network(network);
+  network_ = cpu::prepare_network(builder.network(medium_sigmoid));
 }
 
 const NetworkObject& network_of(const char* name, py::handle object) {

@@ -55,3 +55,6 @@ IMPUTE_METHODS = ("forward", "mean", "decay")
 
 CFC_ACTIVATIONS = ("lecun_tanh", "silu", "relu", "tanh", "gelu")
 """Names of the activations of the backbone; the operators take the position."""
+
+SIGMOID_PRECISIONS = ("highest", "medium")
+"""How precisely the sigmoids of synapses are computed; the first is the default."""

@@ -91,7 +91,7 @@ def test_gradients_are_those_of_the_function_that_was_computed(batch: int) -> No
 
 @pytest.mark.kernels
 @pytest.mark.parametrize("batch", [1, 5, 40])
-def test_bits_do_not_depend_on_threads_or_the_rest_of_the_batch(batch: int) -> None:
+def test_bits_do_not_depend_on_threads_and_values_not_on_the_rest_of_the_batch(batch: int) -> None:
     layer, x = LTC(5, AutoNCP(19, 2)), torch.randn(2 * batch, 6, 5)
     layer.sigmoid_precision = "medium"
     threads = torch.get_num_threads()
@@ -172,8 +172,8 @@ def test_transforms_and_parallel_layers() -> None:
     assert nets.layer(1).sigmoid_precision == "medium"
     alone = torch.stack([layer(own)[0] for layer, own in zip(layers, x, strict=True)])
     torch.testing.assert_close(nets(x)[0], alone, rtol=1e-3, atol=1e-3)
-    for own in (alone[0], torch.func.vmap(lambda v: layers[0](v[None])[0][0])(x[0])):
-        torch.testing.assert_close(own, alone[0], rtol=1e-4, atol=1e-4)
+    mapped = torch.func.vmap(lambda v: layers[0](v[None])[0][0])(x[0])
+    torch.testing.assert_close(mapped, alone[0], rtol=1e-4, atol=1e-4)
     layers[1].sigmoid_precision = None
     with pytest.raises(ValueError, match="sigmoid_precision"):
         ParallelLTC(layers)
@@ -240,6 +240,17 @@ def test_a_cell_by_itself() -> None:
 
 
 def test_second_derivatives_are_those_of_the_equation() -> None:
+    layer = LTC(5, AutoNCP(19, 2))
+    x = torch.randn(20, 6, 5, requires_grad=True)
+    found = []
+    for precision in ("highest", "medium"):
+        layer.sigmoid_precision = precision
+        (slope,) = torch.autograd.grad(layer(x)[0].sum(), x, create_graph=True)
+        found.append(torch.autograd.grad(slope.sum(), layer.rnn_cell.mu)[0])
+    assert torch.equal(*found)
+
+
+def test_float64_has_the_same_bits_at_any_precision() -> None:
     case = LtcCase.random(dtype=torch.float64, poison=False)
     weights = random_weights(case)
     highest = with_gradients(run_operator, case, weights)

@@ -60,6 +60,17 @@
   FASTLTC_DECLARE(result name parameters)                   \
   result name parameters { FASTLTC_CALL(name arguments) }
 
+// One whose copies with less precise sigmoids are called where `medium` is true.
+#define FASTLTC_EXPORT_EITHER(medium, result, name, parameters, arguments) \
+  FASTLTC_DECLARE(result name parameters)                                  \
+  FASTLTC_DECLARE_MEDIUM(result name parameters)                           \
+  result name parameters {                                                 \
+    if (medium) {                                                          \
+      FASTLTC_CALL_MEDIUM(name arguments)                                  \
+    }                                                                      \
+    FASTLTC_CALL(name arguments)                                           \
+  }
+
 // A template over the type T of values, for float and double.
 #define FASTLTC_EXPORT_TYPED(name, parameters, arguments)     \
   FASTLTC_DECLARE(template <typename T> void name parameters) \

@@ -57,7 +57,6 @@ template <>
 struct Exp2Constants<float> {
   using Integer = int32_t;
   using Unsigned = uint32_t;
-  static constexpr int degree = 5;
   static constexpr float coefficient[] = {1.0000000716546848e+0f, 6.9314696706476011e-1f,
                                           2.4022119723840391e-1f, 5.5507132734988059e-2f,
                                           9.6755413344448374e-3f, 1.3276471992255869e-3f};
@@ -81,7 +80,6 @@ template <>
 struct Exp2Constants<double> {
   using Integer = int64_t;
   using Unsigned = uint64_t;
-  static constexpr int degree = 11;
   static constexpr double coefficient[] = {
       0.9999999999999999971,     0.69314718055994533046,    0.24022650695910156205,
       0.055504108664819921475,   0.0096181291075883350392,  0.0013333558146789952573,
@@ -177,12 +175,12 @@ struct Simd {
 #endif
 
   // Times a power of two, which costs nothing and changes no bit but the exponent's.
-  static FASTLTC_INLINE vec polynomial(const T (&coefficient)[C::degree + 1], vec f,
-                                       T factor = T(1)) {
+  template <int count>
+  static FASTLTC_INLINE vec polynomial(const T (&coefficient)[count], vec f, T factor = T(1)) {
 #if defined(FASTLTC_NEON)
     // By pairs: one operation more, and a chain of four in place of five, whose links take three to
     // seven cycles where at most two start in one.
-    if constexpr (sizeof(T) == 4) {
+    if constexpr (sizeof(T) == 4 && count == 6) {
       const auto pair = [&](int k) FASTLTC_INLINED {
         return f * (coefficient[k + 1] * factor) + coefficient[k] * factor;
       };
@@ -191,9 +189,9 @@ struct Simd {
       return upper * f + coefficient[0] * factor;
     }
 #endif
-    vec p = set(coefficient[C::degree] * factor);
+    vec p = set(coefficient[count - 1] * factor);
 #pragma GCC unroll 12
-    for (int k = C::degree - 1; k >= 0; --k) p = p * f + coefficient[k] * factor;
+    for (int k = count - 2; k >= 0; --k) p = p * f + coefficient[k] * factor;
     return p;
   }
 
@@ -287,12 +285,12 @@ struct Simd {
 #elif defined(__AVX512F__)
     // Of infinity the estimate is 0, so that nothing has to be bounded.
     const vec f = (vec)_mm512_reduce_ps((__m512)t, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
-    const vec power = (vec)_mm512_scalef_ps((__m512)cubic(C::medium_from_0, f), (__m512)t);
+    const vec power = (vec)_mm512_scalef_ps((__m512)polynomial(C::medium_from_0, f), (__m512)t);
     return (vec)_mm512_rcp14_ps((__m512)(power + T(1)));
 #else
     t = at_least(at_most(t, C::bound), -C::bound);
     const vec shifted = t + C::round_magic;
-    const vec half = cubic(C::medium, t - (shifted - C::round_magic), T(0.5));
+    const vec half = polynomial(C::medium, t - (shifted - C::round_magic), T(0.5));
     const vec d = half * twice_power(shifted) + T(1);
 #if defined(__AVX2__)
     return (vec)_mm256_rcp_ps((__m256)d);
@@ -303,11 +301,6 @@ struct Simd {
 #endif
 #endif
   }
-#if defined(FASTLTC_MEDIUM)
-  static FASTLTC_INLINE vec cubic(const T (&c)[4], vec f, T factor = T(1)) {
-    return ((f * (c[3] * factor) + c[2] * factor) * f + c[1] * factor) * f + c[0] * factor;
-  }
-#endif
 
   // log(1 + z) for z in [0, 1], by 2 atanh(z / (2 + z)); y^2 <= 1/9, so the series is short.
   static FASTLTC_INLINE vec log1p(vec z) {

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from .._parameters import SIGMOID_PRECISIONS
 from .errors import ConfigError
 from .files import MOST_TEXT, parse_toml, read_bytes
 from .options import (
@@ -136,7 +137,7 @@ class ModelOptions:
     sigmoid_precision: str | None = option(
         None,
         "Of an LTC: how precise the sigmoids of its synapses are, highest or medium.",
-        one_of(("highest", "medium")),
+        one_of(SIGMOID_PRECISIONS),
         usual="highest",
     )
     mixed_memory: bool | None = option(None, "An LSTM cell before the liquid one.")

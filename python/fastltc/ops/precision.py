@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-PRECISIONS = ("highest", "medium")
+from fastltc._parameters import SIGMOID_PRECISIONS
+
 _of_process = "highest"
 
 
@@ -73,7 +74,7 @@ def sigmoid_precision(precision: str) -> Iterator[None]:
 
 def check_precision(precision: str, name: str = "precision") -> str:
     """Return a precision; a ValueError is raised where there is none of that name."""
-    if precision not in PRECISIONS:
+    if precision not in SIGMOID_PRECISIONS:
         raise ValueError(f"{name}: expected 'highest' or 'medium', got {precision!r}")
     return precision
 

@@ -10,7 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from .._parameters import CFC_ACTIVATIONS, CFC_HEADS, LTC_MASKS, LTC_TABLE
+from .._parameters import (
+    CFC_ACTIVATIONS,
+    CFC_HEADS,
+    LTC_MASKS,
+    LTC_TABLE,
+    SIGMOID_PRECISIONS,
+)
 
 RECURRENT = ("ltc", "wired_cfc", "cfc")
 """Types of the layers that have a state."""
@@ -224,7 +230,7 @@ def check_model(model: Model) -> None:
 
 def check_facts(model: Model) -> None:
     """Check the unit of time, the precision, and the names, which are all there or none."""
-    _check_value("sigmoid_precision", model.sigmoid_precision, _one_of("highest", "medium"))
+    _check_value("sigmoid_precision", model.sigmoid_precision, _one_of(*SIGMOID_PRECISIONS))
     unit = model.time_unit
     # What float32 holds, so that every format can say it.
     if type(unit) not in (int, float) or not 1e-30 <= unit <= 1e30:

@@ -38,10 +38,15 @@ from .model import (
 
 FORMAT = "fastltc.model"
 FORMAT_VERSION = 3
-# What versions 2 and 3 added to the description. A file that has none of it is written as of the
-# version before, for readers of that version; they would call any unit seconds.
-_FACTS = {"time_unit": 1.0, "input_names": (), "output_names": (), "sigmoid_precision": "highest"}
-_FACTS_OF_VERSION_3 = ("sigmoid_precision",)
+# What later versions added to the description: since when, and what it is by default. A file is
+# written as of the first version that has what it says, for readers of that version; those of
+# version 1 would call any unit seconds.
+_FACTS: dict[str, tuple[int, Any]] = {
+    "time_unit": (2, 1.0),
+    "input_names": (2, ()),
+    "output_names": (2, ()),
+    "sigmoid_precision": (3, "highest"),
+}
 # Version 1 had it in entries for people, where it came from a run folder.
 _FACTS_OF_VERSION_1 = {"time_unit": "time_unit", "inputs": "input_names", "outputs": "output_names"}
 
@@ -108,12 +113,9 @@ def write_model(
     """
     check_model(model)
     description = _description(model)
-    facts = _facts(model)
-    if facts.keys() & _FACTS_OF_VERSION_3:
-        version = 3
-    else:
-        # Entries of those names would be read as facts in a file of version 1.
-        version = 2 if facts or _FACTS_OF_VERSION_1.keys() & (metadata or {}).keys() else 1
+    # Entries of those names would be read as facts in a file of version 1.
+    least = 2 if _FACTS_OF_VERSION_1.keys() & (metadata or {}).keys() else 1
+    version = max([least, *(_FACTS[key][0] for key in _facts(model))])
     entries = {
         **(metadata or {}),
         "format": FORMAT,
@@ -137,7 +139,7 @@ def _description(model: Model) -> str:
 
 def _facts(model: Model) -> dict[str, Any]:
     """Return what there is to say of a model besides its layers."""
-    values = ((key, getattr(model, key), default) for key, default in _FACTS.items())
+    values = ((key, getattr(model, key), default) for key, (_, default) in _FACTS.items())
     return {key: value for key, value, default in values if value != default}
 
 
@@ -185,8 +187,8 @@ def _read(file: Any) -> Model:
         raise ModelFileError(f"model: expected a JSON object, got {shown(description)}")
     facts = {
         key: description.pop(key)
-        for key in _FACTS
-        if int(version) >= (3 if key in _FACTS_OF_VERSION_3 else 2) and key in description
+        for key, (since, _) in _FACTS.items()
+        if int(version) >= since and key in description
     }
     check_keys("model", description, ("input_size", "output_size", "layers"))
     shapes = check_layers(**description)
