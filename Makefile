@@ -3,7 +3,7 @@
 CXX_FILES = $(shell git ls-files '*.h' '*.cpp' '*.cu' '*.cuh')
 
 .PHONY: develop lint format test test-cpp test-sanitized test-threads coverage mutants fuzz faults \
-  soak lowest bench docs packaging
+  soak lowest newest bench docs packaging
 
 develop:  ## editable install that compiles again, where needed, at each import
 	pip install scikit-build-core 'pybind11>=3' 'cmake>=3.25' ninja
@@ -84,7 +84,12 @@ soak:  ## a million steps of sessions, 100,000 of training, 50,000 errors, a min
 	FASTLTC_SOAK=all pytest -rP tests/soak
 
 lowest:  ## the tests on the lowest versions allowed; that of torch may come with CUDA, gigabytes
-	tools/lowest.sh tests
+	tools/versions.sh tests
+
+PYTHON = python3
+
+newest:  ## the tests on the newest versions, with any Python: make newest PYTHON=python3.13
+	tools/versions.sh --newest --python $(PYTHON) tests
 
 bench:
 	pytest benchmarks
