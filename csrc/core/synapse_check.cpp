@@ -76,25 +76,12 @@ std::string mask_entries_error(const int32_t* list, int64_t values, int64_t outp
   const int32_t* const by_input = list + outputs + 1 + count;
   problem = synapse_list_error(by_input, inputs + 1 + count, inputs, outputs);
   if (!problem.empty()) return "by inputs: " + problem;
-  const int32_t* const place = by_input + inputs + 1 + count;
-  int32_t outside = 0;
-  for (int64_t k = 0; k < count; ++k) outside |= (place[k] < 0) | (place[k] >= count);
-  if (outside == 0) return {};
-  int64_t k = 0;
-  while (place[k] >= 0 && place[k] < count) ++k;
-  return "expected places in [0, " + std::to_string(count) + "), got " + std::to_string(place[k]);
-}
-
-std::string mask_places_error(const int32_t* list, int64_t values, int64_t outputs,
-                              int64_t inputs) {
-  const int64_t count = (values - (outputs + 1) - (inputs + 1)) / 3;
-  const int32_t *const first = list, *const input = first + outputs + 1;
-  const int32_t* const first_of_input = input + count;
-  const int32_t *const output = first_of_input + inputs + 1, *const place = output + count;
+  const int32_t *const input = list + outputs + 1, *const output = by_input + inputs + 1;
+  const int32_t* const place = output + count;
   for (int64_t i = 0; i < inputs; ++i) {
-    for (int64_t k = first_of_input[i]; k < first_of_input[i + 1]; ++k) {
+    for (int64_t k = by_input[i]; k < by_input[i + 1]; ++k) {
       const int32_t o = output[k], at = place[k];
-      if (input[at] == i && first[o] <= at && at < first[o + 1]) continue;
+      if (list[o] <= at && at < list[o + 1] && input[at] == i) continue;
       return "expected the place of output " + std::to_string(o) + " and input " +
              std::to_string(i) + " in the order of the outputs, got " + std::to_string(at);
     }

@@ -18,10 +18,6 @@ std::string synapse_list_error(const int32_t* list, int64_t values, int64_t neur
 std::string mask_entries_error(const int32_t* list, int64_t values, int64_t outputs,
                                int64_t inputs);
 
-// Whether the places of a list that can be followed say where the same entry stands in the first
-// order. Only the backward pass goes by them.
-std::string mask_places_error(const int32_t* list, int64_t values, int64_t outputs, int64_t inputs);
-
 // The part of it that can be said without reading the list: whether it has as many integers as some
 // mask's has.
 std::string mask_entries_count_error(int64_t values, int64_t outputs, int64_t inputs);

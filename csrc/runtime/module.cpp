@@ -35,6 +35,7 @@ py::dict cpu_info() {
   info["supported"] = names(fastltc::cpu::supported_isas());
   info["chosen"] = fastltc::cpu::isa_name(active);
   info["lanes"] = lanes;
+  info["maker"] = fastltc::cpu::processor_maker();
   return info;
 }
 
@@ -53,8 +54,9 @@ py::dict build_info() {
 PYBIND11_MODULE(_runtime, m) {
   m.doc() = "The part of fastltc's compiled code that needs no torch.";
   m.def("cpu_info", &cpu_info,
-        "Return the instruction sets compiled, supported by this processor and chosen, and the "
-        "lanes of the chosen one. Raises ValueError if FASTLTC_CPU asks for one that is not "
+        "Return the instruction sets compiled, supported by this processor and chosen, the lanes "
+        "of the chosen one, and the maker of the processor. Raises ValueError if FASTLTC_CPU asks "
+        "for one that is not "
         "possible here.");
   m.def(
       "sigmoid_limit",

@@ -12,6 +12,7 @@
 
 #include "core/ltc_problem.h"
 #include "core/synapse_check.h"
+#include "torch/checked_list.h"
 #include "torch/sequence_operator.h"
 
 namespace fastltc {
@@ -29,7 +30,7 @@ struct LtcArguments : SequenceArguments {
 
   std::array<size_t, std::size(kLtcParameters<const void*>)> rows{};  // for each of `parameters`
   std::optional<Tensor> list{}, sensory_list{};
-  std::vector<int32_t> list_read{}, sensory_list_read{};  // as `length_of`
+  CheckedList list_read{}, sensory_list_read{};  // where they can be read
 
   template <typename T>
   using Gradients = LtcGradients<T>;
@@ -109,7 +110,7 @@ struct LtcArguments : SequenceArguments {
   }
 
   Tensor check_synapses(const ArgumentCheck& check, const char* name, const Tensor& list,
-                        int64_t rows, std::vector<int32_t>& read) const {
+                        int64_t rows, CheckedList& read) const {
     check.indices(name, list, "fastltc.nn.synapse_list");
     const Tensor values = as_contiguous(list);
     // Kernels for other devices hold a list that is not well formed inside its bounds, as long as
@@ -126,10 +127,10 @@ struct LtcArguments : SequenceArguments {
           Fault::broken);
       return values;
     }
-    const int32_t* const given = values.const_data_ptr<int32_t>();
-    read.assign(given, given + values.numel());
-    const std::string problem = synapse_list_error(read.data(), values.numel(), size.N, rows);
-    check.that(problem.empty(), name, [&] { return problem; }, Fault::broken);
+    read = checked_list(values.const_data_ptr<int32_t>(), values.numel(), size.N, rows,
+                        synapse_list_error, [&](const std::string& problem) {
+                          check.that(false, name, [&] { return problem; }, Fault::broken);
+                        });
     return values;
   }
 
@@ -156,8 +157,8 @@ struct LtcArguments : SequenceArguments {
     }
   }
 
-  SynapseList synapse_list(const Tensor& list, const std::vector<int32_t>& read) const {
-    const int32_t* const values = read.empty() ? list.const_data_ptr<int32_t>() : read.data();
+  SynapseList synapse_list(const Tensor& list, const CheckedList& read) const {
+    const int32_t* const values = read == nullptr ? list.const_data_ptr<int32_t>() : read->data();
     return {values, values + size.N + 1};
   }
 

@@ -13,6 +13,7 @@
 
 #include "core/masked_linear_problem.h"
 #include "core/synapse_check.h"
+#include "torch/checked_list.h"
 #include "torch/checks.h"
 #include "torch/tensors.h"
 
@@ -31,8 +32,7 @@ struct MaskedLinearArguments {
   std::optional<Tensor> dense{};
   std::optional<Tensor> offset{};
   std::optional<Tensor> list{};
-  // Where they can be read: what was checked is what is used, whoever writes to the tensor meanwhile.
-  std::vector<int32_t> list_read{};
+  CheckedList list_read{};  // where it can be read
 
   void check(const ArgumentCheck& check) {
     check.first("x");
@@ -46,13 +46,16 @@ struct MaskedLinearArguments {
     check.value("bias", bias, "[O]", {O});
     check.indices("entries", entries, "fastltc.ops.mask_entries");
     list = as_contiguous(entries);
+    const auto refuse = [&](const std::string& problem) {
+      check.that(problem.empty(), "entries", [&] { return problem; }, Fault::broken);
+    };
     if (check.can_read_values()) {
-      const int32_t* const given = list->const_data_ptr<int32_t>();
-      list_read.assign(given, given + list->numel());
+      list_read = checked_list(list->const_data_ptr<int32_t>(), list->numel(), O, I,
+                               mask_entries_error, refuse);
+    } else {
+      // Kernels for other devices hold a list that is not well formed inside its bounds.
+      refuse(mask_entries_count_error(list->numel(), O, I));
     }
-    // Kernels for other devices hold a list that is not well formed inside its bounds.
-    check_list(check, check.can_read_values() ? mask_entries_error(values(), list->numel(), O, I)
-                                              : mask_entries_count_error(list->numel(), O, I));
     count = (list->numel() - (O + 1) - (I + 1)) / 3;
     rows = inner_contiguous(x);
     dense = as_contiguous(weight);
@@ -60,11 +63,7 @@ struct MaskedLinearArguments {
   }
 
   const int32_t* values() const {
-    return list_read.empty() ? list->const_data_ptr<int32_t>() : list_read.data();
-  }
-
-  static void check_list(const ArgumentCheck& check, const std::string& problem) {
-    check.that(problem.empty(), "entries", [&] { return problem; }, Fault::broken);
+    return list_read == nullptr ? list->const_data_ptr<int32_t>() : list_read->data();
   }
 
   static Tensor inner_contiguous(const Tensor& tensor) {
@@ -111,11 +110,6 @@ std::tuple<Tensor, Tensor, Tensor> masked_linear_backward(const Tensor& grad_out
   MaskedLinearArguments arguments{x, weight, no_bias, entries};
   const ArgumentCheck check("fastltc::masked_linear_backward", x);
   arguments.check(check);
-  if (check.can_read_values()) {
-    MaskedLinearArguments::check_list(
-        check,
-        mask_places_error(arguments.values(), arguments.list->numel(), arguments.O, arguments.I));
-  }
   check.value("grad_output", grad_output, "[B, O]", {arguments.B, arguments.O});
   const Tensor grad_rows = MaskedLinearArguments::inner_contiguous(grad_output);
   Tensor grad_x = new_like(x);

@@ -130,6 +130,24 @@ def test_masked_products() -> None:
     wrong("entries: by inputs: expected the first column pointer", x, weight, by_input)
     below = entries.clone()
     below[-2] = -1
-    wrong(r"entries: expected places in \[0, 30\), got -1", x, weight, below)
+    wrong(r"entries: expected the place of output 3 and input 5 .*, got -1", x, weight, below)
     with pytest.raises(RuntimeError, match=r"grad_output: expected shape \[B, O\] = \[3, 5\]"):
         torch.ops.fastltc.masked_linear_backward(x, x, weight, entries, False)
+
+
+def test_a_list_that_was_good_is_looked_at_again() -> None:
+    x, weight = torch.randn(4, 6), torch.randn(5, 6)
+    call = torch.ops.fastltc.masked_linear
+    # More of them than are remembered.
+    for _ in range(70):
+        mask = torch.rand(5, 6) < 0.5
+        entries = mask_entries(mask)
+        for _ in range(2):
+            torch.testing.assert_close(call(x, weight, None, entries), x @ (weight * mask).T)
+    entries = mask_entries(torch.ones(5, 6))
+    call(x, weight, None, entries)
+    with pytest.raises(RuntimeError, match="entries: expected the last column pointer to be"):
+        call(torch.randn(4, 5), torch.randn(6, 5), None, entries)
+    entries.data[-1] = 7
+    with pytest.raises(RuntimeError, match="entries: expected the place of output 4 and input 5"):
+        call(x, weight, None, entries)

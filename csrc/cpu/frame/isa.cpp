@@ -95,4 +95,12 @@ std::size_t vector_bytes(Isa isa) {
   }
 }
 
+const char* processor_maker() {
+#if defined(__x86_64__)
+  if (__builtin_cpu_is("intel")) return "intel";
+  if (__builtin_cpu_is("amd")) return "amd";
+#endif
+  return "other";
+}
+
 }  // namespace fastltc::cpu

@@ -25,4 +25,7 @@ Isa active_isa();
 // Width of a vector register in bytes; lanes of a type are this over its size.
 std::size_t vector_bytes(Isa isa);
 
+// Who made this processor: "intel", "amd" or "other".
+const char* processor_maker();
+
 }  // namespace fastltc::cpu

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from operator import mul
 from typing import Any
 
 import torch
@@ -22,14 +23,19 @@ _forward = torch.ops.fastltc.masked_linear.default
 _backward = torch.ops.fastltc.masked_linear_backward.default
 
 
-def _vector_bytes() -> int:
+def _processor() -> tuple[int, bool]:
+    """Return the bytes of a vector register, and whether the dense product has AVX-512."""
     try:
-        return 4 * int(load_runtime().cpu_info()["lanes"]["float32"])
+        info = load_runtime().cpu_info()
     except ValueError:
-        return 64  # FASTLTC_CPU asks for what is not there; the operators will say so
+        return 64, False  # FASTLTC_CPU asks for what is not there; the operators will say so
+    # MKL, which torch multiplies by, takes AVX-512 on processors of its maker alone.
+    return 4 * int(info["lanes"]["float32"]), info["maker"] == "intel" and "avx512" in info[
+        "supported"
+    ]
 
 
-_VECTOR_BYTES = _vector_bytes()
+_VECTOR_BYTES, _DENSE_BY_AVX512 = _processor()
 
 
 @torch.library.register_fake("fastltc::masked_linear")
@@ -104,9 +110,11 @@ class _Eager(torch.autograd.Function):
     backward = staticmethod(_gradients)
 
 
-def _by_entries(x: Tensor, weight: Tensor, bias: Tensor | None, entries: Tensor) -> Tensor:
+def _by_entries(
+    x: Tensor, weight: Tensor, bias: Tensor | None, entries: Tensor, traced: bool
+) -> Tensor:
     """Call the operator for ``x`` of two dimensions."""
-    if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
+    if traced:
         return _forward(x, weight, bias, entries)
     if torch.is_grad_enabled() and (
         x.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad)
@@ -115,16 +123,53 @@ def _by_entries(x: Tensor, weight: Tensor, bias: Tensor | None, entries: Tensor)
     return below_autograd(_forward, x, weight, bias, entries)
 
 
-# Nanoseconds on one core of Zen 4, fitted to the times of both ways for 32 to 1024 inputs and as
-# many outputs, batches of 1 to 512 and densities of 2 to 40 % (docs/kernels.md): what a call
-# takes, and what each weight, weight and sample, input or output of a sample, one of the mask, and
-# one of the mask and register of samples add.
-_INFERENCE = {"dense": (7000, 0.25, 0.0213, 0.032), "entries": (6800, 0.018, 0.216, 1.87, 0.563)}
-_TRAINING = {"dense": (63000, 1.12, 0.0667, 0.31), "entries": (58000, 0.2, 0.767, 6.4, 2.07)}
+# Nanoseconds on one core, fitted to the times of both ways by benchmarks/fit_masked_linear.py
+# (docs/kernels.md): what each of `dense_amounts` and `entries_amounts` takes.
+if _DENSE_BY_AVX512:  # Xeon (Granite Rapids)
+    _INFERENCE = {
+        "dense": (5400, 0.27, 0.0107, 0.021),
+        "entries": (5400, 0.035, 0.2, 2.0, 0.4),
+    }
+    _TRAINING = {
+        "dense": (37600, 1.31, 0.0304, 0.245),
+        "entries": (37400, 0.4, 0.948, 6.9, 1.35),
+    }
+else:  # EPYC (Zen 4)
+    _INFERENCE = {
+        "dense": (7000, 0.25, 0.0213, 0.032),
+        "entries": (6800, 0.018, 0.216, 1.87, 0.563),
+    }
+    _TRAINING = {
+        "dense": (63000, 1.12, 0.0667, 0.31),
+        "entries": (58000, 0.2, 0.767, 6.4, 2.07),
+    }
 # So much quicker must one way look for it to be taken.
-_MARGIN = 1.1
+MARGIN = 1.1
 # What compiled code is made for, whatever batch comes.
 _COMPILED_BATCH = 32
+
+
+def dense_amounts(
+    batch: int, outputs: int, inputs: int, itemsize: int = 4
+) -> tuple[float, float, float, float]:
+    """Return calls, weights, weights and samples, and inputs and outputs of samples."""
+    # A register holds so many fewer values as they are wider.
+    wider = itemsize / 4
+    weights = wider * outputs * inputs
+    return 1, weights, batch * weights, wider * batch * (outputs + inputs)
+
+
+def entries_amounts(
+    batch: int, ones: int, outputs: int, inputs: int, itemsize: int = 4
+) -> tuple[float, float, float, float, float]:
+    """Return calls, weights, inputs and outputs of samples, ones, and ones and registers."""
+    wider = itemsize / 4
+    lanes = _VECTOR_BYTES // itemsize
+    # As the kernel pads the batch: to blocks of one, two or four registers.
+    block = lanes if batch <= lanes else 2 * lanes if batch <= 2 * lanes else 4 * lanes
+    padded = (batch + block - 1) // block * block
+    values = wider * padded * (outputs + inputs)
+    return 1, wider * outputs * inputs, values, ones, ones * (padded // lanes)
 
 
 def prefers_entries(
@@ -135,24 +180,9 @@ def prefers_entries(
     ``itemsize`` is bytes of a value, ``training`` whether a backward pass follows.
     """
     costs = _TRAINING if training else _INFERENCE
-    weights, values = outputs * inputs, batch * (outputs + inputs)
-    per_call, per_weight, per_product, per_value = costs["dense"]
-    # A register holds so many fewer values as they are wider.
-    wider = itemsize / 4
-    dense = per_call + wider * (
-        per_weight * weights + per_product * batch * weights + per_value * values
-    )
-    lanes = _VECTOR_BYTES // itemsize
-    # As the kernel pads the batch: to blocks of one, two or four registers.
-    block = lanes if batch <= lanes else 2 * lanes if batch <= 2 * lanes else 4 * lanes
-    padded = (batch + block - 1) // block * block
-    per_call, per_weight, per_value, per_one, per_register = costs["entries"]
-    by_entries = (
-        per_call
-        + wider * (per_weight * weights + per_value * padded * (outputs + inputs))
-        + ones * (per_one + per_register * (padded // lanes))
-    )
-    return by_entries * _MARGIN < dense
+    dense = sum(map(mul, costs["dense"], dense_amounts(batch, outputs, inputs, itemsize)))
+    amounts = entries_amounts(batch, ones, outputs, inputs, itemsize)
+    return MARGIN * sum(map(mul, costs["entries"], amounts)) < dense
 
 
 @functools.lru_cache(maxsize=1024)
@@ -216,34 +246,31 @@ def masked_linear(
     shape = weight.shape
     if mask.shape != shape or len(shape) != 2 or (bias is not None and bias.shape != shape[:1]):
         _refuse(x, weight, mask, bias)
+    traced = torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
     if entries is None:
         entries = mask_entries(mask)
-    elif not (
-        torch.compiler.is_compiling()
-        or torch._C._get_tracing_state() is not None
-        or torch._C._are_functorch_transforms_active()
-    ):
+    elif not (traced or torch._C._are_functorch_transforms_active()):
         check_entries(entries, mask)
     try:
-        return _product(x, weight, mask, bias, entries, by_entries)
+        return _product(x, weight, mask, bias, entries, by_entries, traced)
     except (IndexError, RuntimeError):
         _refuse(x, weight, mask, bias)
         check_has_kernels("masked_linear", x)
         raise
 
 
-def _chosen(batch: int, entries: Tensor, x: Tensor, weight: Tensor) -> bool:
+def _chosen(batch: int, entries: Tensor, x: Tensor, weight: Tensor, traced: bool) -> bool:
     if not x.is_cpu:
         # At a few million multiply-adds cuBLAS is bound by its launches, as the sparse kernels are,
         # and has units for matrices. No time of either has been measured.
         return False
     outputs, inputs = weight.shape
     ones = (entries.shape[0] - outputs - inputs - 2) // 3
-    tracing = torch._C._get_tracing_state() is not None
     # The check of a trace, which runs without gradients, must see the same call.
+    tracing = traced and not torch.compiler.is_compiling()
     training = (tracing or torch.is_grad_enabled()) and (weight.requires_grad or x.requires_grad)
     sizes = ones, outputs, inputs, x.element_size(), training
-    if tracing or torch.compiler.is_compiling():
+    if traced:
         # A choice by the batch would tie the code to some batches.
         return prefers_entries(_COMPILED_BATCH, *sizes)
     return _remembered(batch, *sizes)
@@ -256,14 +283,15 @@ def _product(
     bias: Tensor | None,
     entries: Tensor,
     by_entries: bool | None,
+    traced: bool,
 ) -> Tensor:
     if x.is_nested or x.layout is not torch.strided:
         return F.linear(x, weight * mask, bias)  # which knows some of them
     flat = x.dim() == 2
     batch = x.shape[0] if flat else math.prod(x.shape[:-1])
     if by_entries is None:
-        by_entries = _chosen(batch, entries, x, weight)
-    if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
+        by_entries = _chosen(batch, entries, x, weight, traced)
+    if traced:
         if torch.onnx.is_in_onnx_export():
             by_entries = False
     elif torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
@@ -275,8 +303,8 @@ def _product(
         with torch.autocast(x.device.type, enabled=False):
             return F.linear(x, weight * mask, bias)
     if flat:
-        return _by_entries(x, weight, bias, entries)
-    y = _by_entries(x.reshape(batch, x.shape[-1]), weight, bias, entries)
+        return _by_entries(x, weight, bias, entries, traced)
+    y = _by_entries(x.reshape(batch, x.shape[-1]), weight, bias, entries, traced)
     return y.reshape(*x.shape[:-1], weight.shape[0])
 
 
