@@ -117,7 +117,11 @@ def record_times(
     """The same for a comparison: title of the case, task, comparison, figures, error."""
 
     def put(
-        case: str, task: str, comparison: Interleaved, figures: list[Figure], error: float
+        case: str,
+        task: str,
+        comparison: Interleaved,
+        figures: list[Figure],
+        error: float | None | None,
     ) -> None:
         rounds = len(comparison.seconds[comparison.subject.name])
         threads = comparison.subject.threads

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+from pathlib import Path
+
 from click.testing import CliRunner, Result
 
 from fastltc.cli.main import main
@@ -17,3 +21,17 @@ def fails(result: Result, *texts: str, status: int = 1) -> None:
     for text in texts:
         assert text in result.stderr
     assert "Traceback" not in result.output
+
+
+def execute(command: list[str], folder: Path, **environment: str) -> tuple[int, str, str]:
+    """Run a command in a folder: its exit status, what it printed, and on stderr."""
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+    )
+    return done.returncode, done.stdout, done.stderr

@@ -1,4 +1,4 @@
-"""CUDA graphs of what the tests run."""
+"""CUDA graphs and streams of what the tests run."""
 
 from __future__ import annotations
 
@@ -26,3 +26,16 @@ def capture(step: Callable[[], Any], waiting: str = "default") -> tuple[torch.cu
     with torch.cuda.graph(graph):
         captured = step()
     return graph, captured
+
+
+def on_two_streams(step: Callable[[], Any]) -> list[Any]:
+    """What a call returns, twenty times on each of two streams at once."""
+    torch.cuda.synchronize()
+    streams = [torch.cuda.Stream() for _ in range(2)]
+    outcomes = []
+    for _ in range(20):
+        for stream in streams:
+            with torch.cuda.stream(stream):
+                outcomes.append(step())
+    torch.cuda.synchronize()
+    return outcomes

@@ -16,6 +16,28 @@ import fastltc
 from fastltc.nn.cfc_cell import LeCun
 from fastltc.nn.sequence_layer import SequenceLayer
 
+# Reads time steps and inputs of steps, and writes outputs; in the end the state, where asked to.
+DRIVER = """
+#include <stdio.h>
+#include "model.h"
+int main(void)
+{
+    static model_state state;
+    float input[MODEL_INPUT_SIZE + 1], output[MODEL_OUTPUT_SIZE];
+    model_reset(&state);
+    while (fread(input, sizeof input, 1, stdin) == 1) {
+        if (model_step(&state, input + 1, input[0], output) != MODEL_OK) {
+            return 1;
+        }
+        fwrite(output, sizeof output, 1, stdout);
+    }
+#ifdef WRITES_STATE
+    fwrite(&state, sizeof state, 1, stdout);
+#endif
+    return 0;
+}
+"""
+
 
 def _policy() -> list[nn.Module]:
     return [

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import py_compile
 import re
 import signal
@@ -13,6 +12,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
+import cli_support
 
 TRAINING = Path(__file__).parents[1] / "scripts" / "train_with_ncps.py"
 PYTHON = [sys.executable]
@@ -67,17 +68,9 @@ SCRIPTS = {
 
 
 def execute(command: list[str], folder: Path, **environment: str) -> tuple[int, str, str]:
-    done = subprocess.run(
-        command,
-        cwd=folder,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
+    status, out, err = cli_support.execute(command, folder, **environment)
     addresses = re.compile(r" at 0x[0-9a-f]+")
-    return done.returncode, addresses.sub("", done.stdout), addresses.sub("", done.stderr)
+    return status, addresses.sub("", out), addresses.sub("", err)
 
 
 @pytest.mark.parametrize("name", SCRIPTS)

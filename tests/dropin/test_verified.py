@@ -6,10 +6,8 @@ import ast
 import compileall
 import copy
 import importlib.util
-import os
 import pickle
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +18,7 @@ import ncps.torch
 import pytest
 import torch
 
+import cli_support
 from fastltc import accelerate, patch_ncps
 from fastltc.dropin import verified
 from scripts.patched_ncps import LAYERS, PATCHES, computed, doubled
@@ -42,16 +41,9 @@ ALL_SWAPPED = ["2 ", "2 ", "5 "]
 
 
 def execute(arguments: list[str], folder: Path, **environment: str) -> tuple[str, str]:
-    done = subprocess.run(
-        [sys.executable, *arguments],
-        cwd=folder,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=240,
-    )
-    return done.stdout, done.stderr
+    status, out, err = cli_support.execute([sys.executable, *arguments], folder, **environment)
+    assert status == 0, err
+    return out, err
 
 
 def classes() -> Iterator[type]:

@@ -124,25 +124,6 @@ def test_every_time_step_as_the_reference(name: str, tmp_path: Path) -> None:
         runtime_cases.assert_agree(code.state, state[stream], 1e-5)
 
 
-DRIVER = """
-#include <stdio.h>
-#include "model.h"
-int main(void)
-{
-    static model_state state;
-    float input[MODEL_INPUT_SIZE + 1], output[MODEL_OUTPUT_SIZE];
-    model_reset(&state);
-    while (fread(input, sizeof input, 1, stdin) == 1) {
-        if (model_step(&state, input + 1, input[0], output) != MODEL_OK) {
-            return 1;
-        }
-        fwrite(output, sizeof output, 1, stdout);
-    }
-    return 0;
-}
-"""
-
-
 @needs_gcc
 @pytest.mark.parametrize("name", ["ltc of ncps", "wired cfc, proj", "wired cfc, pure", "stack"])
 def test_under_sanitizers(name: str, tmp_path: Path) -> None:
@@ -150,7 +131,7 @@ def test_under_sanitizers(name: str, tmp_path: Path) -> None:
     x, timespans = export_cases.random_sequence(export_cases.inputs_of(module), 1, 50)
     wanted, _, tolerance = export_cases.run_exactly(module, x, timespans)
     write_c(describe(module), tmp_path)
-    (tmp_path / "driver.c").write_text(DRIVER)
+    (tmp_path / "driver.c").write_text(export_cases.DRIVER)
     flags = ["-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
     compiled([*flags, "model.c", "driver.c", "-o", "driver", "-lm"], tmp_path)
     observations = torch.cat([timespans[0, :, None], x[0]], 1).contiguous()
@@ -172,7 +153,7 @@ def test_the_numbers_of_torch_on_arm(name: str, tmp_path: Path) -> None:
     x, timespans = export_cases.random_sequence(export_cases.inputs_of(module), 1, 500)
     wanted, _, tolerance = export_cases.run_exactly(module, x, timespans)
     write_c(describe(module), tmp_path)
-    (tmp_path / "driver.c").write_text(DRIVER)
+    (tmp_path / "driver.c").write_text(export_cases.DRIVER)
     command = ["arm-linux-gnueabihf-gcc", *STRICT, "-Os", "-mthumb", "-static"]
     command += ["model.c", "driver.c", "-o", "driver", "-lm"]
     subprocess.run(command, cwd=tmp_path, check=True)

@@ -111,28 +111,9 @@ def stack(data: st.DataObject) -> list[nn.Module]:
 
 def run_c(model: Model, x: np.ndarray, timespans: np.ndarray, folder: Path) -> Any:
     write_c(model, folder)
-    (folder / "run.c").write_text(
-        """
-        #include <stdio.h>
-        #include "model.h"
-        int main(void)
-        {
-            static model_state state;
-            float input[MODEL_INPUT_SIZE + 1], output[MODEL_OUTPUT_SIZE];
-            model_reset(&state);
-            while (fread(input, sizeof input, 1, stdin) == 1) {
-                if (model_step(&state, input + 1, input[0], output) != MODEL_OK) {
-                    return 1;
-                }
-                fwrite(output, sizeof output, 1, stdout);
-            }
-            fwrite(&state, sizeof state, 1, stdout);
-            return 0;
-        }
-        """
-    )
+    (folder / "run.c").write_text(export_cases.DRIVER)
     flags = ["-std=c99", "-pedantic", "-Wall", "-Wextra", "-Wconversion", "-Werror", "-O1"]
-    flags += ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+    flags += ["-DWRITES_STATE", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
     built = subprocess.run(
         ["gcc", *flags, "model.c", "run.c", "-o", "run", "-lm"],
         cwd=folder, capture_output=True, text=True, check=False,

@@ -16,12 +16,7 @@ B, T, I, N = 3, 5, 4, 13  # noqa: E741
 
 
 def make(kind: Kind, **options: Any) -> Any:
-    layer = kind(I, N, **options).double().eval()
-    with torch.no_grad():
-        for parameter in layer.parameters():
-            if parameter.requires_grad:
-                parameter.add_(torch.randn_like(parameter) * 0.3)
-    return layer
+    return kind.moved(I, N, **options)
 
 
 @over_kinds()

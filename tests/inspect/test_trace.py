@@ -27,12 +27,7 @@ LENGTHS = [5, 2, 0]
 
 
 def make(kind: Kind, **options: Any) -> Any:
-    layer = kind(I, N, **options).double().eval()
-    with torch.no_grad():
-        for parameter in layer.parameters():
-            if parameter.requires_grad:
-                parameter.add_(torch.randn_like(parameter) * 0.3)
-    return layer
+    return kind.moved(I, N, **options)
 
 
 def data(layer: Any) -> tuple[Tensor, Any, Tensor]:

@@ -27,6 +27,15 @@ class Kind:
         units = AutoNCP(neurons, 2) if self.wired else neurons
         return getattr(package, self.cell)(inputs, units, **{**self.options, **options})
 
+    def moved(self, inputs: int, neurons: int, **options: Any) -> Any:
+        """Make one for inference in float64 with other parameters than the first."""
+        layer = self(inputs, neurons, **options).double().eval()
+        with torch.no_grad():
+            for parameter in layer.parameters():
+                if parameter.requires_grad:
+                    parameter.add_(torch.randn_like(parameter) * 0.3)
+        return layer
+
 
 KINDS = {
     "LTC": Kind("LTC"),

@@ -58,6 +58,19 @@ def close(actual: Any, expected: Any) -> None:
     torch.testing.assert_close(flat(actual), flat(expected), rtol=1e-11, atol=1e-11)
 
 
+def results_and_gradients(layer: Any, x: Tensor, hx: Any, call: Any) -> dict[str, Tensor]:
+    """What call(x, hx) returns, and the gradients of all that it depends on."""
+    inputs = [t.clone().requires_grad_() for t in (x, *flat(hx))]
+    results = call(inputs[0], tuple(inputs[1:]) if layer.use_mixed else inputs[1])
+    named = {f"result {k}": t for k, t in enumerate(flat(results))}
+    weights = torch.Generator().manual_seed(1)
+    loss = sum((t * torch.randn(t.shape, generator=weights)).sum() for t in named.values())
+    learned = {name: p for name, p in layer.named_parameters() if p.requires_grad}
+    grads = torch.autograd.grad(loss, [*inputs, *learned.values()], materialize_grads=True)
+    names = [f"input {k}" for k in range(len(inputs))] + list(learned)
+    return named | {f"grad of {n}": g for n, g in zip(names, grads, strict=True)}
+
+
 RESETS: dict[str, Any] = {
     "some": lambda: torch.rand(B, T) < 0.3,
     "none": lambda: torch.zeros(B, T, dtype=torch.bool),
@@ -80,24 +93,11 @@ def test_a_rollout_is_its_episodes_in_ncps(kind: str, units: Any, mixed: bool, w
     resets, x = RESETS[which](), torch.randn(B, T, I).double()
     hx = state_of(ours)
 
-    def run(layer: nn.Module, loop: bool) -> dict[str, Tensor]:
-        inputs = [t.clone().requires_grad_() for t in (x, *flat(hx))]
-        state = tuple(inputs[1:]) if mixed else inputs[1]
-        results = (
-            by_episodes(layer, inputs[0], state, resets)
-            if loop
-            else layer(inputs[0], state, resets=resets)
-        )
-        named = {f"result {k}": t for k, t in enumerate(flat(results))}
-        weights = torch.Generator().manual_seed(1)
-        loss = sum((t * torch.randn(t.shape, generator=weights)).sum() for t in named.values())
-        learned = {name: p for name, p in layer.named_parameters() if p.requires_grad}
-        grads = torch.autograd.grad(loss, [*inputs, *learned.values()], materialize_grads=True)
-        names = [f"input {k}" for k in range(len(inputs))] + list(learned)
-        return named | {f"grad of {n}": g for n, g in zip(names, grads, strict=True)}
-
-    expected = run(theirs, loop=True)
-    assert_all_close(run(ours, loop=False), expected)
+    expected = results_and_gradients(
+        theirs, x, hx, lambda x, hx: by_episodes(theirs, x, hx, resets)
+    )
+    in_one_call = results_and_gradients(ours, x, hx, lambda x, hx: ours(x, hx, resets=resets))
+    assert_all_close(in_one_call, expected)
     with torch.no_grad():  # of few samples other kernels
         for part, got in enumerate(flat(ours(x, hx, resets=resets))):
             close(got, expected[f"result {part}"])
@@ -120,30 +120,20 @@ def test_resets_to_zero_carry_a_state_to_the_first(kind: Kind, which: str) -> No
     layer, resets = kind(I, N).double(), RESETS[which]()
     x, hx = torch.randn(B, T, I).double(), state_of(layer)
 
-    def run(loop: bool) -> dict[str, Tensor]:
-        inputs = [t.clone().requires_grad_() for t in (x, *flat(hx))]
-        state = tuple(inputs[1:]) if layer.use_mixed else inputs[1]
-        if loop:
-            results = carried_on(layer, inputs[0], state, resets)
-        else:
-            results = layer(inputs[0], state, resets=resets, reset_to_zero=True)
-        named = {f"result {k}": t for k, t in enumerate(flat(results))}
-        weights = torch.Generator().manual_seed(1)
-        loss = sum((t * torch.randn(t.shape, generator=weights)).sum() for t in named.values())
-        learned = {name: p for name, p in layer.named_parameters() if p.requires_grad}
-        grads = torch.autograd.grad(loss, [*inputs, *learned.values()], materialize_grads=True)
-        names = [f"input {k}" for k in range(len(inputs))] + list(learned)
-        return named | {f"grad of {n}": g for n, g in zip(names, grads, strict=True)}
+    def run() -> dict[str, Tensor]:
+        return results_and_gradients(
+            layer, x, hx, lambda x, hx: layer(x, hx, resets=resets, reset_to_zero=True)
+        )
 
-    expected = run(loop=True)
-    assert_all_close(run(loop=False), expected)
+    expected = results_and_gradients(layer, x, hx, lambda x, hx: carried_on(layer, x, hx, resets))
+    assert_all_close(run(), expected)
     with torch.no_grad():
         results = layer(x, hx, resets=resets, reset_to_zero=True)
         for part, got in enumerate(flat(results)):
             close(got, expected[f"result {part}"])
     # Step by step, where the operator cannot run.
     layer.rnn_cell.register_forward_pre_hook(lambda *_: None)
-    assert_all_close(run(loop=False), expected)
+    assert_all_close(run(), expected)
 
 
 def test_modules_hand_resets_to_zero_on() -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from cuda_graphs import capture
+from cuda_graphs import capture, on_two_streams
 from fastltc.ops import ltc, stacked_synapse_list
 from layers import (
     CELLS,
@@ -367,15 +367,7 @@ WARPS = over({name: EVERY_SIZE[name] for name in ("LTC warp", "CfC warp")})
 def test_two_streams_at_once(draw: Draw) -> None:
     case = on_gpu(draw(dtype=torch.float32))
     expected = [t.clone() for t in run_operator(case)]
-    torch.cuda.synchronize()
-    streams = [torch.cuda.Stream() for _ in range(2)]
-    outcomes = []
-    for _ in range(20):
-        for stream in streams:
-            with torch.cuda.stream(stream):
-                outcomes.append(run_operator(case))
-    torch.cuda.synchronize()
-    for outcome in outcomes:
+    for outcome in on_two_streams(lambda: run_operator(case)):
         assert all(torch.equal(got, wanted) for got, wanted in zip(outcome, expected, strict=True))
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from cuda_graphs import capture
+from cuda_graphs import capture, on_two_streams
 from fastltc import MaskedLinear
 from fastltc.ops import mask_entries, masked_linear
 
@@ -151,14 +151,7 @@ def test_two_streams_at_once() -> None:
     x, weight, mask, bias = (t.cuda() for t in problem("wide", torch.float32))
     entries = mask_entries(mask)
     expected = masked_linear(x, weight, mask, bias, entries, True)
-    torch.cuda.synchronize()
-    streams = [torch.cuda.Stream() for _ in range(2)]
-    outcomes = []
-    for _ in range(20):
-        for stream in streams:
-            with torch.cuda.stream(stream):
-                outcomes.append(masked_linear(x, weight, mask, bias, entries, True))
-    torch.cuda.synchronize()
+    outcomes = on_two_streams(lambda: masked_linear(x, weight, mask, bias, entries, True))
     assert all(torch.equal(outcome, expected) for outcome in outcomes)
 
 

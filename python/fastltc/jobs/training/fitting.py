@@ -105,7 +105,7 @@ class Gradients:
         batches = order.split(config.batch_size)
         for batch in batches:
             self.schedule.before_step(len(batches))
-            value, right, rows = self._step(batch)
+            value, right, rows = self.step(batch)
             if not math.isfinite(value):
                 raise DivergedError(
                     f"{self.path}: the loss became {value} in epoch {number}; try a smaller "
@@ -125,7 +125,7 @@ class Gradients:
         # Of short ones only, those that are there.
         return max(share * float(self.durations.max()), float(self.durations.min()))
 
-    def _step(self, batch: Tensor) -> tuple[float, float, int]:
+    def step(self, batch: Tensor) -> tuple[float, float, int]:
         """One step of the optimizer: the batch's mean loss, right answers and judged rows."""
         config, device, group = self.task.config, self.task.device, self.task.group
         model, feed = self.task.model, self.task.feeds["train"]
