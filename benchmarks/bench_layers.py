@@ -31,6 +31,11 @@ CFC_TRAINING = {
 
 MIXED_TRAINING = {"mixed_auto_ncp_19": (40, None), "cfc_mixed_auto_ncp_19": (40, None)}
 
+# Of one sample.
+ONLINE_TRAINING = {"one_sequence": (None, 0.4)}
+
+ALL_TRAINING = TRAINING | CFC_TRAINING | MIXED_TRAINING | ONLINE_TRAINING
+
 CheckedLayers = Callable[[str], tuple[Layers, float]]
 
 
@@ -48,7 +53,7 @@ def stream(layer: Layer) -> Callable[[], object]:
     return partial(layer.module, layer.x.detach(), layer.hx)
 
 
-@pytest.mark.parametrize("name", [*TRAINING, *CFC_TRAINING, *MIXED_TRAINING])
+@pytest.mark.parametrize("name", ALL_TRAINING)
 def test_training_step(
     name: str,
     checked_layers: CheckedLayers,
@@ -58,7 +63,7 @@ def test_training_step(
     compiled_ncps: bool,
 ) -> None:
     layers, error = checked_layers(name)
-    faster, part_of_lstm = (TRAINING | CFC_TRAINING | MIXED_TRAINING)[name]
+    faster, part_of_lstm = ALL_TRAINING[name]
     contestants = [
         Contestant("fastltc", layers.fastltc.training_step, threads),
         Contestant("ncps", layers.ncps.training_step, threads),
