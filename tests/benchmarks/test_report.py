@@ -241,7 +241,10 @@ def test_the_committed_pages_and_pictures_are_of_the_committed_result(tmp_path: 
     for option, page in (("--docs", "docs/benchmarks.md"), ("--readme", "README.md")):
         options += [option, str(shutil.copy(ROOT / page, tmp_path))]
     assert report.main([str(result), *options]) == 0
-    for page in ("docs/benchmarks.md", "README.md"):
+    intel = ROOT / "benchmarks" / "results" / "xeon-granite-rapids-2cores.json"
+    copy = shutil.copy(ROOT / "docs" / "benchmarks-intel.md", tmp_path)
+    assert report.main([str(intel), "--docs", str(copy)]) == 0
+    for page in ("docs/benchmarks.md", "docs/benchmarks-intel.md", "README.md"):
         assert (tmp_path / Path(page).name).read_text() == (ROOT / page).read_text()
     assert picture.main([str(result), str(tmp_path)]) == 0
     for name in ("speed-light.svg", "speed-dark.svg"):
