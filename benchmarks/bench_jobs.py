@@ -62,10 +62,8 @@ class Ncps(nn.Module):
     def forward(
         self, x: Tensor, hx: Any = None, timespans: Any = None, lengths: Any = None
     ) -> tuple[Tensor, Any]:
-        # Time steps of its LTC have to be alike in a batch; they make no difference to the time.
-        if isinstance(self.layer, ncps.torch.LTC) or isinstance(timespans, float):
-            timespans = None
-        output, hx = self.layer(x, hx, timespans)
+        # Its time steps have to be alike in a batch; they make no difference to the time.
+        output, hx = self.layer(x, hx)
         return output, hx
 
 
