@@ -279,7 +279,7 @@ def test_longer_and_longer_sequences(tmp_path: Path, monkeypatch: pytest.MonkeyP
     durations = np.where(inside, train_split.timespans, 0).sum(axis=1)
     seen: list[set[int]] = []
     batches: list[int] = []
-    original = Gradients._step
+    original = Gradients.step
 
     def step(self: Gradients, batch: torch.Tensor) -> tuple[float, float, int]:
         seen[-1] |= set(batch.tolist())
@@ -290,7 +290,7 @@ def test_longer_and_longer_sequences(tmp_path: Path, monkeypatch: pytest.MonkeyP
         return whole(self, number, told)
 
     whole = Gradients.epoch
-    monkeypatch.setattr(Gradients, "_step", step)
+    monkeypatch.setattr(Gradients, "step", step)
     monkeypatch.setattr(Gradients, "epoch", epoch)
     config = TrainConfig.for_data(
         known_as(monkeypatch, data), **{**QUICK, "epochs": 5, "rising": 3}
