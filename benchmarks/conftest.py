@@ -113,7 +113,7 @@ def record(benchmark: Any, request: pytest.FixtureRequest) -> Callable[[Row], No
 @pytest.fixture
 def record_times(
     record: Callable[[Row], None], threads: int
-) -> Callable[[str, str, Interleaved, list[Figure], float], None]:
+) -> Callable[[str, str, Interleaved, list[Figure], float | None], None]:
     """The same for a comparison: title of the case, task, comparison, figures, error."""
 
     def put(
@@ -121,7 +121,7 @@ def record_times(
         task: str,
         comparison: Interleaved,
         figures: list[Figure],
-        error: float | None | None,
+        error: float | None,
     ) -> None:
         rounds = len(comparison.seconds[comparison.subject.name])
         threads = comparison.subject.threads

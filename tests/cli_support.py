@@ -23,7 +23,9 @@ def fails(result: Result, *texts: str, status: int = 1) -> None:
     assert "Traceback" not in result.output
 
 
-def execute(command: list[str], folder: Path, **environment: str) -> tuple[int, str, str]:
+def execute(
+    command: list[str], folder: Path, timeout: int = 120, **environment: str
+) -> tuple[int, str, str]:
     """Run a command in a folder: its exit status, what it printed, and on stderr."""
     done = subprocess.run(
         command,
@@ -32,6 +34,6 @@ def execute(command: list[str], folder: Path, **environment: str) -> tuple[int, 
         capture_output=True,
         text=True,
         check=False,
-        timeout=240,
+        timeout=timeout,
     )
     return done.returncode, done.stdout, done.stderr

@@ -56,8 +56,7 @@ PYBIND11_MODULE(_runtime, m) {
   m.def("cpu_info", &cpu_info,
         "Return the instruction sets compiled, supported by this processor and chosen, the lanes "
         "of the chosen one, and the maker of the processor. Raises ValueError if FASTLTC_CPU asks "
-        "for one that is not "
-        "possible here.");
+        "for one that is not possible here.");
   m.def(
       "sigmoid_limit",
       [](int64_t repeats) {

@@ -28,7 +28,7 @@ CheckedList checked_list(const int32_t* given, int64_t values, int64_t neurons, 
   };
   // Of each thread, so that none waits for another, nor a forked process for one that it lacks.
   constexpr size_t most_lists = 32;
-  constexpr int64_t most_values = 1 << 22;  // 16 MiB, of a list
+  constexpr int64_t most_values = 1 << 20;  // of a list, 4 MiB
   thread_local std::vector<Known> known;
   thread_local size_t oldest = 0;
   const size_t bytes = static_cast<size_t>(values) * sizeof(int32_t);

@@ -41,7 +41,8 @@ ALL_SWAPPED = ["2 ", "2 ", "5 "]
 
 
 def execute(arguments: list[str], folder: Path, **environment: str) -> tuple[str, str]:
-    status, out, err = cli_support.execute([sys.executable, *arguments], folder, **environment)
+    command = [sys.executable, *arguments]
+    status, out, err = cli_support.execute(command, folder, 240, **environment)
     assert status == 0, err
     return out, err
 

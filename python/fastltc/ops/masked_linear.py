@@ -30,9 +30,8 @@ def _processor() -> tuple[int, bool]:
     except ValueError:
         return 64, False  # FASTLTC_CPU asks for what is not there; the operators will say so
     # MKL, which torch multiplies by, takes AVX-512 on processors of its maker alone.
-    return 4 * int(info["lanes"]["float32"]), info["maker"] == "intel" and "avx512" in info[
-        "supported"
-    ]
+    by_avx512 = info["maker"] == "intel" and "avx512" in info["supported"]
+    return 4 * int(info["lanes"]["float32"]), by_avx512
 
 
 _VECTOR_BYTES, _DENSE_BY_AVX512 = _processor()
@@ -124,25 +123,14 @@ def _by_entries(
 
 
 # Nanoseconds on one core, fitted to the times of both ways by benchmarks/fit_masked_linear.py
-# (docs/kernels.md): what each of `dense_amounts` and `entries_amounts` takes.
-if _DENSE_BY_AVX512:  # Xeon (Granite Rapids)
-    _INFERENCE = {
-        "dense": (5400, 0.27, 0.0107, 0.021),
-        "entries": (5400, 0.035, 0.2, 2.0, 0.4),
-    }
-    _TRAINING = {
-        "dense": (37600, 1.31, 0.0304, 0.245),
-        "entries": (37400, 0.4, 0.948, 6.9, 1.35),
-    }
-else:  # EPYC (Zen 4)
-    _INFERENCE = {
-        "dense": (7000, 0.25, 0.0213, 0.032),
-        "entries": (6800, 0.018, 0.216, 1.87, 0.563),
-    }
-    _TRAINING = {
-        "dense": (63000, 1.12, 0.0667, 0.31),
-        "entries": (58000, 0.2, 0.767, 6.4, 2.07),
-    }
+# (docs/kernels.md): what each of `dense_amounts` and `entries_amounts` takes, by whether the dense
+# product has AVX-512 (else of Zen 4) and whether a backward pass follows.
+_COSTS = {
+    (True, False): ((5400, 0.27, 0.0107, 0.021), (5400, 0.035, 0.2, 2.0, 0.4)),
+    (True, True): ((37600, 1.31, 0.0304, 0.245), (37400, 0.4, 0.948, 6.9, 1.35)),
+    (False, False): ((7000, 0.25, 0.0213, 0.032), (6800, 0.018, 0.216, 1.87, 0.563)),
+    (False, True): ((63000, 1.12, 0.0667, 0.31), (58000, 0.2, 0.767, 6.4, 2.07)),
+}
 # So much quicker must one way look for it to be taken.
 MARGIN = 1.1
 # What compiled code is made for, whatever batch comes.
@@ -179,10 +167,10 @@ def prefers_entries(
 
     ``itemsize`` is bytes of a value, ``training`` whether a backward pass follows.
     """
-    costs = _TRAINING if training else _INFERENCE
-    dense = sum(map(mul, costs["dense"], dense_amounts(batch, outputs, inputs, itemsize)))
+    of_dense, of_entries = _COSTS[_DENSE_BY_AVX512, training]
+    dense = sum(map(mul, of_dense, dense_amounts(batch, outputs, inputs, itemsize)))
     amounts = entries_amounts(batch, ones, outputs, inputs, itemsize)
-    return MARGIN * sum(map(mul, costs["entries"], amounts)) < dense
+    return MARGIN * sum(map(mul, of_entries, amounts)) < dense
 
 
 @functools.lru_cache(maxsize=1024)
@@ -267,7 +255,7 @@ def _chosen(batch: int, entries: Tensor, x: Tensor, weight: Tensor, traced: bool
     outputs, inputs = weight.shape
     ones = (entries.shape[0] - outputs - inputs - 2) // 3
     # The check of a trace, which runs without gradients, must see the same call.
-    tracing = traced and not torch.compiler.is_compiling()
+    tracing = traced and torch._C._get_tracing_state() is not None
     training = (tracing or torch.is_grad_enabled()) and (weight.requires_grad or x.requires_grad)
     sizes = ones, outputs, inputs, x.element_size(), training
     if traced:
