@@ -8,6 +8,7 @@
 #include "cpu/frame/arena.h"
 #include "cpu/frame/rows.h"
 #include "cpu/frame/simd.h"
+#include "cpu/frame/subnormals.h"
 
 namespace fastltc::cpu::FASTLTC_ISA {
 
@@ -92,10 +93,13 @@ size_t most_bytes(int width, Take take) {
   return most;
 }
 
-// Runs body(part) for all parts, on the threads.
+// Runs body(part) for all parts, on the threads. Subnormal numbers are zeros in it.
 template <typename Body>
 void run_parts(const Parallel& parallel, int64_t parts, const Body& body) {
-  const auto run = [](void* context, int64_t part) { (*static_cast<const Body*>(context))(part); };
+  const auto run = [](void* context, int64_t part) {
+    const FlushSubnormals flush;
+    (*static_cast<const Body*>(context))(part);
+  };
   parallel.run(parts, run, const_cast<Body*>(&body));
 }
 
