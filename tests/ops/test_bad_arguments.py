@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from typing import Any
@@ -193,6 +194,20 @@ def test_bad_parameters_are_named(needs_grad: bool) -> None:
                 short = name.partition(".")[2].removeprefix("0.").removeprefix("1.")
                 match = rf"parameters\[\d+\] \(.*{short}\): {text}"
                 refused(case.with_(**{name: bad}), error, match)
+
+
+@pytest.mark.parametrize("expanded", [(), (0,), (1,), (2,), (0, 2), (0, 1, 2)])
+@pytest.mark.parametrize("name", CELLS)
+def test_the_place_of_a_bad_time_step(name: str, expanded: tuple[int, ...]) -> None:
+    case = CELLS[name].random(poison=False)
+    shape = 3, 5, case.neurons
+    kept = [1 if d in expanded else size for d, size in enumerate(shape)]
+    steps = torch.ones(kept).double()
+    steps[-1, -1, -1] = -1.0
+    place = ", ".join(str(size - 1) for size in kept)
+    count = math.prod(shape) // math.prod(kept)
+    match = rf"timespans: .*got -1.0 at \[{place}\] \({count} of {math.prod(shape)}"
+    refused(case.with_(timespans=steps.expand(shape)), ValueError, match)
 
 
 @pytest.mark.parametrize("less", [1, 2, None])
