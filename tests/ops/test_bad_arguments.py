@@ -156,6 +156,16 @@ BAD: dict[str, Bad] = {
             ValueError,
             "backbone_layers: .* got 1 with 3 cells and 3 masks",
         ),
+        "a backbone with the mask of one cell": (
+            {"backbone_layers": 1, "layer_sizes": [10], "masks": [torch.ones(10, 14)]},
+            ValueError,
+            "backbone_layers: .* got 1 with 1 cells and 1 masks",
+        ),
+        "a backbone of several cells": (
+            {"backbone_layers": 1, "masks": []},
+            ValueError,
+            "backbone_layers: .* got 1 with 3 cells and 0 masks",
+        ),
         "dropout without a backbone": (
             {"dropout": torch.ones(1, 3, 5, 4).double()},
             ValueError,
