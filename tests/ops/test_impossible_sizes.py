@@ -25,6 +25,14 @@ def test_ltc_with_too_many_unfolds(ode_unfolds: int) -> None:
         call(LtcCase.random(**PLAIN), ode_unfolds=ode_unfolds)
 
 
+def test_ltc_with_as_many_unfolds_as_may_be() -> None:
+    most = (2**31 - 1) // 64
+    case = LtcCase.random(**PLAIN, time=0)
+    call(case, ode_unfolds=most)
+    with pytest.raises(RuntimeError, match=rf"expected at most {most}, got {most + 1}"):
+        call(case, ode_unfolds=most + 1)
+
+
 @pytest.mark.parametrize("time", [2**57, 2**58])
 @every_layout
 def test_too_many_expanded_steps(draw: Draw, time: int) -> None:
