@@ -1,8 +1,8 @@
 // Subnormal numbers as zeros.
 //
 // Gradients that go back through saturated gates shrink below the smallest normal number (1.2e-38 in
-// single precision, 2.2e-308 in double), where each operation takes a processor about a hundred
-// cycles: the backward pass of a trained CfC took five times as long as that of a new one.
+// single precision, 2.2e-308 in double), where each operation takes a processor many times as long:
+// the backward pass of a trained CfC took five times that of a new one (docs/numerics.md).
 #pragma once
 
 #include <cstdint>
